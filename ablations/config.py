@@ -1,0 +1,252 @@
+"""What a PVT can be: three toggles, five riders, the sizes, and the names for them.
+
+The paper is Wang et al., "PVT v2: Improved Baselines with Pyramid Vision Transformer" (2022); v1 is Wang et al.,
+"Pyramid Vision Transformer" (2021). Nothing here needs torch.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from ablations.errors import InputError, pick, refuse
+
+Size = int | tuple[int, int]
+"""A side in pixels, or (height, width)."""
+
+Frame = Literal["published", "v1", "v2"]
+AttentionKernel = Literal["fused", "explicit"]
+
+NUM_STAGES = 4
+SMALLEST_INPUT = 32  # pixels a side, in every arm, so that all arms take the same inputs
+
+
+def as_pair(size: Size) -> tuple[int, int]:
+    """Returns (height, width); one number stands for a square."""
+    return (size, size) if isinstance(size, int) else size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PVTConfig:
+    """One model, completely: nothing about it is decided anywhere else.
+
+    Fields with four entries have one a stage. Raises InputError where a value is impossible or two contradict.
+    """
+
+    # The toggles: what the paper says that v2 changed (section 3).
+    overlapping_patch_embed: bool
+    """Off: kernel S, stride S, no padding. On: kernel 2S-1, stride S, padding S-1."""
+    conv_feed_forward: bool
+    """Off: FC, GELU, FC. On: a 3x3 depth-wise convolution between the first FC and the GELU."""
+    linear_sra: bool
+    """Off: keys and values from an RxR convolution of stride R. On: from a PxP average pool and a 1x1 convolution."""
+
+    # The riders: what came with v2 and is not in the paper's list.
+    position_embedding: Literal["learned", "none"]
+    """`learned`: one per stage, resized bilinearly to the map."""
+    pooling: Literal["class_token", "average"]
+    """What the head reads. The class token joins in the last stage only."""
+    stage_norm: Literal["last", "every"]
+    """After which stages a LayerNorm stands."""
+    conv_init: Literal["default", "fan_out"]
+    """Initial convolution weights: the framework's, or normal with std sqrt(2 / fan_out) and zero bias."""
+    ffn_relu: bool
+    """A ReLU before the depth-wise convolution, as in the released linear models."""
+
+    # The sizes (the paper's Table 1).
+    embed_dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    mlp_ratios: tuple[int, ...]
+    """Width of the feed-forward's inner layer over the stage's width."""
+    sr_ratios: tuple[int, ...]
+    """R, the side of the spatial reduction in tokens; 1 is none. Without effect where `linear_sra` is on."""
+
+    # The task and how it is run.
+    img_size: Size = 224
+    """Pixels; the size that learned position embeddings are made for. Other sizes run too."""
+    num_classes: int = 1000
+    """0 leaves the head out."""
+    in_chans: int = 3
+    stem_stride: int = 4
+    """S of the first stage in pixels; the later stages' is 2."""
+    pool_size: int = 7
+    """P, the side in tokens of linear SRA's pooled map. Without effect where `linear_sra` is off."""
+    qkv_bias: bool = True
+    drop_path_rate: float = 0.0
+    """Stochastic depth of the last block; earlier blocks have proportionally less."""
+    attention: AttentionKernel = "fused"
+    """`fused`: one kernel that never stores the N x M score matrix. `explicit`: product, softmax, product."""
+
+    def __post_init__(self) -> None:
+        for name in ("embed_dims", "depths", "num_heads", "mlp_ratios", "sr_ratios"):
+            values = getattr(self, name)
+            if len(values) != NUM_STAGES or not all(_is_int(v) and v >= 1 for v in values):
+                raise refuse(name, values, f"{NUM_STAGES} whole numbers of 1 or more, one a stage")
+        for name, least in (("num_classes", 0), ("in_chans", 1), ("stem_stride", 2), ("pool_size", 1)):
+            value = getattr(self, name)
+            if not _is_int(value) or value < least:
+                raise refuse(name, value, f"a whole number of {least} or more")
+        for field in fields(self):
+            choices = get_args(field.type)
+            if choices and all(isinstance(choice, str) for choice in choices):
+                pick(field.name, getattr(self, field.name), choices)
+            elif field.type is bool and not isinstance(getattr(self, field.name), bool):
+                raise refuse(field.name, getattr(self, field.name), "True or False")
+        for stage, (dim, heads) in enumerate(zip(self.embed_dims, self.num_heads, strict=True), start=1):
+            if dim % heads:
+                raise refuse("num_heads", self.num_heads, f"in stage {stage} a divisor of its embed_dims, {dim}")
+        if not isinstance(self.drop_path_rate, int | float) or not 0 <= self.drop_path_rate < 1:
+            raise refuse("drop_path_rate", self.drop_path_rate, "0 or more and less than 1")
+        if self.ffn_relu and not self.conv_feed_forward:
+            raise refuse("ffn_relu", True, "False where conv_feed_forward is False: it stands before the convolution")
+        self.check_size("img_size", self.img_size)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Each stage's own stride: pixels in the first, tokens of the stage before in the others."""
+        return (self.stem_stride, 2, 2, 2)
+
+    @property
+    def smallest_side(self) -> int:
+        """The smallest input side in pixels: no stage's map or reduced map is empty, in any arm."""
+        needed, stride = SMALLEST_INPUT, 1
+        for own_stride, sr_ratio in zip(self.strides, self.sr_ratios, strict=True):
+            stride *= own_stride
+            needed = max(needed, stride * sr_ratio)
+        return needed
+
+    def check_size(self, field: str, size: Size) -> tuple[int, int]:
+        """Returns `size` as (height, width); raises InputError under its name `field` if no such input can run."""
+        pair = as_pair(size)
+        least = self.smallest_side
+        if len(pair) != 2 or not all(_is_int(side) and side >= least for side in pair):
+            raise refuse(field, size, f"{least} pixels or more a side, as one whole number or (height, width)")
+        return pair
+
+    def stage_sizes(self, resolution: Size) -> list[tuple[int, int]]:
+        """Returns each stage's map as (height, width) in tokens, for an input of `resolution` pixels."""
+        height, width = self.check_size("resolution", resolution)
+        sizes = []
+        for stride in self.strides:
+            # Kernel 2S-1 with padding S-1 rounds up, kernel S without padding rounds down.
+            rest = stride - 1 if self.overlapping_patch_embed else 0
+            height, width = (height + rest) // stride, (width + rest) // stride
+            sizes.append((height, width))
+        return sizes
+
+    def num_prefix_tokens(self, stage: int) -> int:
+        """How many tokens stand before the map's in a stage (0 to 3): the class token, in the last."""
+        return int(self.pooling == "class_token" and stage == NUM_STAGES - 1)
+
+    def has_stage_norm(self, stage: int) -> bool:
+        """Whether a LayerNorm stands after a stage (0 to 3)."""
+        return self.stage_norm == "every" or stage == NUM_STAGES - 1
+
+    def drop_path_rates(self) -> list[list[float]]:
+        """Returns the drop rate of each block of each stage, rising linearly from 0 over all blocks."""
+        last = max(sum(self.depths) - 1, 1)
+        rates = iter([self.drop_path_rate * block / last for block in range(sum(self.depths))])
+        return [[next(rates) for _ in range(depth)] for depth in self.depths]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+TOGGLES = {"ope": "overlapping_patch_embed", "cffn": "conv_feed_forward", "lsra": "linear_sra"}
+"""A toggle's short name in an arm, and its field; in the order of the paper's Table 6."""
+
+ARMS = ("v1", "v1+ope", "v1+cffn", "v1+lsra", "v1+ope+cffn", "v1+ope+lsra", "v1+cffn+lsra", "v1+ope+cffn+lsra")
+"""The eight settings of the toggles, fewest first."""
+
+FRAMES: tuple[Frame, ...] = get_args(Frame)
+
+RIDERS = ("position_embedding", "pooling", "stage_norm", "conv_init", "ffn_relu")
+
+_V1_FRAME: dict[str, Any] = {
+    "position_embedding": "learned",
+    "pooling": "class_token",
+    "stage_norm": "last",
+    "conv_init": "default",
+    "ffn_relu": False,
+}
+_V2_FRAME: dict[str, Any] = {
+    "position_embedding": "none",
+    "pooling": "average",
+    "stage_norm": "every",
+    "conv_init": "fan_out",
+    "ffn_relu": False,
+}
+
+
+def _sizes(embed_dims: tuple, depths: tuple, mlp_ratios: tuple = (8, 8, 4, 4), **others: Any) -> dict[str, Any]:
+    sizes = {"embed_dims": embed_dims, "depths": depths, "mlp_ratios": mlp_ratios}
+    return sizes | {"num_heads": (1, 2, 5, 8), "sr_ratios": (8, 4, 2, 1)} | others
+
+
+# 32 pixels make a first map of 16 x 16 tokens, which R = 8 reduces to 2 x 2, as P = 2 does: like 224 pixels with P = 7.
+_SMALL_IMAGES = {"num_heads": (1, 2, 4, 8), "stem_stride": 2, "img_size": 32, "pool_size": 2}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pico": _sizes((8, 16, 32, 64), (1, 1, 1, 1), (4, 4, 4, 4), **_SMALL_IMAGES),
+    "nano": _sizes((16, 32, 64, 128), (2, 2, 2, 2), **_SMALL_IMAGES),
+    "b0": _sizes((32, 64, 160, 256), (2, 2, 2, 2)),
+    "b1": _sizes((64, 128, 320, 512), (2, 2, 2, 2)),
+    "b2": _sizes((64, 128, 320, 512), (3, 4, 6, 3)),
+    "b3": _sizes((64, 128, 320, 512), (3, 4, 18, 3)),
+    "b4": _sizes((64, 128, 320, 512), (3, 8, 27, 3)),
+    "b5": _sizes((64, 128, 320, 512), (3, 6, 40, 3), (4, 4, 4, 4)),
+}
+"""The fields of each size. `pico` and `nano` are this project's, for CPUs and images of about 32 pixels."""
+
+VARIANT_ALIASES = {"tiny": "b1", "small": "b2", "medium": "b3", "large": "b4"}
+"""PVT v1's names: the same shapes."""
+
+
+def variant_name(name: str) -> str:
+    """Returns the variant that `name` or its PVT v1 name stands for; raises InputError for any other."""
+    return VARIANT_ALIASES.get(name) or pick("variant", name, [*VARIANTS, *VARIANT_ALIASES])
+
+
+def arm_toggles(arm: str) -> dict[str, bool]:
+    """Returns the three toggle fields of an arm such as `v1+ope`; raises InputError for an unknown one."""
+    changes = pick("arm", arm, ARMS).split("+")[1:]
+    return {field: short in changes for short, field in TOGGLES.items()}
+
+
+def arm_name(config: PVTConfig) -> str:
+    """Returns the arm that a config's toggles make."""
+    return "+".join(["v1", *(short for short, field in TOGGLES.items() if getattr(config, field))])
+
+
+def frame_riders(frame: str, arm: str) -> dict[str, Any]:
+    """Returns the five rider fields of an arm in a frame; raises InputError for an unknown frame or arm.
+
+    `v1` and `v2` give every arm the same riders. `published` gives them as the paper's rows had them: v1's to arm
+    `v1`, v2's to every other, with the ReLU of the released code where both convolution and linear SRA are on.
+    """
+    toggles = arm_toggles(arm)
+    if pick("frame", frame, FRAMES) == "v1" or (frame == "published" and arm == "v1"):
+        return dict(_V1_FRAME)
+    relu = frame == "published" and toggles["conv_feed_forward"] and toggles["linear_sra"]
+    return {**_V2_FRAME, "ffn_relu": relu}
+
+
+def build_config(
+    variant: str = "b2", arm: str = "v1+ope+cffn", frame: str = "published", **overrides: Any
+) -> PVTConfig:
+    """Returns the config of a variant, an arm and a frame, with single fields replaced by `overrides`.
+
+    Raises InputError for an unknown name or field, for a toggle among the overrides (the arm sets those), and for
+    whatever PVTConfig refuses.
+    """
+    known = [field.name for field in fields(PVTConfig)]
+    for field, value in overrides.items():
+        pick("field", field, known)
+        if field in TOGGLES.values():
+            raise InputError(f"{field}={value!r} is not possible beside arm={arm!r}, which sets it; choose another arm")
+    parts = VARIANTS[variant_name(variant)] | arm_toggles(arm) | frame_riders(frame, arm)
+    return PVTConfig(**(parts | {name: _frozen(value) for name, value in overrides.items()}))
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

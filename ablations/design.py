@@ -1,0 +1,272 @@
+"""What is measured: conditions, cells, studies. A study is a list of cells; a cell is one record. Needs no torch."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import product
+from typing import Any, Literal
+
+from ablations.config import ARMS, AttentionKernel, PVTConfig, Size, build_config, variant_name
+from ablations.errors import pick, refuse
+
+Measurement = Literal["cost", "memory", "speed", "accuracy"]
+Mode = Literal["inference", "training"]
+Precision = Literal["float32", "bf16"]
+Device = Literal["cpu", "cuda"]
+
+LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
+"""The paper's path through the arms (Table 6)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Parameters and multiply-adds of one picture's forward pass."""
+
+    measurement = "cost"
+
+    resolution: Size = 224
+    """Side of the input in pixels, or height and width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Peak memory of one inference or of one training step (forward, backward, AdamW), counted from the second on."""
+
+    measurement = "memory"
+
+    resolution: Size = 224
+    """Side of the input in pixels, or height and width."""
+    mode: Mode = "inference"
+    batch_size: int = 1
+    precision: Precision = "float32"
+    """`bf16` is autocast to bfloat16."""
+    device: Device = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """Time of one inference or training step, beside arm v1's in the same frame, timed in turn in one process."""
+
+    measurement = "speed"
+
+    resolution: Size = 224
+    """Side of the input in pixels, or height and width."""
+    mode: Mode = "inference"
+    batch_size: int = 8
+    precision: Precision = "float32"
+    """`bf16` is autocast to bfloat16."""
+    device: Device = "cpu"
+    repeats: int = 10
+    """Timed steps of each of the two models, after the warm-up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Top-1 accuracy on the held-out pictures after training from scratch."""
+
+    measurement = "accuracy"
+
+    data: str = "digits"
+    """`digits`, `fashion-mnist`, or the name of an image folder in the data directory."""
+    num_classes: int = 10
+    """Of the data set; one that has another number is refused."""
+    resolution: int = 32
+    """Side in pixels of the pictures as the model sees them; grey ones are given to all three channels."""
+    train_images: int = 0
+    """How many training pictures to use, the same number of each class; 0 is all."""
+    epochs: int = 20
+    batch_size: int = 128
+    base_lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.05
+    warmup_epochs: float = 2.0
+    """Epochs of linear rise of the learning rate; a cosine takes it to 1 % of its peak after them."""
+    label_smoothing: float = 0.1
+    drop_path_rate: float = 0.0
+    precision: Precision = "float32"
+    """`bf16` is autocast to bfloat16."""
+    device: Device = "cpu"
+    seed: int = 0
+    """Of the initial weights, the order of the pictures and their augmentation: arms with equal seeds are paired."""
+
+
+Conditions = Cost | Memory | Speed | Accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model under one set of conditions: what makes one record."""
+
+    variant: str
+    arm: str
+    frame: str
+    conditions: Conditions
+    attention: AttentionKernel = "fused"
+    pool_size: int | None = None
+    """P of linear SRA; the variant's own where None."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variant", variant_name(self.variant))
+        for name in ("batch_size", "repeats", "epochs"):
+            value = getattr(self.conditions, name, 1)
+            if value < 1:
+                raise refuse(name, value, "1 or more")
+        self.config.check_size("resolution", self.conditions.resolution)
+
+    @property
+    def measurement(self) -> str:
+        return self.conditions.measurement
+
+    @cached_property
+    def config(self) -> PVTConfig:
+        """The model's config; learned position embeddings are made for the variant's `img_size` and resized from it."""
+        overrides: dict[str, Any] = {"attention": self.attention}
+        if self.pool_size is not None:
+            overrides["pool_size"] = self.pool_size
+        if isinstance(self.conditions, Accuracy):
+            overrides |= {
+                "img_size": self.conditions.resolution,
+                "num_classes": self.conditions.num_classes,
+                "drop_path_rate": self.conditions.drop_path_rate,
+            }
+        return build_config(self.variant, self.arm, self.frame, **overrides)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what identifies the cell, as plain values: names, the whole config and the conditions."""
+        names = {"measurement": self.measurement, "variant": self.variant, "arm": self.arm, "frame": self.frame}
+        return names | {"config": asdict(self.config), "conditions": asdict(self.conditions)}
+
+    @cached_property
+    def key(self) -> str:
+        """The cell's address: 16 hex digits of the SHA-256 of its description."""
+        text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """One line for people: the names and the conditions that differ from their defaults."""
+        defaults = type(self.conditions)()
+        values = {name: value for name, value in vars(self.conditions).items() if value != getattr(defaults, name)}
+        values = {"attention": self.attention} | values if self.attention != "fused" else values
+        return " ".join(
+            [self.measurement, self.variant, self.arm, f"frame={self.frame}", *(f"{k}={v}" for k, v in values.items())]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """All combinations of variants, arms, frames, attention kernels and conditions."""
+
+    conditions: tuple[Conditions, ...]
+    variants: tuple[str, ...]
+    arms: tuple[str, ...] = ARMS
+    frames: tuple[str, ...] = ("v2",)
+    attention: tuple[AttentionKernel, ...] = ("fused",)
+
+    def cells(self) -> Iterator[Cell]:
+        # Arms vary fastest, so that an interrupted study has whole comparisons.
+        rows = product(self.variants, self.frames, self.attention, self.conditions, self.arms)
+        for variant, frame, attention, conditions, arm in rows:
+            yield Cell(variant=variant, arm=arm, frame=frame, attention=attention, conditions=conditions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A named list of grids, in order of value."""
+
+    name: str
+    description: str
+    grids: tuple[Grid, ...]
+
+    def cells(self) -> list[Cell]:
+        """Returns every cell once, in order."""
+        return list({cell.key: cell for grid in self.grids for cell in grid.cells()}.values())
+
+
+def vary(conditions: Conditions, **values: tuple) -> tuple[Conditions, ...]:
+    """Returns `conditions` with every combination of the given `values` of its fields."""
+    return tuple(replace(conditions, **dict(zip(values, row, strict=True))) for row in product(*values.values()))
+
+
+MODES: tuple[Mode, ...] = ("inference", "training")
+KERNELS: tuple[AttentionKernel, ...] = ("fused", "explicit")
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="quick",
+            description="every measurement, eight arms, small models, scikit-learn's digits; minutes on two CPU cores",
+            grids=(
+                Grid(
+                    variants=("b2",),
+                    frames=("published", "v1", "v2"),
+                    conditions=vary(Cost(), resolution=(224, 512, 1024, 2048)),
+                ),
+                Grid(variants=("pico", "nano"), conditions=vary(Cost(), resolution=(32, 64, 128, 256))),
+                Grid(
+                    variants=("nano",),
+                    attention=KERNELS,
+                    conditions=vary(Memory(), mode=MODES, resolution=(64, 128, 256, 512)),
+                ),
+                Grid(
+                    variants=("nano",),
+                    conditions=vary(Speed(batch_size=32, repeats=15), mode=MODES, resolution=(32, 128)),
+                ),
+                Grid(variants=("pico",), conditions=vary(Accuracy(epochs=12), seed=(0, 1, 2))),
+            ),
+        ),
+        Study(
+            name="fashion-mnist",
+            description="accuracy of eight arms on Fashion-MNIST, nano, a subset, paired seeds; about an hour on a CPU",
+            grids=(
+                Grid(
+                    variants=("nano",),
+                    conditions=vary(Accuracy(data="fashion-mnist", train_images=10_000, epochs=10), seed=(0, 1, 2)),
+                ),
+            ),
+        ),
+        Study(
+            name="gpu",
+            description="what needs a GPU: Imagenette at 224 px with b0, then memory and speed of b0 and b2",
+            grids=(
+                Grid(
+                    variants=("b0",),
+                    conditions=vary(
+                        Accuracy(
+                            data="imagenette224",
+                            resolution=224,
+                            epochs=60,
+                            warmup_epochs=5.0,
+                            drop_path_rate=0.1,
+                            precision="bf16",
+                            device="cuda",
+                        ),
+                        seed=(0, 1, 2),
+                    ),
+                ),
+                Grid(
+                    variants=("b2", "b0"),
+                    attention=KERNELS,
+                    conditions=vary(Memory(device="cuda"), mode=MODES, resolution=(224, 512, 1024, 2048)),
+                ),
+                Grid(
+                    variants=("b2", "b0"),
+                    conditions=vary(
+                        Speed(device="cuda", batch_size=64, repeats=30),
+                        mode=MODES,
+                        precision=("float32", "bf16"),
+                        resolution=(224, 512),
+                    ),
+                ),
+            ),
+        ),
+    )
+}
+
+
+def find_study(name: str) -> Study:
+    """Returns the study of that name; raises InputError for an unknown one."""
+    return STUDIES[pick("study", name, STUDIES)]
