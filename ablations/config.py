@@ -79,7 +79,7 @@ class PVTConfig:
     def __post_init__(self) -> None:
         for name in ("embed_dims", "depths", "num_heads", "mlp_ratios", "sr_ratios"):
             values = getattr(self, name)
-            if len(values) != NUM_STAGES or not all(_is_int(v) and v >= 1 for v in values):
+            if not _are_ints(values, NUM_STAGES, least=1):
                 raise refuse(name, values, f"{NUM_STAGES} whole numbers of 1 or more, one a stage")
         for name, least in (("num_classes", 0), ("in_chans", 1), ("stem_stride", 2), ("pool_size", 1)):
             value = getattr(self, name)
@@ -118,7 +118,7 @@ class PVTConfig:
         """Returns `size` as (height, width); raises InputError under its name `field` if no such input can run."""
         pair = as_pair(size)
         least = self.smallest_side
-        if len(pair) != 2 or not all(_is_int(side) and side >= least for side in pair):
+        if not _are_ints(pair, 2, least):
             raise refuse(field, size, f"{least} pixels or more a side, as one whole number or (height, width)")
         return pair
 
@@ -150,6 +150,10 @@ class PVTConfig:
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_ints(values: object, count: int, least: int) -> bool:
+    return isinstance(values, tuple | list) and len(values) == count and all(_is_int(v) and v >= least for v in values)
 
 
 TOGGLES = {"ope": "overlapping_patch_embed", "cffn": "conv_feed_forward", "lsra": "linear_sra"}
@@ -184,7 +188,7 @@ def _sizes(embed_dims: tuple, depths: tuple, mlp_ratios: tuple = (8, 8, 4, 4), *
 
 
 # 32 pixels make a first map of 16 x 16 tokens, which R = 8 reduces to 2 x 2, as P = 2 does: like 224 pixels with P = 7.
-_SMALL_IMAGES = {"num_heads": (1, 2, 4, 8), "stem_stride": 2, "img_size": 32, "pool_size": 2}
+_SMALL_IMAGES: dict[str, Any] = {"num_heads": (1, 2, 4, 8), "stem_stride": 2, "img_size": 32, "pool_size": 2}
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "pico": _sizes((8, 16, 32, 64), (1, 1, 1, 1), (4, 4, 4, 4), **_SMALL_IMAGES),

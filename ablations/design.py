@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 from ablations.config import ARMS, AttentionKernel, PVTConfig, Size, build_config, variant_name
 from ablations.errors import pick, refuse
@@ -91,6 +91,23 @@ class Accuracy:
     seed: int = 0
     """Of the initial weights, the order of the pictures and their augmentation: arms with equal seeds are paired."""
 
+    def check(self) -> None:
+        """Raises InputError for a recipe that cannot be trained."""
+        if not self.base_lr > 0:
+            raise refuse("base_lr", self.base_lr, "more than 0")
+        if not 0 <= self.label_smoothing < 1:
+            raise refuse("label_smoothing", self.label_smoothing, "0 or more and less than 1")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise refuse("warmup_epochs", self.warmup_epochs, f"0 or more and less than epochs, {self.epochs}")
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": get_args(Mode),
+    "precision": get_args(Precision),
+    "device": get_args(Device),
+}
+LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_decay": 0, "seed": 0, "num_classes": 2}
+"""The smallest value that makes sense for a condition."""
 
 Conditions = Cost | Memory | Speed | Accuracy
 
@@ -109,10 +126,13 @@ class Cell:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", variant_name(self.variant))
-        for name in ("batch_size", "repeats", "epochs"):
-            value = getattr(self.conditions, name, 1)
-            if value < 1:
-                raise refuse(name, value, "1 or more")
+        for name, value in vars(self.conditions).items():
+            if name in CHOICES:
+                pick(name, value, CHOICES[name])
+            elif name in LEAST and value < LEAST[name]:
+                raise refuse(name, value, f"{LEAST[name]} or more")
+        if isinstance(self.conditions, Accuracy):
+            self.conditions.check()
         self.config.check_size("resolution", self.conditions.resolution)
 
     @property
@@ -164,12 +184,21 @@ class Grid:
     arms: tuple[str, ...] = ARMS
     frames: tuple[str, ...] = ("v2",)
     attention: tuple[AttentionKernel, ...] = ("fused",)
+    pool_size: int | None = None
+    """P of linear SRA; each variant's own where None."""
 
     def cells(self) -> Iterator[Cell]:
         # Arms vary fastest, so that an interrupted study has whole comparisons.
         rows = product(self.variants, self.frames, self.attention, self.conditions, self.arms)
         for variant, frame, attention, conditions, arm in rows:
-            yield Cell(variant=variant, arm=arm, frame=frame, attention=attention, conditions=conditions)
+            yield Cell(
+                variant=variant,
+                arm=arm,
+                frame=frame,
+                attention=attention,
+                pool_size=self.pool_size,
+                conditions=conditions,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +208,8 @@ class Study:
     name: str
     description: str
     grids: tuple[Grid, ...]
+    portable: bool = True
+    """Whether its cells mean something on any device, or only where the study has them."""
 
     def cells(self) -> list[Cell]:
         """Returns every cell once, in order."""
@@ -190,8 +221,8 @@ def vary(conditions: Conditions, **values: tuple) -> tuple[Conditions, ...]:
     return tuple(replace(conditions, **dict(zip(values, row, strict=True))) for row in product(*values.values()))
 
 
-MODES: tuple[Mode, ...] = ("inference", "training")
-KERNELS: tuple[AttentionKernel, ...] = ("fused", "explicit")
+MODES: tuple[Mode, ...] = get_args(Mode)
+KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
 
 STUDIES = {
     study.name: study
@@ -231,6 +262,7 @@ STUDIES = {
         Study(
             name="gpu",
             description="what needs a GPU: Imagenette at 224 px with b0, then memory and speed of b0 and b2",
+            portable=False,
             grids=(
                 Grid(
                     variants=("b0",),
@@ -265,6 +297,36 @@ STUDIES = {
         ),
     )
 }
+
+
+def select(cells: list[Cell], **wanted: tuple) -> list[Cell]:
+    """Returns the cells whose fields have one of the `wanted` values; an empty tuple wants all.
+
+    Fields are those of Cell and of its conditions; a cell without such a field (a cost has no seed) stays. Raises
+    InputError for a value that no cell has.
+    """
+    for name, values in wanted.items():
+        present = list(dict.fromkeys(_field(cell, name) for cell in cells if _field(cell, name) is not None))
+        for value in values:
+            if value not in present:
+                raise refuse(name, value, ", ".join(map(str, present)) or "nothing: no cell is left to choose from")
+        if values:
+            cells = [cell for cell in cells if _field(cell, name) in (None, *values)]
+    return cells
+
+
+def on_devices(cells: list[Cell], devices: tuple[Device, ...]) -> list[Cell]:
+    """Returns the cells that depend on a device once for each of `devices`, and the others as they are."""
+    placed = [
+        replace(cell, conditions=replace(cast(Any, cell.conditions), device=device)) if _field(cell, "device") else cell
+        for device in devices
+        for cell in cells
+    ]
+    return list({cell.key: cell for cell in placed}.values())
+
+
+def _field(cell: Cell, name: str) -> Any:
+    return getattr(cell, name, getattr(cell.conditions, name, None))
 
 
 def find_study(name: str) -> Study:

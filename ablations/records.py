@@ -4,19 +4,34 @@ A record describes itself: names, config, conditions, outcome, result, raw sampl
 name ends with the cell's address, so that a cell is measured once. Nothing here needs torch.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
-from ablations.config import RIDERS
+from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel
 from ablations.design import Cell
 
 SCHEMA = 1
+
+_DESCRIPTION = ("measurement", "variant", "arm", "frame", "config", "conditions")
+_OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s")
+
+_SORTED_BY = (
+    *("measurement", "data", "variant", "frame", "attention", "pool_size", "device", "device_name", "torch", "mode"),
+    *("precision", "batch_size", "train_images", "epochs", "pixels", "resolution", "arm", "seed", "key"),
+)
+_ORDERS: dict[str, list[str]] = {
+    "variant": list(VARIANTS),
+    "frame": list(FRAMES),
+    "attention": list(get_args(AttentionKernel)),
+    "arm": list(ARMS),
+}
 
 
 @dataclass(frozen=True)
@@ -27,10 +42,14 @@ class Metric:
     unit: str
     divisor: float = 1.0
 
+    @property
+    def title(self) -> str:
+        return f"{self.label}, {self.unit}"
+
 
 METRICS = {
     "params": Metric("Parameters", "M", 1e6),
-    "macs": Metric("GFLOPs (MACs)", "G", 1e9),
+    "macs": Metric("Multiply-adds", "G", 1e9),
     "peak_memory_bytes": Metric("Peak memory", "MiB", 2**20),
     "latency_s": Metric("Latency", "ms", 1e-3),
     "throughput_img_per_s": Metric("Throughput", "img/s"),
@@ -80,12 +99,17 @@ def write_record(
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a file whole, in UTF-8: a kill at any moment leaves the old one or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole: a kill at any moment leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -95,11 +119,29 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Returns one record; raises ValueError if the file is none of this schema."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA or "key" not in record:
-        raise ValueError(f"{path.name} is not a record of schema {SCHEMA}")
+    """Returns one record; raises ValueError, saying why, if the file is none or not the one that its name says."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError("not JSON") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise ValueError(f"not a record of schema {SCHEMA}")
+    missing = [name for name in (*_DESCRIPTION, *_OUTCOME) if name not in record]
+    if missing:
+        raise ValueError(f"lacks {', '.join(missing)}")
+    if (record["status"], type(record["result"])) not in (("done", dict), ("failed", type(None))):
+        raise ValueError("its result and its status contradict each other")
+    if record["key"] != _address(record):
+        raise ValueError("its description was changed after it was measured")
+    if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
+        raise ValueError("it lies under another record's name")
     return record
+
+
+def _address(record: dict[str, Any]) -> str:
+    """Returns the key that `Cell.key` gave to the cell that a record describes."""
+    text = json.dumps({name: record[name] for name in _DESCRIPTION}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
@@ -111,26 +153,54 @@ def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
 
 
 def iterate_records(results: Path) -> Iterator[dict[str, Any]]:
-    """Yields every record under the results folder, in order of file name; a damaged file is left out."""
-    for path in sorted((results / "records").glob("*/*.json")):
+    """Yields every record under the results folder, in order of file name; damaged files are left out."""
+    for path in _record_files(results):
         try:
             yield read_record(path)
         except ValueError:
             continue
 
 
+def find_damaged(results: Path) -> dict[str, str]:
+    """Returns the files among the records that are none, by path under the results folder, and what is wrong."""
+    damaged = {}
+    for path in _record_files(results):
+        try:
+            read_record(path)
+        except ValueError as error:
+            damaged[path.relative_to(results).as_posix()] = str(error)
+    return damaged
+
+
+def _record_files(results: Path) -> list[Path]:
+    return sorted((results / "records").glob("*/*.json"))
+
+
 def load_records(results: Path, measurement: str | None = None) -> pd.DataFrame:
     """Returns the finished records as a tidy frame, one row a record, sorted by names and conditions.
 
-    Columns: `measurement, variant, arm, frame, attention, pool_size`, the riders, the conditions (`resolution` as
-    text such as `224` or `800x1280`, and `pixels`), `seed`, the metrics in their stored units (METRICS), `samples`
-    and other raw lists as objects, `device_name`, `torch`, `commit`, `study`, `key`, `duration_s`.
+    Columns: `measurement, variant, arm, frame, attention, pool_size, num_classes`, the riders, the conditions
+    (`resolution` as text such as `224` or `800x1280`, and `pixels`), `seed`, the metrics in their stored units
+    (METRICS), `samples` and other raw lists as objects, `device_name`, `torch`, `threads`, `commit`, `study`,
+    `key`, `duration_s`. With a `measurement`, only its records and only the columns that these have. No records make an
+    empty frame with the names' columns.
     """
-    rows = [_row(record) for record in iterate_records(results) if record["status"] == "done"]
-    frame = pd.DataFrame(rows)
-    if measurement is not None and not frame.empty:
-        frame = frame[frame["measurement"] == measurement].dropna(axis="columns", how="all").reset_index(drop=True)
-    return frame
+    rows = [
+        _row(record)
+        for record in iterate_records(results)
+        if record["status"] == "done" and measurement in (None, record["measurement"])
+    ]
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "variant", "arm", "frame"])
+    for name in frame.columns[frame.isna().any()]:
+        if all(type(row[name]) is int for row in rows if row.get(name) is not None):
+            frame[name] = frame[name].astype("Int64")  # else gaps would make whole numbers floats
+    return frame.sort_values([name for name in _SORTED_BY if name in frame], key=_rank, ignore_index=True)
+
+
+def _rank(column: pd.Series) -> pd.Series:
+    """Puts variants, frames and arms in their own order, and names that are no longer known behind them."""
+    order = _ORDERS.get(str(column.name))
+    return column.map({name: rank for rank, name in enumerate(order)}) if order else column
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
@@ -138,12 +208,12 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     resolution = conditions.pop("resolution")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     return {
-        **{name: record[name] for name in ("measurement", "variant", "arm", "frame")},
-        **{name: config[name] for name in ("attention", "pool_size", *RIDERS)},
+        **{name: record[name] for name in _DESCRIPTION[:4]},
+        **{name: config[name] for name in ("attention", "pool_size", "num_classes", *RIDERS)},
         "resolution": str(height) if height == width else f"{height}x{width}",
         "pixels": height * width,
         **conditions,
         **record["result"],
-        **{name: environment.get(name) for name in ("device_name", "torch", "commit")},
+        **{name: environment.get(name) for name in ("device_name", "torch", "threads", "commit")},
         **{name: record[name] for name in ("study", "key", "duration_s")},
     }

@@ -162,25 +162,28 @@ class PVT(nn.Module):
 
     def _checked(self, x: Tensor) -> Tensor:
         least = self.config.smallest_side
-        if x.shape[1] != self.config.in_chans or x.shape[2] < least or x.shape[3] < least:
+        if x.dim() != 4 or x.shape[1] != self.config.in_chans or x.shape[2] < least or x.shape[3] < least:
             allowed = f"(B, {self.config.in_chans}, H, W) with H and W of {least} pixels or more"
             raise refuse("input shape", tuple(x.shape), allowed)
         # From here on every map is channels-last, so that maps and tokens are views of each other.
         return x.contiguous(memory_format=torch.channels_last)
 
     def _init_weights(self, module: nn.Module) -> None:
+        # The released code cuts its normal distributions off at 100 standard deviations, which changes nothing; the
+        # framework's function for that cannot run on fake tensors.
         if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, ClassToken):
-            nn.init.trunc_normal_(module.token, std=0.02)
+            nn.init.normal_(module.token, std=0.02)
         elif isinstance(module, PositionEmbedding):
-            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.normal_(module.weight, std=0.02)
         elif isinstance(module, nn.Conv2d) and self.config.conv_init == "fan_out":
             fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _stage_index(index: int) -> int:

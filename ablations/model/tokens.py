@@ -13,12 +13,13 @@ from torch import Tensor
 
 def as_tokens(feature_map: Tensor) -> Tensor:
     """Views a map (B, C, H, W) as tokens (B, H·W, C)."""
-    return feature_map.flatten(2).transpose(1, 2)
+    return feature_map.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Views the last H·W of the tokens (B, N, C) as a map (B, C, H, W); tokens before them are left out."""
-    return tokens[:, -size[0] * size[1] :].transpose(1, 2).unflatten(2, size)
+    # In this order even a single picture gets the strides by which convolutions know channels-last.
+    return tokens[:, -size[0] * size[1] :].unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def on_map(layer: Callable[[Tensor], Tensor], tokens: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,50 @@
+# Every target needs Python 3.11 or newer and make; what else it needs is installed into .venv first.
+# PYTHON makes the virtual environment. PY runs things: name an interpreter that has everything, and no .venv is made.
+PYTHON ?= python3
+PY ?= .venv/bin/python
+BUDGET ?= 25min
+DATA_DIR ?=
+
+ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
+data := $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 14
+	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) DATA_DIR=$(DATA_DIR)"
+
+.PHONY: reproduce
+reproduce: $(ready) ## run the study quick, every measurement of the eight arms, into runs/ (minutes)
+	$(PY) run_ablation.py
+
+.PHONY: test
+test: $(ready) ## lint, format, types, tests
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+.PHONY: gpu-results
+gpu-results: $(ready) ## fill the GPU cells that results/ lacks, within BUDGET; DATA_DIR holds the image folders
+	$(PY) run_ablation.py run gpu --results results --time-budget $(BUDGET) $(data)
+
+.PHONY: results
+results: $(ready) ## fill the CPU cells that results/ lacks: quick, then fashion-mnist from DATA_DIR (an hour)
+	$(PY) run_ablation.py run quick --devices cpu --results results
+	$(PY) run_ablation.py run fashion-mnist --devices cpu --results results $(data)
+
+.PHONY: report-check
+report-check: $(ready) ## fail if a table or figure in results/ is not what its records give
+	$(PY) run_ablation.py report --check --results results
+
+.PHONY: clean
+clean: ## remove .venv and all caches; measurements stay
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find ablations tests -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + v + "; name another: make PYTHON=python3.12")'
+	@echo "Installing into .venv: several minutes, and on Linux about 6 GB"
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --editable ".[notebook,test]" --constraint constraints.txt
+	@touch $@

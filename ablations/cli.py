@@ -1,0 +1,379 @@
+"""Honest ablations of the Pyramid Vision Transformer, v1 to v2. Without a command it runs the study `quick`."""
+
+# No torch is imported before something is measured, so that help and lists answer at once.
+import io
+import re
+import signal
+import sys
+import traceback
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ablations.config import (
+    ARMS,
+    FRAMES,
+    VARIANT_ALIASES,
+    VARIANTS,
+    AttentionKernel,
+    PVTConfig,
+    Size,
+    build_config,
+)
+from ablations.cost import count_params
+from ablations.design import (
+    MODES,
+    STUDIES,
+    Accuracy,
+    Cell,
+    Cost,
+    Device,
+    Grid,
+    Memory,
+    Mode,
+    Precision,
+    Speed,
+    find_study,
+    on_devices,
+    select,
+    vary,
+)
+from ablations.errors import InputError, pick, refuse
+
+DATA_SETS = {
+    "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
+    "fashion-mnist": "70,000 pictures of clothes, 28 x 28 px, 10 classes; DIR/FashionMNIST/raw, else downloaded",
+    "NAME": "any image folder: DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where records go and how the command behaves."""
+
+    results: Path = Path("runs")
+    """Folder of records, tables and figures."""
+    data_dir: Path | None = None
+    """Folder of the data sets; else the environment variable ABLATIONS_DATA_DIR, else `data`."""
+    time_budget: str | None = None
+    """Such as 20min, 90s or 1.5h: start no cell that by the records of its like would end later."""
+    dry_run: bool = False
+    """Print the cells and which are done, and measure nothing."""
+    debug: bool = False
+    """Print full tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Output):
+    """Measure a study; the flags choose among its cells."""
+
+    study: tyro.conf.Positional[str] = "quick"
+    """`quick`, `fashion-mnist` or `gpu`; see `list`."""
+    measurements: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
+    resolutions: tuple[str, ...] = ()
+    """Pixels, such as 224 or 800x1280."""
+    seeds: tuple[int, ...] = ()
+    devices: tuple[Device, ...] = ()
+    """Run the cells here instead of where the study has them; by default also on a GPU where there is one."""
+
+    def cells(self) -> list[Cell]:
+        study = find_study(self.study)
+        cells = select(
+            study.cells(),
+            measurement=self.measurements,
+            variant=tuple(VARIANT_ALIASES.get(name, name) for name in self.variants),
+            arm=self.arms,
+            frame=self.frames,
+            resolution=tuple(map(parse_size, self.resolutions)),
+            seed=self.seeds,
+        )
+        return on_devices(cells, self.devices or _default_devices()) if self.devices or study.portable else cells
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Output):
+    """Which models a single measurement takes."""
+
+    variants: tuple[str, ...] = ("b2",)
+    arms: tuple[str, ...] = ARMS
+    frames: tuple[str, ...] = ("v2",)
+    pool_size: int | None = None
+    """P of linear SRA; the variant's own by default."""
+
+    def cells(self) -> list[Cell]:
+        raise NotImplementedError
+
+    def _grid(self, conditions: tuple, attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
+        for name, choices in (("arm", ARMS), ("frame", FRAMES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
+            for value in getattr(self, f"{name}s"):
+                pick(name, value, choices)
+        grid = Grid(
+            variants=self.variants,
+            arms=self.arms,
+            frames=self.frames,
+            attention=attention,
+            conditions=conditions,
+            pool_size=self.pool_size,
+        )
+        return list({cell.key: cell for cell in grid.cells()}.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureCost(Models):
+    """Count parameters and multiply-adds."""
+
+    resolutions: tuple[str, ...] = ("224",)
+    """Pixels, such as 224 or 800x1280."""
+
+    def cells(self) -> list[Cell]:
+        return self._grid(vary(Cost(), resolution=tuple(map(parse_size, self.resolutions))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureMemory(Models):
+    """Measure peak memory of inference and of training steps."""
+
+    resolutions: tuple[str, ...] = ("224", "512", "1024")
+    """Pixels, such as 224 or 800x1280."""
+    modes: tuple[Mode, ...] = MODES
+    attention: tuple[AttentionKernel, ...] = ("fused", "explicit")
+    batch_size: int = 1
+    precision: Precision = "float32"
+    device: Device = "cpu"
+
+    def cells(self) -> list[Cell]:
+        conditions = Memory(batch_size=self.batch_size, precision=self.precision, device=self.device)
+        sizes = tuple(map(parse_size, self.resolutions))
+        return self._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpeed(Models):
+    """Time inference and training steps of each arm, in turn with arm v1's."""
+
+    resolutions: tuple[str, ...] = ("224",)
+    """Pixels, such as 224 or 800x1280."""
+    modes: tuple[Mode, ...] = MODES
+    attention: tuple[AttentionKernel, ...] = ("fused",)
+    batch_size: int = 8
+    precision: Precision = "float32"
+    device: Device = "cpu"
+    repeats: int = 10
+    """Timed steps of each of the two models, after the warm-up."""
+
+    def cells(self) -> list[Cell]:
+        conditions = Speed(
+            batch_size=self.batch_size, precision=self.precision, device=self.device, repeats=self.repeats
+        )
+        sizes = tuple(map(parse_size, self.resolutions))
+        return self._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureAccuracy(Models):
+    """Train each arm from scratch and evaluate it."""
+
+    variants: tuple[str, ...] = ("nano",)
+    seeds: tuple[int, ...] = ()
+    """Several seeds instead of the one of --seed."""
+    recipe: tyro.conf.OmitArgPrefixes[Accuracy] = field(default_factory=Accuracy)
+
+    def cells(self) -> list[Cell]:
+        return self._grid(vary(self.recipe, seed=self.seeds or (self.recipe.seed,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Rebuild the tables and figures from the records."""
+
+    results: Path = Path("runs")
+    """Folder of records, tables and figures."""
+    check: bool = False
+    """Write nothing; name the tables and figures that differ from what the records give, and exit with 1 if any do."""
+    debug: bool = False
+    """Print full tracebacks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List the arms, variants, frames, data sets and studies."""
+
+    debug: bool = False
+    """Print full tracebacks."""
+
+
+Command = (
+    Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[MeasureCost, tyro.conf.subcommand("cost")]
+    | Annotated[MeasureMemory, tyro.conf.subcommand("memory")]
+    | Annotated[MeasureSpeed, tyro.conf.subcommand("speed")]
+    | Annotated[MeasureAccuracy, tyro.conf.subcommand("accuracy")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        command = _parse(arguments)
+        match command:
+            case List():
+                return _list()
+            case Report():
+                return _report(command)
+            case _:
+                return _measure(command, " ".join(arguments))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        else:
+            print(f"internal error: {error!r}; --debug prints the traceback", file=sys.stderr)
+        return 1
+
+
+def _parse(arguments: list[str]) -> Any:
+    """Returns the command; raises InputError with the parser's complaint, and SystemExit where help was asked for."""
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["run", *arguments]
+    complaint = io.StringIO()
+    try:
+        with redirect_stderr(complaint):
+            return tyro.cli(Command, prog="run_ablation.py", description=__doc__, args=arguments)
+    except SystemExit as leaving:
+        if leaving.code:
+            raise InputError(_one_line(complaint.getvalue())) from None
+        raise
+
+
+def _one_line(box: str) -> str:
+    """Returns the first sections of the parser's framed complaint as one line, without the pointer to the help."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]
+    sections = " ".join(lines).split("───")
+    words = [section.strip("─ ") for section in sections]
+    return "; ".join(section for section in words if section and not section.startswith("For full helptext"))
+
+
+def _measure(command: Run | Models, arguments: str) -> int:
+    """Measures what a command asks for, rebuilds the report, and prints the tables and where the files are."""
+    cells = command.cells()
+    budget_s = parse_duration(command.time_budget) if command.time_budget else float("inf")
+    if command.dry_run:
+        return _print_plan(cells, command.results)
+
+    from ablations.runner import run_cells
+
+    study = command.study if isinstance(command, Run) else cells[0].measurement
+    summary = run_cells(
+        cells,
+        study=study,
+        results=command.results,
+        data_dir=command.data_dir,
+        time_budget_s=budget_s,
+        debug=command.debug,
+    )
+
+    from ablations.report.build import build_report
+
+    build_report(command.results)
+    for table in sorted((command.results / "tables").glob("*.md")):
+        if any(table.name.startswith(cell.measurement) for cell in cells):
+            print(f"\n{table.read_text(encoding='utf-8')}")
+    print(f"{summary.measured} cells measured, {summary.kept} were there, {summary.left} left for a next run")
+    for name in ("records", "tables", "figures", "README.md"):
+        print(f"{name:10}{command.results / name}")
+    for label, reason in summary.failed:
+        print(f"failed: {label}: {reason}", file=sys.stderr)
+    if summary.left:
+        print(f"the time budget is spent; go on with: run_ablation.py {arguments}", file=sys.stderr)
+    return 1 if summary.failed else 0
+
+
+def _print_plan(cells: list[Cell], results: Path) -> int:
+    from ablations.records import find_record
+
+    states = [(find_record(results, cell) or {"status": "missing"})["status"] for cell in cells]
+    for cell, state in zip(cells, states, strict=True):
+        print(f"{state:8} {cell.label}")
+    print(f"{len(cells)} cells, {states.count('done')} done")
+    return 0
+
+
+def _report(command: Report) -> int:
+    if not (command.results / "records").is_dir():
+        raise refuse("results", str(command.results), "a folder that holds records")
+
+    from ablations.report.build import build_report, check_report
+
+    if not command.check:
+        for path in build_report(command.results):
+            print(path)
+        return 0
+    stale = check_report(command.results)
+    for name in stale:
+        print(f"stale: {name}", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def _list() -> int:
+    sections: dict[str, dict[str, str]] = {
+        "arms": dict.fromkeys(ARMS, ""),
+        "variants": {name: _describe_variant(name) for name in VARIANTS},
+        "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
+        "frames": dict(zip(FRAMES, ("v1's riders for arm v1, v2's for the others", "v1's", "v2's"), strict=True)),
+        "data sets": DATA_SETS,
+        "studies": {name: f"{study.description}; {len(study.cells())} cells" for name, study in STUDIES.items()},
+    }
+    for title, entries in sections.items():
+        print(title)
+        for name, words in entries.items():
+            print(f"  {name:18}{words}".rstrip())
+    return 0
+
+
+def _describe_variant(name: str) -> str:
+    config = build_config(name)
+    shape = [f"{word} {'-'.join(map(str, values))}" for word, values in _shapes(config).items()]
+    count = f"{count_params(config) / 1e6:.2f} M parameters as PVT v2 with 1000 classes"
+    return f"{', '.join(shape)}, stem stride {config.stem_stride}, P {config.pool_size}; {count}"
+
+
+def _shapes(config: PVTConfig) -> dict[str, tuple[int, ...]]:
+    return {"dims": config.embed_dims, "depths": config.depths, "heads": config.num_heads, "mlp": config.mlp_ratios}
+
+
+def _default_devices() -> tuple[Device, ...]:
+    from ablations.measure.environment import default_device
+
+    return ("cpu",) if default_device() == "cpu" else ("cpu", "cuda")
+
+
+def parse_size(text: str) -> Size:
+    """Returns the size that `224` or `800x1280` (height x width) means; raises InputError for anything else."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if not match:
+        raise refuse("resolution", text, "pixels such as 224, or height x width such as 800x1280")
+    height, width = int(match[1]), int(match[2] or match[1])
+    return height if height == width else (height, width)
+
+
+def parse_duration(text: str) -> float:
+    """Returns seconds for a text such as `90s`, `20min` or `1.5h`; raises InputError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text)
+    if not match:
+        raise refuse("time_budget", text, "a number with s, min or h, such as 20min")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]

@@ -1,0 +1,82 @@
+"""The machine and the software that a number was measured with. Names no host, no user and no path."""
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablations.errors import pick, refuse
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def default_device() -> str:
+    """Returns `cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """Returns the device named `cpu` or `cuda`; raises InputError for another name, or for CUDA where there is none."""
+    name = pick("device", str(device), ("cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise refuse("device", name, "cpu; this machine has no CUDA device that torch can use")
+    return torch.device(name)
+
+
+def describe_environment(device: str | torch.device) -> dict[str, Any]:
+    """Returns what a record says of its machine, as plain values.
+
+    Keys: `device`, `device_name` (the processor's or the GPU's), `cores` that the process may use, `threads` that torch
+    does use, `python`, `platform`, `torch`, `torchvision`, `timm` (versions), `cuda` (the runtime's version or None)
+    and `commit` (with `-dirty` if the package's files differ from it; None outside a checkout). Raises InputError as
+    `check_device` does.
+    """
+    place = check_device(device)
+    return {
+        "device": place.type,
+        "device_name": torch.cuda.get_device_name() if place.type == "cuda" else cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "torch": str(torch.__version__),
+        "torchvision": version("torchvision"),
+        "timm": version("timm"),
+        "cuda": torch.version.cuda if place.type == "cuda" else None,
+        "commit": find_commit(PACKAGE),
+    }
+
+
+def cpu_name() -> str:
+    """Returns the processor's model as Linux gives it, elsewhere what Python knows of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def find_commit(folder: Path) -> str | None:
+    """Returns the commit checked out in `folder`, with `-dirty` if tracked files in it differ from that.
+
+    None where git is missing, or knows none of the folder's files: an installed package may lie inside a checkout of
+    something else.
+    """
+    if not _git(folder, "ls-files", "."):
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    return f"{commit}-dirty" if commit and _git(folder, "diff", "--name-only", "HEAD", "--", ".") else commit
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,54 @@
+"""What is measured: one inference or one training step. Memory and speed are taken of the same step."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ablations.errors import pick
+from ablations.measure.environment import check_device
+
+
+def build_step(
+    model: nn.Module, input_shape: tuple[int, ...], *, mode: str, precision: str, device: str | torch.device
+) -> Callable[[], None]:
+    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W), channels-last.
+
+    Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
+    backward, an AdamW step and the release of the gradients. Precision `bf16` is autocast. The step never waits for
+    the device. The model becomes the step's: it is moved to `device` and put into the mode. Raises InputError for an
+    unknown mode, precision or device, and for a device that is not there.
+    """
+    pick("mode", mode, ("inference", "training"))
+    autocast_enabled = pick("precision", precision, ("float32", "bf16")) == "bf16"
+    place = check_device(device)
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(input_shape, generator=random).to(place)
+    if images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    model.to(place).train(mode == "training")
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(place.type, torch.bfloat16, enabled=autocast_enabled)
+
+    def infer() -> None:
+        # Not no_grad: inference_mode also spares the bookkeeping of views and versions, as a deployed model would.
+        with torch.inference_mode(), autocast():
+            model(images)
+
+    if mode == "inference":
+        return infer
+
+    labels = torch.randint(2, input_shape[:1], generator=random).to(place)  # two classes: every classifier has them
+    # So small a rate leaves the weights as they are: the last step does the same work on the same numbers.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
+
+    def train() -> None:
+        with autocast():
+            loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return train

@@ -1,0 +1,291 @@
+"""Weights in and out: this project's format, the released PVT code's, timm's and transformers'.
+
+A format is a table of what it calls the parts of our keys, read from ours to theirs; everything else is one loop.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ablations.config import RIDERS, arm_name, build_config
+from ablations.errors import InputError, pick, refuse
+from ablations.model.pvt import PVT
+
+
+@dataclass(frozen=True)
+class Format:
+    """What somebody else calls the weights of a PVT."""
+
+    name: str
+    mark: str
+    """A key that every checkpoint of the format has and none of the formats after it in FORMATS."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Parts of our keys and their names there, replaced in this order.
+
+    `{stage}` counts from 0, `{number}` from 1. `[key,value]` stands for two tensors that are one of ours, stacked.
+    """
+
+    def keys(self, key: str) -> list[str]:
+        """Returns the keys of the format that make up one of ours."""
+        stage = int(key.split(".")[1]) if key.startswith("stages.") else 0
+        for ours, theirs in self.renames:
+            key = key.replace(ours.format(stage=stage), theirs.format(stage=stage, number=stage + 1))
+        stacked = "[key,value]"
+        return [key.replace(stacked, part) for part in ("key", "value")] if stacked in key else [key]
+
+
+OWN = Format("this project's", mark="stages.0.patch_embed.proj.weight")
+RELEASED_V1 = Format(
+    "the released PVT v1",
+    mark="pos_embed1",
+    renames=(
+        ("stages.{stage}.patch_embed.", "patch_embed{number}."),
+        ("stages.3.embeddings.0.token", "cls_token"),
+        ("stages.3.embeddings.1.weight", "pos_embed4"),
+        ("stages.{stage}.embeddings.0.weight", "pos_embed{number}"),
+        ("stages.{stage}.blocks.", "block{number}."),
+        ("stages.3.norm.", "norm."),
+    ),
+)
+RELEASED_V2 = Format(
+    "the released PVT v2",
+    mark="patch_embed1.proj.weight",
+    renames=(
+        ("stages.{stage}.patch_embed.", "patch_embed{number}."),
+        ("stages.{stage}.blocks.", "block{number}."),
+        ("stages.{stage}.norm.", "norm{number}."),
+        (".mlp.dwconv.", ".mlp.dwconv.dwconv."),
+    ),
+)
+TIMM = Format(
+    "timm's PVT v2",
+    mark="stages.1.downsample.proj.weight",
+    renames=(
+        ("stages.0.patch_embed.", "patch_embed."),
+        ("stages.{stage}.patch_embed.", "stages.{stage}.downsample."),
+    ),
+)
+_TRANSFORMERS_BLOCK = (
+    (".norm1.", ".layer_norm_1."),
+    (".norm2.", ".layer_norm_2."),
+    (".mlp.fc1.", ".mlp.dense1."),
+    (".mlp.dwconv.", ".mlp.dwconv.dwconv."),
+    (".mlp.fc2.", ".mlp.dense2."),
+    ("head.", "classifier."),
+)
+TRANSFORMERS_V1 = Format(
+    "transformers' Pvt",
+    mark="encoder.patch_embeddings.0.projection.weight",
+    renames=(
+        ("stages.{stage}.patch_embed.proj.", "encoder.patch_embeddings.{stage}.projection."),
+        ("stages.{stage}.patch_embed.norm.", "encoder.patch_embeddings.{stage}.layer_norm."),
+        ("stages.3.embeddings.0.token", "encoder.patch_embeddings.3.cls_token"),
+        ("stages.3.embeddings.1.weight", "encoder.patch_embeddings.3.position_embeddings"),
+        ("stages.{stage}.embeddings.0.weight", "encoder.patch_embeddings.{stage}.position_embeddings"),
+        ("stages.{stage}.blocks.", "encoder.block.{stage}."),
+        ("stages.3.norm.", "encoder.layer_norm."),
+        (".attn.q.", ".attention.self.query."),
+        (".attn.kv.", ".attention.self.[key,value]."),
+        (".attn.sr.", ".attention.self.sequence_reduction."),
+        (".attn.norm.", ".attention.self.layer_norm."),
+        (".attn.proj.", ".attention.output.dense."),
+        *_TRANSFORMERS_BLOCK,
+    ),
+)
+TRANSFORMERS_V2 = Format(
+    "transformers' PvtV2",
+    mark="encoder.layers.0.patch_embedding.proj.weight",
+    renames=(
+        ("stages.{stage}.patch_embed.norm.", "encoder.layers.{stage}.patch_embedding.layer_norm."),
+        ("stages.{stage}.patch_embed.", "encoder.layers.{stage}.patch_embedding."),
+        ("stages.{stage}.norm.", "encoder.layers.{stage}.layer_norm."),
+        ("stages.{stage}.blocks.", "encoder.layers.{stage}.blocks."),
+        (".attn.q.", ".attention.query."),
+        (".attn.kv.", ".attention.[key,value]."),
+        (".attn.sr.", ".attention.spatial_reduction."),
+        (".attn.norm.", ".attention.layer_norm."),
+        (".attn.proj.", ".attention.proj."),
+        *_TRANSFORMERS_BLOCK,
+    ),
+)
+FORMATS = (OWN, RELEASED_V1, RELEASED_V2, TIMM, TRANSFORMERS_V1, TRANSFORMERS_V2)
+
+EXPORTS: dict[str, dict[str, Format]] = {
+    "released": {"v1": RELEASED_V1, "v1+ope+cffn": RELEASED_V2, "v1+ope+cffn+lsra": RELEASED_V2},
+    "timm": {"v1+ope+cffn": TIMM, "v1+ope+cffn+lsra": TIMM},
+}
+"""The formats that `export_weights` writes, and the arms that each can express."""
+
+HEAD = ("head.weight", "head.bias")
+
+_WRAPPERS = ("model", "state_dict")
+_PREFIXES = re.compile(r"^((module|_orig_mod|pvt|pvt_v2)\.)+")  # of DDP, torch.compile and transformers
+_NAMED_KEYS = 8  # at most, of each kind, in an error
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did not load; both are empty after a strict load with the head."""
+
+    format: str
+    """The checkpoint's format, in words."""
+    kept: tuple[str, ...]
+    """Keys of the model that kept their values."""
+    unused: tuple[str, ...]
+    """Keys of the checkpoint that were not used."""
+
+
+def load_weights(
+    model: PVT, source: str | PathLike[str] | Mapping[str, Any], strict: bool = True, skip_head: bool = False
+) -> LoadReport:
+    """Loads a checkpoint into `model` and returns what was left out; a refused checkpoint changes nothing.
+
+    `source` is a file, by `torch.save` or `.safetensors`, or a state dict, in any of FORMATS; which, is seen from the
+    keys. Objects other than tensors are never unpickled. `strict=False` lets keys be missing or left over;
+    `skip_head=True` leaves the head alone, for a checkpoint with other classes. Raises InputError for anything else
+    that does not fit, tensors of another shape always.
+
+    Position embeddings of another grid are such tensors: a checkpoint does not say which grid it has, and a model
+    built with the checkpoint's `img_size` takes all other sizes anyway. What has no weights cannot be checked: heads,
+    P, the ReLU of the linear models, and LayerNorm's eps, which in transformers is 1e-6 throughout.
+    """
+    given = _read_state_dict(source)
+    format = _recognise(given)
+    weights = model.state_dict()
+    parts = {key: format.keys(key) for key in weights}
+
+    ignored = {name for key in HEAD for name in format.keys(key)} if skip_head else set()
+    expected = {name: _part_shape(weights[key], names) for key, names in parts.items() for name in names}
+    expected = {name: shape for name, shape in expected.items() if name not in ignored}
+    found = {name: tuple(tensor.shape) for name, tensor in given.items() if name not in ignored}
+    misfits = [[name for name in expected if name in found and expected[name] != found[name]]]
+    if strict:
+        misfits += [[name for name in expected if name not in found], [name for name in found if name not in expected]]
+    if any(misfits):
+        raise _misfit_error(model, format, expected, found, misfits)
+
+    loaded = {
+        key: torch.cat([given[name] for name in names]) if len(names) > 1 else given[names[0]]
+        for key, names in parts.items()
+        if all(name in given and name not in ignored for name in names)
+    }
+    model.load_state_dict(loaded, strict=False)
+    used = {name for key in loaded for name in parts[key]}
+    return LoadReport(
+        format=format.name,
+        kept=tuple(key for key in weights if key not in loaded),
+        unused=tuple(name for name in given if name not in used),
+    )
+
+
+def export_weights(model: PVT, format: str) -> dict[str, Tensor]:
+    """Returns the model's weights under the keys of `format`: `released` (PVT v1, v2 and v2-Li) or `timm` (v2, v2-Li).
+
+    The tensors are the model's own. Raises InputError for a model that the format's code cannot build.
+    """
+    arms = EXPORTS[pick("format", format, EXPORTS)]
+    config = model.config
+    arm = arm_name(config)
+    if arm not in arms:
+        raise refuse("arm", arm, f"{', '.join(arms)} in the {format} format")
+    published = build_config("b2", arm, "published")
+    for field in (*RIDERS, "stem_stride", "pool_size"):
+        without_effect = field == "conv_init" or (field == "pool_size" and not config.linear_sra)
+        if not without_effect and getattr(config, field) != getattr(published, field):
+            raise refuse(field, getattr(config, field), f"{getattr(published, field)!r} in the {format} format")
+    return {arms[arm].keys(key)[0]: tensor for key, tensor in model.state_dict().items()}
+
+
+def save_weights(weights: nn.Module | Mapping[str, Tensor], path: str | PathLike[str]) -> None:
+    """Writes a model's weights, or a state dict such as `export_weights` returns, to a file that `load_weights` takes.
+
+    The suffix `.safetensors` makes it one; any other file is by `torch.save`.
+    """
+    state = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(tensors, path)
+    else:
+        torch.save(tensors, path)
+
+
+def _read_state_dict(source: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the tensors of a file or of what a file held, out of their wrappers and without prefixes."""
+    content = source if isinstance(source, Mapping) else _read_file(Path(source))
+    while isinstance(content, Mapping):
+        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise InputError(f"checkpoint is a {type(content).__name__}; allowed: a state dict")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise InputError(f"checkpoint[{key!r}] is a {type(value).__name__}; allowed: tensors under names")
+    return {_PREFIXES.sub("", key): tensor for key, tensor in content.items()}
+
+
+def _read_file(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"checkpoint {str(path)!r} is not a file that exists")
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"checkpoint {str(path)!r} cannot be read: {error.strerror}") from error
+    except Exception as error:  # a damaged or foreign file fails in every way that a parser can
+        raise InputError(
+            f"checkpoint {str(path)!r} is not a file of tensors; allowed: a state dict saved by torch.save or in a "
+            ".safetensors file (pickled objects are never loaded)"
+        ) from error
+
+
+def _recognise(given: Mapping[str, Tensor]) -> Format:
+    for format in FORMATS:
+        if format.mark in given:
+            return format
+    names = ", ".join(f"{format.name} ({format.mark})" for format in FORMATS)
+    keys = ", ".join(list(given)[:_NAMED_KEYS])
+    raise InputError(f"checkpoint with {len(given)} keys ({keys} ...) is in no known format; allowed: {names}")
+
+
+def _part_shape(tensor: Tensor, names: list[str]) -> Shape:
+    """The shape of each of the tensors that, stacked, are `tensor`."""
+    return (tensor.shape[0] // len(names), *tensor.shape[1:])
+
+
+def _misfit_error(
+    model: PVT, format: Format, expected: dict[str, Shape], found: dict[str, Shape], misfits: list[list[str]]
+) -> InputError:
+    """The error that names the first keys of each kind of misfit, with their shapes, and the way out where one is."""
+    named = [name for kind in misfits for name in kind[:_NAMED_KEYS]]
+    shapes = "; ".join(
+        f"{name} is {found.get(name, 'absent')} in the checkpoint and {expected.get(name, 'absent')} in the model"
+        for name in named
+    )
+    rest = sum(map(len, misfits)) - len(named)
+    more = f"; and {rest} more" if rest else ""
+    embeddings = [name for key in model.state_dict() if ".embeddings." in key for name in format.keys(key)]
+    ways_out = {
+        "skip_head=True leaves the head out": {name for key in HEAD for name in format.keys(key)},
+        "a model built with the checkpoint's img_size takes other sizes too": {*embeddings} & {*found},
+    }
+    # A way out of some misfits only, as for a model of another size, would lead nowhere.
+    way_there_is = set().union(*ways_out.values()).issuperset(named)
+    hints = "".join(f"; {hint}" for hint, names in ways_out.items() if way_there_is and not names.isdisjoint(named))
+    return InputError(
+        f"checkpoint in {format.name} format does not fit the model, of arm {arm_name(model.config)}: "
+        f"{shapes}{more}{hints}"
+    )

@@ -1,0 +1,1 @@
+"""The reading room: from records to tables and figures. Nothing here needs torch."""

@@ -1,0 +1,205 @@
+"""Writes the report of a results folder: tables, figures and the page that lists them, all made from its records.
+
+The same records give the same bytes. The folders `tables` and `figures` hold what is written here and nothing else.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from matplotlib import style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedFormatter
+from PIL import Image
+
+from ablations.records import find_damaged, iterate_records, load_records, write_bytes
+from ablations.report.conditions import AXES
+from ablations.report.figures import STYLE
+from ablations.report.sheets import Sheet, list_sheets
+from ablations.report.tables import TABLES, Table, markdown_rows, render_csv, render_markdown
+
+PICTURES = (".png", ".svg")
+
+
+def build_report(results: Path) -> list[Path]:
+    """Writes the report of the records under `results`, removes what an older one left over, and returns its files.
+
+    Raises InputError if records contradict each other.
+    """
+    texts, sheets = _make(results)
+    files = {results / name: text.encode() for name, text in texts.items()}
+    with _drawing():
+        for sheet in sheets:
+            for suffix, picture in zip(PICTURES, _save(sheet.draw()), strict=True):
+                files[results / "figures" / f"{sheet.name}{suffix}"] = picture
+    for path, content in files.items():
+        write_bytes(path, content)
+    for path in set(_generated(results)) - set(files):
+        path.unlink()
+    return list(files)
+
+
+def check_report(results: Path) -> list[str]:
+    """Returns the files under `results` that are missing, left over, or not what `build_report` would write.
+
+    Texts must be equal byte for byte. A figure is compared by what it shows, of which each file carries a digest,
+    because another version of the drawing library gives other bytes for the same figure.
+    """
+    texts, sheets = _make(results)
+    current = {results / name: _text_digest(text.encode()) for name, text in texts.items()}
+    with _drawing():
+        for sheet in sheets:
+            digest = figure_digest(sheet.draw())
+            current |= {results / "figures" / f"{sheet.name}{suffix}": digest for suffix in PICTURES}
+    found = {path: _file_digest(path) for path in _generated(results)}
+    stale = {path for path in {*current, *found} if current.get(path) != found.get(path)}
+    return sorted(path.relative_to(results).as_posix() for path in stale)
+
+
+def _make(results: Path) -> tuple[dict[str, str], list[Sheet]]:
+    """Returns the text files of the report by name, and its figures before they are drawn."""
+    records = load_records(results)
+    tables = {table: values for table in TABLES if not (values := table.values(records)).empty}
+    texts = {}
+    for table, values in tables.items():
+        texts[f"tables/{table.name}.md"] = render_markdown(table, values)
+        texts[f"tables/{table.name}.csv"] = render_csv(values)
+    sheets = list_sheets(records)
+    texts["README.md"] = render_index(list(iterate_records(results)), find_damaged(results), list(tables), sheets)
+    return texts, sheets
+
+
+def _generated(results: Path) -> Iterator[Path]:
+    """Yields the files of a report that are there."""
+    for folder, suffixes in (("tables", (".md", ".csv")), ("figures", PICTURES)):
+        yield from (path for path in sorted((results / folder).glob("*")) if path.suffix in suffixes)
+    if (results / "README.md").exists():
+        yield results / "README.md"
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Sets the drawing library to this report's style, whatever the user's own is."""
+    with style.context(["default", STYLE], after_reset=True):
+        yield
+
+
+def _save(figure: Figure) -> tuple[bytes, bytes]:
+    """Returns a figure as PNG and as SVG; both carry its digest, and no date and no version."""
+    named = {"Identifier": figure_digest(figure)}
+    png, svg = io.BytesIO(), io.BytesIO()
+    # Not savefig, which draws every figure twice.
+    FigureCanvasAgg(figure).print_png(png, metadata={**named, "Software": None})
+    FigureCanvasSVG(figure).print_svg(svg, metadata={**named, "Date": None, "Creator": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def figure_digest(figure: Figure) -> str:
+    """Returns the SHA-256 of what a figure shows: its words, numbers, colours, marks and limits, not its pixels."""
+    shown = [STYLE, *figure.get_size_inches(), figure.get_suptitle()]
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        formatters = (ax.xaxis.get_major_formatter(), ax.yaxis.get_major_formatter())
+        shown += [
+            [ax.get_title("left"), ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_yscale()],
+            [*ax.get_xlim(), *ax.get_ylim()],
+            [ticks.seq for ticks in formatters if isinstance(ticks, FixedFormatter)],
+            [text.get_text() for text in (*ax.texts, *(legend.get_texts() if legend else ()))],
+            [[line.get_color(), line.get_marker(), line.get_linestyle(), line.get_xydata()] for line in ax.lines],
+            [[bar.get_facecolor(), *bar.get_bbox().extents] for bar in ax.patches if isinstance(bar, Rectangle)],
+            [lines.get_segments() for lines in ax.collections if isinstance(lines, LineCollection)],
+        ]
+    return hashlib.sha256(json.dumps(_plain(shown)).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Returns lists and words, with numbers to six figures: other machines may differ in the last ones."""
+    if isinstance(value, str | bool | None):
+        return value
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Iterable):
+        return [_plain(entry) for entry in value]
+    return f"{value:.6g}"
+
+
+def _file_digest(path: Path) -> str:
+    """Returns what `check_report` compares a file by; nothing for a picture that is damaged or none of ours."""
+    try:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                image.load()
+                return str(image.info.get("Identifier", ""))
+        if path.suffix == ".svg":
+            return ElementTree.parse(path).findtext(".//{http://purl.org/dc/elements/1.1/}identifier", "")
+    except (OSError, ElementTree.ParseError):
+        return ""
+    return _text_digest(path.read_bytes())
+
+
+def _text_digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def render_index(
+    records: list[dict[str, Any]], damaged: dict[str, str], tables: list[Table], sheets: list[Sheet]
+) -> str:
+    """Returns the page that lists a report's tables and figures and says which records they come from."""
+    failed = [record for record in records if record["status"] == "failed"]
+    sections = [
+        "# Results",
+        "Written by `run_ablation.py report` from the files under [records](records); nothing here is edited by hand.",
+        f"{len(records) - len(failed)} finished records, {len(failed)} failed cells, {len(damaged)} damaged files.",
+    ]
+    if tables:
+        links = "- {0.title}: [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv)"
+        sections += ["## Tables", "\n".join(links.format(table) for table in tables)]
+    if sheets:
+        sections += ["## Figures"]
+    for sheet in sheets:
+        picture = f"figures/{sheet.name}"
+        sections += [f"### {sheet.title}", f"![{sheet.title}]({picture}.png)", f"{sheet.caption} [SVG]({picture}.svg)"]
+    if records:
+        sections += ["## Where the numbers come from", _render_provenance(records)]
+    if failed:
+        line = "- {measurement} {variant} {arm}, frame {frame}, {key}: {failure}"
+        sections += ["## Failed cells", "\n".join(line.format(**record) for record in failed)]
+    if damaged:
+        sections += ["## Damaged files, left out", "\n".join(f"- {name}: {why}" for name, why in damaged.items())]
+    return "\n\n".join(sections) + "\n"
+
+
+def _render_provenance(records: list[dict[str, Any]]) -> str:
+    """Returns where and when each measurement's records were made, as Markdown rows."""
+    lines = [["Measurement", "Records", "Studies", "Machines", "torch", "Commits", "Days", "Hours"]]
+    for measurement in AXES:
+        own = [record for record in records if record["measurement"] == measurement]
+        if not own:
+            continue
+        environments = [record["environment"] for record in own]
+        lines.append(
+            [
+                measurement,
+                str(len(own)),
+                _different(record["study"] for record in own),
+                _different(environment.get("device_name") for environment in environments),
+                _different(environment.get("torch") for environment in environments),
+                _different((environment.get("commit") or "unknown")[:12] for environment in environments),
+                _different(record["started"][:10] for record in own),
+                f"{sum(record['duration_s'] for record in own) / 3600:.2f}",
+            ]
+        )
+    return markdown_rows(lines)
+
+
+def _different(words: Iterable[Any]) -> str:
+    return ", ".join(sorted({str(word) for word in words}))

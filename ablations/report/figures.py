@@ -1,0 +1,239 @@
+"""The plots: each function draws values of `ablations.report.values` on an `ax` and returns it.
+
+An arm has one colour and one marker everywhere. The colours are Okabe and Ito's eight for colour-blind readers (2008),
+with a dark red for their yellow, which is hard to see on white.
+"""
+
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
+
+from ablations.config import ARMS
+from ablations.records import METRICS
+from ablations.report.tables import metric_text
+
+COLOURS = dict(
+    zip(
+        ARMS,
+        ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7"),
+        strict=True,
+    )
+)
+MARKERS = dict(zip(ARMS, "osD^vPX*", strict=True))
+
+GREY = "0.55"
+
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "figure.dpi": 200,
+    "svg.hashsalt": "ablations",  # else the names of a drawing's parts are random
+}
+"""Matplotlib settings that all figures are drawn with, on top of its defaults."""
+
+ALIKE = 0.06
+"""Curves of memory that are nowhere further apart than this share are drawn as one."""
+
+
+def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
+    """Draws a bar for each arm's `params` or `macs`, with the value and its change against v1.
+
+    `values` are rows of `cost_values` at one resolution.
+    """
+    lengths = values[metric] / METRICS[metric].divisor
+    ax.barh(values["arm"], lengths, height=0.7, color=[COLOURS[arm] for arm in values["arm"]])
+    for place, (_, row) in enumerate(values.iterrows()):
+        change = row[f"{metric}_change_percent"]
+        text = metric_text(metric, row[metric])
+        text += "" if row["arm"] == ARMS[0] or pd.isna(change) else f"  {change:+z.1f} %"
+        ax.annotate(text, (lengths.iloc[place], place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+    ax.set_xlim(0, 1.55 * lengths.max())  # room for the words
+    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
+    ax.set_xlabel(f"{METRICS[metric].label}{at}, {METRICS[metric].unit}")
+    return _list_arms(ax, values["arm"])
+
+
+def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the paper's path step by step: its top-1, and before each step our parameters and multiply-adds.
+
+    `values` are rows of `ladder_values` at one resolution.
+    """
+    top1 = values["paper_top1_percent"]
+    ax.plot(top1, range(len(values)), color=GREY, linewidth=1)
+    labels = []
+    for place, (_, row) in enumerate(values.iterrows()):
+        ax.plot(row["paper_top1_percent"], place, **_line(row["arm"], markersize=7))
+        step = row["paper_top1_step_points"]
+        text = f"{row['paper_top1_percent']:.1f}" + ("" if pd.isna(step) else f" ({step:+.1f})")
+        ax.annotate(text, (row["paper_top1_percent"], place), (8, 0), textcoords="offset points", va="center")
+        counts = f"{metric_text('params', row['params'])} M params, {metric_text('macs', row['macs'])} G MACs"
+        labels.append(f"{row['arm']}\n{row['paper_setting']}\n{counts}")
+    ax.set_xlim(top1.min() - 0.3, top1.max() + 1.8)  # room for the words
+    ax.set_ylim(-0.5, len(values) - 0.5)
+    ax.xaxis.set_major_locator(MultipleLocator(1))
+    ax.set_xlabel("The paper's top-1, %")
+    return _list_rows(ax, labels)
+
+
+def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each arm's multiply-adds a pixel against the side of the input, both on logarithmic axes.
+
+    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`.
+    """
+    for arm, rows in values.groupby("arm", sort=False):
+        ax.plot(_side(rows), rows["macs"] / rows["pixels"] / 1e3, **_line(str(arm), label=arm))
+    _log_ticks(ax)
+    ax.set_ylabel("Thousand multiply-adds a pixel")
+    _resolution_axis(ax, values)
+    _legend_below(ax, ncols=2)
+    return ax
+
+
+def plot_memory_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws peak memory against the side of the input on logarithmic axes; dashed and hollow is explicit attention.
+
+    Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
+    rows of `memory_values` of one mode, of one attention kernel or both.
+    """
+    handles, labels = [], []
+    for curves in _alike(values):
+        (kernel, arm), curve = next(iter(curves.items()))
+        ax.plot(curve.index, curve, **_line(arm, **KERNEL_LINES[kernel]))
+        arms = dict.fromkeys(arm for _, arm in curves)
+        handles.append(tuple(Line2D([], [], **_line(arm, **KERNEL_LINES[kernel])) for arm in arms))
+        labels.append(_name_curves(curves, number_of_arms=values["arm"].nunique()))
+    _log_ticks(ax)
+    ax.set_ylabel(METRICS["peak_memory_bytes"].title)
+    _resolution_axis(ax, values)
+    _legend_below(
+        ax,
+        handles=handles,
+        labels=labels,
+        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
+        handlelength=1.3 * max(map(len, handles)) + 1,
+    )
+    return ax
+
+
+KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--", "markerfacecolor": "white"}}
+
+Curves = dict[tuple[str, str], pd.Series]
+"""Peak memory in MiB by side of the input, for pairs of attention kernel and arm."""
+
+
+def _alike(values: pd.DataFrame) -> list[Curves]:
+    """Returns the curves in groups that are like their first."""
+    groups: list[Curves] = []
+    for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False):
+        curve = (rows["peak_memory_bytes"] / METRICS["peak_memory_bytes"].divisor).set_axis(_side(rows))
+        for group in groups:
+            first = next(iter(group.values()))
+            if first.index.equals(curve.index) and ((curve / first - 1).abs() <= ALIKE).all():
+                break
+        else:
+            group = {}
+            groups.append(group)
+        group[str(kernel), str(arm)] = curve
+    return groups
+
+
+def _name_curves(curves: Curves, number_of_arms: int) -> str:
+    """Returns the kernels and arms of a line as a few short lines of text."""
+    lines = []
+    for kernel in dict.fromkeys(kernel for kernel, _ in curves):
+        arms = [arm for own, arm in curves if own == kernel]
+        names = "all arms" if len(arms) == number_of_arms else ", ".join(arms)
+        lines += wrap(f"{kernel}: {names}", width=36, subsequent_indent="   ")
+    return "\n".join(lines)
+
+
+def plot_speed(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each arm's speed relative to v1 with its interval; a hollow marker is a noisy row.
+
+    `values` are rows of `speed_values` under the same conditions.
+    """
+    ax.axvline(1, color=GREY, linewidth=1)
+    for place, (_, row) in enumerate(values.iterrows()):
+        face = {"markerfacecolor": "white"} if row["noisy"] else {}
+        _plot_interval(ax, place, row, "relative_speed", "relative_speed", **face)
+    ax.set_xlabel("Speed relative to v1 (over 1 is faster)")
+    return _list_arms(ax, values["arm"])
+
+
+def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes:
+    """Draws each arm's mean top-1 with its 95 % interval, and its seeds as small dots.
+
+    `values` are rows of `accuracy_values` under the same conditions, `records` the rows that they come from.
+    """
+    for place, (_, row) in enumerate(values.iterrows()):
+        seeds = records.loc[records["arm"] == row["arm"], "top1"] / METRICS["top1"].divisor
+        ax.plot(seeds, [place + 0.25] * len(seeds), ".", color=GREY, markersize=4)
+        _plot_interval(ax, place, row, "top1", "top1_mean")
+    ax.set_xlabel(f"{METRICS['top1'].title}: mean, 95 % interval, seeds")
+    return _list_arms(ax, values["arm"])
+
+
+def _plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: str, **style: Any) -> None:
+    """Draws a row's value and, where it has one, its interval."""
+    divisor = METRICS[metric].divisor
+    low, centre, high = (row[name] / divisor for name in (f"{metric}_low", middle, f"{metric}_high"))
+    whiskers = None if pd.isna(low) else [[centre - low], [high - centre]]
+    ax.errorbar([centre], [place], xerr=whiskers, **_line(row["arm"], linestyle="none", capsize=2, **style))
+
+
+def _line(arm: str, **style: Any) -> dict[str, Any]:
+    return {"color": COLOURS[arm], "marker": MARKERS[arm], "linewidth": 1.2, "markeredgewidth": 0.8, **style}
+
+
+def _side(rows: pd.DataFrame) -> pd.Series:
+    """Returns the sides of the inputs in pixels; of one that is not square, the side of the square of its area."""
+    return np.sqrt(rows["pixels"])
+
+
+def _log_ticks(ax: Axes) -> None:
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 10 else (1, 1.5, 2, 3, 4, 5, 6, 8)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
+    sizes = values.drop_duplicates("resolution")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(_side(sizes), sizes["resolution"])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("Side of the input, px")
+
+
+def _legend_below(ax: Axes, **options: Any) -> None:
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, **options)
+
+
+def _list_arms(ax: Axes, arms: pd.Series) -> Axes:
+    ax.set_ylim(-0.6, len(arms) - 0.4)
+    return _list_rows(ax, arms.tolist())
+
+
+def _list_rows(ax: Axes, labels: list[str]) -> Axes:
+    """Names the rows 0, 1, … from the top."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0)
+    return ax

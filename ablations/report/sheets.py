@@ -1,0 +1,162 @@
+"""Which figures the records give: plots of one kind side by side, a panel for each group of equal conditions."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablations.report.conditions import CONDITIONS, Group, describe, group_by, split_by_conditions, varying
+from ablations.report.figures import (
+    ALIKE,
+    plot_accuracy,
+    plot_cost_bars,
+    plot_ladder,
+    plot_macs_by_resolution,
+    plot_memory_by_resolution,
+    plot_speed,
+)
+from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
+
+PANEL_WIDTH = 3.5
+"""Inches: a column of a two-column page."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: under which conditions, and what draws it on its axes."""
+
+    conditions: dict[str, Any]
+    draw: Callable[[Axes], Axes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """One figure: the name of its files, its title, what it shows and does not, and its panels."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Panel]
+    panel_height: float
+
+    def draw(self) -> Figure:
+        """Returns the figure, two panels a row; call it under `figures.STYLE`."""
+        columns = min(2, len(self.panels))
+        rows = -(-len(self.panels) // columns)
+        figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
+        figure.suptitle(self.title, fontsize=9)
+        names = varying(panel.conditions for panel in self.panels)
+        for place, panel in enumerate(self.panels, start=1):
+            ax = panel.draw(figure.add_subplot(rows, columns, place))
+            ax.set_title(describe(panel.conditions, names), loc="left")
+        return figure
+
+
+def list_sheets(records: pd.DataFrame) -> list[Sheet]:
+    """Returns a sheet for all that the records have something to show for."""
+    kinds = (_ladder, _cost, _macs_by_resolution, _memory, _speed, _accuracy)
+    return [sheet for kind in kinds for sheet in kind(records)]
+
+
+def _ladder(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "The paper's ladder: its top-1 on ImageNet, one run a row, spread unknown. Parameters and multiply-adds are "
+        "our count of backbones with a head of 1,000 classes."
+    )
+    groups = group_by(ladder_values(records), (*CONDITIONS["cost"], "resolution"))
+    panels = [Panel(group.conditions, partial(plot_ladder, values=group.rows)) for group in groups]
+    return _sheets("ladder", "The paper's ladder", ("variant", "frame"), panels, 2.6, caption)
+
+
+def _cost(records: pd.DataFrame) -> list[Sheet]:
+    caption = "Parameters and multiply-adds of one picture's forward pass, and their change against v1; not a time."
+    panels = []
+    for group in group_by(cost_values(records), CONDITIONS["cost"]):
+        smallest = group.rows[group.rows["pixels"] == group.rows["pixels"].min()]
+        conditions = group.conditions | {"resolution": smallest["resolution"].iloc[0]}
+        panels += [
+            Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
+        ]
+    return _sheets("cost", "Parameters and multiply-adds", ("variant", "frame"), panels, 2.0, caption)
+
+
+def _macs_by_resolution(records: pd.DataFrame) -> list[Sheet]:
+    caption = "Multiply-adds a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
+    groups = group_by(cost_values(records), CONDITIONS["cost"])
+    panels = [
+        Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
+        for group in groups
+        if _has_sizes(group)
+    ]
+    return _sheets("macs_by_resolution", "Multiply-adds by resolution", ("variant", "frame"), panels, 3.4, caption)
+
+
+def _memory(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms that are "
+        f"within {ALIKE:.0%} of another's line everywhere share that line; the table has every number and says what is "
+        "counted."
+    )
+    names = [name for name in CONDITIONS["memory"] if name != "attention"]
+    panels = [
+        Panel(group.conditions, partial(plot_memory_by_resolution, values=group.rows))
+        for group in group_by(memory_values(records), names)
+        if _has_sizes(group)
+    ]
+    return _sheets("memory", "Peak memory", ("variant", "frame", "device"), panels, 4.3, caption)
+
+
+def _speed(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Speed relative to v1, timed in turn in one process: median ratio and its 95 % interval. Hollow markers are "
+        "noisy: their times' interquartile range is over 10 % of the median. It holds for this machine, batch and size."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_speed, values=group.rows))
+        for group in group_by(speed_values(records), CONDITIONS["speed"])
+    ]
+    return _sheets("speed", "Speed", ("variant", "frame", "device"), panels, 2.0, caption)
+
+
+def _accuracy(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Top-1 after training from scratch: mean over seeds with its 95 % t interval, and each seed. Overlapping "
+        "intervals do not settle whether two arms differ: the table has the differences paired by seed."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_accuracy, values=accuracy_values(group.rows), records=group.rows))
+        for group in split_by_conditions(records, "accuracy")
+    ]
+    return _sheets("accuracy", "Accuracy", ("data", "variant", "frame"), panels, 2.2, caption)
+
+
+def _has_sizes(group: Group) -> bool:
+    return len(group.rows["pixels"].unique()) > 1
+
+
+def _sheets(
+    kind: str, title: str, named_by: tuple[str, ...], panels: list[Panel], panel_height: float, caption: str
+) -> list[Sheet]:
+    """Returns one sheet for each value of the conditions `named_by`; its panels differ in others."""
+    together: dict[str, list[Panel]] = {}
+    for panel in panels:
+        words = [kind, *(str(panel.conditions[name]) for name in named_by)]
+        together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
+    sheets = []
+    for name, own in together.items():
+        differing = varying(panel.conditions for panel in own)
+        same = {word: value for word, value in own[0].conditions.items() if word not in differing}
+        sheet = Sheet(
+            name=name,
+            title=f"{title}: {describe(same, named_by)}",
+            caption=f"{caption} Conditions: {describe(same)}.",
+            panels=own,
+            panel_height=panel_height,
+        )
+        sheets.append(sheet)
+    return sheets

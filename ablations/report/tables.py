@@ -1,0 +1,312 @@
+"""The tables of the report: one definition each, rendered to Markdown for people and to CSV for programs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ablations.records import METRICS
+from ablations.report.conditions import CONDITIONS, Group, describe, group_by, varying
+from ablations.report.values import (
+    REFERENCE,
+    accuracy_values,
+    cost_values,
+    ladder_values,
+    memory_values,
+    speed_values,
+)
+
+NOTHING = "-"
+"""What a cell without a value shows."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column for people: its heading, and what it shows of a row of the values."""
+
+    title: str
+    show: Callable[[pd.Series], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table: how its values come from records and how they are shown."""
+
+    name: str
+    title: str
+    values: Callable[[pd.DataFrame], pd.DataFrame]
+    conditions: tuple[str, ...]
+    """The columns of the values that are equal within a group of rows."""
+    titled_by: tuple[str, ...]
+    """Those that head each group, beside any that differ between groups."""
+    columns: tuple[Column, ...]
+    spread: tuple[Column, ...] = ()
+    """Columns that stand once for each resolution, which takes the place of `{}` in their heading."""
+    about: str
+    """What is measured, and what it does not say."""
+    note: Callable[[pd.DataFrame], str] = lambda values: ""
+    """Says what holds for one group, from its values."""
+
+
+def four_figures(value: float) -> str:
+    """Returns a number with four significant figures or more, without an exponent: 0.5662, 25.36, 13,680."""
+    if not value:
+        return "0"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+
+
+def metric_text(metric: str, value: Any) -> str:
+    """Returns a stored value of a metric in the unit that people read it in."""
+    return NOTHING if pd.isna(value) else four_figures(value / METRICS[metric].divisor)
+
+
+def _metric(metric: str, column: str | None = None) -> Callable[[pd.Series], str]:
+    return lambda row: metric_text(metric, row[column or metric])
+
+
+def _with_change(metric: str) -> Callable[[pd.Series], str]:
+    def show(row: pd.Series) -> str:
+        text, change = metric_text(metric, row[metric]), row[f"{metric}_change_percent"]
+        return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
+
+    return show
+
+
+def _plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[pd.Series], str]:
+    """Shows a column that not all groups have."""
+
+    def show(row: pd.Series) -> str:
+        value = row.get(column)
+        return NOTHING if pd.isna(value) else format(value / divisor, form)
+
+    return show
+
+
+ARM = Column("Arm", lambda row: row["arm"])
+
+
+def _cost_note(values: pd.DataFrame) -> str:
+    equal = int((values["macs"] == values["macs_traced"]).sum())
+    riders = "Arm v1 has v1's riders and the others v2's, so that a change against v1 holds both. "
+    return (
+        f"{riders if values['frame'].iloc[0] == 'published' else ''}"
+        f"Closed form and trace count the same in {equal} of {len(values)} records."
+    )
+
+
+_MODES = {
+    "inference": "One forward pass without gradients.",
+    "training": "One training step: forward, backward and AdamW with its state.",
+}
+_METHODS = {
+    "tracked_storages": (
+        "Counted are the bytes of tensors that live at one time, operator by operator: not the resident memory of a "
+        "process, which adds libraries and what kernels and the allocator keep for themselves."
+    ),
+    "max_memory_allocated": (
+        "Counted is the most that the CUDA allocator had given out at one time: less than it reserves, and without the "
+        "CUDA context and the libraries."
+    ),
+}
+
+
+def _memory_note(values: pd.DataFrame) -> str:
+    return f"{_MODES[values['mode'].iloc[0]]} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
+
+
+def _speed_note(values: pd.DataFrame) -> str:
+    noisy = ", ".join(values.loc[values["noisy"].astype(bool), "arm"])
+    repeats = f"n = {values['repeats'].iloc[0]} timed steps of each arm."
+    return f"{_MODES[values['mode'].iloc[0]]} {repeats} Noisy: {noisy or 'none'}."
+
+
+def _interval(metric: str, form: str, divisor: float = 1.0) -> Callable[[pd.Series], str]:
+    def show(row: pd.Series) -> str:
+        low, high = row[f"{metric}_low"] / divisor, row[f"{metric}_high"] / divisor
+        return NOTHING if pd.isna(low) else f"{low:{form}} to {high:{form}}"
+
+    return show
+
+
+def _unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series], str]:
+    return lambda row: NOTHING if row["arm"] == REFERENCE else show(row)
+
+
+POINTS = METRICS["top1"].divisor
+
+
+def _mean_interval(row: pd.Series) -> str:
+    return _interval("top1", ".2f", POINTS)(row) if row["n_seeds"] > 1 else "none: one seed"
+
+
+def _difference(row: pd.Series) -> str:
+    if not row["n_pairs"]:
+        return "no common seed"
+    pairs = "" if row["n_pairs"] == row["n_seeds"] else f" (n = {row['n_pairs']})"
+    return f"{row['top1_difference_mean'] / POINTS:+z.2f}{pairs}"
+
+
+def _difference_interval(row: pd.Series) -> str:
+    if row["n_pairs"] < 2:
+        return "none: one seed" if row["n_pairs"] else NOTHING
+    text = _interval("top1_difference", "+z.2f", POINTS)(row)
+    return text if row["difference_is_resolved"] else f"{text}, unresolved"
+
+
+TABLES = (
+    Table(
+        name="cost",
+        title="Parameters and multiply-adds",
+        values=cost_values,
+        conditions=CONDITIONS["cost"],
+        titled_by=("variant", "frame"),
+        columns=(ARM, Column(METRICS["params"].title, _with_change("params"))),
+        spread=(Column("{} px: " + METRICS["macs"].title, _with_change("macs")),),
+        about=(
+            "One picture's forward pass. Multiply-adds are those of convolutions and matrix products, attention's "
+            "two included; norms, activations and pooling count as none. In brackets the change against v1. "
+            "Computed in closed form, and counted again by tracing the model's operators. They do not say how "
+            "long anything takes."
+        ),
+        note=_cost_note,
+    ),
+    Table(
+        name="ladder",
+        title="The paper's ladder",
+        values=ladder_values,
+        conditions=(*CONDITIONS["cost"], "resolution"),
+        titled_by=("variant", "frame", "resolution"),
+        columns=(
+            Column("Row of the paper", lambda row: row["paper_setting"]),
+            ARM,
+            Column(METRICS["params"].title, _metric("params")),
+            Column("paper's", _plain("paper_params_m")),
+            Column("step", _plain("params_step", "+.2f", METRICS["params"].divisor)),
+            Column("paper's step", _plain("paper_retinanet_params_step_m", "+.1f")),
+            Column("GFLOPs (MACs)", _metric("macs")),
+            Column("paper's", _plain("paper_gflops")),
+            Column("step", _plain("macs_step", "+.2f", METRICS["macs"].divisor)),
+            Column("paper's step", _plain("paper_retinanet_gflops_step", "+.1f")),
+            Column("Paper's top-1, %", _plain("paper_top1_percent")),
+            Column("step", _plain("paper_top1_step_points", "+.1f")),
+        ),
+        about=(
+            "Steps are differences to the row above; the first holds the change of frame too. Our numbers are of "
+            "backbones, counted and not trained. The paper's totals are those of its Table 2, which lacks the "
+            "second row. The paper's steps are differences between the RetinaNet detectors of its Table 6 (GFLOPs "
+            "at 1280x800), whose totals do not compare with a backbone's. All top-1 is the paper's: ImageNet at "
+            "224 px, one run a row, spread unknown. What the paper calls GFLOPs are multiply-adds."
+        ),
+    ),
+    Table(
+        name="memory",
+        title="Peak memory",
+        values=memory_values,
+        conditions=CONDITIONS["memory"],
+        titled_by=("variant", "frame", "mode", "attention", "device"),
+        columns=(ARM,),
+        spread=(Column("{} px", _with_change("peak_memory_bytes")),),
+        about=(
+            "Peak memory in MiB of the second of two steps; each number is one record, and in brackets stands the "
+            "change against v1."
+        ),
+        note=_memory_note,
+    ),
+    Table(
+        name="speed",
+        title="Speed",
+        values=speed_values,
+        conditions=CONDITIONS["speed"],
+        titled_by=("variant", "frame", "mode", "resolution", "device"),
+        columns=(
+            ARM,
+            Column(METRICS["latency_s"].title, _metric("latency_s")),
+            Column("IQR, ms", _metric("latency_s", "latency_iqr_s")),
+            Column(METRICS["throughput_img_per_s"].title, _metric("throughput_img_per_s")),
+            Column(METRICS["relative_speed"].label, _unless_reference(_plain("relative_speed", ".3f"))),
+            Column("95 % interval", _unless_reference(_interval("relative_speed", ".3f"))),
+            Column("Noisy", lambda row: "noisy" if row["noisy"] else ""),
+        ),
+        about=(
+            "Median and interquartile range (IQR) of step times. Speed relative to v1 is the median ratio to v1's "
+            "steps, timed in turn in one process, with its 95 % interval; the latencies of two rows were taken at "
+            "different moments and compare less well. A row is noisy where its IQR is over 10 % of its median. "
+            "All of it holds for one machine, batch and size."
+        ),
+        note=_speed_note,
+    ),
+    Table(
+        name="accuracy",
+        title="Accuracy",
+        values=accuracy_values,
+        conditions=CONDITIONS["accuracy"],
+        titled_by=("data", "variant", "frame"),
+        columns=(
+            ARM,
+            Column("n", lambda row: str(row["n_seeds"])),
+            Column(METRICS["top1"].title, _metric("top1", "top1_mean")),
+            Column("95 % interval", _mean_interval),
+            Column("Against v1, points", _unless_reference(_difference)),
+            Column("95 % interval", _unless_reference(_difference_interval)),
+        ),
+        about=(
+            "Top-1 on held-out pictures after training from scratch: the mean over n seeds with its 95 % t "
+            "interval. Differences are paired by seed (same order of pictures, same augmentation) and unresolved "
+            "where their interval holds 0; one pair has no interval. Intervals are not corrected for the number "
+            "of comparisons. They are about seeds: they hold neither the choice of held-out pictures nor another "
+            "recipe, size or data set."
+        ),
+    ),
+)
+"""Every table of the report, in its order."""
+
+
+def render_csv(values: pd.DataFrame) -> str:
+    """Returns the values as CSV, unrounded, with units in the column names."""
+    return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+
+
+def render_markdown(table: Table, values: pd.DataFrame) -> str:
+    """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
+    groups = group_by(values, table.conditions)
+    sections = [f"# {table.title}", table.about]
+    for group in groups:
+        namesakes = [other.conditions for other in groups if _title(table, other) == _title(table, group)]
+        sections += [
+            f"## {describe(group.conditions, [*table.titled_by, *varying(namesakes)])}",
+            _render_rows(table, group.rows),
+            f"{table.note(group.rows)} Conditions: {describe(group.conditions)}.".strip(),
+        ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _title(table: Table, group: Group) -> str:
+    return describe(group.conditions, table.titled_by)
+
+
+def _render_rows(table: Table, values: pd.DataFrame) -> str:
+    """Returns one Markdown row an arm; a column in which no arm has a value is left out."""
+    resolutions = list(dict.fromkeys(values["resolution"])) if table.spread else []
+    lines = [[column.title for column in table.columns]]
+    lines[0] += [column.title.format(resolution) for resolution in resolutions for column in table.spread]
+    for _, of_arm in values.groupby("arm", sort=False):
+        cells = [column.show(of_arm.iloc[0]) for column in table.columns]
+        for resolution in resolutions:
+            at = of_arm[of_arm["resolution"] == resolution]
+            cells += [NOTHING if at.empty else column.show(at.iloc[0]) for column in table.spread]
+        lines.append(cells)
+    columns = [column for column in zip(*lines, strict=True) if set(column[1:]) != {NOTHING}]
+    return markdown_rows([list(line) for line in zip(*columns, strict=True)])
+
+
+def markdown_rows(lines: list[list[str]]) -> str:
+    """Returns lines of cells, the heading's first, as Markdown rows that a terminal shows well: padded to one width."""
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rows = [
+        " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in (lines[0], rules, *lines[1:])
+    ]
+    return "\n".join(f"| {row} |" for row in rows)

@@ -1,0 +1,133 @@
+"""The numbers of the tables, computed from records.
+
+Functions take the frame of `load_records` and return one row for each row of a table, behind the conditions that it
+was measured under. Values keep the records' units, which their column names carry (`latency_s`, `peak_memory_bytes`);
+`top1` and its differences are fractions.
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from ablations.config import ARMS, TOGGLES
+from ablations.design import LADDER
+from ablations.paper import load_paper_table
+from ablations.report.conditions import Group, split_by_conditions
+from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
+
+REFERENCE = ARMS[0]
+"""The arm that the others are compared with."""
+
+
+def cost_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns params and macs of each arm and resolution, and their change against arm v1 in percent."""
+    groups = split_by_conditions(records, "cost")
+    return _joined((group, _compared(group.rows, ["params", "macs"], ["macs_traced"])) for group in groups)
+
+
+def memory_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the peak memory of each arm and resolution, its change against v1 in percent, and its fixed parts."""
+    groups = split_by_conditions(records, "memory")
+    parts = ["parameter_bytes", "input_bytes"]
+    return _joined((group, _compared(group.rows, ["peak_memory_bytes"], parts)) for group in groups)
+
+
+def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
+    """Returns columns by resolution and arm; each metric's change is against arm v1 at the same resolution."""
+    table = rows[["resolution", "pixels", "arm", *metrics, *others]].reset_index(drop=True)
+    for metric in metrics:
+        reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
+        change = 100 * (table[metric] / table["resolution"].map(reference) - 1)
+        table.insert(list(table).index(metric) + 1, f"{metric}_change_percent", change)
+    return table
+
+
+def speed_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the median latency of each arm, its interquartile range, throughput and speed relative to v1."""
+    tables = []
+    for group in split_by_conditions(records, "speed"):
+        rows = group.rows
+        table = rows[["arm", "latency_s"]].assign(latency_iqr_s=rows["latency_s"] * rows["iqr_over_median"])
+        others = ["noisy", "throughput_img_per_s", "relative_speed", "relative_speed_low", "relative_speed_high"]
+        tables.append((group, table.join(rows[others])))
+    return _joined(tables)
+
+
+def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns each arm's mean top-1 over seeds and its paired difference to v1, with 95 % t intervals."""
+    tables = []
+    for group in split_by_conditions(records, "accuracy"):
+        by_arm = {arm: rows.set_index("seed")["top1"] for arm, rows in group.rows.groupby("arm", sort=False)}
+        reference = by_arm.get(REFERENCE, pd.Series(dtype=float))
+        rows = []
+        for arm, top1 in by_arm.items():
+            difference = estimate_paired_difference(top1, reference.iloc[:0] if arm == REFERENCE else reference)
+            rows.append(
+                {
+                    "arm": arm,
+                    **_columns("n_seeds", "top1", estimate_mean(top1.tolist())),
+                    **_columns("n_pairs", "top1_difference", difference),
+                    "difference_is_resolved": difference.resolved,
+                }
+            )
+        tables.append((group, pd.DataFrame(rows)))
+    return _joined(tables)
+
+
+def _columns(count: str, metric: str, estimate: Estimate) -> dict[str, float]:
+    ends = {f"{metric}_mean": estimate.mean, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+    return {count: estimate.n, **ends}
+
+
+GFLOPS_OF_PAPER = {"224": "paper_gflops", "800x1280": "paper_retinanet_gflops_step"}
+"""The input sizes that the paper gives GFLOPs for (1280 x 800 is width by height there), and in which column."""
+
+_BACKBONES = {"v1": "PVTv1-Small", "v1+ope+cffn": "PVTv2-B2", "v1+ope+cffn+lsra": "PVTv2-B2-Li"}
+
+
+def ladder_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the paper's path through b2 (Table 6): our backbones beside the paper's numbers, and the steps of both.
+
+    Table 6 gives the parameters and GFLOPs of RetinaNet detectors, so that only its steps compare with a backbone's;
+    Table 2 gives the backbones' own for three of the four rows.
+    """
+    paper = paper_ladder()
+    chosen = records[(records["variant"] == "b2") & (records["frame"] == "published")]
+    tables = []
+    for group in split_by_conditions(chosen, "cost"):
+        for resolution, rows in group.rows.groupby("resolution", sort=False):
+            if resolution not in GFLOPS_OF_PAPER:
+                continue
+            ours = rows.set_index("arm")[["params", "macs"]].reindex(list(LADDER)).astype("Int64")
+            absent = [name for size, name in GFLOPS_OF_PAPER.items() if size != resolution]
+            table = ours.join(ours.diff().add_suffix("_step")).join(paper.drop(columns=absent)).dropna(subset="params")
+            table = table.reset_index(names="arm")
+            table.insert(0, "resolution", resolution)
+            tables.append((group, table))
+    return _joined(tables)
+
+
+def paper_ladder() -> pd.DataFrame:
+    """Returns what the paper prints for the four arms of its Table 6, by arm; steps are differences between rows."""
+    table = load_paper_table("table6_ablation")
+    arms = ["+".join(["v1", *(short for short in TOGGLES if row[short])]) for _, row in table.iterrows()]
+    backbones = load_paper_table("table2_imagenet").set_index("model").reindex([_BACKBONES.get(arm) for arm in arms])
+    columns = {
+        "paper_setting": table["setting"],
+        "paper_params_m": backbones["params_m"].to_numpy(),
+        "paper_retinanet_params_step_m": table["retinanet_params_m"].diff(),
+        "paper_gflops": backbones["gflops"].to_numpy(),
+        "paper_retinanet_gflops_step": table["retinanet_gflops_1280x800"].diff(),
+        "paper_top1_percent": table["top1"],
+        "paper_top1_step_points": table["top1"].diff(),
+    }
+    return pd.DataFrame(columns).set_index(pd.Index(arms, name="arm"))
+
+
+def _joined(tables: Iterable[tuple[Group, pd.DataFrame]]) -> pd.DataFrame:
+    """Returns the tables below one another, each behind its group's conditions."""
+    parts = [
+        pd.concat([pd.DataFrame([group.conditions] * len(table)), table.reset_index(drop=True)], axis="columns")
+        for group, table in tables
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -1,0 +1,502 @@
+"""Checkpoints: every format in and the two out, what is refused and how, and that nothing but tensors is ever read."""
+
+import argparse
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from timm.models.pvt_v2 import PyramidVisionTransformerV2, checkpoint_filter_fn
+from torch import Tensor, nn
+from transformers import (
+    PvtConfig,
+    PvtForImageClassification,
+    PvtModel,
+    PvtV2Config,
+    PvtV2ForImageClassification,
+    PvtV2Model,
+)
+
+from ablations.config import ARMS, build_config
+from ablations.errors import InputError
+from ablations.model import PVT, build_model
+from ablations.model.checkpoint import FORMATS, Format, LoadReport, export_weights, load_weights, save_weights
+
+V2 = "v1+ope+cffn"
+V2_LI = "v1+ope+cffn+lsra"
+
+DIMS, DEPTHS, HEADS, RATIOS = (8, 16, 32, 64), (2, 1, 1, 1), (1, 2, 4, 8), (4, 4, 4, 4)
+
+Randomise = Callable[[nn.Module], nn.Module]
+
+
+def small_model(arm: str = V2, frame: str = "published", **overrides: Any) -> PVT:
+    """A model of the published shape, strides and P, but small."""
+    sizes = {"depths": DEPTHS, "stem_stride": 4, "pool_size": 7, "img_size": 64, "num_classes": 10}
+    return build_model(build_config("pico", arm, frame, **(sizes | overrides)))
+
+
+def timm_model(linear: bool = False) -> nn.Module:
+    return PyramidVisionTransformerV2(
+        num_classes=10, depths=DEPTHS, embed_dims=DIMS, num_heads=HEADS, mlp_ratios=RATIOS, linear=linear
+    )
+
+
+def transformers_v1_config() -> PvtConfig:
+    return PvtConfig(
+        image_size=64, depths=DEPTHS, hidden_sizes=DIMS, num_attention_heads=HEADS, mlp_ratios=RATIOS, num_labels=10
+    )
+
+
+def transformers_v2_config(linear: bool = False) -> PvtV2Config:
+    return PvtV2Config(
+        depths=DEPTHS,
+        hidden_sizes=DIMS,
+        num_attention_heads=HEADS,
+        mlp_ratios=RATIOS,
+        num_labels=10,
+        linear_attention=linear,
+    )
+
+
+def released_shapes(arm: str) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of the released code's model, written down from its sources."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, *weight: int) -> None:
+        shapes[f"{name}.weight"] = weight
+        shapes[f"{name}.bias"] = weight[:1]
+
+    in_chans = (3, *DIMS)
+    for number, (dim, depth, ratio, sr_ratio) in enumerate(zip(DIMS, DEPTHS, RATIOS, (8, 4, 2, 1), strict=True), 1):
+        kernel = (4 if number == 1 else 2) if arm == "v1" else (7 if number == 1 else 3)
+        add(f"patch_embed{number}.proj", dim, in_chans[number - 1], kernel, kernel)
+        add(f"patch_embed{number}.norm", dim)
+        if arm == "v1":
+            side = 64 // 2 ** (number + 1)
+            shapes[f"pos_embed{number}"] = (1, side**2 + (number == 4), dim)
+        for block in range(depth):
+            name = f"block{number}.{block}"
+            add(f"{name}.norm1", dim)
+            add(f"{name}.attn.q", dim, dim)
+            add(f"{name}.attn.kv", 2 * dim, dim)
+            add(f"{name}.attn.proj", dim, dim)
+            if sr_ratio > 1 or arm == V2_LI:
+                side = 1 if arm == V2_LI else sr_ratio
+                add(f"{name}.attn.sr", dim, dim, side, side)
+                add(f"{name}.attn.norm", dim)
+            add(f"{name}.norm2", dim)
+            add(f"{name}.mlp.fc1", ratio * dim, dim)
+            if arm != "v1":
+                add(f"{name}.mlp.dwconv.dwconv", ratio * dim, 1, 3, 3)
+            add(f"{name}.mlp.fc2", dim, ratio * dim)
+        if arm != "v1":
+            add(f"norm{number}", dim)
+    if arm == "v1":
+        add("norm", DIMS[-1])
+        shapes["cls_token"] = (1, 1, DIMS[-1])
+    add("head", 10, DIMS[-1])
+    return shapes
+
+
+def assert_equal_weights(model: nn.Module, other: nn.Module) -> None:
+    torch.testing.assert_close(dict(model.state_dict()), dict(other.state_dict()), rtol=0, atol=0)
+
+
+def refusal(model: PVT, source: Any, **options: bool) -> str:
+    """The message of the InputError that loading raises; the model's weights must be as before."""
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with pytest.raises(InputError) as excinfo:
+        load_weights(model, source, **options)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    message = str(excinfo.value)
+    assert "\n" not in message
+    return message
+
+
+# The formats.
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("frame", ["v1", "v2"])
+@pytest.mark.parametrize("arm", ARMS)
+def test_own_format_by_file(randomise: Randomise, tmp_path: Path, arm: str, frame: str, suffix: str) -> None:
+    model = randomise(small_model(arm, frame))
+    path = tmp_path / "new folder" / f"weights{suffix}"
+    save_weights(model, path)
+    other = small_model(arm, frame)
+    assert load_weights(other, path) == LoadReport(format="this project's", kept=(), unused=())
+    assert_equal_weights(other, model)
+
+
+def test_files_are_what_their_suffix_says(tmp_path: Path) -> None:
+    model = small_model()
+    save_weights(model, tmp_path / "weights.safetensors")
+    assert set(safetensors.torch.load_file(tmp_path / "weights.safetensors")) == set(model.state_dict())
+    save_weights(model.to(memory_format=torch.channels_last), tmp_path / "other.safetensors")
+    save_weights(model, str(tmp_path / "weights.pth"))
+    assert set(torch.load(tmp_path / "weights.pth", weights_only=True)) == set(model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("arm", "name"), [("v1", "the released PVT v1"), (V2, "the released PVT v2"), (V2_LI, "the released PVT v2")]
+)
+def test_released_format_out_and_in(randomise: Randomise, tmp_path: Path, arm: str, name: str) -> None:
+    model = randomise(small_model(arm))
+    exported = export_weights(model, "released")
+    assert {key: tuple(tensor.shape) for key, tensor in exported.items()} == released_shapes(arm)
+    save_weights(exported, tmp_path / "pvt.pth")
+    other = small_model(arm)
+    assert load_weights(other, tmp_path / "pvt.pth") == LoadReport(format=name, kept=(), unused=())
+    assert_equal_weights(other, model)
+
+
+def test_released_v1_keys_mean_what_they_say() -> None:
+    given = {key: torch.randn(shape) for key, shape in released_shapes("v1").items()}
+    model = small_model("v1")
+    load_weights(model, given)
+    last = model.stages[3]
+    assert torch.equal(last.embeddings[0].token, given["cls_token"])
+    assert torch.equal(last.embeddings[1].weight, given["pos_embed4"])
+    assert torch.equal(last.norm.weight, given["norm.weight"])
+    assert torch.equal(model.stages[0].embeddings[0].weight, given["pos_embed1"])
+    assert torch.equal(model.stages[0].blocks[1].attn.sr.weight, given["block1.1.attn.sr.weight"])
+    assert torch.equal(model.stages[2].blocks[0].mlp.fc2.bias, given["block3.0.mlp.fc2.bias"])
+
+
+@pytest.mark.parametrize(("arm", "linear"), [(V2, False), (V2_LI, True)])
+def test_timms_format_out_and_in(randomise: Randomise, arm: str, linear: bool) -> None:
+    model = randomise(small_model(arm))
+    theirs = timm_model(linear).eval()
+    theirs.load_state_dict(export_weights(model, "timm"), strict=True)
+    x = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(theirs(x), model(x), rtol=1e-4, atol=1e-5)
+    other = small_model(arm)
+    assert load_weights(other, theirs.state_dict()) == LoadReport(format="timm's PVT v2", kept=(), unused=())
+    assert_equal_weights(other, model)
+
+
+@pytest.mark.parametrize(("arm", "linear"), [(V2, False), (V2_LI, True)])
+def test_timm_reads_the_exported_released_format(randomise: Randomise, arm: str, linear: bool) -> None:
+    model = randomise(small_model(arm))
+    theirs = timm_model(linear)
+    theirs.load_state_dict(checkpoint_filter_fn(export_weights(model, "released"), theirs), strict=True)
+    torch.testing.assert_close(dict(theirs.state_dict()), export_weights(model, "timm"), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("arm", "linear"), [(V2, False), (V2_LI, True)])
+def test_transformers_v2_format(randomise: Randomise, arm: str, linear: bool) -> None:
+    theirs = randomise(PvtV2ForImageClassification(transformers_v2_config(linear)))
+    model = small_model(arm)
+    assert load_weights(model, theirs.state_dict()) == LoadReport(format="transformers' PvtV2", kept=(), unused=())
+    attention = theirs.pvt_v2.encoder.layers[1].blocks[0].attention
+    key_and_value = model.stages[1].blocks[0].attn.kv.weight
+    assert torch.equal(key_and_value, torch.cat([attention.key.weight, attention.value.weight]))
+
+
+def test_transformers_v1_format(randomise: Randomise) -> None:
+    theirs = randomise(PvtForImageClassification(transformers_v1_config()))
+    model = small_model("v1")
+    assert load_weights(model, theirs.state_dict()) == LoadReport(format="transformers' Pvt", kept=(), unused=())
+    attention = theirs.pvt.encoder.block[1][0].attention.self
+    assert torch.equal(model.stages[1].blocks[0].attn.kv.bias, torch.cat([attention.key.bias, attention.value.bias]))
+
+
+@pytest.mark.parametrize(
+    ("arm", "theirs"),
+    [(V2, lambda: PvtV2Model(transformers_v2_config())), ("v1", lambda: PvtModel(transformers_v1_config()))],
+)
+def test_transformers_backbone_has_no_head(arm: str, theirs: Callable[[], nn.Module]) -> None:
+    model = small_model(arm)
+    state = theirs().state_dict()
+    message = refusal(model, state)
+    assert "classifier.weight is absent in the checkpoint and (10, 64) in the model" in message
+    assert message.endswith("skip_head=True leaves the head out")
+    assert load_weights(model, state, skip_head=True).kept == ("head.weight", "head.bias")
+    headless = small_model(arm, num_classes=0)
+    assert load_weights(headless, state).kept == ()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_no_two_weights_share_a_name(format: Format) -> None:
+    for arm, frame in ((V2_LI, "v2"), ("v1", "v1"), (V2, "v1")):
+        names = [name for key in small_model(arm, frame).state_dict() for name in format.keys(key)]
+        assert len(set(names)) == len(names)
+
+
+# Wrappers and types.
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"model": state, "epoch": 3},
+        lambda state: {"state_dict": state, "optimizer": {"lr": 0.1}},
+        lambda state: {"state_dict": {"model": state}},
+        lambda state: {f"module.{key}": tensor for key, tensor in state.items()},
+        lambda state: {"model": {f"module._orig_mod.{key}": tensor for key, tensor in state.items()}},
+    ],
+)
+@pytest.mark.parametrize("suffix", [None, ".pth"])
+def test_wrappers_and_prefixes_are_looked_through(
+    randomise: Randomise, tmp_path: Path, wrap: Callable[[dict], dict], suffix: str | None
+) -> None:
+    model = randomise(small_model("v1"))
+    source: Any = wrap(dict(model.state_dict()))
+    if suffix:
+        torch.save(source, tmp_path / "weights.pth")
+        source = tmp_path / "weights.pth"
+    other = small_model("v1")
+    assert load_weights(other, source) == LoadReport(format="this project's", kept=(), unused=())
+    assert_equal_weights(other, model)
+
+
+def test_weights_keep_the_models_dtype(randomise: Randomise) -> None:
+    model = randomise(small_model())
+    half = {key: tensor.half() for key, tensor in model.state_dict().items()}
+    other = small_model()
+    load_weights(other, half)
+    assert {tensor.dtype for tensor in other.state_dict().values()} == {torch.float32}
+    expected = {key: tensor.float() for key, tensor in half.items()}
+    torch.testing.assert_close(dict(other.state_dict()), expected, rtol=0, atol=0)
+
+
+# What does not fit.
+
+
+def test_head_of_another_size_is_left_out_on_request_only(randomise: Randomise) -> None:
+    state = export_weights(randomise(small_model(num_classes=1000)), "released")
+    model = small_model(num_classes=10)
+    for strict in (True, False):
+        message = refusal(model, state, strict=strict)
+        assert "head.weight is (1000, 64) in the checkpoint and (10, 64) in the model" in message
+        assert "head.bias is (1000,) in the checkpoint and (10,) in the model" in message
+        assert message.endswith("; skip_head=True leaves the head out")
+    own_head = model.head.weight.clone()
+    report = load_weights(model, state, skip_head=True)
+    assert report.kept == report.unused == ("head.weight", "head.bias")
+    assert torch.equal(model.head.weight, own_head)
+    assert torch.equal(model.stages[3].norm.bias, state["norm4.bias"])
+
+
+def test_head_of_the_same_size_can_be_left_out_too(randomise: Randomise) -> None:
+    state = randomise(timm_model()).state_dict()
+    model = small_model()
+    own_head = model.head.weight.clone()
+    load_weights(model, state, skip_head=True)
+    assert torch.equal(model.head.weight, own_head)
+
+
+def test_model_without_a_head() -> None:
+    state = dict(timm_model().state_dict())
+    model = small_model(num_classes=0)
+    message = refusal(model, state)
+    assert "head.weight is (10, 64) in the checkpoint and absent in the model" in message
+    assert "skip_head=True" in message
+    assert load_weights(model, state, skip_head=True) == LoadReport(
+        format="timm's PVT v2", kept=(), unused=("head.weight", "head.bias")
+    )
+
+
+def test_missing_unexpected_and_misshaped_keys_are_named_with_shapes() -> None:
+    state = dict(timm_model().state_dict())
+    del state["stages.2.blocks.0.attn.q.weight"]
+    state["stages.0.gamma"] = torch.zeros(8)
+    model = small_model()
+    message = refusal(model, state)
+    assert message.startswith("checkpoint in timm's PVT v2 format does not fit the model, of arm v1+ope+cffn: ")
+    assert "stages.2.blocks.0.attn.q.weight is absent in the checkpoint and (32, 32) in the model" in message
+    assert "stages.0.gamma is (8,) in the checkpoint and absent in the model" in message
+    assert "skip_head" not in message
+
+    report = load_weights(model, state, strict=False)
+    assert report.kept == ("stages.2.blocks.0.attn.q.weight",)
+    assert report.unused == ("stages.0.gamma",)
+    assert torch.equal(model.stages[0].patch_embed.proj.weight, state["patch_embed.proj.weight"])
+
+    state["stages.1.norm.weight"] = torch.zeros(17)
+    assert "stages.1.norm.weight is (17,) in the checkpoint and (16,) in the model" in refusal(
+        model, state, strict=False
+    )
+
+
+def test_half_of_a_stacked_weight_is_not_loaded() -> None:
+    state = dict(PvtV2ForImageClassification(transformers_v2_config()).state_dict())
+    missing = "encoder.layers.0.blocks.1.attention.value.bias"
+    del state[f"pvt_v2.{missing}"]
+    model = small_model()
+    assert f"{missing} is absent in the checkpoint and (8,) in the model" in refusal(model, state)
+    before = model.stages[0].blocks[1].attn.kv.bias.clone()
+    report = load_weights(model, state, strict=False)
+    assert report.kept == ("stages.0.blocks.1.attn.kv.bias",)
+    assert report.unused == ("encoder.layers.0.blocks.1.attention.key.bias",)
+    assert torch.equal(model.stages[0].blocks[1].attn.kv.bias, before)
+
+
+def test_another_size_of_model_names_some_keys_and_counts_the_rest() -> None:
+    state = dict(small_model(embed_dims=(16, 16, 32, 64)).state_dict())
+    message = refusal(small_model(), state)
+    assert (
+        "stages.0.patch_embed.proj.weight is (16, 3, 7, 7) in the checkpoint and (8, 3, 7, 7) in the model" in message
+    )
+    changed = sum(
+        one.shape != other.shape for one, other in zip(state.values(), small_model().state_dict().values(), strict=True)
+    )
+    named = message.count(" in the model")
+    assert 0 < named < changed
+    assert message.endswith(f"; and {changed - named} more")
+
+
+def test_another_arm_is_refused_by_its_name() -> None:
+    message = refusal(small_model("v1"), timm_model().state_dict())
+    assert "timm's PVT v2 format does not fit the model, of arm v1: " in message
+    assert "img_size" not in message
+
+
+def test_position_embedding_of_another_grid_is_refused_with_the_way_out() -> None:
+    state = export_weights(small_model("v1", img_size=64), "released")
+    model = small_model("v1", img_size=96)
+    for strict in (True, False):
+        message = refusal(model, state, strict=strict)
+        assert "pos_embed1 is (1, 256, 8) in the checkpoint and (1, 576, 8) in the model" in message
+        assert "pos_embed4 is (1, 5, 64) in the checkpoint and (1, 10, 64) in the model" in message
+        assert message.endswith("; a model built with the checkpoint's img_size takes other sizes too")
+    both = refusal(small_model("v1", img_size=96, num_classes=7), state)
+    assert "head.weight is (10, 64)" in both
+    assert "skip_head=True" in both
+    assert "img_size" in both
+
+
+VIT = {"cls_token": torch.zeros(1, 1, 8), "patch_embed.proj.weight": torch.zeros(8, 3, 16, 16)}
+
+
+@pytest.mark.parametrize("state", [{}, VIT, {"model": {}}, {"head.weight": torch.zeros(10, 64)}])
+def test_unknown_format_is_refused(state: dict[str, Tensor]) -> None:
+    message = refusal(small_model(), state)
+    assert "is in no known format; allowed: this project's" in message
+    assert all(format.name in message for format in FORMATS)
+
+
+# Files that are none.
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_objects_are_never_loaded(tmp_path: Path, legacy: bool) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "weights.pth"
+    state = dict(small_model().state_dict()) | {"extra": Malicious(marker)}
+    torch.save({"model": state}, path, _use_new_zipfile_serialization=not legacy)
+    torch.load(path, weights_only=False)
+    assert marker.exists(), "the pickle does nothing; the test would prove nothing"
+    marker.unlink()
+    message = refusal(small_model(), path)
+    assert repr(str(path)) in message
+    assert "pickled objects are never loaded" in message
+    assert not marker.exists()
+
+
+def test_plain_pickle_is_never_loaded(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps(Malicious(marker)))
+    assert "is not a file of tensors" in refusal(small_model(), path)
+    assert not marker.exists()
+
+
+def write_arguments(path: Path) -> None:
+    torch.save({"model": dict(small_model().state_dict()), "args": argparse.Namespace(lr=0.1)}, path)
+
+
+def write_half(path: Path) -> None:
+    save_weights(small_model(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("absent.pth", lambda path: None, "is not a file that exists"),
+        ("absent.safetensors", lambda path: None, "is not a file that exists"),
+        ("folder", Path.mkdir, "is not a file that exists"),
+        ("empty.pth", Path.touch, "is not a file of tensors"),
+        ("empty.safetensors", Path.touch, "is not a file of tensors"),
+        ("text.pth", lambda path: path.write_text("PVT\n"), "is not a file of tensors"),
+        ("text.safetensors", lambda path: path.write_text("not eight bytes of length"), "is not a file of tensors"),
+        ("bytes.pth", lambda path: path.write_bytes(bytes(range(256)) * 16), "is not a file of tensors"),
+        ("half.pth", write_half, "is not a file of tensors"),
+        ("half.safetensors", write_half, "is not a file of tensors"),
+        ("arguments.pth", write_arguments, "pickled objects are never loaded"),
+    ],
+)
+def test_file_that_is_no_checkpoint_is_refused(
+    tmp_path: Path, name: str, write: Callable[[Path], Any], message: str
+) -> None:
+    path = tmp_path / name
+    write(path)
+    refused = refusal(small_model(), path)
+    assert refused.startswith(f"checkpoint {str(path)!r} ")
+    assert message in refused
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (torch.zeros(3), "checkpoint is a Tensor; allowed: a state dict"),
+        ([torch.zeros(3)], "checkpoint is a list; allowed: a state dict"),
+        ({"model": [torch.zeros(3)]}, "checkpoint['model'] is a list; allowed: tensors under names"),
+        (
+            {"epoch": 3, "patch_embed1.proj.weight": torch.zeros(3)},
+            "checkpoint['epoch'] is a int; allowed: tensors under names",
+        ),
+        ({3: torch.zeros(3)}, "checkpoint[3] is a Tensor; allowed: tensors under names"),
+    ],
+)
+def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(content, path)
+    assert message in refusal(small_model(), path)
+
+
+# What cannot be exported.
+
+
+@pytest.mark.parametrize(
+    ("format", "arm", "frame", "overrides", "message"),
+    [
+        *(("released", arm, "v2", {}, f"arm={arm!r} is not possible; allowed: v1, v1+ope+cffn, v1+ope+cffn+lsra in the "
+           "released format") for arm in ARMS if arm not in ("v1", V2, V2_LI)),
+        *(("timm", arm, "published", {}, f"arm={arm!r} is not possible; allowed: v1+ope+cffn, v1+ope+cffn+lsra in the "
+           "timm format") for arm in ARMS if arm not in (V2, V2_LI)),
+        ("released", "v1", "v2", {}, "position_embedding='none' is not possible; allowed: 'learned' in the released"),
+        ("released", V2, "v1", {}, "position_embedding='learned' is not possible; allowed: 'none' in the released"),
+        ("timm", V2, "v2", {"pooling": "class_token"}, "pooling='class_token' is not possible; allowed: 'average'"),
+        ("timm", V2, "v2", {"stage_norm": "last"}, "stage_norm='last' is not possible; allowed: 'every'"),
+        ("timm", V2_LI, "v2", {}, "ffn_relu=False is not possible; allowed: True in the timm format"),
+        ("released", V2, "published", {"ffn_relu": True}, "ffn_relu=True is not possible; allowed: False"),
+        ("released", V2_LI, "published", {"pool_size": 2}, "pool_size=2 is not possible; allowed: 7 in the released"),
+        ("timm", V2, "published", {"stem_stride": 2}, "stem_stride=2 is not possible; allowed: 4 in the timm format"),
+        ("onnx", V2, "published", {}, "format='onnx' is not possible; allowed: released, timm"),
+    ],
+)  # fmt: skip
+def test_what_a_format_cannot_express_is_not_exported(
+    format: str, arm: str, frame: str, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as excinfo:
+        export_weights(small_model(arm, frame, **overrides), format)
+    assert str(excinfo.value).startswith(message)
+
+
+def test_fields_without_effect_do_not_hinder_export() -> None:
+    export_weights(small_model(V2, pool_size=2, conv_init="default", qkv_bias=False), "timm")

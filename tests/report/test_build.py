@@ -1,0 +1,172 @@
+"""The report as files: the same from the same records, complete, and honest about what it left out."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ablations.design import Accuracy, Cell, Cost
+from ablations.report.build import build_report, check_report, figure_digest
+
+CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost(resolution=64))
+
+
+def write_few_records(results: Path, write_cell: Callable[..., Path]) -> None:
+    """Two arms, one resolution, two seeds."""
+    for arm in ("v1", "v1+ope"):
+        write_cell(results, replace(CELL, arm=arm))
+        for seed in (0, 1):
+            write_cell(results, replace(CELL, arm=arm, conditions=Accuracy(seed=seed)))
+
+
+@pytest.fixture
+def results(tmp_path, write_cell) -> Path:
+    write_few_records(tmp_path, write_cell)
+    return tmp_path
+
+
+def contents(results: Path) -> dict[str, bytes]:
+    files = (path for path in results.rglob("*") if path.is_file() and "records" not in path.parts)
+    return {path.relative_to(results).as_posix(): path.read_bytes() for path in files}
+
+
+FILES = {
+    "README.md",
+    *(f"tables/{name}.{kind}" for name in ("cost", "accuracy") for kind in ("md", "csv")),
+    *(f"figures/{name}.{kind}" for name in ("cost_pico_v2", "accuracy_digits_pico_v2") for kind in ("png", "svg")),
+}
+"""All that those records give: nothing for what was not measured, and no curve of one resolution."""
+
+
+def test_what_there_are_records_of_is_written_and_nothing_else(results):
+    paths = build_report(results)
+    assert {path.relative_to(results).as_posix() for path in paths} == FILES
+    assert set(contents(results)) == FILES
+    assert check_report(results) == []
+    page = (results / "README.md").read_text()
+    for name in FILES - {"README.md"}:
+        assert f"({name})" in page
+    assert "6 finished records, 0 failed cells, 0 damaged files." in page
+    with Image.open(results / "figures/cost_pico_v2.png") as image:
+        assert image.width == pytest.approx(2 * 3.5 * 200, abs=1)
+
+
+def test_the_same_records_give_the_same_bytes(results):
+    build_report(results)
+    first = contents(results)
+    with mpl.rc_context({"font.size": 20, "lines.linewidth": 7, "svg.fonttype": "none"}):  # a user's own taste
+        build_report(results)
+    assert contents(results) == first
+
+
+def test_an_older_reports_files_go(results, write_cell):
+    build_report(results)
+    for path in (results / "records" / "accuracy").iterdir():
+        path.unlink()
+    (results / "LOG.md").write_text("kept by hand")
+    assert check_report(results) == sorted(["README.md", *(name for name in FILES if "accuracy" in name)])
+    build_report(results)
+    assert set(contents(results)) == {name for name in FILES if "accuracy" not in name} | {"LOG.md"}
+    assert check_report(results) == []
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, write_cell) -> Path:
+    """The same with its report, to be copied and not written into."""
+    results = tmp_path_factory.mktemp("built")
+    write_few_records(results, write_cell)
+    build_report(results)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("README.md", append),
+        ("tables/cost.md", append),
+        ("tables/cost.csv", spoil),
+        ("tables/accuracy.csv", Path.unlink),
+        ("figures/cost_pico_v2.png", spoil),
+        ("figures/cost_pico_v2.svg", spoil),
+        ("figures/cost_pico_v2.svg", Path.unlink),
+        ("figures/left_over.png", lambda path: path.write_bytes(b"")),
+        ("tables/left_over.md", lambda path: path.write_text("")),
+    ],
+)
+def test_check_names_what_is_stale(built, tmp_path, name, change):
+    results = shutil.copytree(built, tmp_path / "results")
+    change(results / name)
+    assert check_report(results) == [name]
+
+
+def test_check_sees_that_a_record_came(results, write_cell):
+    build_report(results)
+    write_cell(results, replace(CELL, conditions=Accuracy(seed=2)))
+    assert check_report(results) == [
+        "README.md",
+        "figures/accuracy_digits_pico_v2.png",
+        "figures/accuracy_digits_pico_v2.svg",
+        "tables/accuracy.csv",
+        "tables/accuracy.md",
+    ]
+
+
+def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
+    write_failure(results, replace(CELL, arm="v1+lsra"))
+    (results / "records" / "cost" / "broken.json").write_text("{")
+    build_report(results)
+    page = (results / "README.md").read_text()
+    assert "6 finished records, 1 failed cells, 1 damaged files." in page
+    key = replace(CELL, arm="v1+lsra").key
+    assert f"- cost pico v1+lsra, frame v2, {key}: RuntimeError: out of memory" in page
+    assert "- records/cost/broken.json: not JSON" in page
+    assert "v1+lsra" not in (results / "tables" / "cost.md").read_text()
+
+
+def test_the_page_says_where_numbers_come_from(results):
+    build_report(results)
+    rows = [line for line in (results / "README.md").read_text().splitlines() if line.startswith("| ")]
+    assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == [
+        *("cost", "2", "quick", "Imaginary CPU", "2.8.0", "0123abc", "2026-01-02", "0.00")
+    ]
+
+
+def test_no_records_make_a_page_that_says_so(tmp_path):
+    assert build_report(tmp_path) == [tmp_path / "README.md"]
+    assert "0 finished records" in (tmp_path / "README.md").read_text()
+    assert check_report(tmp_path) == []
+
+
+def test_a_digest_is_of_what_is_shown_and_not_of_rounding():
+    def digest(length: float, **style: str) -> str:
+        figure = Figure()
+        ax = figure.add_subplot()
+        ax.barh(["v1"], [length], **style)
+        ax.set_xlim(0, 10)
+        return figure_digest(figure)
+
+    assert digest(5.0) == digest(5.0 + 1e-9)
+    assert len({digest(5.0), digest(5.001), digest(5.0, color="red")}) == 3
+
+
+def test_reading_needs_no_torch(results):
+    code = (
+        "import sys; from pathlib import Path; from ablations.report.build import build_report; "
+        "build_report(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(results)], check=True)

@@ -1,0 +1,186 @@
+"""The plots: what they show, that arms can be told apart, and that nothing lies on anything else."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib import colors, style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ablations.config import ARMS
+from ablations.report import figures
+from ablations.report.sheets import list_sheets
+from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
+
+
+@pytest.fixture
+def ax() -> Axes:
+    return Figure().add_subplot()
+
+
+# Linear sRGB as seen without one kind of cone (Machado, Oliveira and Fernandes, 2009, at full severity).
+SIGHTS = {
+    "all cones": np.eye(3),
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def cie_lab(linear_rgb: np.ndarray) -> np.ndarray:
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ np.clip(linear_rgb, 0, 1) / to_xyz.sum(axis=1)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+def test_colours_stay_apart_for_colour_blind_readers(sight):
+    srgb = {arm: np.array(colors.to_rgb(colour)) for arm, colour in figures.COLOURS.items()}
+    linear = {arm: np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for arm, c in srgb.items()}
+    seen = {arm: cie_lab(np.array(SIGHTS[sight]) @ c) for arm, c in linear.items()}
+    # A difference of 2 can just be seen side by side; 15 is told apart at a glance.
+    assert min(np.linalg.norm(seen[a] - seen[b]) for a, b in combinations(ARMS, 2)) > 15
+
+
+def test_every_arm_has_a_marker_of_its_own():
+    assert list(figures.MARKERS) == list(figures.COLOURS) == list(ARMS)
+    assert len(set(figures.MARKERS.values())) == len(ARMS)
+
+
+def test_bars_are_as_long_as_the_values(ax, quick_records):
+    values = cost_values(quick_records).query("variant == 'b2' and frame == 'v2' and resolution == '224'")
+    assert figures.plot_cost_bars(ax, values, "params") is ax
+    assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(values["params"] / 1e6))
+    assert [colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == list(figures.COLOURS.values())
+    assert [text.get_text() for text in ax.texts][:2] == ["24.10", "25.17  +4.4 %"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(ARMS)
+    assert ax.yaxis_inverted()
+
+
+def test_the_ladder_is_the_papers_with_our_counts(ax, quick_records):
+    values = ladder_values(quick_records)
+    assert figures.plot_ladder(ax, values) is ax
+    assert list(ax.lines[0].get_xdata()) == [79.8, 81.1, 82.0, 82.1]
+    assert [text.get_text() for text in ax.texts] == ["79.8", "81.1 (+1.3)", "82.0 (+0.9)", "82.1 (+0.1)"]
+    assert ax.get_yticklabels()[1].get_text() == "v1+ope\n+ OPE\n25.17 M params, 3.938 G MACs"
+
+
+def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
+    values = cost_values(quick_records).query("variant == 'b2' and frame == 'v2'")
+    assert figures.plot_macs_by_resolution(ax, values) is ax
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [line.get_label() for line in ax.lines] == list(ARMS)
+    first = values[(values["arm"] == "v1") & (values["resolution"] == "224")].iloc[0]
+    assert ax.lines[0].get_xydata()[0] == pytest.approx([224, first["macs"] / 224**2 / 1000])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["224", "512", "1024", "2048"]
+    flat = dict(zip(ARMS, (line.get_ydata() for line in ax.lines), strict=True))["v1+lsra"]
+    assert flat[-1] == pytest.approx(flat[-2], rel=0.01)
+
+
+@pytest.fixture
+def memory(quick_records):
+    values = memory_values(quick_records).query("mode == 'inference'").copy()
+    plain = (values["attention"] == "fused") | values["arm"].str.contains("lsra")
+    values["peak_memory_bytes"] = values["pixels"] * np.where(plain, 400, values["pixels"] / 2) * 1.0
+    values.loc[values["arm"].str.contains("cffn"), "peak_memory_bytes"] *= 1.5
+    values.loc[values["arm"].str.contains("ope"), "peak_memory_bytes"] *= 1.02  # alike
+    return values
+
+
+def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
+    assert figures.plot_memory_by_resolution(ax, memory) is ax
+    assert [(line.get_color(), line.get_linestyle()) for line in ax.lines] == [
+        (figures.COLOURS["v1"], "-"),
+        (figures.COLOURS["v1+cffn"], "-"),
+        (figures.COLOURS["v1"], "--"),
+        (figures.COLOURS["v1+cffn"], "--"),
+    ]
+    labels = [" ".join(text.get_text().split()) for text in ax.get_legend().get_texts()]
+    assert labels == [
+        "fused: v1, v1+ope, v1+lsra, v1+ope+lsra explicit: v1+lsra, v1+ope+lsra",
+        "fused: v1+cffn, v1+ope+cffn, v1+cffn+lsra, v1+ope+cffn+lsra explicit: v1+cffn+lsra, v1+ope+cffn+lsra",
+        "explicit: v1, v1+ope",
+        "explicit: v1+cffn, v1+ope+cffn",
+    ]
+    assert list(ax.lines[0].get_xdata()) == [64, 128, 256, 512]
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(64**2 * 400 / 2**20)
+
+
+def test_one_line_can_stand_for_all_arms(ax, memory):
+    fused = memory[memory["attention"] == "fused"].assign(peak_memory_bytes=memory["pixels"] * 400)
+    figures.plot_memory_by_resolution(ax, fused)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fused: all arms"]
+
+
+def test_arms_further_apart_have_lines_of_their_own(ax, memory):
+    memory.loc[(memory["arm"] == "v1+ope") & (memory["resolution"] == "512"), "peak_memory_bytes"] *= 1.1
+    figures.plot_memory_by_resolution(ax, memory)
+    assert len(ax.lines) == 6
+
+
+def test_speeds_have_whiskers_and_noisy_ones_are_hollow(ax, quick_records):
+    values = speed_values(quick_records).query("mode == 'inference' and resolution == '32'")
+    assert figures.plot_speed(ax, values) is ax
+    assert ax.lines[0].get_xdata() == [1, 1]
+    row = values[values["arm"] == "v1+cffn"].iloc[0]
+    whisker = ax.collections[list(ARMS).index("v1+cffn")].get_segments()[0]
+    assert whisker[:, 0] == pytest.approx([row["relative_speed_low"], row["relative_speed_high"]])
+    hollow = {line.get_color() for line in ax.lines if line.get_markerfacecolor() == "white"}
+    assert hollow == {figures.COLOURS["v1+ope"]}
+
+
+def test_accuracy_shows_means_and_every_seed(ax, quick_records):
+    records = quick_records[quick_records["measurement"] == "accuracy"]
+    values = accuracy_values(records)
+    assert figures.plot_accuracy(ax, values, records) is ax
+    dots = [line for line in ax.lines if line.get_marker() == "."]
+    assert sorted(x for line in dots for x in line.get_xdata()) == pytest.approx(sorted(100 * records["top1"]))
+    assert len(ax.collections) == len(ARMS)
+
+
+def test_one_seed_has_a_dot_and_no_whisker(ax, quick_records):
+    records = quick_records[(quick_records["measurement"] == "accuracy") & (quick_records["seed"] == 0)]
+    figures.plot_accuracy(ax, accuracy_values(records), records)
+    assert len(ax.collections) == 0
+    assert len(ax.lines) == 2 * len(ARMS)
+
+
+def test_quick_has_its_sheets(quick_records):
+    assert [sheet.name for sheet in list_sheets(quick_records)] == [
+        "ladder_b2_published",
+        *(f"cost_{model}" for model in ("pico_v2", "nano_v2", "b2_published", "b2_v1", "b2_v2")),
+        *(f"macs_by_resolution_{model}" for model in ("pico_v2", "nano_v2", "b2_published", "b2_v1", "b2_v2")),
+        "memory_nano_v2_cpu",
+        "speed_nano_v2_cpu",
+        "accuracy_digits_pico_v2",
+    ]
+
+
+def words_of(figure: Figure) -> Iterator[Text]:
+    """Yields all texts of a figure; tick labels beyond an axis's ends exist and are not drawn."""
+    for ax in figure.axes:
+        yield from (ax.xaxis.label, ax.yaxis.label, *ax.texts)
+        yield from (text for text in ax.get_children() if isinstance(text, Text))  # titles
+        yield from ax.get_legend().get_texts() if ax.get_legend() else ()
+        for axis, ends in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            yield from (tick.label1 for tick in axis.get_major_ticks() if min(ends) <= tick.get_loc() <= max(ends))
+
+
+def test_no_words_overlap_or_leave_the_figure(quick_records):
+    sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_sheets(quick_records)}
+    assert set(sheets) == {"ladder", "cost", "macs", "memory", "speed", "accuracy"}
+    for name, sheet in sheets.items():
+        with style.context(["default", figures.STYLE], after_reset=True):
+            figure = sheet.draw()
+            figure.draw_without_rendering()
+        texts = {text for text in words_of(figure) if text.get_text()}
+        boxes = [(text.get_text(), text.get_window_extent().padded(-2)) for text in texts]
+        assert len(boxes) > 10
+        assert [words for words, box in boxes if not figure.bbox.fully_contains(*box.min)] == [], name
+        assert [words for words, box in boxes if not figure.bbox.fully_contains(*box.max)] == [], name
+        clashes = [(a, b) for (a, box), (b, other) in combinations(boxes, 2) if box.overlaps(other)]
+        assert clashes == [], name

@@ -1,0 +1,159 @@
+"""Tables as people and programs read them."""
+
+import io
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from ablations.config import ARMS
+from ablations.design import Accuracy, Cell, Cost
+from ablations.records import load_records
+from ablations.report.tables import TABLES, four_figures, markdown_rows, metric_text, render_csv, render_markdown
+
+CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
+BY_NAME = {table.name: table for table in TABLES}
+
+
+def render(name, records):
+    table = BY_NAME[name]
+    return render_markdown(table, table.values(records))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.56618, "0.5662"), (25.3628, "25.36"), (13680.4, "13,680"), (1e6, "1,000,000"), (-4.0, "-4.000")],
+)
+def test_numbers_have_four_figures(value, text):
+    assert four_figures(value) == text
+
+
+def test_metrics_are_shown_in_their_unit():
+    assert metric_text("latency_s", 0.01234) == "12.34"
+    assert metric_text("peak_memory_bytes", 3 * 2**20) == "3.000"
+    assert metric_text("top1", None) == "-"
+
+
+def test_markdown_rows_are_padded():
+    assert markdown_rows([["Arm", "n"], ["v1+ope", "12"]]) == (
+        "| Arm    |   n |\n"  #
+        "| ------ | --: |\n"
+        "| v1+ope |  12 |"
+    )
+
+
+def test_a_cost_table_word_for_word(tmp_path, write_cell):
+    for arm, params, macs in (("v1", 2_000_000, 1_000_000_000), ("v1+ope", 2_100_000, 1_004_000_000)):
+        result = {"params": params, "macs": macs, "macs_traced": macs, "breakdown": {}}
+        write_cell(tmp_path, replace(CELL, arm=arm), result)
+    text = render("cost", load_records(tmp_path))
+    assert text.startswith("# Parameters and multiply-adds\n\nOne picture's forward pass. ")
+    assert text.endswith(
+        "## pico, frame v2\n\n"
+        "| Arm    |  Parameters, M | 224 px: Multiply-adds, G |\n"
+        "| ------ | -------------: | -----------------------: |\n"
+        "| v1     |          2.000 |                    1.000 |\n"
+        "| v1+ope | 2.100 (+5.0 %) |           1.004 (+0.4 %) |\n\n"
+        "Closed form and trace count the same in 2 of 2 records. "
+        "Conditions: pico, frame v2, fused attention, P = 2, 1,000 classes.\n"
+    )
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_every_table_of_quick_has_its_arms_conditions_and_notes(name, quick_records):
+    text = render(name, quick_records)
+    for arm in ARMS if name != "ladder" else ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
+        assert f"| {arm} " in text or f" {arm} |" in text
+    assert BY_NAME[name].about in text
+    assert text.count("Conditions: ") == text.count("\n## ") > 0
+    if name in ("memory", "speed", "accuracy"):
+        assert text.count("Imaginary CPU, torch 2.8.0.") == text.count("\n## ")
+    assert not re.search(r"\b(nan|None|NaT)\b|<NA>", text)
+
+
+def test_the_paper_is_named_where_its_numbers_stand(quick_records):
+    text = render("ladder", quick_records)
+    (heading,) = (line for line in text.splitlines() if line.startswith("| Row"))
+    assert heading.count("paper's") + heading.count("Paper's") == 4
+    assert "All top-1 is the paper's" in text
+    # At 224 px the paper's detectors have no GFLOPs to compare with, so that column is left out.
+    assert "-63.3" not in text
+
+
+def test_memory_says_what_its_bytes_are(quick_records):
+    text = render("memory", quick_records)
+    assert text.count("not the resident memory of a process") == 4
+    assert "allocator had given out" not in text
+
+
+def test_noisy_rows_are_flagged(quick_records):
+    text = render("speed", quick_records)
+    rows = [line for line in text.splitlines() if line.startswith("| v1")]
+    assert {line.split()[1] for line in rows if line.endswith("noisy |")} == {"v1+ope"}
+    assert text.count("Noisy: v1+ope.") == text.count("\n## ")
+    assert text.count("n = 15 timed steps") == text.count("\n## ")
+
+
+def write_top1(tmp_path, write_cell, arm, *top1, **conditions):
+    for seed, value in enumerate(top1):
+        cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed, **conditions))
+        write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
+
+
+def accuracy_rows(tmp_path):
+    lines = render("accuracy", load_records(tmp_path)).splitlines()
+    rows = ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| v1"))
+    return {arm: cells for arm, *cells in rows}
+
+
+def test_accuracies_say_n_and_what_is_not_resolved(tmp_path, write_cell):
+    write_top1(tmp_path, write_cell, "v1", 0.50, 0.60, 0.70)
+    write_top1(tmp_path, write_cell, "v1+ope", 0.53, 0.64, 0.75)
+    write_top1(tmp_path, write_cell, "v1+cffn", 0.51, 0.60, 0.69)
+    write_top1(tmp_path, write_cell, "v1+lsra", 0.40, 0.50)
+    assert accuracy_rows(tmp_path) == {
+        "v1": ["3", "60.00", "35.16 to 84.84", "-", "-"],
+        "v1+ope": ["3", "64.00", "36.67 to 91.33", "+4.00", "+1.52 to +6.48"],
+        "v1+cffn": ["3", "60.00", "37.64 to 82.36", "+0.00", "-2.48 to +2.48, unresolved"],
+        "v1+lsra": ["2", "45.00", "-18.53 to 108.53", "-10.00", "-10.00 to -10.00, unresolved"],
+    }
+
+
+def test_one_seed_has_no_interval_and_the_table_says_so(tmp_path, write_cell):
+    write_top1(tmp_path, write_cell, "v1", 0.5)
+    write_top1(tmp_path, write_cell, "v1+ope", 0.6, 0.7)
+    assert accuracy_rows(tmp_path) == {
+        "v1": ["1", "50.00", "none: one seed", "-", "-"],
+        "v1+ope": ["2", "65.00", "1.47 to 128.53", "+10.00 (n = 1)", "none: one seed"],
+    }
+
+
+def test_mixed_conditions_become_groups_whose_headings_tell_them_apart(tmp_path, write_cell):
+    for epochs in (5, 20):
+        for arm in ("v1", "v1+ope"):
+            write_top1(tmp_path, write_cell, arm, 0.5, 0.6, epochs=epochs)
+    text = render("accuracy", load_records(tmp_path))
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## digits, pico, frame v2, 5 epochs", "## digits, pico, frame v2, 20 epochs"]
+    assert text.count("| v1+ope |") == 2
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_csv_has_the_values_unrounded(name, quick_records):
+    values = BY_NAME[name].values(quick_records)
+    read = pd.read_csv(io.StringIO(render_csv(values)), dtype={"resolution": str})
+    assert list(read) == list(values)
+    assert len(read) == len(values)
+    for column in values.select_dtypes("number"):
+        assert read[column].to_numpy(dtype=float, na_value=float("nan")) == pytest.approx(
+            values[column].to_numpy(dtype=float, na_value=float("nan")), rel=1e-9, nan_ok=True
+        )
+    for column in ("params", "macs", "peak_memory_bytes"):
+        if column in values:
+            assert list(read[column]) == list(values[column])  # counts to the last digit
+
+
+def test_csv_columns_carry_units(quick_records):
+    columns = {column for table in TABLES for column in table.values(quick_records)}
+    assert {"latency_s", "peak_memory_bytes", "throughput_img_per_s", "macs_change_percent"} <= columns

@@ -1,0 +1,141 @@
+"""The numbers of the tables, from records whose numbers are known."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from ablations.config import ARMS
+from ablations.design import LADDER, Accuracy, Cell, Cost, Memory, Speed
+from ablations.records import load_records
+from ablations.report.values import (
+    accuracy_values,
+    cost_values,
+    ladder_values,
+    memory_values,
+    paper_ladder,
+    speed_values,
+)
+
+CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
+
+
+def test_costs_change_against_v1_at_the_same_resolution(tmp_path, write_cell):
+    for arm, resolution, params, macs in (
+        ("v1", 64, 100, 1000),
+        ("v1+ope", 64, 110, 900),
+        ("v1", 128, 100, 4000),
+        ("v1+ope", 128, 110, 5000),
+    ):
+        cell = replace(CELL, arm=arm, conditions=Cost(resolution=resolution))
+        write_cell(tmp_path, cell, {"params": params, "macs": macs, "macs_traced": macs, "breakdown": {}})
+    values = cost_values(load_records(tmp_path))
+    assert list(zip(values["resolution"], values["arm"], strict=True)) == [
+        ("64", "v1"),
+        ("64", "v1+ope"),
+        ("128", "v1"),
+        ("128", "v1+ope"),
+    ]
+    assert list(values["params_change_percent"]) == pytest.approx([0, 10, 0, 10])
+    assert list(values["macs_change_percent"]) == pytest.approx([0, -10, 0, 25])
+
+
+def test_without_v1_there_is_no_change(tmp_path, write_cell):
+    write_cell(tmp_path, replace(CELL, arm="v1+ope", conditions=Memory(resolution=64)))
+    values = memory_values(load_records(tmp_path))
+    assert len(values) == 1
+    assert values["peak_memory_bytes_change_percent"].isna().all()
+
+
+def test_the_interquartile_range_is_in_seconds(tmp_path, write_cell):
+    write_cell(
+        tmp_path,
+        replace(CELL, conditions=Speed()),
+        {
+            "latency_s": 0.2,
+            "iqr_over_median": 0.05,
+            "noisy": False,
+            "throughput_img_per_s": 40.0,
+            "relative_speed": 1.0,
+            "relative_speed_low": 1.0,
+            "relative_speed_high": 1.0,
+        },
+    )
+    (row,) = speed_values(load_records(tmp_path)).to_dict("records")
+    assert row["latency_iqr_s"] == pytest.approx(0.01)
+    assert row["throughput_img_per_s"] == 40
+
+
+def write_top1(tmp_path, write_cell, arm, top1_by_seed, **conditions):
+    for seed, top1 in top1_by_seed.items():
+        cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed, **conditions))
+        write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 100, "n_train_images": 1000})
+
+
+def test_accuracies_are_compared_by_paired_seeds(tmp_path, write_cell):
+    write_top1(tmp_path, write_cell, "v1", {0: 0.50, 1: 0.60, 2: 0.70})
+    write_top1(tmp_path, write_cell, "v1+ope", {0: 0.53, 1: 0.64, 2: 0.75})
+    write_top1(tmp_path, write_cell, "v1+cffn", {1: 0.61})
+    write_top1(tmp_path, write_cell, "v1+lsra", {5: 0.61})
+    values = accuracy_values(load_records(tmp_path)).set_index("arm")
+    assert list(values.index) == ["v1", "v1+ope", "v1+cffn", "v1+lsra"]
+    assert list(values["n_seeds"]) == [3, 3, 1, 1]
+    assert list(values["n_pairs"]) == [0, 3, 1, 0]
+    assert list(values["top1_mean"]) == pytest.approx([0.60, 0.64, 0.61, 0.61])
+    # Differences 0.03, 0.04, 0.05: their deviation is 0.01, and t is 4.303 for three of them.
+    ope = values.loc["v1+ope"]
+    half = 0.95 * math.sqrt(2 / (1 - 0.95**2)) * 0.01 / math.sqrt(3)
+    assert ope["top1_difference_mean"] == pytest.approx(0.04)
+    assert ope["top1_difference_low"] == pytest.approx(0.04 - half)
+    assert ope["top1_difference_high"] == pytest.approx(0.04 + half)
+    assert bool(ope["difference_is_resolved"])
+    # The spread of v1 itself, 0.10, is far wider than what the pairs leave.
+    assert values.loc["v1", "top1_high"] - values.loc["v1", "top1_low"] > 0.4
+    assert values.loc[["v1+cffn", "v1+lsra"], "top1_difference_low"].isna().all()
+    assert not values.loc[["v1", "v1+cffn", "v1+lsra"], "difference_is_resolved"].any()
+
+
+def test_recipes_are_never_averaged(tmp_path, write_cell):
+    write_top1(tmp_path, write_cell, "v1", {0: 0.5, 1: 0.5})
+    write_top1(tmp_path, write_cell, "v1", {0: 0.9, 1: 0.9}, epochs=50)
+    values = accuracy_values(load_records(tmp_path))
+    assert dict(zip(values["epochs"], values["top1_mean"], strict=True)) == {20: 0.5, 50: 0.9}
+
+
+def test_the_ladder_has_the_steps_that_the_paper_has(tmp_path, write_cell):
+    for resolution in (224, (800, 1280), 512):
+        for arm in ARMS:
+            write_cell(tmp_path, Cell(variant="b2", arm=arm, frame="published", conditions=Cost(resolution=resolution)))
+    values = ladder_values(load_records(tmp_path))
+    assert list(values["resolution"]) == ["224"] * 4 + ["800x1280"] * 4
+    assert list(values["arm"]) == [*LADDER, *LADDER]
+    large = values[values["resolution"] == "800x1280"]
+    assert list(large["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
+    assert list(large["macs_step"][1:] / 1e9) == pytest.approx([2.68, 1.81, -63.5], abs=0.05)
+    assert list(large["paper_retinanet_gflops_step"][1:]) == pytest.approx([2.8, 2.1, -63.3])
+    assert large["paper_gflops"].isna().all()
+    small = values[values["resolution"] == "224"]
+    assert list(small["macs"].round(-6)) == [3_816_000_000, 3_938_000_000, 4_027_000_000, 3_889_000_000]
+    assert list(small["paper_gflops"].dropna()) == [3.8, 4.0, 3.9]
+    assert small["paper_retinanet_gflops_step"].isna().all()
+
+
+def test_a_ladder_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cell):
+    for arm in ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra"):
+        write_cell(tmp_path, Cell(variant="b2", arm=arm, frame="published", conditions=Cost()))
+    values = ladder_values(load_records(tmp_path)).set_index("arm")
+    assert list(values.index) == ["v1", "v1+ope+cffn", "v1+ope+cffn+lsra"]
+    assert list(values["params_step"].isna()) == [True, True, False]
+
+
+def test_the_papers_ladder_is_the_papers():
+    paper = paper_ladder()
+    assert tuple(paper.index) == LADDER
+    assert list(paper["paper_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
+    assert list(paper["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(paper["paper_params_m"].dropna()) == [24.5, 25.4, 22.6]
+
+
+@pytest.mark.parametrize("values", [cost_values, ladder_values, memory_values, speed_values, accuracy_values])
+def test_no_records_make_no_values(tmp_path, values):
+    assert values(load_records(tmp_path)).empty

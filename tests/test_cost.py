@@ -1,0 +1,136 @@
+"""The closed form against a trace on `meta`, module by module, and against the published sizes."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ablations.config import ARMS, FRAMES, VARIANTS, build_config
+from ablations.cost import count_macs, count_params, module_costs, part_costs
+from ablations.errors import InputError
+from ablations.model import build_model
+
+SIZES = [224, (256, 320), (333, 200), (33, 64)]
+
+
+def traced(config, size):
+    """Returns {module: multiply-adds of its own} and the model, by torch's counter on `meta`."""
+    height, width = (size, size) if isinstance(size, int) else size
+    with torch.device("meta"):
+        model = build_model(config).eval()
+        picture = torch.empty(1, config.in_chans, height, width)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(picture)
+    totals = {
+        name.removeprefix("PVT").lstrip("."): sum(flops.values()) // 2
+        for name, flops in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    own = {
+        name: total
+        - sum(
+            other
+            for child, other in totals.items()
+            if child != name and child.rpartition(".")[0] == name and name != ""
+        )
+        for name, total in totals.items()
+    }
+    return own, model
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_and_frame_equals_the_trace(arm, frame):
+    for variant, attention in (("pico", "explicit"), ("b0", "fused")):
+        config = build_config(variant, arm, frame, attention=attention)
+        for size in SIZES:
+            own, model = traced(config, size)
+            assert count_macs(config, size) == own[""]
+            rows = {row.name: row.macs for row in module_costs(config, size)}
+            assert {name: macs for name, macs in rows.items() if macs} == {
+                name: macs for name, macs in own.items() if macs and name in rows
+            }
+        assert count_params(config) == sum(weights.numel() for weights in model.parameters())
+        by_module = {
+            name: sum(weights.numel() for weights in module.parameters(recurse=False))
+            for name, module in model.named_modules()
+        }
+        assert {row.name: row.params for row in module_costs(config, 224) if row.params} == {
+            name: count for name, count in by_module.items() if count
+        }
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("pico", "b0")])
+@pytest.mark.parametrize(("arm", "frame"), [("v1", "v1"), ("v1+ope+cffn+lsra", "v2")])
+def test_every_variant_equals_the_trace(variant, arm, frame):
+    config = build_config(variant, arm, frame, num_classes=7, in_chans=1)
+    own, model = traced(config, (96, 160))
+    assert count_macs(config, (96, 160)) == own[""]
+    assert count_params(config) == sum(weights.numel() for weights in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [{"pool_size": 3}, {"stem_stride": 2}, {"qkv_bias": False}, {"num_classes": 0}, {"img_size": (96, 64)}],
+    ids=str,
+)
+@pytest.mark.parametrize("arm", ["v1", "v1+cffn+lsra"])
+def test_every_field_that_costs_is_counted(arm, overrides):
+    config = build_config("pico", arm, "v1", **overrides)
+    own, model = traced(config, (100, 70))
+    assert count_macs(config, (100, 70)) == own[""]
+    assert count_params(config) == sum(weights.numel() for weights in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("variant", "arm", "params_m", "macs_g"),
+    [
+        ("tiny", "v1", 13.23, 1.93),
+        ("small", "v1", 24.49, 3.82),
+        ("medium", "v1", 44.21, 6.66),
+        ("large", "v1", 61.37, 9.81),
+        ("b0", "v1+ope+cffn", 3.67, 0.57),
+        ("b1", "v1+ope+cffn", 14.01, 2.11),
+        ("b2", "v1+ope+cffn", 25.36, 4.03),
+        ("b3", "v1+ope+cffn", 45.24, 6.90),
+        ("b4", "v1+ope+cffn", 62.56, 10.10),
+        ("b5", "v1+ope+cffn", 81.96, 11.72),
+        ("b2", "v1+ope+cffn+lsra", 22.55, 3.89),
+    ],
+)
+def test_published_sizes(variant, arm, params_m, macs_g):
+    config = build_config(variant, arm, "published")
+    assert round(count_params(config) / 1e6, 2) == params_m
+    assert round(count_macs(config, 224) / 1e9, 2) == macs_g
+
+
+def test_attention_worked_out_by_hand():
+    # b2's first stage at 64 px: 16 x 16 = 256 tokens of 64 channels; R = 8 leaves 4 of them, P = 7 makes 49.
+    sra = {row.name: row for row in module_costs(build_config("b2", "v1", "v2"), 64)}
+    linear = {row.name: row for row in module_costs(build_config("b2", "v1+lsra", "v2"), 64)}
+    name = "stages.0.blocks.0.attn"
+    assert sra[name].macs == 2 * 256 * 4 * 64
+    assert linear[name].macs == 2 * 256 * 49 * 64
+    assert sra[f"{name}.sr"].macs == 256 * 64 * 64  # hw·c², whatever R is
+    assert linear[f"{name}.sr"].macs == 49 * 64 * 64
+    assert sra[f"{name}.sr"].params == 8 * 8 * 64 * 64 + 64
+
+
+def test_the_class_token_attends_and_is_attended_to():
+    # pico's last stage at 32 px has 2 x 2 tokens of 64 channels, and with the class token 5 queries and 5 keys.
+    rows = {row.name: row for row in module_costs(build_config("pico", "v1", "v1"), 32)}
+    assert rows["stages.3.blocks.0.attn"].macs == 2 * 5 * 5 * 64
+    assert rows["stages.3.embeddings.0"].params == 64
+    assert rows["stages.3.embeddings.1"].params == 5 * 64
+
+
+def test_parts_sum_to_the_totals():
+    config = build_config("b3", "v1+cffn", "v1")
+    parts = part_costs(config, 320).values()
+    assert sum(part.params for part in parts) == count_params(config)
+    assert sum(part.macs for part in parts) == count_macs(config, 320)
+    assert {part.name for part in parts} >= {"stages.0.patch_embed", "stages.3.attn", "stages.2.mlp", "head"}
+
+
+def test_too_small_an_input_is_refused():
+    with pytest.raises(InputError, match=r"resolution=31 .* 32 pixels or more"):
+        count_macs(build_config("b0"), 31)

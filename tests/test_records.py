@@ -1,0 +1,156 @@
+"""Records: written whole, read with suspicion, shown as a tidy table."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ablations.config import ARMS
+from ablations.design import Accuracy, Cell, Cost, Memory
+from ablations.records import (
+    METRICS,
+    find_damaged,
+    find_record,
+    iterate_records,
+    load_records,
+    read_record,
+    record_path,
+    write_bytes,
+    write_record,
+)
+
+CELL = Cell(variant="pico", arm="v1+ope", frame="v2", conditions=Cost(resolution=64))
+
+
+def write(results: Path, cell: Cell = CELL, result: dict | None = None, failure: str | None = None) -> Path:
+    return write_record(
+        results,
+        cell,
+        study="quick",
+        result=None if failure else result or {"params": 10, "macs": 20, "macs_traced": 20, "breakdown": {}},
+        failure=failure,
+        environment={"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 2, "commit": None},
+        started="2026-01-02T03:04:05+00:00",
+        duration_s=0.5,
+    )
+
+
+def test_a_record_says_everything_about_its_cell(tmp_path):
+    path = write(tmp_path)
+    assert path == record_path(tmp_path, CELL)
+    assert path.name == f"pico_v2_v1-ope_{CELL.key}.json"
+    assert path.parent.name == "cost"
+    record = find_record(tmp_path, CELL)
+    assert record == read_record(path)
+    assert record["key"] == CELL.key
+    assert record["status"] == "done"
+    assert record["config"]["embed_dims"] == [8, 16, 32, 64]
+    assert record["conditions"] == {"resolution": 64}
+    assert record["result"]["macs"] == 20
+    assert not find_damaged(tmp_path)
+
+
+def test_a_failed_cell_keeps_its_reason_and_stays_out_of_the_table(tmp_path):
+    write(tmp_path, failure="RuntimeError: out of memory")
+    record = find_record(tmp_path, CELL)
+    assert (record["status"], record["failure"], record["result"]) == ("failed", "RuntimeError: out of memory", None)
+    assert load_records(tmp_path).empty
+
+
+def test_a_cell_that_was_not_measured_has_no_record(tmp_path):
+    write(tmp_path)
+    assert find_record(tmp_path, replace(CELL, arm="v1")) is None
+
+
+def test_a_write_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def fail(_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def truncate(path: Path) -> None:
+    path.write_text(path.read_text()[:100])
+
+
+def drop_result(path: Path) -> None:
+    record = json.loads(path.read_text())
+    del record["result"]
+    path.write_text(json.dumps(record))
+
+
+DAMAGES = {
+    "not JSON": truncate,
+    "not a record of schema 1": lambda path: edit(path, schema=0),
+    "lacks result": drop_result,
+    "its result and its status contradict each other": lambda path: edit(path, result=None),
+    "its description was changed after it was measured": lambda path: edit(path, arm="v1"),
+    "it lies under another record's name": lambda path: path.rename(path.with_name("copy.json")),
+}
+
+
+@pytest.mark.parametrize("reason", DAMAGES)
+def test_a_damaged_file_is_named_and_left_out(tmp_path, reason):
+    whole = write(tmp_path, replace(CELL, arm="v1"))
+    DAMAGES[reason](write(tmp_path))
+    (name,) = {path.name for path in whole.parent.iterdir()} - {whole.name}
+    assert find_damaged(tmp_path) == {f"records/cost/{name}": reason}
+    assert find_record(tmp_path, CELL) is None
+    assert [record["arm"] for record in iterate_records(tmp_path)] == ["v1"]
+    assert list(load_records(tmp_path)["arm"]) == ["v1"]
+
+
+def test_no_records_make_an_empty_table_with_names(tmp_path):
+    frame = load_records(tmp_path)
+    assert frame.empty
+    assert {"measurement", "variant", "arm", "frame"} <= set(frame)
+
+
+def test_rows_stand_in_the_order_of_frames_arms_and_sizes(tmp_path):
+    for resolution in (128, (64, 96), 64):
+        for arm in reversed(ARMS):
+            write(tmp_path, replace(CELL, arm=arm, conditions=Cost(resolution=resolution)))
+    write(tmp_path, replace(CELL, frame="published"))
+    frame = load_records(tmp_path)
+    assert list(frame["frame"].unique()) == ["published", "v2"]
+    assert list(frame["resolution"].unique()) == ["64", "64x96", "128"]
+    assert list(frame["arm"])[1:9] == list(ARMS)
+    assert list(frame.query("resolution == '64x96'")["pixels"].unique()) == [64 * 96]
+
+
+def test_whole_numbers_stay_whole_beside_records_that_lack_them(tmp_path):
+    write(tmp_path)
+    accuracy = {"top1": 0.5, "n_eval_images": 7}
+    write(tmp_path, replace(CELL, conditions=Accuracy(seed=3)), result=accuracy)
+    frame = load_records(tmp_path).set_index("measurement")
+    assert str(frame.loc["accuracy", "seed"]) == "3"
+    assert str(frame.loc["cost", "macs"]) == "20"
+    assert frame.loc["accuracy", "top1"] == 0.5
+
+
+def test_one_measurement_comes_with_its_own_columns_only(tmp_path):
+    write(tmp_path)
+    write(tmp_path, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 1})
+    frame = load_records(tmp_path, "memory")
+    assert list(frame["peak_memory_bytes"]) == [1]
+    assert "macs" not in frame
+    assert frame["batch_size"].dtype == int
+    assert list(frame["device_name"]) == ["Imaginary CPU"]
+
+
+def test_metrics_say_their_unit():
+    assert METRICS["latency_s"].title == "Latency, ms"
+    assert 0.25 / METRICS["latency_s"].divisor == 250

@@ -1,0 +1,276 @@
+"""Data sets: what is loaded, from where, and what is refused."""
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.datasets import FashionMNIST
+from torchvision.transforms.v2.functional import to_pil_image
+
+from ablations.design import Accuracy
+from ablations.errors import InputError
+from ablations.training import data as data_module
+from ablations.training.batches import normalise
+from ablations.training.data import check_data, choose_subset, count_classes, data_directory, load_data
+
+FOLDER = Accuracy(data="shapes", num_classes=2, resolution=32)
+FASHION = Accuracy(data="fashion-mnist")
+
+
+def write_idx(path: Path, array: torch.Tensor) -> None:
+    """Writes bytes in the format of MNIST: two zeros, the type 8, the number of dimensions, the sizes, the data."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + array.to(torch.uint8).numpy().tobytes())
+
+
+def write_fashion_mnist(folder: Path, train: int = 40, test: int = 10) -> None:
+    for name, count in (("train", train), ("t10k", test)):
+        levels = torch.arange(count * 28 * 28).reshape(count, 28, 28) % 251
+        write_idx(folder / f"FashionMNIST/raw/{name}-images-idx3-ubyte", levels)
+        write_idx(folder / f"FashionMNIST/raw/{name}-labels-idx1-ubyte", torch.arange(count) % 10)
+
+
+def write_folder(root: Path, picture: torch.Tensor, classes: tuple[str, ...] = ("circle", "square")) -> None:
+    for split, count in (("train", 3), ("val", 2)):
+        for name in classes:
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                to_pil_image(picture).save(root / split / name / f"{index}.png")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
+
+
+def test_digits_are_split_by_class_and_always_the_same_way():
+    data = load_data(Accuracy(seed=0), None)
+    assert data.train_images.shape == (1437, 1, 32, 32)
+    assert data.eval_images.shape == (360, 1, 32, 32)
+    assert data.train_images.dtype == torch.uint8
+    train, held_out = torch.bincount(data.train_labels), torch.bincount(data.eval_labels)
+    share = held_out / (train + held_out)
+    assert len(share) == 10
+    assert ((share - 0.2).abs() < 0.005).all()
+    assert torch.equal(load_data(Accuracy(seed=7), None).eval_images, data.eval_images)
+    together = torch.cat([data.train_images, data.eval_images]).flatten(1)
+    assert len(together.unique(dim=0)) == 1797, "a picture is in both splits, or was lost"
+
+
+def test_digits_use_the_whole_range_and_the_other_resolution_is_the_same_split():
+    small, large = (load_data(Accuracy(resolution=resolution), None) for resolution in (8, 64))
+    assert (small.train_images.min(), small.train_images.max()) == (0, 255)
+    assert large.train_images.shape == (1437, 1, 64, 64)
+    assert torch.equal(small.train_labels, large.train_labels)
+
+
+def test_grey_pictures_are_normalised_by_the_training_pictures_and_given_to_three_channels():
+    data = load_data(Accuracy(train_images=200), None)
+    images = normalise(data.train_images, data)
+    assert images.shape == (200, 3, 32, 32)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images[:, 0], images[:, 2])
+    assert images.mean().abs() < 1e-4
+    assert (images.std(correction=0) - 1).abs() < 1e-4
+
+
+def test_a_subset_has_the_same_number_of_each_class_and_is_part_of_a_larger_one():
+    labels = torch.tensor([0] * 30 + [1] * 8 + [2] * 20)
+    small, large = choose_subset(labels, 12), choose_subset(labels, 24)
+    assert torch.bincount(labels[small]).tolist() == [4, 4, 4]
+    assert torch.bincount(labels[large]).tolist() == [8, 8, 8]
+    assert set(small.tolist()) < set(large.tolist())
+    assert torch.equal(small, choose_subset(labels, 12))
+    assert small.tolist() != [*range(4), *range(30, 34), *range(38, 42)], "the first ones of each class, not shuffled"
+    assert torch.equal(choose_subset(labels, 0), torch.arange(58))
+    for impossible in (13, 27):
+        with pytest.raises(InputError, match=f"train_images={impossible} .* 0 for all 58, or a multiple of 3 up to 24"):
+            choose_subset(labels, impossible)
+
+
+def test_the_subset_is_the_same_for_every_training_seed():
+    first, second = (load_data(Accuracy(train_images=50, seed=seed), None) for seed in (0, 1))
+    assert torch.equal(first.train_images, second.train_images)
+    assert torch.bincount(first.train_labels).tolist() == [5] * 10
+    assert len(first.eval_labels) == 360
+
+
+def test_fashion_mnist_is_padded_to_32_pixels(tmp_path):
+    write_fashion_mnist(tmp_path)
+    data = load_data(FASHION, tmp_path)
+    assert data.train_images.shape == (40, 1, 32, 32)
+    assert data.eval_images.shape == (10, 1, 32, 32)
+    inner = torch.arange(40 * 28 * 28).reshape(40, 1, 28, 28) % 251
+    assert torch.equal(data.train_images[:, :, 2:30, 2:30].long(), inner)
+    assert data.train_images.long().sum() == inner.sum(), "the border is not zero"
+    assert data.train_labels.tolist() == [index % 10 for index in range(40)]
+
+
+def test_fashion_mnist_is_resized_to_other_resolutions(tmp_path):
+    write_fashion_mnist(tmp_path)
+    data = load_data(replace(FASHION, resolution=56, train_images=20), tmp_path)
+    assert data.train_images.shape == (20, 1, 56, 56)
+    assert data.eval_images.shape == (10, 1, 56, 56)
+    assert torch.bincount(data.train_labels).tolist() == [2] * 10
+
+
+def test_fashion_mnist_without_files_and_network_is_one_line(tmp_path, no_network):
+    for act in (lambda: load_data(FASHION, tmp_path), lambda: check_data("fashion-mnist", tmp_path)):
+        with pytest.raises(InputError, match=r"fashion-mnist can be neither read from .* nor downloaded") as caught:
+            act()
+        assert "\n" not in str(caught.value)
+        assert str(tmp_path / "FashionMNIST" / "raw") in str(caught.value)
+
+
+def test_a_damaged_file_of_fashion_mnist_is_one_line(tmp_path):
+    write_fashion_mnist(tmp_path)
+    path = tmp_path / "FashionMNIST/raw/train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputError, match="fashion-mnist can be neither read"):
+        load_data(FASHION, tmp_path)
+
+
+def test_the_real_fashion_mnist(shared_data):
+    check_data("fashion-mnist", shared_data)
+    data = load_data(replace(FASHION, train_images=1000), shared_data)
+    assert torch.bincount(data.train_labels).tolist() == [100] * 10
+    assert torch.bincount(data.eval_labels).tolist() == [1000] * 10
+    assert data.train_images.shape == (1000, 1, 32, 32)
+    assert 55 < data.mean < 56.5  # 0.286 of 255 on 28 x 28 pixels, over 32 x 32 pixels with their zero border
+    assert data.may_flip
+
+
+def test_an_image_folder_is_resized_by_its_short_side_and_cropped_to_the_centre(tmp_path):
+    picture = torch.zeros(3, 32, 96, dtype=torch.uint8)  # a flag: red, green, blue
+    for stripe in range(3):
+        picture[stripe, :, 32 * stripe : 32 * stripe + 32] = 200
+    write_folder(tmp_path / "shapes", picture)
+    data = load_data(FOLDER, tmp_path)
+    assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.eval_labels.tolist() == [0, 0, 1, 1]
+    assert torch.equal(data.train_images, picture[:, :, 32:64].expand(6, -1, -1, -1)), "a short side of 32 is kept"
+    # For validation 32 pixels become 37, of which the middle 32 are seen: no red or blue, but for the filter's reach.
+    assert data.eval_images.shape == (4, 3, 32, 32)
+    assert (data.eval_images[:, 1, :, 1:-1] > 190).all()
+    assert (data.eval_images[:, [0, 2], :, 1:-1] < 10).all()
+
+
+def test_validation_crops_pictures_that_have_the_resolution_already(tmp_path):
+    picture = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    picture[:, :1] = 0  # 1 of 32 pixels is 1.2 of 37, and the crop drops 2
+    write_folder(tmp_path / "shapes", picture)
+    data = load_data(FOLDER, tmp_path)
+    assert (data.train_images[:, :, 0] == 0).all()
+    assert (data.eval_images > 230).all()
+
+
+def test_a_folder_with_grey_pictures_and_other_files(tmp_path):
+    write_folder(tmp_path / "shapes", torch.full((1, 32, 32), 77, dtype=torch.uint8))
+    (tmp_path / "shapes/train/circle/notes.txt").write_text("no picture")
+    to_pil_image(torch.full((3, 32, 32), 77, dtype=torch.uint8)).save(tmp_path / "shapes/val/square/last.JPEG")
+    data = load_data(replace(FOLDER, train_images=2), tmp_path)
+    assert data.train_labels.tolist() == [0, 1]
+    assert data.eval_labels.tolist() == [0, 0, 1, 1, 1]
+    assert (data.train_images == 77).all()
+    assert ((data.eval_images.int() - 77).abs() <= 1).all()
+    assert data.train_images.shape[1] == 3
+
+
+def break_missing(root: Path) -> None:
+    (root / "shapes").rename(root / "other")
+
+
+def break_no_val(root: Path) -> None:
+    (root / "shapes/val").rename(root / "shapes/valid")
+
+
+def break_no_classes(root: Path) -> None:
+    (root / "shapes/val").rename(root / "shapes/valid")
+    (root / "shapes/val").mkdir()
+
+
+def break_other_class(root: Path) -> None:
+    (root / "shapes/val/square").rename(root / "shapes/val/triangle")
+
+
+def break_empty_class(root: Path) -> None:
+    for path in (root / "shapes/train/square").iterdir():
+        path.rename(path.with_suffix(".txt"))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (
+            break_missing,
+            "data='shapes' is not possible; allowed: digits, fashion-mnist, or an image folder in .*{root}",
+        ),
+        (break_no_val, "{root}/shapes/val is missing or has no class folders"),
+        (break_no_classes, "{root}/shapes/val is missing or has no class folders"),
+        (break_other_class, "train and val must have the same classes; only one of them has square, triangle"),
+        (break_empty_class, "{root}/shapes/train has no pictures .* of class square"),
+    ],
+)
+def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, break_it, message):
+    write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    check_data("shapes", tmp_path)
+    break_it(tmp_path)
+    for act in (check_data, count_classes):
+        with pytest.raises(InputError, match=message.format(root=tmp_path)) as caught:
+            act("shapes", tmp_path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError):
+        load_data(FOLDER, tmp_path)
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    broken = tmp_path / "shapes/train/square/1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"square/1\.png is not a picture that can be read") as caught:
+        load_data(FOLDER, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_number_of_classes_must_be_the_data_sets(tmp_path):
+    write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8), ("a", "b", "c"))
+    with pytest.raises(InputError, match="num_classes=100 is not possible; allowed: 10, which digits has"):
+        load_data(Accuracy(num_classes=100), None)
+    with pytest.raises(InputError, match="num_classes=2 is not possible; allowed: 3, which shapes has"):
+        load_data(FOLDER, tmp_path)
+    assert [count_classes(name, tmp_path) for name in ("digits", "fashion-mnist", "shapes")] == [10, 10, 3]
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "shapes"])
+def test_data_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch, name):
+    write_fashion_mnist(tmp_path)
+    write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    conditions = Accuracy(data=name, num_classes=count_classes(name, tmp_path), resolution=33)
+    pictures = {"digits": 1797, "fashion-mnist": 50, "shapes": 3 * 10}[name]  # grey ones keep one channel
+    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * pictures * 33 * 33 - 2)
+    with pytest.raises(InputError, match=r"resolution=33 need .* cannot be streamed yet"):
+        load_data(conditions, tmp_path)
+    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * pictures * 33 * 33)
+    load_data(conditions, tmp_path)
+
+
+def test_the_machine_has_memory():
+    assert data_module.physical_memory_bytes() > 2**28
+
+
+def test_the_data_directory_is_the_argument_else_the_variable_else_data(monkeypatch):
+    monkeypatch.setenv("ABLATIONS_DATA_DIR", "elsewhere")
+    assert data_directory(Path("given")) == Path("given")
+    assert data_directory(None) == Path("elsewhere")
+    monkeypatch.delenv("ABLATIONS_DATA_DIR")
+    assert data_directory(None) == Path("data")
+
+
+def test_the_same_set_is_read_once_and_another_one_anew(tmp_path):
+    write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    data = load_data(FOLDER, tmp_path)
+    assert load_data(replace(FOLDER, seed=3, epochs=5), tmp_path) is data
+    assert load_data(replace(FOLDER, resolution=33), tmp_path).train_images.shape[-1] == 33
