@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from typing import Any, Literal, cast, get_args
@@ -77,11 +77,11 @@ class Accuracy:
     train_images: int = 0
     """How many training pictures to use, the same number of each class; 0 is all."""
     epochs: int = 20
-    batch_size: int = 128
-    base_lr: float = 1e-3
+    batch_size: int = 64
+    base_lr: float = 3e-3
     """Peak learning rate of AdamW."""
     weight_decay: float = 0.05
-    warmup_epochs: float = 2.0
+    warmup_epochs: float = 0.5
     """Epochs of linear rise of the learning rate; a cosine takes it to 1 % of its peak after them."""
     label_smoothing: float = 0.1
     drop_path_rate: float = 0.0
@@ -160,9 +160,8 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """The cell's address: 16 hex digits of the SHA-256 of its description."""
-        text = json.dumps(self.describe(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """The cell's address among the records."""
+        return address(self.describe())
 
     @property
     def label(self) -> str:
@@ -173,6 +172,26 @@ class Cell:
         return " ".join(
             [self.measurement, self.variant, self.arm, f"frame={self.frame}", *(f"{k}={v}" for k, v in values.items())]
         )
+
+
+def address(description: dict[str, Any]) -> str:
+    """Returns the address that a cell's description gives it: 16 hex digits of a SHA-256.
+
+    Values that are their field's default do not count, so a field that is added later, with a default that leaves
+    everything as it was, changes no address.
+    """
+    kind = {kind.measurement: kind for kind in get_args(Conditions)}[description["measurement"]]
+    counted = description | {
+        "config": _without_defaults(description["config"], PVTConfig),
+        "conditions": _without_defaults(description["conditions"], kind),
+    }
+    text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    defaults = {field.name: field.default for field in fields(kind)}
+    return {name: value for name, value in values.items() if value != defaults.get(name, MISSING)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +243,19 @@ def vary(conditions: Conditions, **values: tuple) -> tuple[Conditions, ...]:
 MODES: tuple[Mode, ...] = get_args(Mode)
 KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
 
+IMAGENETTE = Accuracy(
+    data="imagenette224",
+    resolution=224,
+    epochs=60,
+    batch_size=128,
+    base_lr=1e-3,
+    warmup_epochs=5.0,
+    drop_path_rate=0.1,
+    precision="bf16",
+    device="cuda",
+)
+"""The ten classes of fastai's Imagenette, squashed to 224 x 224 px."""
+
 STUDIES = {
     study.name: study
     for study in (
@@ -233,10 +265,11 @@ STUDIES = {
             grids=(
                 Grid(
                     variants=("b2",),
-                    frames=("published", "v1", "v2"),
-                    conditions=vary(Cost(), resolution=(224, 512, 1024, 2048)),
+                    frames=("published",),
+                    conditions=vary(Cost(), resolution=(224, (800, 1280))),
                 ),
-                Grid(variants=("pico", "nano"), conditions=vary(Cost(), resolution=(32, 64, 128, 256))),
+                Grid(variants=("b2",), conditions=vary(Cost(), resolution=(64, 224, 512, 1024, 2048))),
+                Grid(variants=("pico", "nano"), conditions=vary(Cost(), resolution=(32,))),
                 Grid(
                     variants=("nano",),
                     attention=KERNELS,
@@ -244,41 +277,32 @@ STUDIES = {
                 ),
                 Grid(
                     variants=("nano",),
-                    conditions=vary(Speed(batch_size=32, repeats=15), mode=MODES, resolution=(32, 128)),
+                    conditions=vary(Speed(), mode=MODES, resolution=(32, 128)),
                 ),
-                Grid(variants=("pico",), conditions=vary(Accuracy(epochs=12), seed=(0, 1, 2))),
+                Grid(
+                    variants=("pico",),
+                    conditions=vary(Accuracy(epochs=4, batch_size=32, base_lr=5e-3), seed=(0, 1, 2)),
+                ),
             ),
         ),
         Study(
             name="fashion-mnist",
-            description="accuracy of eight arms on Fashion-MNIST, nano, a subset, paired seeds; about an hour on a CPU",
+            description="accuracy of eight arms on all of Fashion-MNIST, pico, paired seeds; about an hour on a CPU",
             grids=(
                 Grid(
-                    variants=("nano",),
-                    conditions=vary(Accuracy(data="fashion-mnist", train_images=10_000, epochs=10), seed=(0, 1, 2)),
+                    variants=("pico",),
+                    conditions=vary(
+                        Accuracy(data="fashion-mnist", epochs=3, base_lr=6e-3, warmup_epochs=0.2), seed=(0, 1, 2)
+                    ),
                 ),
             ),
         ),
         Study(
             name="gpu",
-            description="what needs a GPU: Imagenette at 224 px with b0, then memory and speed of b0 and b2",
+            description="what needs a GPU: Imagenette at 224 px with b0; memory and speed of b0 and b2",
             portable=False,
             grids=(
-                Grid(
-                    variants=("b0",),
-                    conditions=vary(
-                        Accuracy(
-                            data="imagenette224",
-                            resolution=224,
-                            epochs=60,
-                            warmup_epochs=5.0,
-                            drop_path_rate=0.1,
-                            precision="bf16",
-                            device="cuda",
-                        ),
-                        seed=(0, 1, 2),
-                    ),
-                ),
+                Grid(variants=("b0",), conditions=(IMAGENETTE,)),
                 Grid(
                     variants=("b2", "b0"),
                     attention=KERNELS,
@@ -293,6 +317,7 @@ STUDIES = {
                         resolution=(224, 512),
                     ),
                 ),
+                Grid(variants=("b0",), conditions=vary(IMAGENETTE, seed=(1, 2))),
             ),
         ),
     )

@@ -4,7 +4,6 @@ A record describes itself: names, config, conditions, outcome, result, raw sampl
 name ends with the cell's address, so that a cell is measured once. Nothing here needs torch.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel
-from ablations.design import Cell
+from ablations.design import Cell, address
 
 SCHEMA = 1
 
@@ -131,17 +130,11 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"lacks {', '.join(missing)}")
     if (record["status"], type(record["result"])) not in (("done", dict), ("failed", type(None))):
         raise ValueError("its result and its status contradict each other")
-    if record["key"] != _address(record):
+    if record["key"] != address({name: record[name] for name in _DESCRIPTION}):
         raise ValueError("its description was changed after it was measured")
     if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
         raise ValueError("it lies under another record's name")
     return record
-
-
-def _address(record: dict[str, Any]) -> str:
-    """Returns the key that `Cell.key` gave to the cell that a record describes."""
-    text = json.dumps({name: record[name] for name in _DESCRIPTION}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:

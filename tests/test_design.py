@@ -1,11 +1,25 @@
 """Cells, their addresses, and studies."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from ablations.config import ARMS
-from ablations.design import STUDIES, Accuracy, Cell, Cost, Grid, Memory, Speed, find_study, on_devices, select, vary
+from ablations.design import (
+    STUDIES,
+    Accuracy,
+    Cell,
+    Cost,
+    Grid,
+    Memory,
+    Speed,
+    address,
+    find_study,
+    on_devices,
+    select,
+    vary,
+)
 from ablations.errors import InputError
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
@@ -34,7 +48,7 @@ CHANGED = {
     "num_classes": 11,
     "resolution": 64,
     "train_images": 100,
-    "epochs": 3,
+    "epochs": 30,
     "batch_size": 7,
     "base_lr": 0.5,
     "weight_decay": 0.5,
@@ -136,3 +150,11 @@ def test_cells_are_placed_on_devices_where_they_depend_on_one():
 def test_impossible_conditions_are_refused(conditions, message):
     with pytest.raises(InputError, match=message):
         Cell(variant="pico", arm="v1", frame="v2", conditions=conditions)
+
+
+def test_a_field_at_its_default_does_not_count_so_a_new_one_moves_no_record():
+    description = CELL.describe()
+    older = description | {"config": {k: v for k, v in description["config"].items() if k != "attention"}}
+    older["conditions"] = {k: v for k, v in description["conditions"].items() if k != "drop_path_rate"}
+    assert address(older) == CELL.key
+    assert address(json.loads(json.dumps(description))) == CELL.key

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from ablations.config import NUM_STAGES, PVTConfig
-from ablations.errors import InputError, refuse
+from ablations.errors import refuse
 from ablations.model.attention import build_attention
 from ablations.model.feed_forward import build_feed_forward
 from ablations.model.patch_embed import build_patch_embed
@@ -140,13 +140,14 @@ class PVT(nn.Module):
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(
-        self, x: Tensor, indices: list[int] | None = None, intermediates_only: bool = False
+        self, x: Tensor, indices: int | list[int] | None = None, intermediates_only: bool = False
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Returns the stages' maps (B, C, H, W), with `forward_features`' output before them unless told otherwise.
 
-        `indices` picks stages (0 to 3, or from the end); all four by default. Arguments and results are timm's.
+        `indices` picks stages: a list of them (0 to 3, or from the end), or how many of the last; all four by default.
+        Arguments and results are timm's.
         """
-        wanted = range(NUM_STAGES) if indices is None else [_stage_index(index) for index in indices]
+        wanted = _stage_indices(indices)
         x = self._checked(x)
         maps = []
         for stage in self.stages:
@@ -186,10 +187,17 @@ class PVT(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
-def _stage_index(index: int) -> int:
-    if not -NUM_STAGES <= index < NUM_STAGES:
-        raise InputError(f"indices: {index} is not possible; allowed: {-NUM_STAGES} to {NUM_STAGES - 1}")
-    return index % NUM_STAGES
+def _stage_indices(indices: int | list[int] | None) -> list[int]:
+    stages = list(range(NUM_STAGES))
+    if indices is None:
+        return stages
+    if isinstance(indices, int):
+        if not 1 <= indices <= NUM_STAGES:
+            raise refuse("indices", indices, f"1 to {NUM_STAGES} as a number of stages")
+        return stages[-indices:]
+    if not all(-NUM_STAGES <= index < NUM_STAGES for index in indices):
+        raise refuse("indices", indices, f"{-NUM_STAGES} to {NUM_STAGES - 1} in a list of stages")
+    return [stages[index] for index in indices]
 
 
 def build_model(config: PVTConfig) -> PVT:

@@ -69,7 +69,7 @@ def test_methods_return_what_timms_do(randomise: Randomise) -> None:
     features = ours.forward_features(x)
     assert_close(features, theirs.forward_features(x))
     assert_close(ours.forward_head(features, pre_logits=True), theirs.forward_head(features, pre_logits=True))
-    for indices in (None, [1, 3], [-1]):
+    for indices in (None, [1, 3], [-1], 2):
         maps = ours.forward_intermediates(x, indices=indices, intermediates_only=True)
         their_maps = theirs.forward_intermediates(x, indices=indices, intermediates_only=True)
         for one, other in zip(maps, their_maps, strict=True):

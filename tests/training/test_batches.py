@@ -90,10 +90,10 @@ def test_seeds_are_mixed_in_order():
     assert mix_seeds(3, 4) == mix_seeds(3, 4)
 
 
-def test_shifts_are_whole_pixels_up_to_an_eighth_of_the_side():
+def test_shifts_are_whole_pixels_up_to_a_sixteenth_of_the_side():
     views = draw_shifts(2000, 32, generator())
     pixels = views[:, :, 2] * 32 / 2
-    assert sorted(pixels.unique().tolist()) == list(range(-4, 5))
+    assert sorted(pixels.unique().tolist()) == list(range(-2, 3))
     assert torch.equal(views[:, :, :2], torch.eye(2).expand(2000, 2, 2))
 
 

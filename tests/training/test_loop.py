@@ -11,7 +11,7 @@ from ablations.config import build_config
 from ablations.design import Accuracy
 from ablations.errors import InputError
 from ablations.model import build_model
-from ablations.training.data import load_data
+from ablations.training.data import ImageData, load_data
 from ablations.training.loop import Diverged, measure_accuracy, train
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
@@ -100,14 +100,11 @@ def test_the_weights_begin_with_the_seed():
 def test_two_models_see_the_same_pictures_in_the_same_order():
     data = load_data(BRIEF, None)
     torch.manual_seed(0)
-    narrow, wide = Linear(3), nn.Sequential(nn.Dropout(0.5), Linear(30))
+    narrow, wide = Linear(3), Linear(30)
     train(narrow, data, BRIEF)
-    assert len(narrow.seen) == 8
-    undropped = Linear(30)
-    wide[1] = undropped
-    wide[0].p = 0.0  # the draws go on, the pictures stay whole
-    train(wide, data, BRIEF)
-    assert all(torch.equal(one, other) for one, other in zip(narrow.seen, undropped.seen, strict=True))
+    train(nn.Sequential(wide, nn.Dropout(0.5)), data, BRIEF)  # draws random numbers of its own
+    assert len(narrow.seen) == len(wide.seen) == 8
+    assert all(torch.equal(one, other) for one, other in zip(narrow.seen, wide.seen, strict=True))
     assert not torch.equal(narrow.seen[0], narrow.seen[4]), "two epochs must differ"
 
 
@@ -124,15 +121,42 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rate():
     assert not isinstance(caught.value, InputError)
 
 
-def test_one_step_is_adamw_on_the_clipped_gradient_of_the_smoothed_loss():
-    conditions = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0, base_lr=0.01, weight_decay=0.0)
-    model, data = Linear(), load_data(conditions, None)
-    before = model[2].bias.detach().clone()
-    (entry,) = train(model, data, conditions)
+class Bias(nn.Module):
+    """The same logits for every picture: `scale` times its parameter, which begins at 2 / scale for class 0."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.bias = nn.Parameter(torch.tensor([2.0 / scale, *[0.0] * 9]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.scale * self.bias).expand(len(x), -1)
+
+
+ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0, base_lr=0.01, label_smoothing=0.3)
+
+
+def all_of_class_0(data: ImageData) -> ImageData:
+    return replace(data, train_labels=torch.zeros_like(data.train_labels))
+
+
+def test_the_loss_is_smoothed():
+    (entry,) = train(Bias(), all_of_class_0(load_data(ONE_STEP, None)), ONE_STEP)
+    # -log p is z - 2 for class 0 and z for the others, z = log(e² + 9); 0.3 of the weight goes to all ten alike.
+    z = math.log(math.exp(2) + 9)
+    assert entry["loss"] == pytest.approx(0.7 * (z - 2) + 0.3 * (z - 0.2), rel=1e-6)
     assert entry["lr"] == 0.01
-    # AdamW's first step is the rate in the direction of each gradient's sign, whatever its size.
-    moved = (model[2].bias.detach() - before).abs()
-    torch.testing.assert_close(moved, torch.full((10,), 0.01), rtol=1e-3, atol=0)
+
+
+def test_a_step_is_adamws_and_its_gradient_is_clipped():
+    model = Bias(scale=1000.0)
+    before = model.bias.detach().clone()
+    train(model, all_of_class_0(load_data(ONE_STEP, None)), ONE_STEP)
+    # Unclipped, the gradient is 1000 times the difference of probabilities, which are some hundredths at least.
+    assert model.bias.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+    # AdamW's first step is the rate in each gradient's direction, whatever its size: class 0 up, the others down.
+    moved = model.bias.detach() - before
+    torch.testing.assert_close(moved, torch.tensor([0.01, *[-0.01] * 9]), rtol=1e-3, atol=0)
 
 
 def test_bf16_trains_too():
