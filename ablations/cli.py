@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        command = _parse(arguments)
+        command = parse(arguments)
         match command:
             case List():
                 return _list()
@@ -246,7 +246,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _parse(arguments: list[str]) -> Any:
+def parse(arguments: list[str]) -> Any:
     """Returns the command; raises InputError with the parser's complaint, and SystemExit where help was asked for."""
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = ["run", *arguments]

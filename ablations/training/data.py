@@ -6,6 +6,7 @@ Letters: N pictures, C channels (1 of grey pictures, else 3), S the resolution i
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -128,11 +129,16 @@ def _load_fashion_mnist(directory: Path, resolution: int, train_images: int) -> 
 
 
 def _open_fashion_mnist(directory: Path, *, train: bool) -> FashionMNIST:
+    raw = directory / "FashionMNIST" / "raw"
+    made = [folder for folder in (raw, raw.parent, directory) if not folder.exists()]
     try:
         return FashionMNIST(directory, train=train, download=True)
     except (OSError, EOFError, RuntimeError, ValueError, AssertionError) as error:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
         raise InputError(
-            f"fashion-mnist can be neither read from {directory / 'FashionMNIST' / 'raw'} nor downloaded to it "
+            f"fashion-mnist can be neither read from {raw} nor downloaded to it "
             f"({_first_line(error)}); put its four idx files there, or give another data directory"
         ) from error
 

@@ -123,6 +123,7 @@ def test_fashion_mnist_without_files_and_network_is_one_line(tmp_path, no_networ
             act()
         assert "\n" not in str(caught.value)
         assert str(tmp_path / "FashionMNIST" / "raw") in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_file_of_fashion_mnist_is_one_line(tmp_path):

@@ -1,0 +1,50 @@
+"""The README: its code runs, its commands are understood, its tables are the committed ones."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ablations import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^ *(?:\$ )?(?:\w+=\w+ )?python run_ablation\.py(.*?)(?:  +#.*)?$", README, re.MULTILINE)
+TARGETS = re.findall(r"^ *(?:\$ )?make ([a-z-]+)", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", CODE)
+def test_python_blocks_run(code):
+    exec(code, {})
+
+
+def test_there_is_something_to_test():
+    assert CODE
+    assert len(COMMANDS) >= 5
+    assert {"reproduce", "test"} <= set(TARGETS)
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_commands_are_understood(arguments):
+    command = cli.parse(shlex.split(arguments))
+    if hasattr(command, "cells"):
+        assert command.cells()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_rows_of_tables_are_rows_of_the_committed_tables():
+    shown = re.findall(r"^(\| v1.*)$", README, re.MULTILINE)
+    committed = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "results" / "tables").glob("*.md"))
+    assert shown
+    assert [row for row in shown if row not in committed] == []
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()

@@ -1,0 +1,32 @@
+"""What is committed under results/: whole, current, and of this code."""
+
+from pathlib import Path
+
+import pytest
+
+from ablations.design import find_study
+from ablations.records import find_damaged, find_record, iterate_records
+from ablations.report.build import check_report
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.mark.parametrize("study", ["quick", "fashion-mnist"])
+def test_every_cell_of_the_committed_studies_is_measured(study):
+    missing = [cell.label for cell in find_study(study).cells() if find_record(RESULTS, cell) is None]
+    assert missing == []
+
+
+def test_no_record_is_damaged_or_failed():
+    assert find_damaged(RESULTS) == {}
+    assert [record["key"] for record in iterate_records(RESULTS) if record["status"] != "done"] == []
+
+
+def test_every_record_names_a_commit_without_changes():
+    commits = {record["environment"]["commit"] for record in iterate_records(RESULTS)}
+    assert commits
+    assert [commit for commit in commits if commit is None or commit.endswith("-dirty")] == []
+
+
+def test_tables_and_figures_are_what_the_records_give():
+    assert check_report(RESULTS) == []
