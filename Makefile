@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PY ?= .venv/bin/python
 BUDGET ?= 25min
+SELECT ?=
 DATA_DIR ?=
 
 ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
@@ -26,7 +27,7 @@ test: $(ready) ## lint, format, types, tests
 
 .PHONY: gpu-results
 gpu-results: $(ready) ## fill the GPU cells that results/ lacks, within BUDGET; DATA_DIR holds the image folders
-	$(PY) run_ablation.py run gpu --results results --time-budget $(BUDGET) $(data)
+	$(PY) run_ablation.py run gpu --results results --time-budget $(BUDGET) $(data) $(SELECT)
 
 .PHONY: results
 results: $(ready) ## fill the CPU cells that results/ lacks: quick, then fashion-mnist from DATA_DIR (an hour)

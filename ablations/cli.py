@@ -2,7 +2,9 @@
 
 # No torch is imported before something is measured, so that help and lists answer at once.
 import io
+import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -111,8 +113,12 @@ class Models(Output):
 
     def _grid(self, conditions: tuple, attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
         for name, choices in (("arm", ARMS), ("frame", FRAMES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
+            if not getattr(self, f"{name}s"):
+                raise refuse(f"{name}s", (), f"one or more of {', '.join(choices)}")
             for value in getattr(self, f"{name}s"):
                 pick(name, value, choices)
+        if not conditions or not attention:
+            raise InputError("there is nothing to measure: resolutions, modes and attention need a value each")
         grid = Grid(
             variants=self.variants,
             arms=self.arms,
@@ -231,10 +237,13 @@ def main(arguments: list[str] | None = None) -> int:
             case Report():
                 return _report(command)
             case _:
-                return _measure(command, " ".join(arguments))
+                return _measure(command, shlex.join(arguments))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -261,11 +270,9 @@ def parse(arguments: list[str]) -> Any:
 
 
 def _one_line(box: str) -> str:
-    """Returns the first sections of the parser's framed complaint as one line, without the pointer to the help."""
+    """Returns the first section of the parser's framed complaint as one line."""
     lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]
-    sections = " ".join(lines).split("───")
-    words = [section.strip("─ ") for section in sections]
-    return "; ".join(section for section in words if section and not section.startswith("For full helptext"))
+    return " ".join(lines).partition("───")[0].strip()
 
 
 def _measure(command: Run | Models, arguments: str) -> int:
@@ -287,19 +294,22 @@ def _measure(command: Run | Models, arguments: str) -> int:
         debug=command.debug,
     )
 
-    from ablations.report.build import build_report
-
-    build_report(command.results)
-    for table in sorted((command.results / "tables").glob("*.md")):
-        if any(table.name.startswith(cell.measurement) for cell in cells):
-            print(f"\n{table.read_text(encoding='utf-8')}")
-    print(f"{summary.measured} cells measured, {summary.kept} were there, {summary.left} left for a next run")
-    for name in ("records", "tables", "figures", "README.md"):
-        print(f"{name:10}{command.results / name}")
     for label, reason in summary.failed:
         print(f"failed: {label}: {reason}", file=sys.stderr)
     if summary.left:
-        print(f"the time budget is spent; go on with: run_ablation.py {arguments}", file=sys.stderr)
+        print(f"the time budget is spent; go on with: run_ablation.py {arguments}".strip(), file=sys.stderr)
+
+    from ablations.report.build import build_report
+    from ablations.report.tables import TABLES
+
+    build_report(command.results)
+    for table in TABLES:
+        path = command.results / "tables" / f"{table.name}.md"
+        if path.exists() and any(cell.measurement == table.measurement for cell in cells):
+            print(f"\n{path.read_text(encoding='utf-8')}")
+    print(f"{summary.measured} cells measured, {summary.kept} were there, {summary.left} left for a next run")
+    for name in ("records", "tables", "figures", "README.md"):
+        print(f"{name:10}{command.results / name}")
     return 1 if summary.failed else 0
 
 

@@ -17,6 +17,7 @@ AttentionKernel = Literal["fused", "explicit"]
 
 NUM_STAGES = 4
 SMALLEST_INPUT = 32  # pixels a side, in every arm, so that all arms take the same inputs
+LARGEST_INPUT = 2**16  # pixels a side; beyond it sizes in bytes overflow
 
 
 def as_pair(size: Size) -> tuple[int, int]:
@@ -77,6 +78,9 @@ class PVTConfig:
     """`fused`: one kernel that never stores the N x M score matrix. `explicit`: product, softmax, product."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if isinstance(getattr(self, field.name), list):  # as JSON has them
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
         for name in ("embed_dims", "depths", "num_heads", "mlp_ratios", "sr_ratios"):
             values = getattr(self, name)
             if not _are_ints(values, NUM_STAGES, least=1):
@@ -118,8 +122,9 @@ class PVTConfig:
         """Returns `size` as (height, width); raises InputError under its name `field` if no such input can run."""
         pair = as_pair(size)
         least = self.smallest_side
-        if not _are_ints(pair, 2, least):
-            raise refuse(field, size, f"{least} pixels or more a side, as one whole number or (height, width)")
+        if not _are_ints(pair, 2, least) or max(pair) > LARGEST_INPUT:
+            allowed = f"{least} to {LARGEST_INPUT} pixels a side, as one whole number or (height, width)"
+            raise refuse(field, size, allowed)
         return pair
 
     def stage_sizes(self, resolution: Size) -> list[tuple[int, int]]:
@@ -249,8 +254,4 @@ def build_config(
         if field in TOGGLES.values():
             raise InputError(f"{field}={value!r} is not possible beside arm={arm!r}, which sets it; choose another arm")
     parts = VARIANTS[variant_name(variant)] | arm_toggles(arm) | frame_riders(frame, arm)
-    return PVTConfig(**(parts | {name: _frozen(value) for name, value in overrides.items()}))
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return PVTConfig(**(parts | overrides))

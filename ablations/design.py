@@ -99,6 +99,10 @@ class Accuracy:
             raise refuse("label_smoothing", self.label_smoothing, "0 or more and less than 1")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise refuse("warmup_epochs", self.warmup_epochs, f"0 or more and less than epochs, {self.epochs}")
+        if self.train_images % self.num_classes:
+            raise refuse(
+                "train_images", self.train_images, f"0 for all, or a multiple of num_classes, {self.num_classes}"
+            )
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -110,6 +114,9 @@ LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_
 """The smallest value that makes sense for a condition."""
 
 Conditions = Cost | Memory | Speed | Accuracy
+
+CONDITIONS_OF: dict[str, type] = {kind.measurement: kind for kind in get_args(Conditions)}
+"""The class of each measurement's conditions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +136,7 @@ class Cell:
         for name, value in vars(self.conditions).items():
             if name in CHOICES:
                 pick(name, value, CHOICES[name])
-            elif name in LEAST and value < LEAST[name]:
+            elif name in LEAST and not value >= LEAST[name]:  # nan is neither
                 raise refuse(name, value, f"{LEAST[name]} or more")
         if isinstance(self.conditions, Accuracy):
             self.conditions.check()
@@ -168,7 +175,10 @@ class Cell:
         """One line for people: the names and the conditions that differ from their defaults."""
         defaults = type(self.conditions)()
         values = {name: value for name, value in vars(self.conditions).items() if value != getattr(defaults, name)}
-        values = {"attention": self.attention} | values if self.attention != "fused" else values
+        if self.pool_size is not None:
+            values = {"pool_size": self.pool_size} | values
+        if self.attention != "fused":
+            values = {"attention": self.attention} | values
         return " ".join(
             [self.measurement, self.variant, self.arm, f"frame={self.frame}", *(f"{k}={v}" for k, v in values.items())]
         )
@@ -180,10 +190,9 @@ def address(description: dict[str, Any]) -> str:
     Values that are their field's default do not count, so a field that is added later, with a default that leaves
     everything as it was, changes no address.
     """
-    kind = {kind.measurement: kind for kind in get_args(Conditions)}[description["measurement"]]
     counted = description | {
         "config": _without_defaults(description["config"], PVTConfig),
-        "conditions": _without_defaults(description["conditions"], kind),
+        "conditions": _without_defaults(description["conditions"], CONDITIONS_OF[description["measurement"]]),
     }
     text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -268,7 +277,7 @@ STUDIES = {
                     frames=("published",),
                     conditions=vary(Cost(), resolution=(224, (800, 1280))),
                 ),
-                Grid(variants=("b2",), conditions=vary(Cost(), resolution=(64, 224, 512, 1024, 2048))),
+                Grid(variants=("b2",), conditions=vary(Cost(), resolution=(224, 512, 1024, 2048))),
                 Grid(variants=("pico", "nano"), conditions=vary(Cost(), resolution=(32,))),
                 Grid(
                     variants=("nano",),

@@ -7,14 +7,14 @@ name ends with the cell's address, so that a cell is measured once. Nothing here
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 
-from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel
-from ablations.design import Cell, address
+from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel, PVTConfig
+from ablations.design import CONDITIONS_OF, Cell, address
 
 SCHEMA = 1
 
@@ -121,6 +121,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """Returns one record; raises ValueError, saying why, if the file is none or not the one that its name says."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise ValueError("not JSON") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
@@ -130,6 +132,10 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"lacks {', '.join(missing)}")
     if (record["status"], type(record["result"])) not in (("done", dict), ("failed", type(None))):
         raise ValueError("its result and its status contradict each other")
+    if record["measurement"] not in CONDITIONS_OF or not all(
+        isinstance(record[name], dict) for name in ("config", "conditions", "environment")
+    ):
+        raise ValueError("its measurement is unknown, or its config, conditions or environment is no object")
     if record["key"] != address({name: record[name] for name in _DESCRIPTION}):
         raise ValueError("its description was changed after it was measured")
     if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
@@ -141,7 +147,7 @@ def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
     try:
         return read_record(record_path(results, cell))
-    except (OSError, ValueError):
+    except ValueError:
         return None
 
 
@@ -196,8 +202,15 @@ def _rank(column: pd.Series) -> pd.Series:
     return column.map({name: rank for rank, name in enumerate(order)}) if order else column
 
 
+def _defaults(kind: type) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+
+
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    config, conditions, environment = record["config"], dict(record["conditions"]), record["environment"]
+    # An older record lacks the fields that came after it; their defaults are what it was measured with.
+    config = _defaults(PVTConfig) | record["config"]
+    conditions = _defaults(CONDITIONS_OF[record["measurement"]]) | record["conditions"]
+    environment = record["environment"]
     resolution = conditions.pop("resolution")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     return {

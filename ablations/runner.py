@@ -5,13 +5,16 @@ A cell's record is written when the cell is finished, so a kill loses the cell i
 
 import gc
 import json
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from itertools import groupby
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -20,9 +23,9 @@ from tqdm import tqdm
 from ablations import cost
 from ablations.config import as_pair
 from ablations.design import Accuracy, Cell, Cost, Memory, Speed
-from ablations.errors import InputError
+from ablations.errors import refuse
 from ablations.measure.allocator import keep_freed_memory
-from ablations.measure.environment import check_device, describe_environment
+from ablations.measure.environment import check_device, describe_environment, use_full_float32
 from ablations.measure.macs import trace_macs
 from ablations.measure.memory import measure_peak_memory
 from ablations.measure.samples import paired_ratio, summarise_times
@@ -32,6 +35,8 @@ from ablations.model import PVT, build_model
 from ablations.records import find_record, iterate_records, write_record
 from ablations.training.data import check_data
 from ablations.training.loop import measure_accuracy
+
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postfix}]"
 
 Tell = Callable[[str], None]
 """Takes a few words on how far a cell is."""
@@ -56,46 +61,54 @@ def run_cells(
     time_budget_s: float = float("inf"),
     debug: bool = False,
 ) -> Summary:
-    """Measures the cells that have no finished record under `results`, with a progress bar for each measurement.
+    """Measures the cells that have no finished record under `results`, with a progress bar.
 
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time.
-    No cell is started that by the records of its like will not be finished within the budget. Raises InputError,
-    before anything is measured, if a device or a data set that a missing cell needs is not there.
+    No cell is started that by the records of its like will not be finished within the budget. Several processes may
+    share a folder. Raises InputError, before anything is measured, if the folder, a device or a data set that a missing
+    cell needs is not there.
     """
     deadline = time.monotonic() + time_budget_s
-    missing = [cell for cell in cells if not _is_done(find_record(results, cell))]
-    summary = Summary(kept=len(cells) - len(missing))
-    _check_needs(missing, data_dir)
-    keep_freed_memory()
-    expected_s = _durations(results)
-    for measurement, group in groupby(missing, key=lambda cell: cell.measurement):
-        batch = list(group)
-        with tqdm(batch, desc=f"{measurement:8}", unit="cell", dynamic_ncols=True) as bar:
-            for cell in bar:
-                if time.monotonic() + expected_s.get(_workload(cell.describe()), 0.0) > deadline:
-                    summary.left += 1
-                    continue
-                bar.set_postfix_str(f"{cell.variant} {cell.arm}")
-                seconds, failure = _run_cell(cell, study, results, data_dir, bar.set_postfix_str, debug)
+    records = {cell.key: find_record(results, cell) for cell in cells}
+    kept = {key: record for key, record in records.items() if record and _is_done(record)}
+    missing = [cell for cell in cells if cell.key not in kept]
+    summary = Summary(kept=len(kept))
+    environments = _check_needs(missing, results, data_dir)
+    _warn_of_other_machines(kept.values(), environments)
+    forecast = Forecast(results)
+    with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR) as bar:
+        for number, cell in enumerate(missing):
+            bar.set_description_str(f"{cell.measurement:8}")
+            tell = partial(_tell, bar, forecast.left(missing[number:]))
+            if _is_done(find_record(results, cell)):  # another process was quicker
+                summary.kept += 1
+            elif time.monotonic() + forecast.of_like(cell) > deadline:
+                summary.left += 1
+            else:
+                tell(f"{cell.variant} {cell.arm}")
+                seconds, failure = _run_cell(cell, study, results, data_dir, environments, tell, debug)
+                forecast.learn(cell.describe(), seconds)
                 summary.measured += failure is None
                 if failure:
                     summary.failed.append((cell.label, failure))
-                else:
-                    workload = _workload(cell.describe())
-                    expected_s[workload] = max(seconds, expected_s.get(workload, 0.0))
+            bar.update()
     return summary
 
 
 def _run_cell(
-    cell: Cell, study: str, results: Path, data_dir: Path | None, tell: Tell, debug: bool
+    cell: Cell,
+    study: str,
+    results: Path,
+    data_dir: Path | None,
+    environments: dict[str, dict[str, Any]],
+    tell: Tell,
+    debug: bool,
 ) -> tuple[float, str | None]:
     """Measures a cell and writes its record; returns the seconds it took and, where it failed, why."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure = None, None
     try:
         result = measure_cell(cell, data_dir, tell)
-    except InputError:
-        raise
     except Exception as error:  # whatever one cell does, the others go on
         failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
         if debug:
@@ -110,8 +123,7 @@ def _run_cell(
         study=study,
         result=result,
         failure=failure,
-        environment=describe_environment(getattr(cell.conditions, "device", "cpu"))
-        | {"keeps_freed_memory": keep_freed_memory()},
+        environment=environments[_device(cell)],
         started=started,
         duration_s=round(seconds, 3),
     )
@@ -203,12 +215,45 @@ def _input_shape(cell: Cell, batch_size: int = 1) -> tuple[int, int, int, int]:
     return (batch_size, cell.config.in_chans, *as_pair(cell.conditions.resolution))
 
 
-def _check_needs(cells: Iterable[Cell], data_dir: Path | None) -> None:
-    for device in sorted({getattr(cell.conditions, "device", "cpu") for cell in cells}):
+def _device(cell: Cell) -> str:
+    return getattr(cell.conditions, "device", "cpu")
+
+
+def _check_needs(cells: Sequence[Cell], results: Path, data_dir: Path | None) -> dict[str, dict[str, Any]]:
+    """Returns the environment of each device that the cells need, and raises InputError for what is not there.
+
+    The environment is taken before the first cell, while the code that runs is the code that lies there.
+    """
+    devices = sorted({_device(cell) for cell in cells})
+    for device in devices:
         check_device(device)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
-    for data in sorted({conditions.data for conditions in accuracies}):
-        check_data(data, data_dir)
+    for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
+        check_data(data, classes, data_dir)
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise refuse("results", str(results), f"a folder that can be made ({error.strerror})") from error
+    if not os.access(results, os.W_OK):
+        raise refuse("results", str(results), "a folder that can be written to")
+    settings = {"keeps_freed_memory": keep_freed_memory(), "tf32": use_full_float32()}
+    return {device: describe_environment(device) | settings for device in devices}
+
+
+def _warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[str, dict[str, Any]]) -> None:
+    """Says so if records of the same device kind were measured on another machine or with another torch."""
+    others = set()
+    for record in kept:
+        there = record["environment"]
+        here = environments.get(record["conditions"].get("device", ""))
+        if here and any(there.get(name) != here[name] for name in ("device_name", "torch")):
+            others.add(f"{there.get('device_name')}, torch {there.get('torch')}")
+    if others:
+        print(
+            f"warning: the folder holds records of {' and '.join(sorted(others))}, which are kept; tables split by "
+            "machine, so measure into a folder of your own to compare all arms on this one",
+            file=sys.stderr,
+        )
 
 
 def _is_done(record: dict[str, Any] | None) -> bool:
@@ -223,11 +268,33 @@ def _workload(description: dict[str, Any]) -> str:
     )
 
 
-def _durations(results: Path) -> dict[str, float]:
-    """Returns the longest time that each workload took by the records, in seconds."""
-    longest: dict[str, float] = {}
-    for record in iterate_records(results):
-        if _is_done(record):
-            workload = _workload(record)
-            longest[workload] = max(record["duration_s"], longest.get(workload, 0.0))
-    return longest
+class Forecast:
+    """How long cells take, by the records of their like; all times in seconds."""
+
+    def __init__(self, results: Path) -> None:
+        self._longest: dict[str, float] = {}
+        self._seen: dict[str, list[float]] = {}
+        for record in iterate_records(results):
+            if _is_done(record):
+                self.learn(record, record["duration_s"])
+
+    def learn(self, description: dict[str, Any], seconds: float) -> None:
+        workload = _workload(description)
+        self._longest[workload] = max(seconds, self._longest.get(workload, 0.0))
+        self._seen.setdefault(description["measurement"], []).append(seconds)
+
+    def of_like(self, cell: Cell) -> float:
+        """Returns the longest time of a cell of the same workload; 0 where there was none."""
+        return self._longest.get(_workload(cell.describe()), 0.0)
+
+    def left(self, cells: Sequence[Cell]) -> float | None:
+        """Returns about how long the cells will take; None where some are of a measurement never seen."""
+        if any(cell.measurement not in self._seen for cell in cells):
+            return None
+        return sum(self.of_like(cell) or median(self._seen[cell.measurement]) for cell in cells)
+
+
+def _tell(bar: tqdm, left_s: float | None, words: str) -> None:
+    """Shows what is being done beside the time left."""
+    left = "time left unknown" if left_s is None else f"{timedelta(seconds=round(left_s))} left"
+    bar.set_postfix_str(f"{left}, {words}")

@@ -50,10 +50,17 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--variants", "b7"], "variant='b7'"),
         (["cost", "--frames", "v3"], "frame='v3'"),
         (["cost", "--resolutions", "22x"], "resolution='22x' is not possible; allowed: pixels such as 224"),
-        (["cost", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 pixels or more"),
+        (["cost", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
         (["cost", "--pool-size", "0", "--arms", "v1+lsra"], "pool_size=0"),
         (["cost", "--no-such-flag"], "--no-such-flag"),
         (["nonsense"], "nonsense"),
+        (["cost", "--resolutions", "99999999999999999999"], "allowed: 32 to 65536 pixels"),
+        (["cost", "--arms"], "arms=() is not possible; allowed: one or more of v1"),
+        (["cost", "--resolutions"], "nothing to measure"),
+        (["report", "--dry-run"], "--dry-run"),
+        (["accuracy", "--weight-decay", "nan"], "weight_decay=nan"),
+        (["accuracy", "--train-images", "55"], "train_images=55 is not possible; allowed: 0 for all, or a multiple"),
+        (["accuracy", "--num-classes", "7"], "num_classes=7 is not possible; allowed: 10, which digits has"),
         (["memory", "--modes", "train"], "'train'"),
         (["speed", "--repeats", "many"], "many"),
         (["accuracy", "--epochs", "0"], "epochs=0"),
@@ -113,6 +120,23 @@ def test_failed_cells_set_the_exit_code(capsys, tmp_path, monkeypatch):
     code, _, err = call(capsys, "cost", "--variants", "pico", "--arms", "v1", "--results", str(tmp_path))
     assert code == 1
     assert "failed: cost pico v1" in err
+
+
+def test_a_spent_time_budget_says_how_to_go_on(capsys, tmp_path):
+    arguments = ["cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path)]
+    assert call(capsys, *arguments, "--arms", "v1")[0] == 0
+    code, out, err = call(capsys, *arguments, "--time-budget", "0s")
+    assert code == 0
+    assert "0 cells measured, 1 were there, 7 left for a next run" in out
+    assert f"go on with: run_ablation.py {' '.join(arguments)} --time-budget 0s" in err
+
+
+def test_both_tables_of_the_cost_are_printed(capsys, tmp_path):
+    arguments = ["cost", "--variants", "b2", "--arms", "v1", "v1+ope", "--frames", "published"]
+    code, out, _ = call(capsys, *arguments, "--results", str(tmp_path))
+    assert code == 0
+    assert "# Parameters and multiply-adds" in out
+    assert "# The paper's ladder" in out
 
 
 @pytest.mark.parametrize("text", ["90s", "1.5min", "0.025h"])

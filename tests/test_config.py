@@ -46,7 +46,7 @@ def message_of(excinfo: pytest.ExceptionInfo[InputError]) -> str:
 
 
 FOUR = "4 whole numbers of 1 or more, one a stage"
-SIDES = "32 pixels or more a side, as one whole number or (height, width)"
+SIDES = "32 to 65536 pixels a side, as one whole number or (height, width)"
 REFUSED = [
     *(
         (field, value, FOUR)
@@ -205,7 +205,7 @@ def test_smallest_side_leaves_no_reduced_map_empty() -> None:
     # The first stage's tokens are 4 pixels wide, and 16 of them make one key.
     wide = build_config("b2", sr_ratios=(16, 4, 2, 1))
     assert wide.smallest_side == 64
-    with pytest.raises(InputError, match=r"^resolution=48 is not possible; allowed: 64 pixels or more"):
+    with pytest.raises(InputError, match=r"^resolution=48 is not possible; allowed: 64 to 65536 pixels a side"):
         wide.stage_sizes(48)
 
 

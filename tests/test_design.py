@@ -130,7 +130,7 @@ def test_cells_are_placed_on_devices_where_they_depend_on_one():
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
-        (Cost(resolution=16), "resolution=16 is not possible; allowed: 32 pixels or more"),
+        (Cost(resolution=16), "resolution=16 is not possible; allowed: 32 to 65536 pixels"),
         (Speed(repeats=0), "repeats=0"),
         (Memory(batch_size=0), "batch_size=0"),
         (Memory(mode="train"), "mode='train' is not possible; allowed: inference, training"),

@@ -154,3 +154,28 @@ def test_one_measurement_comes_with_its_own_columns_only(tmp_path):
 def test_metrics_say_their_unit():
     assert METRICS["latency_s"].title == "Latency, ms"
     assert 0.25 / METRICS["latency_s"].divisor == 250
+
+
+def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
+    cells = [Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(seed=seed)) for seed in (0, 1)]
+    for cell in cells:
+        outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
+        write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
+    path = record_path(tmp_path, cells[0])
+    older = json.loads(path.read_text())
+    del older["conditions"]["label_smoothing"], older["config"]["qkv_bias"]
+    path.write_text(json.dumps(older))
+    assert load_records(tmp_path)["label_smoothing"].tolist() == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    "change", [{"measurement": "energy"}, {"config": []}, {"conditions": None}, {"environment": "laptop"}], ids=str
+)
+def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
+    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+    outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
+    path = write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert find_record(tmp_path, cell) is None
+    assert len(find_damaged(tmp_path)) == 1
+    assert load_records(tmp_path).empty

@@ -24,6 +24,12 @@ def run(cells, results, **options):
     return runner.run_cells(cells, study="test", results=results, **options)
 
 
+def write(results, cell, duration_s=1.0, **environment):
+    """Writes the record of a cell as another run would have."""
+    outcome = {"study": "test", "result": {"macs": 1}, "failure": None, "started": "2026-01-01"}
+    write_record(results, cell, **outcome, environment=environment, duration_s=duration_s)
+
+
 def fake(monkeypatch, measure):
     """Puts `measure(cell)` in the place of the real measurements; returns the list of arms that it was called for."""
     called = []
@@ -64,6 +70,49 @@ def test_a_failed_cell_is_recorded_the_others_go_on_and_it_is_tried_again(tmp_pa
     assert find_record(tmp_path, CELLS[2])["status"] == "done"
 
 
+def test_what_only_the_cell_finds_out_about_its_input_fails_that_cell_alone(tmp_path, monkeypatch):
+    def refuse_one(cell):
+        if cell.arm == "v1+ope":
+            raise InputError("a picture that cannot be read")
+        return {"macs": 2}
+
+    fake(monkeypatch, refuse_one)
+    summary = run(CELLS, tmp_path)
+    assert summary.measured == 7
+    assert summary.failed[0][1] == "InputError: a picture that cannot be read"
+
+
+def test_a_cell_that_another_process_finished_meanwhile_is_kept(tmp_path, monkeypatch):
+    def measure(cell):
+        if cell.arm == "v1":
+            write(tmp_path, CELLS[1])
+        return {"macs": 2}
+
+    called = fake(monkeypatch, measure)
+    summary = run(CELLS, tmp_path)
+    assert "v1+ope" not in called
+    assert (summary.measured, summary.kept) == (7, 1)
+
+
+def test_records_of_another_machine_are_kept_and_named(tmp_path, monkeypatch, capsys):
+    fake(monkeypatch, lambda cell: {"macs": 2})
+    cells = [replace(cell, conditions=Memory(resolution=32)) for cell in CELLS]
+    write(tmp_path, cells[0], device_name="Another CPU", torch="2.8.0")
+    summary = run(cells, tmp_path)
+    assert (summary.measured, summary.kept) == (7, 1)
+    assert "warning: the folder holds records of Another CPU, torch 2.8.0" in capsys.readouterr().err
+    run(cells[1:], tmp_path)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_the_environment_is_that_of_the_start(tmp_path, monkeypatch):
+    fake(monkeypatch, lambda cell: {"macs": 2})
+    commits = iter(["first", "second"])
+    monkeypatch.setattr("ablations.measure.environment.find_commit", lambda folder: next(commits))
+    run(CELLS, tmp_path)
+    assert {find_record(tmp_path, cell)["environment"]["commit"] for cell in CELLS} == {"first"}
+
+
 def test_a_damaged_record_is_measured_again(tmp_path, monkeypatch):
     called = fake(monkeypatch, lambda cell: {"macs": 2})
     run(CELLS, tmp_path)
@@ -79,16 +128,7 @@ def test_the_time_budget_starts_no_cell_whose_like_took_longer(tmp_path, monkeyp
     long, short = Cost(resolution=64), Cost(resolution=32)
     for conditions, seconds in ((long, 3600.0), (short, 0.1)):
         cell = Cell(variant="pico", arm="v1", frame="v1", conditions=conditions)
-        write_record(
-            tmp_path,
-            cell,
-            study="test",
-            result={"macs": 1},
-            failure=None,
-            environment={},
-            started="2026-01-01",
-            duration_s=seconds,
-        )
+        write(tmp_path, cell, duration_s=seconds)
     cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=(long, short)).cells())
     summary = run(cells, tmp_path, time_budget_s=60)
     assert (summary.measured, summary.left) == (2, 2)
@@ -111,12 +151,20 @@ def test_an_unknown_workload_is_started_and_its_own_record_counts_from_then_on(t
 def test_a_missing_device_or_data_set_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
     called = fake(monkeypatch, lambda cell: {})
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    not_a_folder = tmp_path / "file"
+    not_a_folder.write_text("")
+    with pytest.raises(InputError, match=r"results=.* is not possible; allowed: a folder that can be made"):
+        run(CELLS, not_a_folder)
+    not_a_folder.unlink()
     on_cuda = Cell(variant="pico", arm="v1", frame="v2", conditions=Memory(device="cuda"))
     with pytest.raises(InputError, match="device='cuda'"):
         run([*CELLS, on_cuda], tmp_path)
     no_data = Cell(variant="pico", arm="v1", frame="v2", conditions=replace(ACCURACY, data="nowhere"))
     with pytest.raises(InputError, match="nowhere"):
         run([*CELLS, no_data], tmp_path, data_dir=tmp_path)
+    other_classes = Cell(variant="pico", arm="v1", frame="v2", conditions=replace(ACCURACY, num_classes=5))
+    with pytest.raises(InputError, match="num_classes=5 is not possible; allowed: 10"):
+        run([*CELLS, other_classes], tmp_path)
     assert called == []
     assert list(tmp_path.iterdir()) == []
 
@@ -169,6 +217,18 @@ def test_a_kill_loses_only_the_cell_in_progress_and_the_numbers_are_the_same(tmp
     run(cells, killed)
     for cell in cells:
         assert strip_times(find_record(whole, cell)["result"]) == strip_times(find_record(killed, cell)["result"])
+
+
+def test_an_interrupted_command_says_how_to_go_on(tmp_path):
+    command = [sys.executable, "run_ablation.py", "accuracy", "--variants", "pico", "--results", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not (line := process.stderr.read(1)) or line == " ":
+        time.sleep(0.01)  # until the progress bar shows that cells are being measured
+    process.send_signal(signal.SIGTERM)
+    _, complaint = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert complaint.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert "Traceback" not in complaint
 
 
 def strip_times(result):

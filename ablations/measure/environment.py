@@ -52,6 +52,16 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
     }
 
 
+def use_full_float32() -> bool:
+    """Has float32 mean float32 on CUDA, for convolutions too; returns whether TF32 is still on, which is False.
+
+    By default convolutions round to TF32 there and matrix products do not, and the toggles move work between the two.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.backends.cudnn.allow_tf32
+
+
 def cpu_name() -> str:
     """Returns the processor's model as Linux gives it, elsewhere what Python knows of it."""
     try:
@@ -63,7 +73,7 @@ def cpu_name() -> str:
 
 
 def find_commit(folder: Path) -> str | None:
-    """Returns the commit checked out in `folder`, with `-dirty` if tracked files in it differ from that.
+    """Returns the commit checked out in `folder`, with `-dirty` if files in it differ from that.
 
     None where git is missing, or knows none of the folder's files: an installed package may lie inside a checkout of
     something else.
@@ -71,7 +81,7 @@ def find_commit(folder: Path) -> str | None:
     if not _git(folder, "ls-files", "."):
         return None
     commit = _git(folder, "rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and _git(folder, "diff", "--name-only", "HEAD", "--", ".") else commit
+    return f"{commit}-dirty" if commit and _git(folder, "status", "--porcelain", "--", ".") else commit
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -69,8 +69,8 @@ def measure_peak_memory(
 
     Arguments and errors are `build_step`'s. The result has `peak_memory_bytes`, of which `parameter_bytes` are the
     parameters and `input_bytes` the input, and `memory_method`: `tracked_storages` (StorageTracker) on the CPU,
-    `max_memory_allocated` on CUDA, with `peak_reserved_bytes` beside it. CUDA's are the whole process's, so nothing
-    else should live on the device.
+    `max_memory_allocated` on CUDA, with `peak_reserved_bytes` beside it and `left_over_bytes`, what lived on
+    the device before: CUDA's are the whole process's, the model's own bytes among both if it is there already.
     """
 
     def build() -> Callable[[], None]:
@@ -94,6 +94,10 @@ def _measure_tracked(model: nn.Module, build: Callable[[], Callable[[], None]]) 
 
 
 def _measure_allocated(build: Callable[[], Callable[[], None]]) -> dict[str, Any]:
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()  # else what ran before decides whether the peak holds them
+    torch.cuda.empty_cache()
+    left_over = torch.cuda.memory_allocated()
     step = build()
     step()
     torch.cuda.synchronize()
@@ -105,5 +109,6 @@ def _measure_allocated(build: Callable[[], Callable[[], None]]) -> dict[str, Any
     return {
         "peak_memory_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
+        "left_over_bytes": left_over,
         "memory_method": "max_memory_allocated",
     }

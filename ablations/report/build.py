@@ -44,7 +44,7 @@ def build_report(results: Path) -> list[Path]:
     for path, content in files.items():
         write_bytes(path, content)
     for path in set(_generated(results)) - set(files):
-        path.unlink()
+        path.unlink(missing_ok=True)
     return list(files)
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
-from ablations.design import Conditions
+from ablations.design import CONDITIONS_OF
 from ablations.errors import InputError
 
 AXES = {
@@ -22,19 +22,19 @@ _FOUND = {"memory": ("memory_method",), "speed": ("threads",), "accuracy": ("n_t
 _MACHINE = ("device_name", "torch")
 
 CONDITIONS = {
-    kind.measurement: tuple(
+    measurement: tuple(
         name
         for name in dict.fromkeys(
             [
                 *_MODEL,
                 *(field.name for field in fields(kind)),
-                *_FOUND.get(kind.measurement, ()),
-                *(_MACHINE if kind.measurement != "cost" else ()),  # a count is the same on every machine
+                *_FOUND.get(measurement, ()),
+                *(_MACHINE if measurement != "cost" else ()),  # a count is the same on every machine
             ]
         )
-        if name not in AXES[kind.measurement]
+        if name not in AXES[measurement]
     )
-    for kind in get_args(Conditions)
+    for measurement, kind in CONDITIONS_OF.items()
 }
 """For each measurement, the columns that are equal within a group: model, conditions, machine."""
 

@@ -35,6 +35,8 @@ class Table:
     """One table: how its values come from records and how they are shown."""
 
     name: str
+    measurement: str
+    """Of the records that it is made from."""
     title: str
     values: Callable[[pd.DataFrame], pd.DataFrame]
     conditions: tuple[str, ...]
@@ -158,6 +160,7 @@ def _difference_interval(row: pd.Series) -> str:
 TABLES = (
     Table(
         name="cost",
+        measurement="cost",
         title="Parameters and multiply-adds",
         values=cost_values,
         conditions=CONDITIONS["cost"],
@@ -174,6 +177,7 @@ TABLES = (
     ),
     Table(
         name="ladder",
+        measurement="cost",
         title="The paper's ladder",
         values=ladder_values,
         conditions=(*CONDITIONS["cost"], "resolution"),
@@ -202,6 +206,7 @@ TABLES = (
     ),
     Table(
         name="memory",
+        measurement="memory",
         title="Peak memory",
         values=memory_values,
         conditions=CONDITIONS["memory"],
@@ -216,6 +221,7 @@ TABLES = (
     ),
     Table(
         name="speed",
+        measurement="speed",
         title="Speed",
         values=speed_values,
         conditions=CONDITIONS["speed"],
@@ -239,6 +245,7 @@ TABLES = (
     ),
     Table(
         name="accuracy",
+        measurement="accuracy",
         title="Accuracy",
         values=accuracy_values,
         conditions=CONDITIONS["accuracy"],

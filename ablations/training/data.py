@@ -65,12 +65,16 @@ def data_directory(given: Path | None) -> Path:
     return given or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")
 
 
-def check_data(name: str, data_dir: Path | None) -> None:
-    """Raises InputError if a data set is not there or not laid out as it must be; fetches Fashion-MNIST if missing."""
+def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
+    """Raises InputError if a data set is not there, not laid out as it must be, or has another number of classes.
+
+    Fetches Fashion-MNIST if it is missing.
+    """
     if name == "fashion-mnist":
         _open_fashion_mnist(data_directory(data_dir), train=False)
-    elif name not in BUILT_IN:
-        _open_folder(name, data_directory(data_dir))
+    classes = count_classes(name, data_dir)
+    if classes != num_classes:
+        raise refuse("num_classes", num_classes, f"{classes}, which {name} has")
 
 
 def count_classes(name: str, data_dir: Path | None) -> int:
@@ -89,9 +93,7 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData:
     The last set loaded is kept, because studies train many arms on one. Raises InputError if the set is not there, not
     laid out as it must be, too large for the memory, or has another number of classes or too few training pictures.
     """
-    classes = count_classes(conditions.data, data_dir)
-    if classes != conditions.num_classes:
-        raise refuse("num_classes", conditions.num_classes, f"{classes}, which {conditions.data} has")
+    check_data(conditions.data, conditions.num_classes, data_dir)
     directory = data_directory(data_dir).resolve()
     return _load(conditions.data, directory, conditions.resolution, conditions.train_images)
 
@@ -216,7 +218,7 @@ def _decode(paths: Sequence[str], resolution: int, short_side: int) -> Tensor:
         try:
             with Image.open(paths[index]) as file:
                 picture = pil_to_tensor(file.convert("RGB"))
-        except (OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{paths[index]} is not a picture that can be read: {_first_line(error)}") from error
         # Resizing bytes gives Pillow's numbers in half of Pillow's time.
         picture = resize(picture, [short_side], InterpolationMode.BICUBIC, antialias=True)

@@ -59,7 +59,7 @@ def test_processor_has_a_name_without_linux_too(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_commit_is_dirty_only_by_the_folders_own_tracked_files(tmp_path: Path) -> None:
+def test_commit_is_dirty_only_by_the_folders_own_files(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         names = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         command = ["git", "-C", str(tmp_path), *names, *arguments]
@@ -79,8 +79,10 @@ def test_commit_is_dirty_only_by_the_folders_own_tracked_files(tmp_path: Path) -
     commit = git("rev-parse", "HEAD")
     assert len(commit) == 40
     (tmp_path / "page.md").write_text("two")
-    (package / "untracked.py").write_text("")
     assert find_commit(package) == commit
+    (package / "untracked.py").write_text("")
+    assert find_commit(package) == f"{commit}-dirty"
+    (package / "untracked.py").unlink()
     (package / "code.py").write_text("two")
     assert find_commit(package) == f"{commit}-dirty"
     git("add", ".")

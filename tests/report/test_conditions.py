@@ -22,7 +22,7 @@ def test_every_condition_of_a_recipe_but_the_seed_keeps_records_apart():
     "others",
     [
         {"conditions": Accuracy(epochs=3)},
-        {"conditions": Accuracy(batch_size=64)},
+        {"conditions": Accuracy(batch_size=16)},
         {"conditions": Accuracy(precision="bf16")},
         {"conditions": Accuracy(data="fashion-mnist")},
         {"frame": "v1"},

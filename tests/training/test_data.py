@@ -118,7 +118,7 @@ def test_fashion_mnist_is_resized_to_other_resolutions(tmp_path):
 
 
 def test_fashion_mnist_without_files_and_network_is_one_line(tmp_path, no_network):
-    for act in (lambda: load_data(FASHION, tmp_path), lambda: check_data("fashion-mnist", tmp_path)):
+    for act in (lambda: load_data(FASHION, tmp_path), lambda: check_data("fashion-mnist", 10, tmp_path)):
         with pytest.raises(InputError, match=r"fashion-mnist can be neither read from .* nor downloaded") as caught:
             act()
         assert "\n" not in str(caught.value)
@@ -135,7 +135,7 @@ def test_a_damaged_file_of_fashion_mnist_is_one_line(tmp_path):
 
 
 def test_the_real_fashion_mnist(shared_data):
-    check_data("fashion-mnist", shared_data)
+    check_data("fashion-mnist", 10, shared_data)
     data = load_data(replace(FASHION, train_images=1000), shared_data)
     assert torch.bincount(data.train_labels).tolist() == [100] * 10
     assert torch.bincount(data.eval_labels).tolist() == [1000] * 10
@@ -217,9 +217,9 @@ def break_empty_class(root: Path) -> None:
 )
 def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, break_it, message):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
-    check_data("shapes", tmp_path)
+    check_data("shapes", 2, tmp_path)
     break_it(tmp_path)
-    for act in (check_data, count_classes):
+    for act in (lambda name, folder: check_data(name, 2, folder), count_classes):
         with pytest.raises(InputError, match=message.format(root=tmp_path)) as caught:
             act("shapes", tmp_path)
         assert "\n" not in str(caught.value)
