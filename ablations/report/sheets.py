@@ -138,7 +138,7 @@ def _accuracy(records: pd.DataFrame) -> list[Sheet]:
 def _has_sizes(group: Group) -> bool:
     """Whether there are two squares or more, so that there is a curve along the side of the input."""
     squares = group.rows[group.rows["resolution"].str.isdecimal()]
-    return squares["pixels"].nunique() > 1
+    return len(squares["pixels"].unique()) > 1
 
 
 def _sheets(
