@@ -278,19 +278,19 @@ STUDIES = {
                     conditions=vary(Cost(), resolution=(224, (800, 1280))),
                 ),
                 Grid(variants=("b2",), conditions=vary(Cost(), resolution=(224, 512, 1024, 2048))),
-                Grid(variants=("pico", "nano"), conditions=vary(Cost(), resolution=(32,))),
+                Grid(variants=("nano",), conditions=vary(Cost(), resolution=(32,))),
                 Grid(
                     variants=("nano",),
                     attention=KERNELS,
-                    conditions=vary(Memory(), mode=MODES, resolution=(64, 128, 256, 512)),
+                    conditions=vary(Memory(), mode=MODES, resolution=(128, 256, 512)),
                 ),
                 Grid(
                     variants=("nano",),
-                    conditions=vary(Speed(), mode=MODES, resolution=(32, 128)),
+                    conditions=vary(Speed(), mode=MODES, resolution=(32, 96)),
                 ),
                 Grid(
                     variants=("pico",),
-                    conditions=vary(Accuracy(epochs=4, batch_size=32, base_lr=5e-3), seed=(0, 1, 2)),
+                    conditions=vary(Accuracy(epochs=3, batch_size=32, base_lr=5e-3), seed=(0, 1, 2)),
                 ),
             ),
         ),

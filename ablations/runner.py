@@ -76,6 +76,8 @@ def run_cells(
     environments = _check_needs(missing, results, data_dir)
     _warn_of_other_machines(kept.values(), environments)
     forecast = Forecast(results)
+    gc.collect()
+    gc.freeze()  # what is imported stays; the collections between cells need not look through it
     with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR) as bar:
         for number, cell in enumerate(missing):
             bar.set_description_str(f"{cell.measurement:8}")

@@ -152,7 +152,7 @@ def test_one_seed_has_a_dot_and_no_whisker(ax, quick_records):
 def test_quick_has_its_sheets(quick_records):
     assert [sheet.name for sheet in list_sheets(quick_records)] == [
         "ladder_b2_published",
-        *(f"cost_{model}" for model in ("pico_v2", "nano_v2", "b2_published", "b2_v2")),
+        *(f"cost_{model}" for model in ("nano_v2", "b2_published", "b2_v2")),
         "macs_by_resolution_b2_v2",
         "memory_nano_v2_cpu",
         "speed_nano_v2_cpu",
