@@ -11,7 +11,7 @@ from ablations import cli
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^ *(?:\$ )?(?:\w+=\w+ )?python run_ablation\.py(.*?)(?:  +#.*)?$", README, re.MULTILINE)
+COMMANDS = re.findall(r"^ *(?:\$ )?python run_ablation\.py(.*)$", README, re.MULTILINE)
 TARGETS = re.findall(r"^ *(?:\$ )?make ([a-z-]+)", README, re.MULTILINE)
 
 

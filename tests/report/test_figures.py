@@ -106,8 +106,8 @@ def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
         "explicit: v1, v1+ope",
         "explicit: v1+cffn, v1+ope+cffn",
     ]
-    assert list(ax.lines[0].get_xdata()) == [64, 128, 256, 512]
-    assert ax.lines[0].get_ydata()[0] == pytest.approx(64**2 * 400 / 2**20)
+    assert list(ax.lines[0].get_xdata()) == [128, 256, 512]
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(128**2 * 400 / 2**20)
 
 
 def test_one_line_can_stand_for_all_arms(ax, memory):
