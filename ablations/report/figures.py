@@ -46,7 +46,7 @@ STYLE = {
 }
 """Matplotlib settings that all figures are drawn with, on top of its defaults."""
 
-ALIKE = 0.06
+ALIKE = 0.08
 """Curves of memory that are nowhere further apart than this share are drawn as one."""
 
 
