@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Runs these small tensors on one thread: where cores are shared, more threads take up to fifty times as long."""
     threads = torch.get_num_threads()
