@@ -36,7 +36,7 @@ from ablations.records import find_record, iterate_records, write_record
 from ablations.training.data import check_data
 from ablations.training.loop import measure_accuracy
 
-BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}, {postfix}]"
+BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 Tell = Callable[[str], None]
 """Takes a few words on how far a cell is."""
@@ -289,14 +289,13 @@ class Forecast:
         """Returns the longest time of a cell of the same workload; 0 where there was none."""
         return self._longest.get(_workload(cell.describe()), 0.0)
 
-    def left(self, cells: Sequence[Cell]) -> float | None:
-        """Returns about how long the cells will take; None where some are of a measurement never seen."""
-        if any(cell.measurement not in self._seen for cell in cells):
-            return None
-        return sum(self.of_like(cell) or median(self._seen[cell.measurement]) for cell in cells)
+    def left(self, cells: Sequence[Cell]) -> str:
+        """Returns in words about how long the cells will take, as far as their measurements were seen before."""
+        known = [cell for cell in cells if cell.measurement in self._seen]
+        seconds = sum(self.of_like(cell) or median(self._seen[cell.measurement]) for cell in known)
+        return f"{'' if len(known) == len(cells) else 'over '}{timedelta(seconds=round(seconds))} left"
 
 
-def _tell(bar: tqdm, left_s: float | None, words: str) -> None:
+def _tell(bar: tqdm, left: str, words: str) -> None:
     """Shows what is being done beside the time left."""
-    left = "time left unknown" if left_s is None else f"{timedelta(seconds=round(left_s))} left"
     bar.set_postfix_str(f"{left}, {words}")

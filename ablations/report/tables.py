@@ -136,6 +136,11 @@ def _unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series],
     return lambda row: NOTHING if row["arm"] == REFERENCE else show(row)
 
 
+def _speed_interval(row: pd.Series) -> str:
+    text = _interval("relative_speed", ".3f")(row)
+    return f"{text}, unresolved" if row["relative_speed_low"] <= 1 <= row["relative_speed_high"] else text
+
+
 POINTS = METRICS["top1"].divisor
 
 
@@ -232,14 +237,14 @@ TABLES = (
             Column("IQR, ms", _metric("latency_s", "latency_iqr_s")),
             Column(METRICS["throughput_img_per_s"].title, _metric("throughput_img_per_s")),
             Column(METRICS["relative_speed"].label, _unless_reference(_plain("relative_speed", ".3f"))),
-            Column("95 % interval", _unless_reference(_interval("relative_speed", ".3f"))),
+            Column("95 % interval", _unless_reference(_speed_interval)),
             Column("Noisy", lambda row: "noisy" if row["noisy"] else ""),
         ),
         about=(
             "Median and interquartile range (IQR) of step times. Speed relative to v1 is the median ratio to v1's "
-            "steps, timed in turn in one process, with its 95 % interval; the latencies of two rows were taken at "
-            "different moments and compare less well. A row is noisy where its IQR is over 10 % of its median. "
-            "All of it holds for one machine, batch and size."
+            "steps, timed in turn in one process, with its 95 % interval, unresolved where that holds 1; the "
+            "latencies of two rows were taken at different moments and compare less well. A row is noisy where its "
+            "IQR is over 10 % of its median. All of it holds for one machine, batch and size."
         ),
         note=_speed_note,
     ),
