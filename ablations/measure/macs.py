@@ -7,6 +7,7 @@ is in neither list is an error, never a silent zero.
 
 import copy
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -48,6 +49,19 @@ WITHOUT_MACS = frozenset(
 )
 """The `aten` operators that count as none, in place or not, beside those that torch marks as pointwise or as views."""
 
+LAYERS_WITHOUT_MACS = {
+    "native_batch_norm": "batch_norm",
+    "_native_batch_norm_legit_no_training": "batch_norm",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    **dict.fromkeys(("relu", "relu_", "hardtanh", "hardtanh_", "leaky_relu", "leaky_relu_"), "relu"),
+    **dict.fromkeys(("gelu", "silu", "silu_", "hardswish", "hardswish_", "elu", "sigmoid", "sigmoid_"), "activation"),
+    **dict.fromkeys(("_softmax", "_safe_softmax"), "softmax"),
+    **dict.fromkeys(("avg_pool2d", "_adaptive_avg_pool2d", "max_pool2d_with_indices", "mean"), "pool"),
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d"), "upsample"),
+}
+"""Operators that count as none here and that other counters count, and the kind of layer each is."""
+
 
 class UncountedOperator(RuntimeError):
     """An operator whose multiply-adds nobody knows."""
@@ -57,12 +71,15 @@ class UncountedOperator(RuntimeError):
 class TracedMacs:
     """The multiply-adds of one forward pass of a batch.
 
-    `by_module` gives each module's own work without its children's, by its path in `named_modules()`; modules that do
-    none are left out, so the values sum to `total`.
+    `by_module` gives each module's own work without its children's, by its path in `named_modules()`, and `by_operator`
+    each operator's; both leave out what does none, and sum to `total`. `other_values` is no work that counts here: how
+    many values the norms, activations, pools and interpolations put out (pools: took in), by kind.
     """
 
     total: int
     by_module: dict[str, int]
+    by_operator: dict[str, int]
+    other_values: dict[str, int]
 
 
 def trace_macs(model: nn.Module, input_shape: tuple[int, ...]) -> TracedMacs:
@@ -72,30 +89,15 @@ def trace_macs(model: nn.Module, input_shape: tuple[int, ...]) -> TracedMacs:
     to count.
     """
     twin = copy_to_meta(model).eval()
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    by_module: Counter[str] = Counter()
-    running: list[str] = []
-
-    def credit_running() -> None:
-        new = counter.get_total_flops() // 2 - by_module.total()
-        if new:
-            by_module[running[-1]] += new
-
-    def enter(path: str, *_: Any) -> None:
-        credit_running()
-        running.append(path)
-
-    def leave(*_: Any) -> None:
-        credit_running()
-        running.pop()
-
+    counter = _Counter()
     for path, module in twin.named_modules():
-        module.register_forward_pre_hook(partial(enter, path))
-        module.register_forward_hook(leave)
-    # The first mode of the two is the outer one: it sees what FlopCounterMode has left after taking composites apart.
-    with torch.no_grad(), _CountedOnly(counter), counter:
+        module.register_forward_pre_hook(partial(counter.enter, path))
+        module.register_forward_hook(counter.leave)
+    with torch.no_grad(), counter:
         twin(torch.empty(input_shape, device="meta"))
-    return TracedMacs(by_module.total(), dict(by_module))
+    return TracedMacs(
+        counter.by_module.total(), dict(counter.by_module), dict(counter.by_operator), dict(counter.other_values)
+    )
 
 
 def copy_to_meta(model: nn.Module) -> nn.Module:
@@ -107,17 +109,71 @@ def copy_to_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, copied)
 
 
-class _CountedOnly(TorchDispatchMode):
-    """Runs operators that `counter` has a formula for or that count as none, and no others."""
+class _Counter(TorchDispatchMode):
+    """Counts every operator that runs, for the module that runs it, and lets none pass that nobody can count."""
 
-    def __init__(self, counter: FlopCounterMode) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.formulas = counter.flop_registry
+        # torch's own formulas of flops, each called with an operator's arguments and its result.
+        self.formulas = FlopCounterMode(display=False, custom_mapping=FORMULAS).flop_registry
+        self.running: list[str] = []
+        self.results: dict[Hashable, tuple[torch.Size, tuple[int, ...], torch.dtype]] = {}
+        self.by_module: Counter[str] = Counter()
+        self.by_operator: Counter[str] = Counter()
+        self.other_values: Counter[str] = Counter()
+
+    def enter(self, path: str, *_: Any) -> None:
+        self.running.append(path)
+
+    def leave(self, *_: Any) -> None:
+        self.running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket not in self.formulas and not _is_without_macs(func):
-            raise UncountedOperator(f"nobody knows how many multiply-adds {func} takes")
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        formula = self.formulas.get(func.overloadpacket)
+        if formula is None and not _is_without_macs(func):
+            with self:
+                result = func.decompose(*args, **kwargs)  # an operator may be made of others
+            if result is NotImplemented:
+                raise UncountedOperator(f"nobody knows how many multiply-adds {func} takes")
+            return result
+        result = self.run(func, args, kwargs)
+        name = func.overloadpacket.__name__
+        if formula is not None:
+            macs = formula(*args, **kwargs, out_val=result) // 2
+            self.by_module[self.running[-1]] += macs
+            self.by_operator[name] += macs
+        elif kind := LAYERS_WITHOUT_MACS.get(name):
+            values = args[0] if kind == "pool" else result[0] if isinstance(result, tuple) else result
+            self.other_values[kind] += values.numel()
+        return result
+
+    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Returns an operator's result. One that was seen with such arguments before is not worked out again.
+
+        Working out shapes takes most of a trace's time, and blocks repeat.
+        """
+        if func.is_view or func._schema.is_mutable:
+            return func(*args, **kwargs)
+        call = (func, _signature(args), _signature(kwargs))
+        if call not in self.results:
+            result = func(*args, **kwargs)
+            if isinstance(result, Tensor):
+                self.results[call] = result.shape, result.stride(), result.dtype
+            return result
+        shape, stride, dtype = self.results[call]
+        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+def _signature(value: Any) -> Hashable:
+    """Returns what the shape of a result can depend on, of an operator's argument or arguments."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, tuple | list):
+        return tuple(map(_signature, value))
+    if isinstance(value, dict):
+        return tuple((name, _signature(each)) for name, each in value.items())
+    return type(value), value  # 1 and 1.0 make different results
 
 
 def _is_without_macs(operator: torch._ops.OpOverload) -> bool:
