@@ -1,0 +1,1 @@
+"""Networks for dense prediction around a backbone: detectors and a segmentation network."""
