@@ -2,14 +2,16 @@
 
 # No torch is imported before something is measured, so that help and lists answer at once.
 import io
+import itertools
 import os
 import re
 import shlex
 import signal
 import sys
+import time
 import traceback
 from contextlib import redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,27 +25,13 @@ from ablations.config import (
     AttentionKernel,
     PVTConfig,
     Size,
+    as_pair,
     build_config,
 )
-from ablations.cost import count_params
-from ablations.design import (
-    MODES,
-    STUDIES,
-    Accuracy,
-    Cell,
-    Cost,
-    Device,
-    Grid,
-    Memory,
-    Mode,
-    Precision,
-    Speed,
-    find_study,
-    on_devices,
-    select,
-    vary,
-)
+from ablations.cost import count_macs, count_params
+from ablations.design import Accuracy, AnyCell, Cost, Device, Head, Memory, Mode, Precision, Speed, build_cell
 from ablations.errors import InputError, pick, refuse
+from ablations.studies import MODES, STUDIES, Grid, find_study, on_devices, select, vary
 
 DATA_SETS = {
     "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
@@ -84,7 +72,7 @@ class Run(Output):
     devices: tuple[Device, ...] = ()
     """Run the cells here instead of where the study has them; by default also on a GPU where there is one."""
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[AnyCell]:
         study = find_study(self.study)
         cells = select(
             study.cells(),
@@ -108,17 +96,13 @@ class Models(Output):
     pool_size: int | None = None
     """P of linear SRA; the variant's own by default."""
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[AnyCell]:
         raise NotImplementedError
 
-    def _grid(self, conditions: tuple, attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
+    def _grid(self, conditions: tuple, attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[AnyCell]:
         for name, choices in (("arm", ARMS), ("frame", FRAMES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
-            if not getattr(self, f"{name}s"):
-                raise refuse(f"{name}s", (), f"one or more of {', '.join(choices)}")
             for value in getattr(self, f"{name}s"):
                 pick(name, value, choices)
-        if not conditions or not attention:
-            raise InputError("there is nothing to measure: resolutions, modes and attention need a value each")
         grid = Grid(
             variants=self.variants,
             arms=self.arms,
@@ -132,13 +116,59 @@ class Models(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureCost(Models):
-    """Count parameters and multiply-adds."""
+    """Count parameters and multiply-adds: of every table of the paper, or of what the flags name."""
 
-    resolutions: tuple[str, ...] = ("224",)
+    variants: tuple[str, ...] = ()
+    """b2 where only arms or frames are named."""
+    arms: tuple[str, ...] = ()
+    """All eight where only variants or frames are named."""
+    frames: tuple[str, ...] = ()
+    """v2 where only variants or arms are named."""
+    model: tuple[str, ...] = ()
+    """timm:NAME, transformers:cvt-13, peers:NAME, pvt:VARIANT/ARM/FRAME, or FILE.py:FUNCTION that returns a module."""
+    resolutions: tuple[str, ...] = ()
+    """Pixels, such as 224 or 800x1280; 224 by default."""
+    heads: tuple[Head, ...] = ()
+    """What stands on the backbones; their classifiers by default."""
+    breakdown: bool = False
+    """Print what each module adds by itself, too."""
+
+    def cells(self) -> list[AnyCell]:
+        arms_asked = bool(self.variants or self.arms or self.frames or self.pool_size is not None)
+        if not (arms_asked or self.model or self.resolutions or self.heads):
+            return find_study("paper").cells()
+        sizes = tuple(map(parse_size, self.resolutions)) or (224,)
+        conditions = vary(Cost(), head=self.heads or ("classifier",), resolution=sizes)
+        cells = [build_cell(model, each) for model in self.model for each in conditions]
+        if arms_asked or not self.model:
+            whole = replace(
+                self, variants=self.variants or ("b2",), arms=self.arms or ARMS, frames=self.frames or ("v2",)
+            )
+            cells += whole._grid(conditions)
+        return list({cell.key: cell for cell in cells}.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedForm:
+    """Print parameters and multiply-adds of all arms, frames and published variants as CSV, in closed form."""
+
+    resolutions: tuple[str, ...] = ("224", "256", "320", "384", "448", "512", "640", "800x1280", "1024", "2048")
     """Pixels, such as 224 or 800x1280."""
+    debug: bool = False
+    """Print full tracebacks."""
 
-    def cells(self) -> list[Cell]:
-        return self._grid(vary(Cost(), resolution=tuple(map(parse_size, self.resolutions))))
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Time the count of multiply-adds: our trace beside fvcore's on real tensors, in turn in one process."""
+
+    variant: str = "b2"
+    arm: str = "v1+ope+cffn"
+    resolution: str = "1024"
+    """Pixels, such as 224 or 800x1280."""
+    repeats: int = 5
+    debug: bool = False
+    """Print full tracebacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +183,7 @@ class MeasureMemory(Models):
     precision: Precision = "float32"
     device: Device = "cpu"
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[AnyCell]:
         conditions = Memory(batch_size=self.batch_size, precision=self.precision, device=self.device)
         sizes = tuple(map(parse_size, self.resolutions))
         return self._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
@@ -173,7 +203,7 @@ class MeasureSpeed(Models):
     repeats: int = 10
     """Timed steps of each of the two models, after the warm-up."""
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[AnyCell]:
         conditions = Speed(
             batch_size=self.batch_size, precision=self.precision, device=self.device, repeats=self.repeats
         )
@@ -190,7 +220,7 @@ class MeasureAccuracy(Models):
     """Several seeds instead of the one of --seed."""
     recipe: tyro.conf.OmitArgPrefixes[Accuracy] = field(default_factory=Accuracy)
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[AnyCell]:
         return self._grid(vary(self.recipe, seed=self.seeds or (self.recipe.seed,)))
 
 
@@ -217,6 +247,8 @@ class List:
 Command = (
     Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[MeasureCost, tyro.conf.subcommand("cost")]
+    | Annotated[ClosedForm, tyro.conf.subcommand("closed-form")]
+    | Annotated[Benchmark, tyro.conf.subcommand("benchmark-count")]
     | Annotated[MeasureMemory, tyro.conf.subcommand("memory")]
     | Annotated[MeasureSpeed, tyro.conf.subcommand("speed")]
     | Annotated[MeasureAccuracy, tyro.conf.subcommand("accuracy")]
@@ -236,6 +268,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return _list()
             case Report():
                 return _report(command)
+            case ClosedForm():
+                return _print_closed_form(command)
+            case Benchmark():
+                return _benchmark_count(command)
             case _:
                 return _measure(command, shlex.join(arguments))
     except InputError as error:
@@ -262,11 +298,15 @@ def parse(arguments: list[str]) -> Any:
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            return tyro.cli(Command, prog="run_ablation.py", description=__doc__, args=arguments)
+            command = tyro.cli(Command, prog="run_ablation.py", description=__doc__, args=arguments)
     except SystemExit as leaving:
         if leaving.code:
             raise InputError(_one_line(complaint.getvalue())) from None
         raise
+    for name, value in vars(command).items():
+        if value == () and f"--{name.replace('_', '-')}" in arguments:
+            raise refuse(name, (), "one or more values")
+    return command
 
 
 def _one_line(box: str) -> str:
@@ -300,20 +340,79 @@ def _measure(command: Run | Models, arguments: str) -> int:
         print(f"the time budget is spent; go on with: run_ablation.py {arguments}".strip(), file=sys.stderr)
 
     from ablations.report.build import build_report
-    from ablations.report.tables import TABLES
 
     build_report(command.results)
-    for table in TABLES:
-        path = command.results / "tables" / f"{table.name}.md"
-        if path.exists() and any(cell.measurement == table.measurement for cell in cells):
-            print(f"\n{path.read_text(encoding='utf-8')}")
-    print(f"{summary.measured} cells measured, {summary.kept} were there, {summary.left} left for a next run")
+    _print_tables(cells, command.results, breakdown=isinstance(command, MeasureCost) and command.breakdown)
+    print(
+        f"{summary.measured} cells measured in {summary.seconds:.1f} s, {summary.kept} were there, "
+        f"{summary.left} left for a next run"
+    )
     for name in ("records", "tables", "figures", "README.md"):
         print(f"{name:10}{command.results / name}")
     return 1 if summary.failed else 0
 
 
-def _print_plan(cells: list[Cell], results: Path) -> int:
+def _print_tables(cells: list[AnyCell], results: Path, breakdown: bool) -> None:
+    """Prints the tables that the records of these cells give, and no others'."""
+    from ablations.records import load_records
+    from ablations.report.contents import TABLES
+    from ablations.report.cost_tables import render_breakdown
+    from ablations.report.tables import render_markdown
+
+    records = load_records(results)
+    records = records[records["key"].isin([cell.key for cell in cells])] if "key" in records else records
+    for table in TABLES:
+        values = table.values(records)
+        if not values.empty:
+            print(f"\n{render_markdown(table, values)}")
+    if breakdown:
+        print(render_breakdown(records))
+
+
+def _print_closed_form(command: ClosedForm) -> int:
+    sizes = [(text, parse_size(text)) for text in command.resolutions]
+    variants = [name for name, fields in VARIANTS.items() if "stem_stride" not in fields]
+    start = time.perf_counter()
+    lines = ["variant,frame,arm,resolution,params,macs"]
+    for variant, frame, arm in itertools.product(variants, FRAMES, ARMS):
+        config = build_config(variant, arm, frame)
+        params = count_params(config)
+        lines += [f"{variant},{frame},{arm},{text},{params},{count_macs(config, size)}" for text, size in sizes]
+    seconds = time.perf_counter() - start
+    print("\n".join(lines))
+    print(f"{len(lines) - 1:,} counts in {seconds:.2f} s, without torch", file=sys.stderr)
+    return 0
+
+
+def _benchmark_count(command: Benchmark) -> int:
+    config = build_config(command.variant, command.arm)
+    size = as_pair(config.check_size("resolution", parse_size(command.resolution)))
+    if command.repeats < 2:
+        raise refuse("repeats", command.repeats, "2 or more")
+
+    from ablations.measure.fvcore_count import count_with_fvcore
+    from ablations.measure.macs import trace_macs
+    from ablations.measure.samples import paired_ratio, summarise_times
+    from ablations.measure.speed import Step, time_in_turn
+    from ablations.model import build_model
+
+    model = build_model(config).eval()
+    shape = (1, config.in_chans, *size)
+    counts: dict[str, Step] = {
+        "trace on meta": lambda: trace_macs(model, shape),
+        "fvcore, real": lambda: count_with_fvcore(model, shape, device="cpu"),
+    }
+    samples = time_in_turn(counts, repeats=command.repeats, device="cpu")
+    print(f"{command.variant} {command.arm} at {command.resolution} px, {command.repeats} repeats of each in turn")
+    for name, times in samples.items():
+        summary = summarise_times(times)
+        print(f"{name:14} median {summary['median']:.3f} s, IQR {100 * summary['iqr_over_median']:.0f} % of it")
+    ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
+    print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
+    return 0
+
+
+def _print_plan(cells: list[AnyCell], results: Path) -> int:
     from ablations.records import find_record
 
     states = [(find_record(results, cell) or {"status": "missing"})["status"] for cell in cells]

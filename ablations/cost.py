@@ -5,7 +5,7 @@ forward pass: the unit of the paper's "GFLOPs" columns. Norms, activations, pool
 Every row bears the name of the module in `ablations.model` whose work it is, and the tests hold each against a trace.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -127,3 +127,31 @@ def _conv(name: str, chans_per_group: int, dim_out: int, kernel: int, tokens: in
 
 def _norm(name: str, dim: int) -> ModuleCost:
     return ModuleCost(name, 2 * dim, 0)
+
+
+def sra_formula(height: int, width: int, channels: int, sr_ratio: int) -> tuple[float, float]:
+    """Returns the two terms that the paper prints for SRA on a map in tokens: 2h²w²c / R² and hwc²R² (section 3.1).
+
+    The first is the two products of attention. The second is meant for the reduction, whose convolution of R x R with
+    stride R takes hwc²: R² weights at each of hw / R² places.
+    """
+    tokens = height * width
+    return 2 * tokens**2 * channels / sr_ratio**2, tokens * channels**2 * sr_ratio**2
+
+
+def linear_sra_formula(height: int, width: int, channels: int, pool_size: int) -> int:
+    """Returns the term that the paper prints for linear SRA on a map in tokens: 2hwP²c (section 3.1)."""
+    return 2 * height * width * pool_size**2 * channels
+
+
+def find_crossover(sra: PVTConfig, linear_sra: PVTConfig, sides: Sequence[int]) -> int | None:
+    """Returns the first of the rising `sides` (pixels) from which on linear SRA takes fewer multiply-adds.
+
+    None where it does not even at the last.
+    """
+    crossover = None
+    for side in reversed(sides):
+        if count_macs(linear_sra, side) >= count_macs(sra, side):
+            break
+        crossover = side
+    return crossover

@@ -1,23 +1,30 @@
-"""What is measured: conditions, cells, studies. A study is a list of cells; a cell is one record. Needs no torch."""
+"""What is measured: a cell is one model under one set of conditions, and makes one record. Needs no torch."""
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+import re
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
-from itertools import product
-from typing import Any, Literal, cast, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
-from ablations.config import ARMS, AttentionKernel, PVTConfig, Size, build_config, variant_name
+from ablations.catalogue import MODEL_SOURCES
+from ablations.config import (
+    LARGEST_INPUT,
+    AttentionKernel,
+    PVTConfig,
+    Size,
+    as_pair,
+    build_config,
+    variant_name,
+)
 from ablations.errors import pick, refuse
 
 Measurement = Literal["cost", "memory", "speed", "accuracy"]
 Mode = Literal["inference", "training"]
 Precision = Literal["float32", "bf16"]
 Device = Literal["cpu", "cuda"]
-
-LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
-"""The paper's path through the arms (Table 6)."""
+Head = Literal["classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +35,8 @@ class Cost:
 
     resolution: Size = 224
     """Side of the input in pixels, or height and width."""
+    head: Head = "classifier"
+    """What stands on the backbone: its own classifier, a detector for COCO's 80 classes, or Semantic FPN for 150."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +118,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "mode": get_args(Mode),
     "precision": get_args(Precision),
     "device": get_args(Device),
+    "head": get_args(Head),
 }
 LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_decay": 0, "seed": 0, "num_classes": 2}
 """The smallest value that makes sense for a condition."""
@@ -133,13 +143,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", variant_name(self.variant))
-        for name, value in vars(self.conditions).items():
-            if name in CHOICES:
-                pick(name, value, CHOICES[name])
-            elif name in LEAST and not value >= LEAST[name]:  # nan is neither
-                raise refuse(name, value, f"{LEAST[name]} or more")
-        if isinstance(self.conditions, Accuracy):
-            self.conditions.check()
+        _check_conditions(self.conditions)
         self.config.check_size("resolution", self.conditions.resolution)
 
     @property
@@ -158,6 +162,9 @@ class Cell:
                 "num_classes": self.conditions.num_classes,
                 "drop_path_rate": self.conditions.drop_path_rate,
             }
+        elif isinstance(self.conditions, Cost) and self.conditions.head != "classifier":
+            # As in the released detectors: a class token is for classifying.
+            overrides |= {"num_classes": 0, "pooling": "average"}
         return build_config(self.variant, self.arm, self.frame, **overrides)
 
     def describe(self) -> dict[str, Any]:
@@ -171,17 +178,110 @@ class Cell:
         return address(self.describe())
 
     @property
+    def name(self) -> str:
+        """What is measured, in a few words."""
+        return f"{self.variant} {self.arm}"
+
+    @property
+    def file_name(self) -> str:
+        """Of its record, without the suffix."""
+        return f"{self.variant}_{self.frame}_{self.arm.replace('+', '-')}_{self.key}"
+
+    @property
     def label(self) -> str:
         """One line for people: the names and the conditions that differ from their defaults."""
-        defaults = type(self.conditions)()
-        values = {name: value for name, value in vars(self.conditions).items() if value != getattr(defaults, name)}
-        if self.pool_size is not None:
-            values = {"pool_size": self.pool_size} | values
+        values = {"frame": self.frame}
         if self.attention != "fused":
-            values = {"attention": self.attention} | values
-        return " ".join(
-            [self.measurement, self.variant, self.arm, f"frame={self.frame}", *(f"{k}={v}" for k, v in values.items())]
-        )
+            values["attention"] = self.attention
+        if self.pool_size is not None:
+            values["pool_size"] = str(self.pool_size)
+        return _label(self, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCell:
+    """A model that is no arm, under one set of conditions; what it is, its name says (`ablations.catalogue`)."""
+
+    model: str
+    conditions: Cost
+
+    def __post_init__(self) -> None:
+        _check_conditions(self.conditions)
+        for side in as_pair(self.conditions.resolution):
+            if not 1 <= side <= LARGEST_INPUT:
+                raise refuse("resolution", self.conditions.resolution, f"1 to {LARGEST_INPUT} pixels a side")
+
+    @property
+    def measurement(self) -> str:
+        return self.conditions.measurement
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what identifies the cell, as plain values; a model from a file is another when the file changes."""
+        digest = {"file_sha256": self.file_digest} if self.file_digest else {}
+        names = {"measurement": self.measurement, "model": self.model, **digest}
+        return names | {"conditions": asdict(self.conditions)}
+
+    @cached_property
+    def file_digest(self) -> str:
+        """The SHA-256 of the file that the model is built by; empty where it comes from a library."""
+        source = split_file_model(self.model)
+        return hashlib.sha256(source[0].read_bytes()).hexdigest() if source else ""
+
+    @cached_property
+    def key(self) -> str:
+        """The cell's address among the records."""
+        return address(self.describe())
+
+    @property
+    def name(self) -> str:
+        """What is measured, in a few words."""
+        return self.model
+
+    @property
+    def file_name(self) -> str:
+        """Of its record, without the suffix."""
+        return f"{re.sub(r'[^A-Za-z0-9.-]+', '-', self.model).strip('-.')}_{self.key}"
+
+    @property
+    def label(self) -> str:
+        """One line for people: the model and the conditions that differ from their defaults."""
+        return _label(self)
+
+
+AnyCell = Cell | ModelCell
+
+
+def _check_conditions(conditions: Conditions) -> None:
+    """Raises InputError for a condition out of its range."""
+    for name, value in vars(conditions).items():
+        if name in CHOICES:
+            pick(name, value, CHOICES[name])
+        elif name in LEAST and not value >= LEAST[name]:  # nan is neither
+            raise refuse(name, value, f"{LEAST[name]} or more")
+    if isinstance(conditions, Accuracy):
+        conditions.check()
+
+
+def _label(cell: AnyCell, values: dict[str, str] | None = None) -> str:
+    defaults = type(cell.conditions)()
+    changed = {name: value for name, value in vars(cell.conditions).items() if value != getattr(defaults, name)}
+    words = [f"{name}={value}" for name, value in ((values or {}) | changed).items()]
+    return " ".join([cell.measurement, cell.name, *words])
+
+
+def split_file_model(model: str) -> tuple[Path, str] | None:
+    """Returns the file and the function of a model such as `nets/mine.py:build`, or None where it names no file.
+
+    Raises InputError where the file is not there.
+    """
+    path, _, function = model.rpartition(":")
+    if not path.endswith(".py"):
+        if model.endswith(".py"):
+            raise refuse("model", model, "a file and its function that returns a module, such as mine.py:build")
+        return None
+    if not Path(path).is_file():
+        raise refuse("model", model, "a Python file that exists, before the colon")
+    return Path(path), function
 
 
 def address(description: dict[str, Any]) -> str:
@@ -190,9 +290,9 @@ def address(description: dict[str, Any]) -> str:
     Values that are their field's default do not count, so a field that is added later, with a default that leaves
     everything as it was, changes no address.
     """
+    kinds = {"config": PVTConfig, "conditions": CONDITIONS_OF[description["measurement"]]}
     counted = description | {
-        "config": _without_defaults(description["config"], PVTConfig),
-        "conditions": _without_defaults(description["conditions"], CONDITIONS_OF[description["measurement"]]),
+        name: _without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
     }
     text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -203,166 +303,18 @@ def _without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != defaults.get(name, MISSING)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Grid:
-    """All combinations of variants, arms, frames, attention kernels and conditions."""
+def build_cell(model: str, conditions: Cost) -> AnyCell:
+    """Returns the cell of a model by its name: a Cell for `pvt:VARIANT/ARM/FRAME`, else a ModelCell.
 
-    conditions: tuple[Conditions, ...]
-    variants: tuple[str, ...]
-    arms: tuple[str, ...] = ARMS
-    frames: tuple[str, ...] = ("v2",)
-    attention: tuple[AttentionKernel, ...] = ("fused",)
-    pool_size: int | None = None
-    """P of linear SRA; each variant's own where None."""
-
-    def cells(self) -> Iterator[Cell]:
-        # Arms vary fastest, so that an interrupted study has whole comparisons.
-        rows = product(self.variants, self.frames, self.attention, self.conditions, self.arms)
-        for variant, frame, attention, conditions, arm in rows:
-            yield Cell(
-                variant=variant,
-                arm=arm,
-                frame=frame,
-                attention=attention,
-                pool_size=self.pool_size,
-                conditions=conditions,
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """A named list of grids, in order of value."""
-
-    name: str
-    description: str
-    grids: tuple[Grid, ...]
-    portable: bool = True
-    """Whether its cells mean something on any device, or only where the study has them."""
-
-    def cells(self) -> list[Cell]:
-        """Returns every cell once, in order."""
-        return list({cell.key: cell for grid in self.grids for cell in grid.cells()}.values())
-
-
-def vary(conditions: Conditions, **values: tuple) -> tuple[Conditions, ...]:
-    """Returns `conditions` with every combination of the given `values` of its fields."""
-    return tuple(replace(conditions, **dict(zip(values, row, strict=True))) for row in product(*values.values()))
-
-
-MODES: tuple[Mode, ...] = get_args(Mode)
-KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
-
-IMAGENETTE = Accuracy(
-    data="imagenette224",
-    resolution=224,
-    epochs=60,
-    batch_size=128,
-    base_lr=1e-3,
-    warmup_epochs=5.0,
-    drop_path_rate=0.1,
-    precision="bf16",
-    device="cuda",
-)
-"""The ten classes of fastai's Imagenette, squashed to 224 x 224 px."""
-
-STUDIES = {
-    study.name: study
-    for study in (
-        Study(
-            name="quick",
-            description="every measurement, eight arms, small models, scikit-learn's digits; minutes on two CPU cores",
-            grids=(
-                Grid(
-                    variants=("b2",),
-                    frames=("published",),
-                    conditions=vary(Cost(), resolution=(224, (800, 1280))),
-                ),
-                Grid(variants=("b2",), conditions=vary(Cost(), resolution=(224, 512, 1024, 2048))),
-                Grid(variants=("nano",), conditions=vary(Cost(), resolution=(32,))),
-                Grid(
-                    variants=("nano",),
-                    attention=KERNELS,
-                    conditions=vary(Memory(), mode=MODES, resolution=(128, 256, 512)),
-                ),
-                Grid(
-                    variants=("nano",),
-                    conditions=vary(Speed(), mode=MODES, resolution=(32, 96)),
-                ),
-                Grid(
-                    variants=("pico",),
-                    conditions=vary(Accuracy(epochs=3, batch_size=32, base_lr=5e-3), seed=(0, 1, 2)),
-                ),
-            ),
-        ),
-        Study(
-            name="fashion-mnist",
-            description="accuracy of eight arms on all of Fashion-MNIST, pico, paired seeds; about an hour on a CPU",
-            grids=(
-                Grid(
-                    variants=("pico",),
-                    conditions=vary(
-                        Accuracy(data="fashion-mnist", epochs=3, base_lr=6e-3, warmup_epochs=0.2), seed=(0, 1, 2)
-                    ),
-                ),
-            ),
-        ),
-        Study(
-            name="gpu",
-            description="what needs a GPU: Imagenette at 224 px with b0; memory and speed of b0 and b2",
-            portable=False,
-            grids=(
-                Grid(variants=("b0",), conditions=(IMAGENETTE,)),
-                Grid(
-                    variants=("b2", "b0"),
-                    attention=KERNELS,
-                    conditions=vary(Memory(device="cuda"), mode=MODES, resolution=(224, 512, 1024, 2048)),
-                ),
-                Grid(
-                    variants=("b2", "b0"),
-                    conditions=vary(
-                        Speed(device="cuda", batch_size=64, repeats=30),
-                        mode=MODES,
-                        precision=("float32", "bf16"),
-                        resolution=(224, 512),
-                    ),
-                ),
-                Grid(variants=("b0",), conditions=vary(IMAGENETTE, seed=(1, 2))),
-            ),
-        ),
-    )
-}
-
-
-def select(cells: list[Cell], **wanted: tuple) -> list[Cell]:
-    """Returns the cells whose fields have one of the `wanted` values; an empty tuple wants all.
-
-    Fields are those of Cell and of its conditions; a cell without such a field (a cost has no seed) stays. Raises
-    InputError for a value that no cell has.
+    Raises InputError for a name that no source has the form of; whether the source knows it, is seen when it is built.
     """
-    for name, values in wanted.items():
-        present = list(dict.fromkeys(_field(cell, name) for cell in cells if _field(cell, name) is not None))
-        for value in values:
-            if value not in present:
-                raise refuse(name, value, ", ".join(map(str, present)) or "nothing: no cell is left to choose from")
-        if values:
-            cells = [cell for cell in cells if _field(cell, name) in (None, *values)]
-    return cells
-
-
-def on_devices(cells: list[Cell], devices: tuple[Device, ...]) -> list[Cell]:
-    """Returns the cells that depend on a device once for each of `devices`, and the others as they are."""
-    placed = [
-        replace(cell, conditions=replace(cast(Any, cell.conditions), device=device)) if _field(cell, "device") else cell
-        for device in devices
-        for cell in cells
-    ]
-    return list({cell.key: cell for cell in placed}.values())
-
-
-def _field(cell: Cell, name: str) -> Any:
-    return getattr(cell, name, getattr(cell.conditions, name, None))
-
-
-def find_study(name: str) -> Study:
-    """Returns the study of that name; raises InputError for an unknown one."""
-    return STUDIES[pick("study", name, STUDIES)]
+    source, _, rest = model.partition(":")
+    if source == "pvt":
+        if rest.count("/") != 2:
+            raise refuse("model", model, "pvt:VARIANT/ARM/FRAME, such as pvt:b2/v1+ope/published")
+        variant, arm, frame = rest.split("/")
+        return Cell(variant=variant, arm=arm, frame=frame, conditions=conditions)
+    if not split_file_model(model) and not (source in MODEL_SOURCES and rest):
+        sources = ", ".join(f"{name}:NAME" for name in MODEL_SOURCES)
+        raise refuse("model", model, f"{sources}, pvt:VARIANT/ARM/FRAME or FILE.py:FUNCTION")
+    return ModelCell(model=model, conditions=conditions)

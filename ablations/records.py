@@ -14,21 +14,24 @@ from typing import Any, get_args
 import pandas as pd
 
 from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel, PVTConfig
-from ablations.design import CONDITIONS_OF, Cell, address
+from ablations.design import CONDITIONS_OF, AnyCell, Head, address
 
 SCHEMA = 1
 
-_DESCRIPTION = ("measurement", "variant", "arm", "frame", "config", "conditions")
+_OF_ARM = ("measurement", "variant", "arm", "frame", "config", "conditions")
+_OF_MODEL = ("measurement", "model", "conditions")
 _OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s")
 
 _SORTED_BY = (
-    *("measurement", "data", "variant", "frame", "attention", "pool_size", "device", "device_name", "torch", "mode"),
-    *("precision", "batch_size", "train_images", "epochs", "pixels", "resolution", "arm", "seed", "key"),
+    *("measurement", "data", "head", "variant", "frame", "attention", "pool_size", "device", "device_name", "torch"),
+    *("mode", "precision", "batch_size", "train_images", "epochs", "pixels", "resolution", "arm", "model", "seed"),
+    "key",
 )
 _ORDERS: dict[str, list[str]] = {
     "variant": list(VARIANTS),
     "frame": list(FRAMES),
     "attention": list(get_args(AttentionKernel)),
+    "head": list(get_args(Head)),
     "arm": list(ARMS),
 }
 
@@ -58,15 +61,14 @@ METRICS = {
 """Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
 
 
-def record_path(results: Path, cell: Cell) -> Path:
+def record_path(results: Path, cell: AnyCell) -> Path:
     """Returns where the record of a cell lies under the results folder."""
-    arm = cell.arm.replace("+", "-")
-    return results / "records" / cell.measurement / f"{cell.variant}_{cell.frame}_{arm}_{cell.key}.json"
+    return results / "records" / cell.measurement / f"{cell.file_name}.json"
 
 
 def write_record(
     results: Path,
-    cell: Cell,
+    cell: AnyCell,
     *,
     study: str,
     result: dict[str, Any] | None,
@@ -127,23 +129,24 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError("not JSON") from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise ValueError(f"not a record of schema {SCHEMA}")
-    missing = [name for name in (*_DESCRIPTION, *_OUTCOME) if name not in record]
+    description = _OF_MODEL if "model" in record else _OF_ARM
+    missing = [name for name in (*description, *_OUTCOME) if name not in record]
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}")
     if (record["status"], type(record["result"])) not in (("done", dict), ("failed", type(None))):
         raise ValueError("its result and its status contradict each other")
     if record["measurement"] not in CONDITIONS_OF or not all(
-        isinstance(record[name], dict) for name in ("config", "conditions", "environment")
+        isinstance(record.get(name, {}), dict) for name in ("config", "conditions", "environment")
     ):
         raise ValueError("its measurement is unknown, or its config, conditions or environment is no object")
-    if record["key"] != address({name: record[name] for name in _DESCRIPTION}):
+    if record["key"] != address({name: record[name] for name in (*description, "file_sha256") if name in record}):
         raise ValueError("its description was changed after it was measured")
     if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
         raise ValueError("it lies under another record's name")
     return record
 
 
-def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
+def find_record(results: Path, cell: AnyCell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
     try:
         return read_record(record_path(results, cell))
@@ -178,8 +181,9 @@ def _record_files(results: Path) -> list[Path]:
 def load_records(results: Path, measurement: str | None = None) -> pd.DataFrame:
     """Returns the finished records as a tidy frame, one row a record, sorted by names and conditions.
 
-    Columns: `measurement, variant, arm, frame, attention, pool_size, num_classes`, the riders, the conditions
-    (`resolution` as text such as `224` or `800x1280`, and `pixels`), `seed`, the metrics in their stored units
+    Columns: `measurement, model, variant, arm, frame, attention, pool_size, num_classes`, the riders (all but the first
+    two without value for a model that is no arm), the conditions (`resolution` as text such as `224` or `800x1280`, and
+    `pixels`), `seed`, the metrics in their stored units
     (METRICS), `samples` and other raw lists as objects, `device_name`, `torch`, `threads`, `commit`, `study`,
     `key`, `duration_s`. With a `measurement`, only its records and only the columns that these have. No records make an
     empty frame with the names' columns.
@@ -189,7 +193,7 @@ def load_records(results: Path, measurement: str | None = None) -> pd.DataFrame:
         for record in iterate_records(results)
         if record["status"] == "done" and measurement in (None, record["measurement"])
     ]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "variant", "arm", "frame"])
+    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "model", "variant", "arm", "frame"])
     for name in frame.columns[frame.isna().any()]:
         if all(type(row[name]) is int for row in rows if row.get(name) is not None):
             frame[name] = frame[name].astype("Int64")  # else gaps would make whole numbers floats
@@ -208,14 +212,13 @@ def _defaults(kind: type) -> dict[str, Any]:
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     # An older record lacks the fields that came after it; their defaults are what it was measured with.
-    config = _defaults(PVTConfig) | record["config"]
     conditions = _defaults(CONDITIONS_OF[record["measurement"]]) | record["conditions"]
     environment = record["environment"]
     resolution = conditions.pop("resolution")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     return {
-        **{name: record[name] for name in _DESCRIPTION[:4]},
-        **{name: config[name] for name in ("attention", "pool_size", "num_classes", *RIDERS)},
+        "measurement": record["measurement"],
+        **_model_columns(record),
         "resolution": str(height) if height == width else f"{height}x{width}",
         "pixels": height * width,
         **conditions,
@@ -223,3 +226,12 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         **{name: environment.get(name) for name in ("device_name", "torch", "threads", "commit")},
         **{name: record[name] for name in ("study", "key", "duration_s")},
     }
+
+
+def _model_columns(record: dict[str, Any]) -> dict[str, Any]:
+    if "model" in record:
+        return {"model": record["model"], "variant": None, "arm": None, "frame": None}
+    config = _defaults(PVTConfig) | record["config"]
+    names = {name: record[name] for name in ("variant", "arm", "frame")}
+    fields = ("attention", "pool_size", "num_classes", *RIDERS)
+    return {"model": "pvt:" + "/".join(names.values()), **names, **{name: config[name] for name in fields}}

@@ -5,38 +5,49 @@ A cell's record is written when the cell is finished, so a kill loses the cell i
 
 import gc
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from ablations import cost
-from ablations.config import as_pair
-from ablations.design import Accuracy, Cell, Cost, Memory, Speed
-from ablations.errors import refuse
+from ablations.catalogue import MODELS
+from ablations.config import ARMS, as_pair
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
+from ablations.errors import first_line, refuse
 from ablations.measure.allocator import keep_freed_memory
-from ablations.measure.environment import check_device, describe_environment, use_full_float32
-from ablations.measure.macs import trace_macs
+from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
+from ablations.measure.macs import UncountedOperator, trace_macs
 from ablations.measure.memory import measure_peak_memory
 from ablations.measure.samples import paired_ratio, summarise_times
 from ablations.measure.speed import time_in_turn
 from ablations.measure.step import build_step
 from ablations.model import PVT, build_model
+from ablations.networks import build_network, traceable_part
+from ablations.peers.build import check_peer
 from ablations.records import find_record, iterate_records, write_record
 from ablations.training.data import check_data
 from ablations.training.loop import measure_accuracy
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+
+COSTS_PER_WORKER = 20
+"""How many cells there must be for each process: starting one takes as long as counting some tens of cells."""
 
 Tell = Callable[[str], None]
 """Takes a few words on how far a cell is."""
@@ -44,16 +55,42 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Summary:
-    """What came of a run: how many cells were measured, were there already, failed (with reasons), or are left."""
+    """What came of a run: how many cells were measured, were there already, failed (with reasons), or are left.
+
+    `seconds` is what the run took.
+    """
 
     measured: int = 0
     kept: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
     left: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all cells of a run have in common."""
+
+    study: str
+    results: Path
+    data_dir: Path | None
+    environments: dict[str, dict[str, Any]]
+    deadline: float
+    """In seconds of the monotonic clock."""
+    debug: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one cell: the seconds it took where it was measured, and why where it failed."""
+
+    state: Literal["measured", "failed", "kept", "left"]
+    seconds: float = 0.0
+    failure: str = ""
 
 
 def run_cells(
-    cells: Sequence[Cell],
+    cells: Sequence[AnyCell],
     *,
     study: str,
     results: Path,
@@ -63,77 +100,119 @@ def run_cells(
 ) -> Summary:
     """Measures the cells that have no finished record under `results`, with a progress bar.
 
+    Costs, which do not depend on what else the machine does, are counted on all cores; all else is measured one by one.
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time.
     No cell is started that by the records of its like will not be finished within the budget. Several processes may
-    share a folder. Raises InputError, before anything is measured, if the folder, a device or a data set that a missing
-    cell needs is not there.
+    share a folder. Raises InputError, before anything is measured, if the folder, a device, a model or a data set that
+    a missing cell needs is not there.
     """
-    deadline = time.monotonic() + time_budget_s
+    start = time.monotonic()
     records = {cell.key: find_record(results, cell) for cell in cells}
     kept = {key: record for key, record in records.items() if record and _is_done(record)}
     missing = [cell for cell in cells if cell.key not in kept]
     summary = Summary(kept=len(kept))
-    environments = _check_needs(missing, results, data_dir)
-    _warn_of_other_machines(kept.values(), environments)
-    forecast = Forecast(results)
+    job = Job(
+        study=study,
+        results=results,
+        data_dir=data_dir,
+        environments=_check_needs(missing, results, data_dir),
+        deadline=start + time_budget_s,
+        debug=debug,
+    )
+    _warn_of_other_machines(kept.values(), job.environments)
     gc.collect()
     gc.freeze()  # what is imported stays; the collections between cells need not look through it
     with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR) as bar:
-        for number, cell in enumerate(missing):
-            bar.set_description_str(f"{cell.measurement:8}")
-            tell = partial(_tell, bar, forecast.left(missing[number:]))
-            if _is_done(find_record(results, cell)):  # another process was quicker
-                summary.kept += 1
-            elif time.monotonic() + forecast.of_like(cell) > deadline:
-                summary.left += 1
-            else:
-                tell(f"{cell.variant} {cell.arm}")
-                seconds, failure = _run_cell(cell, study, results, data_dir, environments, tell, debug)
-                forecast.learn(cell.describe(), seconds)
-                summary.measured += failure is None
-                if failure:
-                    summary.failed.append((cell.label, failure))
+        for cell, outcome in _run_missing(missing, job, bar):
+            summary.measured += outcome.state == "measured"
+            summary.kept += outcome.state == "kept"
+            summary.left += outcome.state == "left"
+            if outcome.state == "failed":
+                summary.failed.append((cell.label, outcome.failure))
             bar.update()
+    summary.seconds = time.monotonic() - start
     return summary
 
 
-def _run_cell(
-    cell: Cell,
-    study: str,
-    results: Path,
-    data_dir: Path | None,
-    environments: dict[str, dict[str, Any]],
-    tell: Tell,
-    debug: bool,
-) -> tuple[float, str | None]:
-    """Measures a cell and writes its record; returns the seconds it took and, where it failed, why."""
+def _run_missing(missing: list[AnyCell], job: Job, bar: tqdm) -> Iterator[tuple[AnyCell, Outcome]]:
+    """Yields every cell when it is finished: first the costs, side by side if that pays, then the others in turn."""
+    costs = [cell for cell in missing if isinstance(cell.conditions, Cost)]
+    workers = min(available_cores(), len(costs) // COSTS_PER_WORKER)
+    if workers > 1:
+        bar.set_description_str("cost    ")
+        yield from _run_side_by_side(costs, job, workers)
+        missing = [cell for cell in missing if not isinstance(cell.conditions, Cost)]
+    forecast = Forecast(job.results)
+    for number, cell in enumerate(missing):
+        bar.set_description_str(f"{cell.measurement:8}")
+        tell = partial(_tell, bar, forecast.left(missing[number:]))
+        tell(cell.name)
+        outcome = _run_cell(cell, job, forecast.of_like(cell), tell)
+        if outcome.state in ("measured", "failed"):
+            forecast.learn(cell.describe(), outcome.seconds)
+        yield cell, outcome
+
+
+def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[tuple[AnyCell, Outcome]]:
+    """Yields every cell when one of the worker processes has counted it; cells of one network go to one worker."""
+    networks: dict[AnyCell, list[AnyCell]] = {}
+    for cell in cells:
+        networks.setdefault(_at_any_size(cell), []).append(cell)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
+        waiting = {pool.submit(_run_in_worker, own, job): own for own in networks.values()}
+        try:
+            for finished in as_completed(waiting):
+                yield from zip(waiting[finished], finished.result(), strict=True)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
+    return [_run_cell(cell, job, expected_s=0.0) for cell in cells]
+
+
+def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda words: None) -> Outcome:
+    """Measures a cell and writes its record, unless another process did or the budget is spent."""
+    if _is_done(find_record(job.results, cell)):
+        return Outcome("kept")
+    if time.monotonic() + expected_s > job.deadline:
+        return Outcome("left")
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure = None, None
     try:
-        result = measure_cell(cell, data_dir, tell)
+        result = measure_cell(cell, job.data_dir, tell)
     except Exception as error:  # whatever one cell does, the others go on
-        failure = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        if debug:
+        failure = first_line(error)
+        if job.debug:
             traceback.print_exc()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    if not isinstance(cell.conditions, Cost):
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     seconds = time.monotonic() - clock
     write_record(
-        results,
+        job.results,
         cell,
-        study=study,
+        study=job.study,
         result=result,
         failure=failure,
-        environment=environments[_device(cell)],
+        environment=job.environments[_device(cell)],
         started=started,
         duration_s=round(seconds, 3),
     )
-    return seconds, failure
+    return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
 
 
-def measure_cell(cell: Cell, data_dir: Path | None = None, tell: Tell = lambda words: None) -> dict[str, Any]:
+def measure_cell(cell: AnyCell, data_dir: Path | None = None, tell: Tell = lambda words: None) -> dict[str, Any]:
     """Returns the result of one cell: its metrics, and the raw samples they come from. Writes nothing."""
+    if not isinstance(cell, Cell):
+        return _measure_cost(cell)
     match cell.conditions:
         case Cost():
             return _measure_cost(cell)
@@ -145,21 +224,62 @@ def measure_cell(cell: Cell, data_dir: Path | None = None, tell: Tell = lambda w
             return _measure_accuracy(cell, cell.conditions, data_dir, tell)
 
 
-def _measure_cost(cell: Cell) -> dict[str, Any]:
-    resolution = cell.conditions.resolution
-    with torch.device("meta"):
-        model = build_model(cell.config)
-    traced = trace_macs(model, _input_shape(cell)).total
-    counted = cost.count_macs(cell.config, resolution)
-    if traced != counted:
-        raise RuntimeError(f"the closed form counts {counted} multiply-adds and the trace {traced}")
-    parts = cost.part_costs(cell.config, resolution).values()
-    return {
-        "params": cost.count_params(cell.config),
-        "macs": counted,
-        "macs_traced": traced,
-        "breakdown": {part.name: {"params": part.params, "macs": part.macs} for part in parts},
+def _measure_cost(cell: AnyCell) -> dict[str, Any]:
+    """Counts a cell; where a model refuses the size, or a picture's content decides the work, there are no macs."""
+    conditions = cast(Cost, cell.conditions)
+    network = _cost_network(_at_any_size(cell))
+    params = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    result: dict[str, Any] = {"params": sum(params.values()), "macs": None}
+    part = traceable_part(network, conditions.head)
+    if part is None:
+        return result | {"refused": "the second stage's work depends on what the first proposes"}
+    try:
+        traced = trace_macs(part, _input_shape(cell))
+    except UncountedOperator:
+        raise
+    except Exception as error:  # of a model's own choice: an assertion, a shape that does not fit
+        if isinstance(cell, Cell):
+            raise
+        return result | {"refused": first_line(error)}
+    if isinstance(cell, Cell) and conditions.head == "classifier":
+        counted = cost.count_macs(cell.config, conditions.resolution), cost.count_params(cell.config)
+        if counted != (traced.total, result["params"]):
+            raise RuntimeError(
+                f"closed form {counted}, trace {(traced.total, result['params'])}: (macs, params) differ"
+            )
+        result["macs_traced"] = traced.total
+    return result | {
+        "macs": traced.total,
+        "macs_by_operator": traced.by_operator,
+        "breakdown": _break_down(params, traced.by_module),
+        "other_values": traced.other_values,
     }
+
+
+def _at_any_size(cell: AnyCell) -> AnyCell:
+    return replace(cell, conditions=replace(cast(Cost, cell.conditions), resolution=Cost.resolution))
+
+
+@lru_cache(maxsize=2 * len(ARMS))
+def _cost_network(cell: AnyCell) -> nn.Module:
+    """Returns the network of a cell without numbers, for all its resolutions."""
+    with torch.device("meta"):
+        return build_network(cell)
+
+
+def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Returns what each module has by itself, from parameters by name and multiply-adds by module.
+
+    Repeated blocks are one row: in a module's name all numbers after the first are left out.
+    """
+    rows: dict[str, Counter[str]] = {}
+    owners = [(name.rpartition(".")[0], "params", count) for name, count in params.items()]
+    for name, metric, count in [*owners, *((name, "macs", count) for name, count in macs.items())]:
+        words = name.split(".")
+        first = next((place for place, word in enumerate(words) if word.isdigit()), 0)
+        merged = ".".join(word for place, word in enumerate(words) if place <= first or not word.isdigit())
+        rows.setdefault(merged, Counter())[metric] += count
+    return {name: {"params": row["params"], "macs": row["macs"]} for name, row in rows.items()}
 
 
 def _measure_memory(cell: Cell, conditions: Memory) -> dict[str, Any]:
@@ -213,15 +333,16 @@ def _build(cell: Cell, device: str) -> PVT:
         return build_model(cell.config)
 
 
-def _input_shape(cell: Cell, batch_size: int = 1) -> tuple[int, int, int, int]:
-    return (batch_size, cell.config.in_chans, *as_pair(cell.conditions.resolution))
+def _input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int]:
+    in_chans = cell.config.in_chans if isinstance(cell, Cell) else 3
+    return (batch_size, in_chans, *as_pair(cell.conditions.resolution))
 
 
-def _device(cell: Cell) -> str:
+def _device(cell: AnyCell) -> str:
     return getattr(cell.conditions, "device", "cpu")
 
 
-def _check_needs(cells: Sequence[Cell], results: Path, data_dir: Path | None) -> dict[str, dict[str, Any]]:
+def _check_needs(cells: Sequence[AnyCell], results: Path, data_dir: Path | None) -> dict[str, dict[str, Any]]:
     """Returns the environment of each device that the cells need, and raises InputError for what is not there.
 
     The environment is taken before the first cell, while the code that runs is the code that lies there.
@@ -229,6 +350,14 @@ def _check_needs(cells: Sequence[Cell], results: Path, data_dir: Path | None) ->
     devices = sorted({_device(cell) for cell in cells})
     for device in devices:
         check_device(device)
+    for cell in cells:
+        if isinstance(cell, ModelCell):
+            check_peer(cell.model)
+    strange = {
+        _at_any_size(cell) for cell in cells if isinstance(cell, ModelCell) and cell.model not in MODELS.values()
+    }
+    for cell in strange:
+        _cost_network(cell)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
     for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
         check_data(data, classes, data_dir)
@@ -265,9 +394,8 @@ def _is_done(record: dict[str, Any] | None) -> bool:
 def _workload(description: dict[str, Any]) -> str:
     """Returns what cells share that take about the same time: all but arm, frame and seed."""
     conditions = {name: value for name, value in description["conditions"].items() if name != "seed"}
-    return json.dumps(
-        [description["measurement"], description["variant"], description["config"]["attention"], conditions]
-    )
+    model = description.get("model") or [description["variant"], description["config"]["attention"]]
+    return json.dumps([description["measurement"], model, conditions])
 
 
 class Forecast:
@@ -285,11 +413,11 @@ class Forecast:
         self._longest[workload] = max(seconds, self._longest.get(workload, 0.0))
         self._seen.setdefault(description["measurement"], []).append(seconds)
 
-    def of_like(self, cell: Cell) -> float:
+    def of_like(self, cell: AnyCell) -> float:
         """Returns the longest time of a cell of the same workload; 0 where there was none."""
         return self._longest.get(_workload(cell.describe()), 0.0)
 
-    def left(self, cells: Sequence[Cell]) -> str:
+    def left(self, cells: Sequence[AnyCell]) -> str:
         """Returns in words about how long the cells will take, as far as their measurements were seen before."""
         known = [cell for cell in cells if cell.measurement in self._seen]
         seconds = sum(self.of_like(cell) or median(self._seen[cell.measurement]) for cell in known)

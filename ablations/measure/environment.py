@@ -32,24 +32,30 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
     """Returns what a record says of its machine, as plain values.
 
     Keys: `device`, `device_name` (the processor's or the GPU's), `cores` that the process may use, `threads` that torch
-    does use, `python`, `platform`, `torch`, `torchvision`, `timm` (versions), `cuda` (the runtime's version or None)
-    and `commit` (with `-dirty` if the package's files differ from it; None outside a checkout). Raises InputError as
-    `check_device` does.
+    does use, `python`, `platform`, the versions of `torch`, `torchvision`, `timm` and `transformers`, `cuda` (the
+    runtime's version or None) and `commit` (with `-dirty` if the package's files differ from it; None outside a
+    checkout). Raises InputError as `check_device` does.
     """
     place = check_device(device)
     return {
         "device": place.type,
         "device_name": torch.cuda.get_device_name() if place.type == "cuda" else cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "torch": str(torch.__version__),
         "torchvision": version("torchvision"),
         "timm": version("timm"),
+        "transformers": version("transformers"),
         "cuda": torch.version.cuda if place.type == "cuda" else None,
         "commit": find_commit(PACKAGE),
     }
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def use_full_float32() -> bool:

@@ -1,21 +1,21 @@
 """Time of steps, taken in turn in one process, so that whatever else the machine does meets all of them alike."""
 
 import gc
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from time import perf_counter
 
 import torch
 
 from ablations.measure.environment import check_device
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 SETTLED = 0.95
 """Warm-up ends when a round takes at least this share of the fastest before it."""
 
 
 def time_in_turn(
-    steps: dict[str, Step], *, repeats: int, warmup: int = 3, device: str | torch.device
+    steps: Mapping[str, Step], *, repeats: int, warmup: int = 3, device: str | torch.device
 ) -> dict[str, list[float]]:
     """Returns `repeats` raw times in seconds of each step, taken A B A B ...
 

@@ -1,0 +1,49 @@
+"""From cells to modules: an arm or a named model, as a classifier or with another head on it."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from ablations.design import AnyCell, Cell, Cost
+from ablations.downstream.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
+from ablations.downstream.segmentation import SemanticFPN
+from ablations.model import PVT, build_model
+from ablations.peers.build import build_peer, build_peer_backbone
+
+HEADS: dict[str, Callable[[nn.Module, tuple[int, ...]], nn.Module]] = {
+    "retinanet": build_retinanet,
+    "mask_rcnn": build_mask_rcnn,
+    "fcos": build_fcos,
+    "semantic_fpn": SemanticFPN,
+}
+
+
+class StageMaps(nn.Module):
+    """A PVT as a backbone: pictures (B, C, H, W) to the maps of its four stages."""
+
+    def __init__(self, model: PVT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        return self.model.forward_intermediates(x, intermediates_only=True)
+
+
+def build_network(cell: AnyCell) -> nn.Module:
+    """Returns the whole network that a cell measures, on the current default device.
+
+    Raises InputError for a model that nobody knows or that cannot have the head.
+    """
+    head = cell.conditions.head if isinstance(cell.conditions, Cost) else "classifier"
+    if head == "classifier":
+        return build_model(cell.config) if isinstance(cell, Cell) else build_peer(cell.model)
+    if isinstance(cell, Cell):
+        return HEADS[head](StageMaps(build_model(cell.config)), cell.config.embed_dims)
+    return HEADS[head](*build_peer_backbone(cell.model))
+
+
+def traceable_part(network: nn.Module, head: str) -> nn.Module | None:
+    """Returns the part of a network whose work the size of a picture decides; None where its content decides more."""
+    if head == "mask_rcnn":
+        return None
+    return dense_part(network) if head in ("retinanet", "fcos") else network

@@ -1,0 +1,220 @@
+"""The studies: named lists of cells, in order of value, and how to choose among cells. Needs no torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, TypeVar, cast, get_args
+
+from ablations.catalogue import MODELS, OTHER_PEERS, OWN_RESOLUTIONS, PAPER_TABLES, SCALED
+from ablations.config import ARMS, FRAMES, AttentionKernel
+from ablations.design import Accuracy, AnyCell, Cell, Conditions, Cost, Device, Memory, Mode, Speed, build_cell
+from ablations.errors import pick, refuse
+
+LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
+"""The paper's path through the arms (Table 6)."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
+
+Kind = TypeVar("Kind", Cost, Memory, Speed, Accuracy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """All combinations of variants, arms, frames, attention kernels and conditions."""
+
+    conditions: tuple[Conditions, ...]
+    variants: tuple[str, ...]
+    arms: tuple[str, ...] = ARMS
+    frames: tuple[str, ...] = ("v2",)
+    attention: tuple[AttentionKernel, ...] = ("fused",)
+    pool_size: int | None = None
+    """P of linear SRA; each variant's own where None."""
+
+    def cells(self) -> Iterator[Cell]:
+        # Arms vary fastest, so that an interrupted study has whole comparisons.
+        rows = product(self.variants, self.frames, self.attention, self.conditions, self.arms)
+        for variant, frame, attention, conditions, arm in rows:
+            yield Cell(
+                variant=variant,
+                arm=arm,
+                frame=frame,
+                attention=attention,
+                pool_size=self.pool_size,
+                conditions=conditions,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """All combinations of named models and conditions; `pvt:` names are arms."""
+
+    models: tuple[str, ...]
+    conditions: tuple[Cost, ...]
+
+    def cells(self) -> Iterator[AnyCell]:
+        for model, conditions in product(self.models, self.conditions):
+            yield build_cell(model, conditions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A named list of grids, in order of value."""
+
+    name: str
+    description: str
+    grids: tuple[Grid | Models, ...]
+    portable: bool = True
+    """Whether its cells mean something on any device, or only where the study has them."""
+
+    def cells(self) -> list[AnyCell]:
+        """Returns every cell once, in order."""
+        return list({cell.key: cell for grid in self.grids for cell in grid.cells()}.values())
+
+
+def vary(conditions: Kind, **values: tuple) -> tuple[Kind, ...]:
+    """Returns `conditions` with every combination of the given `values` of its fields."""
+    return tuple(replace(conditions, **dict(zip(values, row, strict=True))) for row in product(*values.values()))
+
+
+IMAGENETTE = Accuracy(
+    data="imagenette224",
+    resolution=224,
+    epochs=60,
+    batch_size=128,
+    base_lr=1e-3,
+    warmup_epochs=5.0,
+    drop_path_rate=0.1,
+    precision="bf16",
+    device="cuda",
+)
+"""The ten classes of fastai's Imagenette, squashed to 224 x 224 px."""
+
+SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
+"""Sides in pixels at which multiply-adds are drawn against the size of the input (the paper's Figure 4)."""
+
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="paper",
+            description="every parameter and GFLOPs column of the paper, its Figure 4, and the backbones it names",
+            grids=(
+                *(
+                    Models(
+                        models=tuple(table.models.values()),
+                        conditions=vary(Cost(), head=table.heads, resolution=(table.resolution,)),
+                    )
+                    for table in PAPER_TABLES.values()
+                ),
+                Grid(
+                    variants=("b2",),
+                    frames=FRAMES,
+                    conditions=(Cost(head="retinanet", resolution=(800, 1280)),),
+                ),
+                Grid(variants=("b2",), frames=("published",), conditions=vary(Cost(), resolution=SCALES)),
+                Models(models=tuple(MODELS[name] for name in SCALED), conditions=vary(Cost(), resolution=SCALES)),
+                *(
+                    Models(models=(model,), conditions=(Cost(resolution=OWN_RESOLUTIONS.get(name, 224)),))
+                    for name, model in OTHER_PEERS.items()
+                ),
+            ),
+        ),
+        Study(
+            name="quick",
+            description="every measurement, eight arms, small models, scikit-learn's digits; minutes on two CPU cores",
+            grids=(
+                Grid(
+                    variants=("b2",),
+                    frames=("published",),
+                    conditions=vary(Cost(), resolution=(224, (800, 1280))),
+                ),
+                Grid(variants=("b2",), conditions=vary(Cost(), resolution=(224, 512, 1024, 2048))),
+                Grid(variants=("nano",), conditions=vary(Cost(), resolution=(32,))),
+                Grid(
+                    variants=("nano",),
+                    attention=KERNELS,
+                    conditions=vary(Memory(), mode=MODES, resolution=(128, 256, 512)),
+                ),
+                Grid(
+                    variants=("nano",),
+                    conditions=vary(Speed(), mode=MODES, resolution=(32, 96)),
+                ),
+                Grid(
+                    variants=("pico",),
+                    conditions=vary(Accuracy(epochs=3, batch_size=32, base_lr=5e-3), seed=(0, 1, 2)),
+                ),
+            ),
+        ),
+        Study(
+            name="fashion-mnist",
+            description="accuracy of eight arms on all of Fashion-MNIST, pico, paired seeds; about an hour on a CPU",
+            grids=(
+                Grid(
+                    variants=("pico",),
+                    conditions=vary(
+                        Accuracy(data="fashion-mnist", epochs=3, base_lr=6e-3, warmup_epochs=0.2), seed=(0, 1, 2)
+                    ),
+                ),
+            ),
+        ),
+        Study(
+            name="gpu",
+            description="what needs a GPU: Imagenette at 224 px with b0; memory and speed of b0 and b2",
+            portable=False,
+            grids=(
+                Grid(variants=("b0",), conditions=(IMAGENETTE,)),
+                Grid(
+                    variants=("b2", "b0"),
+                    attention=KERNELS,
+                    conditions=vary(Memory(device="cuda"), mode=MODES, resolution=(224, 512, 1024, 2048)),
+                ),
+                Grid(
+                    variants=("b2", "b0"),
+                    conditions=vary(
+                        Speed(device="cuda", batch_size=64, repeats=30),
+                        mode=MODES,
+                        precision=("float32", "bf16"),
+                        resolution=(224, 512),
+                    ),
+                ),
+                Grid(variants=("b0",), conditions=vary(IMAGENETTE, seed=(1, 2))),
+            ),
+        ),
+    )
+}
+
+
+def select(cells: list[AnyCell], **wanted: tuple) -> list[AnyCell]:
+    """Returns the cells whose fields have one of the `wanted` values; an empty tuple wants all.
+
+    Fields are those of Cell and of its conditions; a cell without such a field (a cost has no seed) stays. Raises
+    InputError for a value that no cell has.
+    """
+    for name, values in wanted.items():
+        present = list(dict.fromkeys(_field(cell, name) for cell in cells if _field(cell, name) is not None))
+        for value in values:
+            if value not in present:
+                raise refuse(name, value, ", ".join(map(str, present)) or "nothing: no cell is left to choose from")
+        if values:
+            cells = [cell for cell in cells if _field(cell, name) in (None, *values)]
+    return cells
+
+
+def on_devices(cells: list[AnyCell], devices: tuple[Device, ...]) -> list[AnyCell]:
+    """Returns the cells that depend on a device once for each of `devices`, and the others as they are."""
+    placed = [
+        replace(cell, conditions=replace(cast(Any, cell.conditions), device=device)) if _field(cell, "device") else cell
+        for device in devices
+        for cell in cells
+    ]
+    return list({cell.key: cell for cell in placed}.values())
+
+
+def _field(cell: AnyCell, name: str) -> Any:
+    return getattr(cell, name, getattr(cell.conditions, name, None))
+
+
+def find_study(name: str) -> Study:
+    """Returns the study of that name; raises InputError for an unknown one."""
+    return STUDIES[pick("study", name, STUDIES)]
