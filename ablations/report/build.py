@@ -23,9 +23,10 @@ from PIL import Image
 
 from ablations.records import find_damaged, iterate_records, load_records, write_bytes
 from ablations.report.conditions import AXES
+from ablations.report.contents import TABLES
 from ablations.report.figures import STYLE
 from ablations.report.sheets import Sheet, list_sheets
-from ablations.report.tables import TABLES, Table, markdown_rows, render_csv, render_markdown
+from ablations.report.tables import Table, markdown_rows, render_csv, render_markdown
 
 PICTURES = (".png", ".svg")
 

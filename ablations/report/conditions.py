@@ -40,11 +40,14 @@ CONDITIONS = {
 
 _PHRASES = {
     **dict.fromkeys(("variant", "data", "mode", "precision", "device", "memory_method", "device_name"), "{}"),
+    "head": "{}",
     "frame": "frame {}",
     "attention": "{} attention",
     "pool_size": "P = {}",
     "num_classes": "{} classes",
     "resolution": "{} px",
+    "sizes": "{} px",
+    "stage": "stage {}",
     "batch_size": "batch {}",
     "repeats": "{} repeats",
     "epochs": "{} epochs",
@@ -58,7 +61,7 @@ _PHRASES = {
     "threads": "{} threads",
     "torch": "torch {}",
 }
-_UNSAID = {"train_images"}  # n_train_images says how many there were
+_UNSAID = {"train_images", "last_sizes"}  # n_train_images says how many there were
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,12 @@ def group_by(frame: pd.DataFrame, names: Iterable[str]) -> list[Group]:
 
 
 def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
-    """Returns the records of a measurement in groups of equal conditions, in their order.
+    """Returns the records of arms in groups of equal conditions, in their order.
 
     Raises InputError if two records of a group stand in the same place, as when a variant's sizes were changed.
     """
-    chosen = records[records["measurement"] == measurement].dropna(axis="columns", how="all")
+    of_arms = (records["measurement"] == measurement) & records["arm"].notna()
+    chosen = records[of_arms].dropna(axis="columns", how="all")
     groups = group_by(chosen, CONDITIONS[measurement])
     place = list(AXES[measurement])
     for group in groups:

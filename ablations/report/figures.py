@@ -4,8 +4,9 @@ An arm has one colour and one marker everywhere. The colours are Okabe and Ito's
 with a dark red for their yellow, which is hard to see on white.
 """
 
+from collections.abc import Mapping
 from textwrap import wrap
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ STYLE = {
 """Matplotlib settings that all figures are drawn with, on top of its defaults."""
 
 ALIKE = 0.08
-"""Curves of memory that are nowhere further apart than this share are drawn as one."""
+"""Curves that are nowhere further apart than this share are drawn as one."""
 
 
 def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
@@ -77,7 +78,7 @@ def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.plot(top1, range(len(values)), color=GREY, linewidth=1)
     labels = []
     for place, (_, row) in enumerate(values.iterrows()):
-        ax.plot(row["paper_top1_percent"], place, **_line(row["arm"], markersize=7))
+        ax.plot(row["paper_top1_percent"], place, **arm_line(row["arm"], markersize=7))
         step = row["paper_top1_step_points"]
         text = f"{row['paper_top1_percent']:.1f}" + ("" if pd.isna(step) else f" ({step:+.1f})")
         ax.annotate(text, (row["paper_top1_percent"], place), (8, 0), textcoords="offset points", va="center")
@@ -87,7 +88,7 @@ def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.set_ylim(-0.5, len(values) - 0.5)
     ax.xaxis.set_major_locator(MultipleLocator(1))
     ax.set_xlabel("The paper's top-1, %")
-    return _list_rows(ax, labels)
+    return list_rows(ax, labels)
 
 
 def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -96,11 +97,11 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`.
     """
     for arm, rows in values.groupby("arm", sort=False):
-        ax.plot(_side(rows), rows["macs"] / rows["pixels"] / 1e3, **_line(str(arm), label=arm))
-    _log_ticks(ax)
+        ax.plot(side(rows), rows["macs"] / rows["pixels"] / 1e3, **arm_line(str(arm), label=arm))
+    log_ticks(ax)
     ax.set_ylabel("Thousand multiply-adds a pixel")
-    _resolution_axis(ax, values)
-    _legend_below(ax, ncols=2)
+    resolution_axis(ax, values)
+    legend_below(ax, ncols=2)
     return ax
 
 
@@ -111,22 +112,21 @@ def plot_memory_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     rows of `memory_values` of one mode, of one attention kernel or both.
     """
     handles, labels = [], []
-    for curves in _alike(values):
+    divisor = METRICS["peak_memory_bytes"].divisor
+    every = {
+        (str(kernel), str(arm)): (rows["peak_memory_bytes"] / divisor).set_axis(side(rows))
+        for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False)
+    }
+    for curves in group_alike(every):
         (kernel, arm), curve = next(iter(curves.items()))
-        ax.plot(curve.index, curve, **_line(arm, **KERNEL_LINES[kernel]))
+        ax.plot(curve.index, curve, **arm_line(arm, **KERNEL_LINES[kernel]))
         arms = dict.fromkeys(arm for _, arm in curves)
-        handles.append(tuple(Line2D([], [], **_line(arm, **KERNEL_LINES[kernel])) for arm in arms))
+        handles.append(tuple(Line2D([], [], **arm_line(arm, **KERNEL_LINES[kernel])) for arm in arms))
         labels.append(_name_curves(curves, number_of_arms=values["arm"].nunique()))
-    _log_ticks(ax)
+    log_ticks(ax)
     ax.set_ylabel(METRICS["peak_memory_bytes"].title)
-    _resolution_axis(ax, values)
-    _legend_below(
-        ax,
-        handles=handles,
-        labels=labels,
-        handler_map={tuple: HandlerTuple(ndivide=None, pad=0.2)},
-        handlelength=1.3 * max(map(len, handles)) + 1,
-    )
+    resolution_axis(ax, values)
+    legend_of_shared_lines(ax, handles, labels)
     return ax
 
 
@@ -135,12 +135,13 @@ KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--", "ma
 Curves = dict[tuple[str, str], pd.Series]
 """Peak memory in MiB by side of the input, for pairs of attention kernel and arm."""
 
+Name = TypeVar("Name")
 
-def _alike(values: pd.DataFrame) -> list[Curves]:
-    """Returns the curves in groups that are like their first."""
-    groups: list[Curves] = []
-    for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False):
-        curve = (rows["peak_memory_bytes"] / METRICS["peak_memory_bytes"].divisor).set_axis(_side(rows))
+
+def group_alike(curves: Mapping[Name, pd.Series]) -> list[dict[Name, pd.Series]]:
+    """Returns the curves, each a value by side of the input, in groups that are ALIKE their first."""
+    groups: list[dict[Name, pd.Series]] = []
+    for name, curve in curves.items():
         for group in groups:
             first = next(iter(group.values()))
             if first.index.equals(curve.index) and ((curve / first - 1).abs() <= ALIKE).all():
@@ -148,7 +149,7 @@ def _alike(values: pd.DataFrame) -> list[Curves]:
         else:
             group = {}
             groups.append(group)
-        group[str(kernel), str(arm)] = curve
+        group[name] = curve
     return groups
 
 
@@ -193,19 +194,21 @@ def _plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: st
     divisor = METRICS[metric].divisor
     low, centre, high = (row[name] / divisor for name in (f"{metric}_low", middle, f"{metric}_high"))
     whiskers = None if pd.isna(low) else [[centre - low], [high - centre]]
-    ax.errorbar([centre], [place], xerr=whiskers, **_line(row["arm"], linestyle="none", capsize=2, **style))
+    ax.errorbar([centre], [place], xerr=whiskers, **arm_line(row["arm"], linestyle="none", capsize=2, **style))
 
 
-def _line(arm: str, **style: Any) -> dict[str, Any]:
+def arm_line(arm: str, **style: Any) -> dict[str, Any]:
+    """Returns how an arm's line and markers are drawn."""
     return {"color": COLOURS[arm], "marker": MARKERS[arm], "linewidth": 1.2, "markeredgewidth": 0.8, **style}
 
 
-def _side(rows: pd.DataFrame) -> pd.Series:
+def side(rows: pd.DataFrame) -> pd.Series:
     """Returns the sides of the inputs in pixels; of one that is not square, the side of the square of its area."""
     return np.sqrt(rows["pixels"])
 
 
-def _log_ticks(ax: Axes) -> None:
+def log_ticks(ax: Axes) -> None:
+    """Makes the vertical axis logarithmic, with few plain numbers on it."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 10 else (1, 1.5, 2, 3, 4, 5, 6, 8)))
@@ -213,24 +216,34 @@ def _log_ticks(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
+def resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
+    """Makes the horizontal axis the side of the inputs, logarithmic, with a tick for each."""
     sizes = values.drop_duplicates("resolution")
     ax.set_xscale("log", base=2)
-    ax.set_xticks(_side(sizes), sizes["resolution"])
+    ax.set_xticks(side(sizes), sizes["resolution"])
     ax.set_xticks([], minor=True)
     ax.set_xlabel("Side of the input, px")
 
 
-def _legend_below(ax: Axes, **options: Any) -> None:
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=5, **options)
+def legend_below(ax: Axes, pad: float = 5, **options: Any) -> None:
+    """Puts the legend below the axes, where it covers nothing; `pad` is the distance in font sizes."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=pad, **options)
+
+
+def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: list[str], pad: float = 5) -> None:
+    """Puts a legend below the axes in which a line has the markers of all that share it."""
+    markers = {tuple: HandlerTuple(ndivide=None, pad=0.2)}
+    legend_below(
+        ax, pad, handles=handles, labels=labels, handler_map=markers, handlelength=1.3 * max(map(len, handles)) + 1
+    )
 
 
 def _list_arms(ax: Axes, arms: pd.Series) -> Axes:
     ax.set_ylim(-0.6, len(arms) - 0.4)
-    return _list_rows(ax, arms.tolist())
+    return list_rows(ax, arms.tolist())
 
 
-def _list_rows(ax: Axes, labels: list[str]) -> Axes:
+def list_rows(ax: Axes, labels: list[str]) -> Axes:
     """Names the rows 0, 1, … from the top."""
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()

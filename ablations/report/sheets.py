@@ -10,7 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.catalogue import MODELS
+from ablations.report.comparison import operator_values
 from ablations.report.conditions import CONDITIONS, Group, describe, group_by, split_by_conditions, varying
+from ablations.report.cost_figures import plot_complexity, plot_operators, plot_parts, plot_scaling
 from ablations.report.figures import (
     ALIKE,
     plot_accuracy,
@@ -20,10 +23,14 @@ from ablations.report.figures import (
     plot_memory_by_resolution,
     plot_speed,
 )
+from ablations.report.growth import at_both_ends, complexity_values, part_values, scaling_values
 from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
 
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
+
+FEWEST_ARMS = 4
+"""Bars that are worth a figure; fewer are as well read in the table."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,8 @@ class Sheet:
 
 def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
-    kinds = (_ladder, _cost, _macs_by_resolution, _memory, _speed, _accuracy)
+    costs = (_ladder, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
+    kinds = (*costs, _memory, _speed, _accuracy)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -73,16 +81,72 @@ def _ladder(records: pd.DataFrame) -> list[Sheet]:
     return _sheets("ladder", "The paper's ladder", ("variant", "frame"), panels, 2.6, caption)
 
 
+def _scaling(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Multiply-adds against the size of the input, both axes logarithmic; the paper's Figure 4 with all arms. The "
+        "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic."
+    )
+    values = scaling_values(records)
+    panels = [
+        Panel(group.conditions, partial(plot_scaling, values=group.rows))
+        for group in group_by(values, ("head", "sizes"))
+        if values["arm"].notna().any()
+    ]
+    return _sheets("scaling", "Multiply-adds by resolution", ("head",), panels, 5.2, caption)
+
+
+def _parts(records: pd.DataFrame) -> list[Sheet]:
+    caption = "What each arm's multiply-adds are made of, at the smallest and at the largest input; one picture."
+    values = at_both_ends(part_values(records))
+    panels = [
+        Panel(group.conditions, partial(plot_parts, values=group.rows))
+        for group in group_by(values, ("variant", "frame", "resolution"))
+        if len(group.rows) >= FEWEST_ARMS
+    ]
+    return _sheets("parts", "What the multiply-adds are made of", ("variant", "frame"), panels, 3.1, caption)
+
+
+def _operators(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Multiply-adds by kind of operator, each model at its smallest input. Products in batches are attention's, and "
+        "linear layers that a model applies window by window."
+    )
+    values = operator_values(records)
+    values = values[values["name"].isin(MODELS)] if not values.empty else values
+    panels = [
+        Panel(group.conditions, partial(plot_operators, values=group.rows))
+        for group in group_by(values, ("head",))
+        if len(group.rows) >= FEWEST_ARMS
+    ]
+    return _sheets("operators", "Multiply-adds by operator", ("head",), panels, 7.2, caption)
+
+
+def _complexity(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "One attention layer of PVTv2-B2 and B2-Li (P = 7): the terms that the paper prints as lines, the traced layer "
+        "as dots. The traced reduction is hwc², R² below the printed term. Linear projections are in neither."
+    )
+    values = complexity_values(records)
+    panels = [
+        Panel(group.conditions | {"variant": "b2"}, partial(plot_complexity, values=group.rows))
+        for group in group_by(values, ("stage",))
+        if _has_sizes(group)
+    ]
+    return _sheets("complexity", "The article's formulas and the traced layer", ("variant",), panels, 3.6, caption)
+
+
 def _cost(records: pd.DataFrame) -> list[Sheet]:
     caption = "Parameters and multiply-adds of one picture's forward pass, and their change against v1; not a time."
     panels = []
     for group in group_by(cost_values(records), CONDITIONS["cost"]):
+        if group.rows["arm"].nunique() < FEWEST_ARMS or group.rows["macs"].isna().any():
+            continue
         smallest = group.rows[group.rows["pixels"] == group.rows["pixels"].min()]
         conditions = group.conditions | {"resolution": smallest["resolution"].iloc[0]}
         panels += [
             Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
         ]
-    return _sheets("cost", "Parameters and multiply-adds", ("variant", "frame"), panels, 2.0, caption)
+    return _sheets("cost", "Parameters and multiply-adds", ("variant", "frame", "head"), panels, 2.0, caption)
 
 
 def _macs_by_resolution(records: pd.DataFrame) -> list[Sheet]:
@@ -91,9 +155,11 @@ def _macs_by_resolution(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
         for group in groups
-        if _has_sizes(group)
+        if _has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS
     ]
-    return _sheets("macs_by_resolution", "Multiply-adds by resolution", ("variant", "frame"), panels, 3.4, caption)
+    return _sheets(
+        "macs_by_resolution", "Multiply-adds by resolution", ("variant", "frame", "head"), panels, 3.4, caption
+    )
 
 
 def _memory(records: pd.DataFrame) -> list[Sheet]:

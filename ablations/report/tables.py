@@ -1,4 +1,4 @@
-"""The tables of the report: one definition each, rendered to Markdown for people and to CSV for programs."""
+"""What a table of the report is, and how it is rendered: to Markdown for people and to CSV for programs."""
 
 import math
 from collections.abc import Callable
@@ -7,16 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.config import ARMS
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS, Group, describe, group_by, varying
-from ablations.report.values import (
-    REFERENCE,
-    accuracy_values,
-    cost_values,
-    ladder_values,
-    memory_values,
-    speed_values,
-)
+from ablations.report.conditions import Group, describe, group_by, varying
 
 NOTHING = "-"
 """What a cell without a value shows."""
@@ -50,6 +43,8 @@ class Table:
     """What is measured, and what it does not say."""
     note: Callable[[pd.DataFrame], str] = lambda values: ""
     """Says what holds for one group, from its values."""
+    rows_by: str = "arm"
+    """The column of the values that has another value in each row of a group."""
 
 
 def four_figures(value: float) -> str:
@@ -64,19 +59,22 @@ def metric_text(metric: str, value: Any) -> str:
     return NOTHING if pd.isna(value) else four_figures(value / METRICS[metric].divisor)
 
 
-def _metric(metric: str, column: str | None = None) -> Callable[[pd.Series], str]:
+def show_metric(metric: str, column: str | None = None) -> Callable[[pd.Series], str]:
+    """Shows a metric, of a column of another name if one is given."""
     return lambda row: metric_text(metric, row[column or metric])
 
 
-def _with_change(metric: str) -> Callable[[pd.Series], str]:
+def show_with_change(metric: str) -> Callable[[pd.Series], str]:
+    """Shows a metric and, in brackets, its change against arm v1."""
+
     def show(row: pd.Series) -> str:
         text, change = metric_text(metric, row[metric]), row[f"{metric}_change_percent"]
-        return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
+        return text if row["arm"] == ARMS[0] or pd.isna(change) else f"{text} ({change:+z.1f} %)"
 
     return show
 
 
-def _plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[pd.Series], str]:
+def show_plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[pd.Series], str]:
     """Shows a column that not all groups have."""
 
     def show(row: pd.Series) -> str:
@@ -84,195 +82,6 @@ def _plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[pd.Se
         return NOTHING if pd.isna(value) else format(value / divisor, form)
 
     return show
-
-
-ARM = Column("Arm", lambda row: row["arm"])
-
-
-def _cost_note(values: pd.DataFrame) -> str:
-    equal = int((values["macs"] == values["macs_traced"]).sum())
-    riders = "Arm v1 has v1's riders and the others v2's, so that a change against v1 holds both. "
-    return (
-        f"{riders if values['frame'].iloc[0] == 'published' else ''}"
-        f"Closed form and trace count the same in {equal} of {len(values)} records."
-    )
-
-
-_MODES = {
-    "inference": "One forward pass without gradients.",
-    "training": "One training step: forward, backward and AdamW with its state.",
-}
-_METHODS = {
-    "tracked_storages": (
-        "Counted are the bytes of tensors that live at one time, operator by operator: not the resident memory of a "
-        "process, which adds libraries and what kernels and the allocator keep for themselves."
-    ),
-    "max_memory_allocated": (
-        "Counted is the most that the CUDA allocator had given out at one time: less than it reserves, and without the "
-        "CUDA context and the libraries."
-    ),
-}
-
-
-def _memory_note(values: pd.DataFrame) -> str:
-    return f"{_MODES[values['mode'].iloc[0]]} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
-
-
-def _speed_note(values: pd.DataFrame) -> str:
-    noisy = ", ".join(values.loc[values["noisy"].astype(bool), "arm"])
-    repeats = f"n = {values['repeats'].iloc[0]} timed steps of each arm."
-    return f"{_MODES[values['mode'].iloc[0]]} {repeats} Noisy: {noisy or 'none'}."
-
-
-def _interval(metric: str, form: str, divisor: float = 1.0) -> Callable[[pd.Series], str]:
-    def show(row: pd.Series) -> str:
-        low, high = row[f"{metric}_low"] / divisor, row[f"{metric}_high"] / divisor
-        return NOTHING if pd.isna(low) else f"{low:{form}} to {high:{form}}"
-
-    return show
-
-
-def _unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series], str]:
-    return lambda row: NOTHING if row["arm"] == REFERENCE else show(row)
-
-
-def _speed_interval(row: pd.Series) -> str:
-    text = _interval("relative_speed", ".3f")(row)
-    return f"{text}, unresolved" if row["relative_speed_low"] <= 1 <= row["relative_speed_high"] else text
-
-
-POINTS = METRICS["top1"].divisor
-
-
-def _mean_interval(row: pd.Series) -> str:
-    return _interval("top1", ".2f", POINTS)(row) if row["n_seeds"] > 1 else "none: one seed"
-
-
-def _difference(row: pd.Series) -> str:
-    if not row["n_pairs"]:
-        return "no common seed"
-    pairs = "" if row["n_pairs"] == row["n_seeds"] else f" (n = {row['n_pairs']})"
-    return f"{row['top1_difference_mean'] / POINTS:+z.2f}{pairs}"
-
-
-def _difference_interval(row: pd.Series) -> str:
-    if row["n_pairs"] < 2:
-        return "none: one seed" if row["n_pairs"] else NOTHING
-    text = _interval("top1_difference", "+z.2f", POINTS)(row)
-    return text if row["difference_is_resolved"] else f"{text}, unresolved"
-
-
-TABLES = (
-    Table(
-        name="cost",
-        measurement="cost",
-        title="Parameters and multiply-adds",
-        values=cost_values,
-        conditions=CONDITIONS["cost"],
-        titled_by=("variant", "frame"),
-        columns=(ARM, Column(METRICS["params"].title, _with_change("params"))),
-        spread=(Column("{} px: " + METRICS["macs"].title, _with_change("macs")),),
-        about=(
-            "One picture's forward pass. Multiply-adds are those of convolutions and matrix products, attention's "
-            "two included; norms, activations and pooling count as none. In brackets the change against v1. "
-            "Computed in closed form, and counted again by tracing the model's operators. They do not say how "
-            "long anything takes."
-        ),
-        note=_cost_note,
-    ),
-    Table(
-        name="ladder",
-        measurement="cost",
-        title="The paper's ladder",
-        values=ladder_values,
-        conditions=(*CONDITIONS["cost"], "resolution"),
-        titled_by=("variant", "frame", "resolution"),
-        columns=(
-            Column("Row of the paper", lambda row: row["paper_setting"]),
-            ARM,
-            Column(METRICS["params"].title, _metric("params")),
-            Column("paper's", _plain("paper_params_m")),
-            Column("step", _plain("params_step", "+.2f", METRICS["params"].divisor)),
-            Column("paper's step", _plain("paper_retinanet_params_step_m", "+.1f")),
-            Column("GFLOPs (MACs)", _metric("macs")),
-            Column("paper's", _plain("paper_gflops")),
-            Column("step", _plain("macs_step", "+.2f", METRICS["macs"].divisor)),
-            Column("paper's step", _plain("paper_retinanet_gflops_step", "+.1f")),
-            Column("Paper's top-1, %", _plain("paper_top1_percent")),
-            Column("step", _plain("paper_top1_step_points", "+.1f")),
-        ),
-        about=(
-            "Steps are differences to the row above; the first holds the change of frame too. Our numbers are of "
-            "backbones, counted and not trained. The paper's totals are those of its Table 2, which lacks the "
-            "second row. The paper's steps are differences between the RetinaNet detectors of its Table 6 (GFLOPs "
-            "at 1280x800), whose totals do not compare with a backbone's. All top-1 is the paper's: ImageNet at "
-            "224 px, one run a row, spread unknown. What the paper calls GFLOPs are multiply-adds."
-        ),
-    ),
-    Table(
-        name="memory",
-        measurement="memory",
-        title="Peak memory",
-        values=memory_values,
-        conditions=CONDITIONS["memory"],
-        titled_by=("variant", "frame", "mode", "attention", "device"),
-        columns=(ARM,),
-        spread=(Column("{} px", _with_change("peak_memory_bytes")),),
-        about=(
-            "Peak memory in MiB of the second of two steps; each number is one record, and in brackets stands the "
-            "change against v1."
-        ),
-        note=_memory_note,
-    ),
-    Table(
-        name="speed",
-        measurement="speed",
-        title="Speed",
-        values=speed_values,
-        conditions=CONDITIONS["speed"],
-        titled_by=("variant", "frame", "mode", "resolution", "device"),
-        columns=(
-            ARM,
-            Column(METRICS["latency_s"].title, _metric("latency_s")),
-            Column("IQR, ms", _metric("latency_s", "latency_iqr_s")),
-            Column(METRICS["throughput_img_per_s"].title, _metric("throughput_img_per_s")),
-            Column(METRICS["relative_speed"].label, _unless_reference(_plain("relative_speed", ".3f"))),
-            Column("95 % interval", _unless_reference(_speed_interval)),
-            Column("Noisy", lambda row: "noisy" if row["noisy"] else ""),
-        ),
-        about=(
-            "Median and interquartile range (IQR) of step times. Speed relative to v1 is the median ratio to v1's "
-            "steps, timed in turn in one process, with its 95 % interval, unresolved where that holds 1; the "
-            "latencies of two rows were taken at different moments and compare less well. A row is noisy where its "
-            "IQR is over 10 % of its median. All of it holds for one machine, batch and size."
-        ),
-        note=_speed_note,
-    ),
-    Table(
-        name="accuracy",
-        measurement="accuracy",
-        title="Accuracy",
-        values=accuracy_values,
-        conditions=CONDITIONS["accuracy"],
-        titled_by=("data", "variant", "frame"),
-        columns=(
-            ARM,
-            Column("n", lambda row: str(row["n_seeds"])),
-            Column(METRICS["top1"].title, _metric("top1", "top1_mean")),
-            Column("95 % interval", _mean_interval),
-            Column("Against v1, points", _unless_reference(_difference)),
-            Column("95 % interval", _unless_reference(_difference_interval)),
-        ),
-        about=(
-            "Top-1 on held-out pictures after training from scratch: the mean over n seeds with its 95 % t "
-            "interval. Differences are paired by seed (same order of pictures, same augmentation) and unresolved "
-            "where their interval holds 0; one pair has no interval. Intervals are not corrected for the number "
-            "of comparisons. They are about seeds: they hold neither the choice of held-out pictures nor another "
-            "recipe, size or data set."
-        ),
-    ),
-)
-"""Every table of the report, in its order."""
 
 
 def render_csv(values: pd.DataFrame) -> str:
@@ -299,14 +108,14 @@ def _title(table: Table, group: Group) -> str:
 
 
 def _render_rows(table: Table, values: pd.DataFrame) -> str:
-    """Returns one Markdown row an arm; a column in which no arm has a value is left out."""
+    """Returns one Markdown row for each value of `rows_by`; a column in which no row has a value is left out."""
     resolutions = list(dict.fromkeys(values["resolution"])) if table.spread else []
     lines = [[column.title for column in table.columns]]
     lines[0] += [column.title.format(resolution) for resolution in resolutions for column in table.spread]
-    for _, of_arm in values.groupby("arm", sort=False):
-        cells = [column.show(of_arm.iloc[0]) for column in table.columns]
+    for _, own in values.groupby(table.rows_by, sort=False):
+        cells = [column.show(own.iloc[0]) for column in table.columns]
         for resolution in resolutions:
-            at = of_arm[of_arm["resolution"] == resolution]
+            at = own[own["resolution"] == resolution]
             cells += [NOTHING if at.empty else column.show(at.iloc[0]) for column in table.spread]
         lines.append(cells)
     columns = [column for column in zip(*lines, strict=True) if set(column[1:]) != {NOTHING}]

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ablations.config import ARMS, TOGGLES
-from ablations.design import LADDER
 from ablations.paper import load_paper_table
 from ablations.report.conditions import Group, split_by_conditions
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
+from ablations.studies import LADDER
 
 REFERENCE = ARMS[0]
 """The arm that the others are compared with."""
@@ -79,30 +79,22 @@ def _columns(count: str, metric: str, estimate: Estimate) -> dict[str, float]:
     return {count: estimate.n, **ends}
 
 
-GFLOPS_OF_PAPER = {"224": "paper_gflops", "800x1280": "paper_retinanet_gflops_step"}
-"""The input sizes that the paper gives GFLOPs for (1280 x 800 is width by height there), and in which column."""
-
 _BACKBONES = {"v1": "PVTv1-Small", "v1+ope+cffn": "PVTv2-B2", "v1+ope+cffn+lsra": "PVTv2-B2-Li"}
 
 
 def ladder_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the paper's path through b2 (Table 6): our backbones beside the paper's numbers, and the steps of both.
-
-    Table 6 gives the parameters and GFLOPs of RetinaNet detectors, so that only its steps compare with a backbone's;
-    Table 2 gives the backbones' own for three of the four rows.
-    """
+    """Returns the paper's path through b2 at 224 px: our counts beside the paper's, and its top-1 (Tables 2 and 6)."""
     paper = paper_ladder()
-    chosen = records[(records["variant"] == "b2") & (records["frame"] == "published")]
+    chosen = records[
+        (records["variant"] == "b2") & (records["frame"] == "published") & (records["resolution"] == "224")
+    ]
     tables = []
     for group in split_by_conditions(chosen, "cost"):
-        for resolution, rows in group.rows.groupby("resolution", sort=False):
-            if resolution not in GFLOPS_OF_PAPER:
-                continue
-            ours = rows.set_index("arm")[["params", "macs"]].reindex(list(LADDER)).astype("Int64")
-            absent = [name for size, name in GFLOPS_OF_PAPER.items() if size != resolution]
-            table = ours.join(ours.diff().add_suffix("_step")).join(paper.drop(columns=absent)).dropna(subset="params")
+        if group.conditions["head"] == "classifier":
+            ours = group.rows.set_index("arm")[["params", "macs"]].reindex(list(LADDER)).astype("Int64")
+            table = ours.join(ours.diff().add_suffix("_step")).join(paper).dropna(subset="params")
             table = table.reset_index(names="arm")
-            table.insert(0, "resolution", resolution)
+            table.insert(0, "resolution", "224")
             tables.append((group, table))
     return _joined(tables)
 
@@ -110,18 +102,22 @@ def ladder_values(records: pd.DataFrame) -> pd.DataFrame:
 def paper_ladder() -> pd.DataFrame:
     """Returns what the paper prints for the four arms of its Table 6, by arm; steps are differences between rows."""
     table = load_paper_table("table6_ablation")
-    arms = ["+".join(["v1", *(short for short in TOGGLES if row[short])]) for _, row in table.iterrows()]
+    arms = [ladder_arm(row) for _, row in table.iterrows()]
     backbones = load_paper_table("table2_imagenet").set_index("model").reindex([_BACKBONES.get(arm) for arm in arms])
     columns = {
         "paper_setting": table["setting"],
         "paper_params_m": backbones["params_m"].to_numpy(),
         "paper_retinanet_params_step_m": table["retinanet_params_m"].diff(),
         "paper_gflops": backbones["gflops"].to_numpy(),
-        "paper_retinanet_gflops_step": table["retinanet_gflops_1280x800"].diff(),
         "paper_top1_percent": table["top1"],
         "paper_top1_step_points": table["top1"].diff(),
     }
     return pd.DataFrame(columns).set_index(pd.Index(arms, name="arm"))
+
+
+def ladder_arm(row: pd.Series) -> str:
+    """Returns the arm of a row of the paper's Table 6."""
+    return "+".join(["v1", *(short for short in TOGGLES if row[short])])
 
 
 def _joined(tables: Iterable[tuple[Group, pd.DataFrame]]) -> pd.DataFrame:

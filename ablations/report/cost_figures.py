@@ -1,0 +1,116 @@
+"""The plots of cost that go beyond one comparison of arms; each function draws values on an `ax` and returns it.
+
+`ablations.report.growth` and `ablations.report.comparison` give the values.
+"""
+
+from textwrap import wrap
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from ablations.records import METRICS
+from ablations.report.figures import (
+    GREY,
+    arm_line,
+    group_alike,
+    legend_below,
+    legend_of_shared_lines,
+    list_rows,
+    log_ticks,
+    resolution_axis,
+    side,
+)
+from ablations.report.growth import PARTS
+
+PEER_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+"""Line styles of models that are no arms; they are all grey."""
+
+PART_COLOURS = dict(
+    zip(PARTS, ("#56B4E9", "#E69F00", "#882255", "#D55E00", "#0072B2", "#009E73", "#000000"), strict=True)
+)
+OPERATOR_COLOURS = {"convolution": "#009E73", "linear": "#0072B2", "batched_product": "#D55E00"}
+OPERATOR_WORDS = {"convolution": "convolutions", "linear": "linear layers", "batched_product": "products in batches"}
+
+
+def plot_scaling(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws multiply-adds against the side of the input on logarithmic axes, with the models' exponents at the end.
+
+    Arms have their colours and share a line where they are ALIKE; other models are grey. `values` are rows of
+    `scaling_values`.
+    """
+    divisor = METRICS["macs"].divisor
+    curves = {
+        tuple(rows.iloc[0][["name", "arm", "last_exponent"]]): (rows["macs"] / divisor).set_axis(side(rows))
+        for _, rows in values.groupby("name", sort=False)
+    }
+    arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
+    others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
+    handles, labels = [], []
+    for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*PEER_LINES] * len(others), strict=False):
+        names, curve = list(group), next(iter(group.values()))
+        styles = [
+            {"color": GREY, "linestyle": linestyle, "linewidth": 1.4} if pd.isna(arm) else arm_line(arm, markersize=4)
+            for _, arm, _ in names
+        ]
+        ax.plot(curve.index, curve, **styles[0])
+        handles.append(tuple(Line2D([], [], **style) for style in styles))
+        exponents = sorted({f"{exponent:.2f}" for *_, exponent in names})
+        words = f"{', '.join(name for name, *_ in names)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
+        labels.append("\n".join(wrap(words, width=40)))
+    log_ticks(ax)
+    ax.set_ylabel(METRICS["macs"].title)
+    resolution_axis(ax, values)
+    ax.tick_params(axis="x", labelrotation=90)
+    legend_of_shared_lines(ax, handles, labels, pad=7)
+    return ax
+
+
+def plot_parts(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws a bar of stacked parts for each arm's multiply-adds; `values` are rows of `part_values` at one size."""
+    start = pd.Series(0.0, index=values.index)
+    for part in PARTS:
+        if values[part].max() > 0.001 * values["macs"].max():
+            lengths = values[part] / METRICS["macs"].divisor
+            ax.barh(values["arm"], lengths, left=start, height=0.7, color=PART_COLOURS[part], label=part)
+            start = start + lengths
+    ax.set_xlabel(f"{METRICS['macs'].label} at {values['resolution'].iloc[0]} px, {METRICS['macs'].unit}")
+    legend_below(ax, ncols=2, columnspacing=1, handlelength=1)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    return list_rows(ax, values["arm"].tolist())
+
+
+def plot_operators(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each model's share of multiply-adds by kind of operator; `values` are rows of `operator_values`."""
+    start = pd.Series(0.0, index=values.index)
+    for kind, colour in OPERATOR_COLOURS.items():
+        share = 100 * values[f"macs_{kind}"] / values["macs"]
+        ax.barh(range(len(values)), share, left=start, height=0.75, color=colour, label=OPERATOR_WORDS[kind])
+        start = start + share
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("Share of the multiply-adds, %")
+    legend_below(ax, ncols=1)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    return list_rows(ax, values["name"].tolist())
+
+
+def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the paper's terms of one attention layer as lines and the traced layer as dots, against the input's side.
+
+    `values` are rows of `complexity_values` of one stage.
+    """
+    for column, colour, words in (
+        ("sra_products", "#D55E00", "SRA, products: 2h²w²c/R²"),
+        ("sra_reduction", "#882255", "SRA, reduction: hwc²R²"),
+        ("linear_sra_products", "#009E73", "linear SRA, products: 2hwP²c"),
+    ):
+        ax.plot(side(values), values[f"paper_{column}"] / 1e9, color=colour, linewidth=1.2, label=words)
+        traced = values[values[column] > 0]
+        ax.plot(side(traced), traced[column] / 1e9, "o", color=colour, markersize=4, markerfacecolor="white")
+    ax.plot([], [], "o", color=GREY, markersize=4, markerfacecolor="white", label="traced layer")
+    log_ticks(ax)
+    ax.set_ylabel("Multiply-adds of a layer, G")
+    resolution_axis(ax, values)
+    ax.tick_params(axis="x", labelrotation=90)
+    legend_below(ax, pad=7)
+    return ax
