@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ablations.design import find_study
 from ablations.records import find_damaged, find_record, iterate_records
 from ablations.report.build import check_report
+from ablations.studies import find_study
 
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.mark.parametrize("study", ["quick", "fashion-mnist"])
+@pytest.mark.parametrize("study", ["paper", "quick", "fashion-mnist"])
 def test_every_cell_of_the_committed_studies_is_measured(study):
     missing = [cell.label for cell in find_study(study).cells() if find_record(RESULTS, cell) is None]
     assert missing == []
