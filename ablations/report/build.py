@@ -172,11 +172,15 @@ def render_index(
     if records:
         sections += ["## Where the numbers come from", _render_provenance(records)]
     if failed:
-        line = "- {measurement} {variant} {arm}, frame {frame}, {key}: {failure}"
-        sections += ["## Failed cells", "\n".join(line.format(**record) for record in failed)]
+        lines = [f"- {each['measurement']} {_name(each)}, {each['key']}: {each['failure']}" for each in failed]
+        sections += ["## Failed cells", "\n".join(lines)]
     if damaged:
         sections += ["## Damaged files, left out", "\n".join(f"- {name}: {why}" for name, why in damaged.items())]
     return "\n\n".join(sections) + "\n"
+
+
+def _name(record: dict[str, Any]) -> str:
+    return record.get("model") or "{variant} {arm}, frame {frame}".format(**record)
 
 
 def _render_provenance(records: list[dict[str, Any]]) -> str:

@@ -33,6 +33,7 @@ NAMES = {model: name for name, model in MODELS.items()}
 def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the cost records of models as their names say they are: no other P, classes or attention kernel."""
     costs = records[records["measurement"] == "cost"]
+    costs = costs.reindex(columns=list(dict.fromkeys([*costs, "head", "resolution", "pixels", "params", "macs"])))
     if "pool_size" not in costs:
         return costs
     defaults = {variant: build_config(variant).pool_size for variant in VARIANTS}
@@ -149,7 +150,9 @@ REASONS: dict[str, tuple[str, Callable[[pd.Series], int] | None]] = {
 def explain(reason: str, metric: str, record: pd.Series) -> float | None:
     """Returns what the paper's counter would give by an erratum's reason (M or G), or None where no count does."""
     added = REASONS[reason][1]
-    return None if added is None else (record[metric] + added(record)) / (1e6 if metric == "params" else 1e9)
+    if added is None or not isinstance(record.get("other_values"), dict):  # an older record lacks them
+        return None
+    return (record[metric] + added(record)) / (1e6 if metric == "params" else 1e9)
 
 
 def as_printed(value: float, reason: str = "") -> float:

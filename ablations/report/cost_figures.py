@@ -61,8 +61,7 @@ def plot_scaling(ax: Axes, values: pd.DataFrame) -> Axes:
     log_ticks(ax)
     ax.set_ylabel(METRICS["macs"].title)
     resolution_axis(ax, values)
-    ax.tick_params(axis="x", labelrotation=90)
-    legend_of_shared_lines(ax, handles, labels, pad=7)
+    legend_of_shared_lines(ax, handles, labels)
     return ax
 
 
@@ -111,6 +110,5 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
     log_ticks(ax)
     ax.set_ylabel("Multiply-adds of a layer, G")
     resolution_axis(ax, values)
-    ax.tick_params(axis="x", labelrotation=90)
-    legend_below(ax, pad=7)
+    legend_below(ax)
     return ax

@@ -47,6 +47,9 @@ STYLE = {
 }
 """Matplotlib settings that all figures are drawn with, on top of its defaults."""
 
+MOST_LEVEL_TICKS = 5
+"""Sizes of inputs that fit below an axis side by side."""
+
 ALIKE = 0.08
 """Curves that are nowhere further apart than this share are drawn as one."""
 
@@ -94,8 +97,9 @@ def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
 def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws each arm's multiply-adds a pixel against the side of the input, both on logarithmic axes.
 
-    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`.
+    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn.
     """
+    values = values[values["resolution"].str.isdecimal()]
     for arm, rows in values.groupby("arm", sort=False):
         ax.plot(side(rows), rows["macs"] / rows["pixels"] / 1e3, **arm_line(str(arm), label=arm))
     log_ticks(ax)
@@ -222,20 +226,20 @@ def resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
     ax.set_xscale("log", base=2)
     ax.set_xticks(side(sizes), sizes["resolution"])
     ax.set_xticks([], minor=True)
+    ax.tick_params(axis="x", labelrotation=90 if len(sizes) > MOST_LEVEL_TICKS else 0)
     ax.set_xlabel("Side of the input, px")
 
 
-def legend_below(ax: Axes, pad: float = 5, **options: Any) -> None:
-    """Puts the legend below the axes, where it covers nothing; `pad` is the distance in font sizes."""
+def legend_below(ax: Axes, **options: Any) -> None:
+    """Puts the legend below the axes and their labels, where it covers nothing."""
+    pad = 7 if any(label.get_rotation() for label in ax.get_xticklabels()) else 5  # in font sizes
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=pad, **options)
 
 
-def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: list[str], pad: float = 5) -> None:
+def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: list[str]) -> None:
     """Puts a legend below the axes in which a line has the markers of all that share it."""
     markers = {tuple: HandlerTuple(ndivide=None, pad=0.2)}
-    legend_below(
-        ax, pad, handles=handles, labels=labels, handler_map=markers, handlelength=1.3 * max(map(len, handles)) + 1
-    )
+    legend_below(ax, handles=handles, labels=labels, handler_map=markers, handlelength=1.3 * max(map(len, handles)) + 1)
 
 
 def _list_arms(ax: Axes, arms: pd.Series) -> Axes:

@@ -93,6 +93,7 @@ def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for resolution in chosen["resolution"].unique():
         both = [traced[arm, resolution] for arm in (WITH_SRA, WITH_LINEAR_SRA) if (arm, resolution) in traced]
+        both = [breakdown for breakdown in both if "stages.0.blocks.attn" in breakdown]  # not so in an older record
         if not resolution.isdecimal() or len(both) < 2:
             continue
         config = build_config("b2", WITH_LINEAR_SRA)

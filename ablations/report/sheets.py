@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -28,6 +29,9 @@ from ablations.report.values import accuracy_values, cost_values, ladder_values,
 
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
+
+TITLE_WIDTH = 50
+"""Letters of a title above one panel."""
 
 FEWEST_ARMS = 4
 """Bars that are worth a figure; fewer are as well read in the table."""
@@ -56,7 +60,7 @@ class Sheet:
         columns = min(2, len(self.panels))
         rows = -(-len(self.panels) // columns)
         figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
-        figure.suptitle(self.title, fontsize=9)
+        figure.suptitle("\n".join(wrap(self.title, width=TITLE_WIDTH * columns)), fontsize=9)
         names = varying(panel.conditions for panel in self.panels)
         for place, panel in enumerate(self.panels, start=1):
             ax = panel.draw(figure.add_subplot(rows, columns, place))

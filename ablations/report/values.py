@@ -34,7 +34,8 @@ def memory_values(records: pd.DataFrame) -> pd.DataFrame:
 
 def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
     """Returns columns by resolution and arm; each metric's change is against arm v1 at the same resolution."""
-    table = rows[["resolution", "pixels", "arm", *metrics, *others]].reset_index(drop=True)
+    # Among the rows is no column without any value, as the multiply-adds are where all are of Mask R-CNN.
+    table = rows.reindex(columns=["resolution", "pixels", "arm", *metrics, *others]).reset_index(drop=True)
     for metric in metrics:
         reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
         change = 100 * (table[metric] / table["resolution"].map(reference) - 1)
@@ -85,6 +86,8 @@ _BACKBONES = {"v1": "PVTv1-Small", "v1+ope+cffn": "PVTv2-B2", "v1+ope+cffn+lsra"
 def ladder_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the paper's path through b2 at 224 px: our counts beside the paper's, and its top-1 (Tables 2 and 6)."""
     paper = paper_ladder()
+    if "resolution" not in records:
+        return pd.DataFrame()
     chosen = records[
         (records["variant"] == "b2") & (records["frame"] == "published") & (records["resolution"] == "224")
     ]

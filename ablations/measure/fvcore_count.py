@@ -1,0 +1,231 @@
+"""A third opinion on multiply-adds: fvcore's, which reads the operators of a `torch.jit` trace.
+
+Its conventions: a multiply-add is one, a bias none; norms, bilinear upsampling and adaptive pooling count a few a
+value, and are kept apart here from convolutions and matrix products. Fused attention, which fvcore takes for free, is
+counted by a handle of this file. What fvcore has no handle for must be known to be free, else it is an error.
+"""
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ablations.errors import InputError, first_line, pick
+from ablations.measure.macs import WITHOUT_MACS, UncountedOperator, copy_to_meta
+
+PRODUCTS = frozenset("conv linear matmul mm bmm addmm einsum attention".split())
+"""What this project counts, by the names that fvcore and the handles of this file give."""
+
+OTHERS = frozenset(
+    "batch_norm group_norm layer_norm instance_norm upsample_nearest2d upsample_bilinear2d adaptive_avg_pool2d "
+    "grid_sampler".split()
+)
+"""What fvcore counts and this project does not. For each value: 5 in a layer, group or instance norm and 2 in a batch
+norm (4 and 1 without weights), 1 into an adaptive pool, 1 out of a nearest and 4 out of a bilinear interpolation."""
+
+ATTENTION = (
+    "aten::scaled_dot_product_attention",
+    "aten::_scaled_dot_product_attention_math",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+)
+"""Fused attention in a trace: torch's function, whichever kernel it picks, and those kernels that can be traced when they
+are called by themselves."""
+
+FREE = WITHOUT_MACS | frozenset(
+    """
+    softmax log_softmax dropout feature_dropout prelu rms_norm norm linalg_norm
+    max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool3d adaptive_avg_pool1d adaptive_max_pool1d
+    pad concat tile repeat_interleave meshgrid
+    """.split()
+)
+"""The `aten` operators that count as none, in place or not, beside those that torch marks as pointwise or as views:
+those of a trace of kernels, and those made of such that this trace shows whole."""
+
+
+@dataclass(frozen=True)
+class FvcoreCount:
+    """What fvcore says of one forward pass of a batch.
+
+    `products` are the multiply-adds of convolutions and matrix products by operator, attention's under `attention`;
+    `others` is what fvcore counts and this project does not, by operator. `skipped` says how often each operator ran
+    that fvcore has no handle for and that is known to be free; those that fvcore itself leaves out as free (views,
+    copies, ReLU) are not listed.
+    """
+
+    products: dict[str, int]
+    others: dict[str, int]
+    skipped: dict[str, int]
+
+
+def count_with_fvcore(model: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> FvcoreCount:
+    """Counts a copy of `model` in evaluation mode on a float32 input of `input_shape`, batch included, with fvcore.
+
+    On `meta`, shapes flow and numbers do not; `cpu` runs real tensors, fvcore's usual way. Raises UncountedOperator for
+    an operator that neither fvcore nor this file knows, and InputError for a model that cannot be traced, for another
+    device, and where fvcore is not installed.
+    """
+    pick("device", device, ("meta", "cpu"))
+    flop_count_analysis = _import_analysis()
+    try:
+        twin = copy_to_meta(model) if device == "meta" else copy.deepcopy(model).to(device)
+        analysis = flop_count_analysis(twin.eval(), torch.zeros(input_shape, device=device))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        analysis.set_op_handle(**HANDLES)
+        with torch.no_grad(), _TraceableConvolutions():
+            counts = analysis.by_operator()
+    except (InputError, UncountedOperator):
+        raise
+    except Exception as error:
+        raise InputError(f"fvcore cannot trace a {type(model).__name__} on {device!r}: {first_line(error)}") from error
+    for name in counts.keys() - PRODUCTS - OTHERS:
+        raise UncountedOperator(f"fvcore counts {name}, and nobody knows whether as multiply-adds")
+    skipped = analysis.unsupported_ops()
+    for kind in skipped:
+        if not _is_free(kind):
+            raise UncountedOperator(f"fvcore takes {kind} for free, and nobody knows how many multiply-adds it takes")
+    return FvcoreCount(
+        products={name: int(count) for name, count in counts.items() if name in PRODUCTS},
+        others={name: int(count) for name, count in counts.items() if name in OTHERS},
+        skipped={kind.removeprefix("aten::"): times for kind, times in skipped.items()},
+    )
+
+
+def _import_analysis() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # importing it scripts a function, which torch has given up
+            from fvcore.nn import FlopCountAnalysis
+    except ImportError as error:
+        raise InputError(f"fvcore cannot be imported: {first_line(error)}; it comes with the extra 'test'") from error
+    return FlopCountAnalysis
+
+
+def _shape(value: Any) -> list[int]:
+    return value.type().sizes()
+
+
+def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+    """Every query meets every key with all of its width, and every value with the value's."""
+    query, key, value = (_shape(tensor) for tensor in inputs[:3])
+    return Counter(attention=prod(_shape(outputs[0])[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+def _matmul_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """fvcore's own leaves out what the first operand is repeated for, and cannot take vectors."""
+    return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
+
+
+def _einsum_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """fvcore's own reads the count from a text that has four digits of it."""
+    equation = inputs[0].toIValue().replace(" ", "")
+    operands, arrow, result = equation.partition("->")
+    pair = operands.split(",")
+    if not arrow or "." in equation or len(pair) != 2:
+        raise UncountedOperator(f"nobody knows how many multiply-adds aten::einsum takes for {equation!r}")
+    shapes = [_shape(tensor) for tensor in inputs[1].node().inputs()]
+    sizes = dict(zip("".join(pair), chain(*shapes), strict=True))
+    common = set(pair[0]) & set(pair[1])
+    # What only one has and the result has not is summed before; what nothing is summed over is no matrix product.
+    return prod(sizes[letter] for letter in common | set(result)) if common - set(result) else 0
+
+
+HANDLES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
+    **dict.fromkeys(ATTENTION, _attention_macs),
+    "aten::matmul": _matmul_macs,
+    "aten::einsum": _einsum_macs,
+}
+"""Operators of a trace that fvcore has no handle for, or one that is not exact."""
+
+
+def _is_free(kind: str) -> bool:
+    """Whether an operator is known to count as none; torch marks the pointwise ones and the views."""
+    namespace, _, name = kind.partition("::")
+    packet = getattr(torch.ops.aten, name, None)
+    if namespace != "aten" or packet is None:
+        return False
+    overloads = [getattr(packet, overload) for overload in packet.overloads()]
+    marks = {torch.Tag.pointwise, torch.Tag.inplace_view}
+    marked = any(overload.is_view or marks & set(overload.tags) for overload in overloads)
+    return marked or name.removesuffix("_") in FREE
+
+
+def _convolve(
+    rank: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    if isinstance(padding, str):
+        input = _pad(input, weight, _each(rank, dilation)) if padding == "same" else input
+        padding = 0
+    geometry = (_each(rank, stride), _each(rank, padding), _each(rank, dilation), False, _each(rank, 0), groups)
+    return torch._convolution(input, weight, bias, *geometry, *BACKEND_SETTINGS)
+
+
+def _convolve_transposed(
+    rank: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    extra = _each(rank, output_padding)
+    geometry = (_each(rank, stride), _each(rank, padding), _each(rank, dilation), True, extra, groups)
+    return torch._convolution(input, weight, bias, *geometry, *BACKEND_SETTINGS)
+
+
+BACKEND_SETTINGS = (False, False, False, False)
+"""How CUDA's convolutions are to be chosen: no matter for what is counted."""
+
+
+def _each(rank: int, value: int | Sequence[int]) -> tuple[int, ...]:
+    """Returns one value for each spatial dimension."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * rank if len(values) == 1 else values
+
+
+def _pad(input: Tensor, weight: Tensor, dilation: tuple[int, ...]) -> Tensor:
+    """Pads with as many zeros as a convolution takes away."""
+    zeros = [step * (int(kernel) - 1) for step, kernel in zip(dilation, weight.shape[2:], strict=True)]
+    return F.pad(input, [side for total in reversed(zeros) for side in (total // 2, total - total // 2)])
+
+
+CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
+    torch.conv1d: partial(_convolve, 1),
+    torch.conv2d: partial(_convolve, 2),
+    torch.conv3d: partial(_convolve, 3),
+    torch.conv_transpose1d: partial(_convolve_transposed, 1),
+    torch.conv_transpose2d: partial(_convolve_transposed, 2),
+    torch.conv_transpose3d: partial(_convolve_transposed, 3),
+}
+"""torch's functions, and what they come to in a trace: `aten::_convolution`."""
+
+
+class _TraceableConvolutions(TorchFunctionMode):
+    """Has convolutions call the operator by which a trace knows them.
+
+    By themselves they come to it only where a backend works with numbers. On `meta` a kernel written in Python stands
+    before it, and Python sees tensors for sizes while a trace runs, on which that kernel fails.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return CONVOLUTIONS.get(func, func)(*args, **(kwargs or {}))
