@@ -61,7 +61,7 @@ class Run(Output):
     """Measure a study; the flags choose among its cells."""
 
     study: tyro.conf.Positional[str] = "quick"
-    """`quick`, `fashion-mnist` or `gpu`; see `list`."""
+    """`quick`, `paper`, `fashion-mnist` or `gpu`; see `list`."""
     measurements: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()

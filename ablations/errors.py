@@ -31,6 +31,6 @@ def pick(field: str, name: str, choices: Iterable[str]) -> str:
     raise refuse(field, name, ", ".join(known) + hint)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Returns the kind of an error and the first line of its message."""
     return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -26,7 +27,6 @@ from torch import nn
 from tqdm import tqdm
 
 from ablations import cost
-from ablations.catalogue import MODELS
 from ablations.config import ARMS, as_pair
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 from ablations.errors import first_line, refuse
@@ -41,6 +41,7 @@ from ablations.model import PVT, build_model
 from ablations.networks import build_network, traceable_part
 from ablations.peers.build import check_peer
 from ablations.records import find_record, iterate_records, write_record
+from ablations.studies import find_study
 from ablations.training.data import check_data
 from ablations.training.loop import measure_accuracy
 
@@ -101,13 +102,14 @@ def run_cells(
     """Measures the cells that have no finished record under `results`, with a progress bar.
 
     Costs, which do not depend on what else the machine does, are counted on all cores; all else is measured one by one.
-    A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time.
+    A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
+    and so does a model from a user's file.
     No cell is started that by the records of its like will not be finished within the budget. Several processes may
     share a folder. Raises InputError, before anything is measured, if the folder, a device, a model or a data set that
     a missing cell needs is not there.
     """
     start = time.monotonic()
-    records = {cell.key: find_record(results, cell) for cell in cells}
+    records = {cell.key: find_record(results, cell) for cell in cells if not _may_have_changed(cell)}
     kept = {key: record for key, record in records.items() if record and _is_done(record)}
     missing = [cell for cell in cells if cell.key not in kept]
     summary = Summary(kept=len(kept))
@@ -159,7 +161,7 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
     for cell in cells:
         networks.setdefault(_at_any_size(cell), []).append(cell)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_the_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent) as pool:
         waiting = {pool.submit(_run_in_worker, own, job): own for own in networks.values()}
         try:
             for finished in as_completed(waiting):
@@ -169,8 +171,11 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
             raise
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _follow_the_parent() -> None:
+    """Has a worker process leave interrupts to its parent, and end when that is killed: else it would wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = cast(Any, multiprocessing.parent_process())
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
@@ -179,7 +184,7 @@ def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
 
 def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda words: None) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
-    if _is_done(find_record(job.results, cell)):
+    if not _may_have_changed(cell) and _is_done(find_record(job.results, cell)):
         return Outcome("kept")
     if time.monotonic() + expected_s > job.deadline:
         return Outcome("left")
@@ -353,9 +358,9 @@ def _check_needs(cells: Sequence[AnyCell], results: Path, data_dir: Path | None)
     for cell in cells:
         if isinstance(cell, ModelCell):
             check_peer(cell.model)
-    strange = {
-        _at_any_size(cell) for cell in cells if isinstance(cell, ModelCell) and cell.model not in MODELS.values()
-    }
+    strange = {_at_any_size(cell) for cell in cells if isinstance(cell, ModelCell)}
+    strange -= {_at_any_size(cell) for cell in find_study("paper").cells()}
+    _cost_network.cache_clear()  # a file may hold another model by now
     for cell in strange:
         _cost_network(cell)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
@@ -385,6 +390,11 @@ def _warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[s
             "machine, so measure into a folder of your own to compare all arms on this one",
             file=sys.stderr,
         )
+
+
+def _may_have_changed(cell: AnyCell) -> bool:
+    """Whether a model may be another than its record's: one from a file may import what has changed since."""
+    return isinstance(cell, ModelCell) and bool(cell.file_digest)
 
 
 def _is_done(record: dict[str, Any] | None) -> bool:

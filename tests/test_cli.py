@@ -1,14 +1,18 @@
 """The command line as people meet it: help, lists, plans, refusals, exit codes."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from ablations import cli, runner
-from ablations.config import ARMS
-from ablations.design import STUDIES
+from ablations.config import ARMS, build_config
+from ablations.cost import count_macs, count_params
+from ablations.studies import STUDIES
+
+COMMANDS = ("run", "cost", "closed-form", "benchmark-count", "memory", "speed", "accuracy", "report", "list")
 
 
 def call(capsys, *arguments):
@@ -24,11 +28,11 @@ def call(capsys, *arguments):
 def test_help_names_every_command(capsys):
     code, out, _ = call(capsys, "--help")
     assert code == 0
-    for command in ("run", "cost", "memory", "speed", "accuracy", "report", "list"):
+    for command in COMMANDS:
         assert command in out
 
 
-@pytest.mark.parametrize("command", ["run", "cost", "memory", "speed", "accuracy", "report", "list"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(capsys, command):
     code, out, _ = call(capsys, command, "--help")
     assert code == 0
@@ -45,7 +49,10 @@ def test_list_names_arms_and_studies(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "quik"], "study='quik' is not possible; allowed: quick"),
+        (
+            ["run", "quik"],
+            "study='quik' is not possible; allowed: paper, quick, fashion-mnist, gpu (did you mean 'quick'?)",
+        ),
         (["--arms", "v1+op"], "arm='v1+op'"),
         (["cost", "--variants", "b7"], "variant='b7'"),
         (["cost", "--frames", "v3"], "frame='v3'"),
@@ -55,8 +62,27 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--no-such-flag"], "--no-such-flag"),
         (["nonsense"], "nonsense"),
         (["cost", "--resolutions", "99999999999999999999"], "allowed: 32 to 65536 pixels"),
-        (["cost", "--arms"], "arms=() is not possible; allowed: one or more of v1"),
-        (["cost", "--resolutions"], "nothing to measure"),
+        (["cost", "--arms"], "arms=() is not possible; allowed: one or more values"),
+        (["cost", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
+        (["cost", "--model"], "model=() is not possible; allowed: one or more values"),
+        (["memory", "--modes"], "modes=() is not possible; allowed: one or more values"),
+        (["cost", "--model", "timm:resnet81"], "model='resnet81' is not possible; allowed: one of"),
+        (["cost", "--model", "timm:resnet18?nonsense=3"], "model='timm:resnet18' cannot be built with {'nonsense': 3}"),
+        (["cost", "--model", "resnet18"], "model='resnet18' is not possible; allowed: timm:NAME, transformers:NAME"),
+        (["cost", "--model", "pvt:b2/v1"], "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/FRAME"),
+        (["cost", "--model", "mine.py"], "model='mine.py' is not possible; allowed: a file and its function"),
+        (
+            ["cost", "--model", "mine.py:build"],
+            "model='mine.py:build' is not possible; allowed: a Python file that exi",
+        ),
+        (["cost", "--model", "timm:resnet18", "--resolutions", "0"], "resolution=0 is not possible; allowed: 1 to"),
+        (["cost", "--model", "peers:cpvt_s", "--heads", "fcos"], "allowed: a model of timm's or an arm"),
+        (["cost", "--heads", "yolo"], "'yolo'"),
+        (["closed-form", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
+        (["closed-form", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
+        (["benchmark-count", "--repeats", "1"], "repeats=1 is not possible; allowed: 2 or more"),
+        (["benchmark-count", "--variant", "b9"], "variant='b9'"),
+        (["benchmark-count", "--resolution", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels"),
         (["report", "--dry-run"], "--dry-run"),
         (["accuracy", "--weight-decay", "nan"], "weight_decay=nan"),
         (["accuracy", "--train-images", "55"], "train_images=55 is not possible; allowed: 0 for all, or a multiple"),
@@ -103,6 +129,107 @@ def test_dry_run_prints_the_plan_and_what_is_done(capsys, tmp_path):
     assert call(capsys, *arguments, "--dry-run")[1].splitlines()[-1] == "16 cells, 16 done"
 
 
+def plan(capsys, *arguments):
+    """Returns what would be measured, one line a cell."""
+    code, out, _ = call(capsys, "cost", *arguments, "--dry-run")
+    assert code == 0
+    *lines, total = out.splitlines()
+    assert total == f"{len(lines)} cells, 0 done"
+    return [line.removeprefix("missing  cost ") for line in lines]
+
+
+def test_the_cost_without_flags_is_the_paper_s(capsys, tmp_path):
+    lines = plan(capsys, "--results", str(tmp_path / "out"))
+    assert lines == [cell.label.removeprefix("cost ") for cell in STUDIES["paper"].cells()]
+    assert "timm:resnet18" in lines
+    assert "b2 v1+lsra frame=v1 resolution=(800, 1280) head=retinanet" in lines
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_named_is_what_is_counted(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("")
+    assert plan(capsys, "--model", "timm:resnet18") == ["timm:resnet18"]
+    assert plan(capsys, "--model", "mine.py:build", "--heads", "fcos") == ["mine.py:build head=fcos"]
+    both = plan(capsys, "--model", "timm:resnet18", "pvt:b0/v1/v1", "--arms", "v1+ope")
+    assert both == ["timm:resnet18", "b0 v1 frame=v1", "b2 v1+ope frame=v2"]
+    assert plan(capsys, "--model", "timm:resnet18", "--variants", "pico")[1:] == [f"pico {a} frame=v2" for a in ARMS]
+    assert plan(capsys, "--model", "pvt:b2/v1/v2", "--arms", "v1") == ["b2 v1 frame=v2"]  # once
+    assert plan(capsys, "--frames", "v1") == [f"b2 {arm} frame=v1" for arm in ARMS]
+    assert plan(capsys, "--pool-size", "3", "--arms", "v1") == ["b2 v1 frame=v2 pool_size=3"]
+    assert plan(capsys, "--resolutions", "64")[:2] == [
+        "b2 v1 frame=v2 resolution=64",
+        "b2 v1+ope frame=v2 resolution=64",
+    ]
+    sizes = ["--resolutions", "64", "224x96", "--heads", "classifier", "retinanet"]
+    assert plan(capsys, "--model", "peers:cpvt_s", *sizes) == [
+        f"peers:cpvt_s{size}{head}"
+        for head in ("", " head=retinanet")
+        for size in (" resolution=64", " resolution=(224, 96)")
+    ]
+
+
+def test_a_model_of_one_s_own_stands_in_a_table_with_others(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 1000, 10)\n")
+    models = [f"{path}:build", "timm:resnet18", "timm:swin_tiny_patch4_window7_224"]
+    arguments = ["cost", "--model", *models, "--resolutions", "64", "--results", str(tmp_path / "out")]
+    code, out, _ = call(capsys, *arguments, "--breakdown")
+    assert code == 0
+    assert "3 cells measured in" in out
+    for model in models:
+        assert model in out
+    assert "0.301" in out  # 3 * 10 * 10 * 1000 + 1000 parameters, in M
+    assert "Input height (64) doesn't match model (224)" in out
+    assert "layer1" in out
+    assert call(capsys, "report", "--check", "--results", str(tmp_path / "out"))[0] == 0
+
+
+def run_script(*arguments):
+    command = [sys.executable, "-X", "importtime", "run_ablation.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_the_closed_form_of_everything_needs_no_torch():
+    done = run_script("closed-form")
+    header, *rows = [line.split(",") for line in done.stdout.splitlines()]
+    assert header == ["variant", "frame", "arm", "resolution", "params", "macs"]
+    assert len(rows) == 8 * 6 * 3 * 10
+    assert len({tuple(row[:4]) for row in rows}) == len(rows)
+    assert {row[0] for row in rows} == {f"b{size}" for size in range(6)}
+    (small,) = [row for row in rows if row[:4] == ["b2", "v1", "v1", "224"]]
+    assert [f"{int(small[4]) / 1e6:.2f}", f"{int(small[5]) / 1e9:.2f}"] == ["24.49", "3.82"]
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "ablations" in imported
+    assert imported & {"torch", "timm", "transformers", "pandas", "matplotlib"} == set()
+    assert done.stderr.splitlines()[-1].startswith("1,440 counts in ")
+
+
+def test_the_closed_form_takes_resolutions(capsys):
+    code, out, err = call(capsys, "closed-form", "--resolutions", "64x96", "512")
+    rows = [line.split(",") for line in out.splitlines()[1:]]
+    assert code == 0
+    assert len(rows) == 8 * 6 * 3 * 2
+    assert {row[3] for row in rows} == {"64x96", "512"}
+    config = build_config("b4", "v1+lsra", "v1")
+    expected = ["b4", "v1", "v1+lsra", "64x96", str(count_params(config)), str(count_macs(config, (64, 96)))]
+    assert expected in rows
+    assert err.startswith("288 counts in ")
+
+
+def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
+    arguments = ["--variant", "pico", "--resolution", "64", "--repeats", "2"]
+    code, out, err = call(capsys, "benchmark-count", *arguments)
+    assert (code, err) == (0, "")
+    head, ours, theirs, ratio = out.splitlines()
+    assert head == "pico v1+ope+cffn at 64 px, 2 repeats of each in turn"
+    assert ours.startswith("trace on meta")
+    assert theirs.startswith("fvcore, real")
+    number = r"\d+\.\d\d"
+    line = rf"fvcore takes {number} times as long as the trace \(95 % interval {number} to {number}\)"
+    assert re.fullmatch(line, ratio)
+
+
 def test_a_measurement_prints_its_table_and_where_the_files_are(capsys, tmp_path):
     code, out, _ = call(capsys, "cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path))
     assert code == 0
@@ -127,7 +254,8 @@ def test_a_spent_time_budget_says_how_to_go_on(capsys, tmp_path):
     assert call(capsys, *arguments, "--arms", "v1")[0] == 0
     code, out, err = call(capsys, *arguments, "--time-budget", "0s")
     assert code == 0
-    assert "0 cells measured, 1 were there, 7 left for a next run" in out
+    assert "0 cells measured in " in out
+    assert " s, 1 were there, 7 left for a next run" in out
     assert f"go on with: run_ablation.py {' '.join(arguments)} --time-budget 0s" in err
 
 

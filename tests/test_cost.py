@@ -5,7 +5,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.config import ARMS, FRAMES, VARIANTS, as_pair, build_config
-from ablations.cost import count_macs, count_params, module_costs, part_costs
+from ablations.cost import (
+    count_macs,
+    count_params,
+    find_crossover,
+    linear_sra_formula,
+    module_costs,
+    part_costs,
+    sra_formula,
+)
 from ablations.errors import InputError
 from ablations.measure.macs import trace_macs
 from ablations.model import build_model
@@ -120,3 +128,31 @@ def test_parts_sum_to_the_totals():
 def test_too_small_an_input_is_refused():
     with pytest.raises(InputError, match=r"resolution=31 .* 32 to 65536 pixels"):
         count_macs(build_config("b0"), 31)
+
+
+def test_the_paper_s_formulas_beside_the_layer():
+    # b2's first stage at 224 px: 56 x 56 tokens of 64 channels, R = 8, P = 7.
+    products, reduction = sra_formula(56, 56, 64, 8)
+    assert products == 2 * 3136**2 * 64 / 64
+    assert reduction == 3136 * 64**2 * 64
+    assert linear_sra_formula(56, 56, 64, 7) == 2 * 3136 * 49 * 64
+    sra = {row.name: row.macs for row in module_costs(build_config("b2", "v1", "v2"), 224)}
+    linear = {row.name: row.macs for row in module_costs(build_config("b2", "v1+lsra", "v2"), 224)}
+    name = "stages.0.blocks.0.attn"
+    assert sra[name] == products
+    assert sra[f"{name}.sr"] == reduction / 64  # the paper's has R² where the layer has none
+    assert linear[name] == linear_sra_formula(56, 56, 64, 7)
+
+
+def test_the_crossover_is_where_linear_sra_is_cheaper_from_then_on():
+    sra, linear = (build_config("b2", arm) for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"))
+    sides = range(32, 320, 8)
+    cheaper = [side for side in sides if count_macs(linear, side) < count_macs(sra, side)]
+    dearer = [side for side in sides if side not in cheaper]
+    crossover = find_crossover(sra, linear, sides)
+    assert crossover in cheaper
+    assert max(dearer) == crossover - 8
+    assert 192 <= crossover <= 224
+    assert find_crossover(sra, linear, [32, 64, 128]) is None
+    assert find_crossover(sra, linear, [512, 1024]) == 512
+    assert find_crossover(sra, sra, [512, 1024]) is None

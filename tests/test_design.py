@@ -1,25 +1,12 @@
-"""Cells, their addresses, and studies."""
+"""Cells, their names and their addresses."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from ablations.config import ARMS
-from ablations.design import (
-    STUDIES,
-    Accuracy,
-    Cell,
-    Cost,
-    Grid,
-    Memory,
-    Speed,
-    address,
-    find_study,
-    on_devices,
-    select,
-    vary,
-)
+from ablations.config import build_config
+from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, address, build_cell, split_file_model
 from ablations.errors import InputError
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
@@ -70,63 +57,6 @@ def test_accuracy_builds_the_model_for_its_data():
     assert (cell.config.img_size, cell.config.num_classes, cell.config.drop_path_rate) == (64, 37, 0.2)
 
 
-def test_vary_takes_every_combination():
-    sizes = [(c.mode, c.resolution) for c in vary(Memory(), mode=("inference", "training"), resolution=(32, 64))]
-    assert sizes == [("inference", 32), ("inference", 64), ("training", 32), ("training", 64)]
-
-
-def test_arms_vary_fastest_so_that_an_interrupted_study_holds_comparisons():
-    cells = list(Grid(variants=("pico",), conditions=vary(Accuracy(), seed=(0, 1))).cells())
-    assert [cell.arm for cell in cells[:8]] == list(ARMS)
-    assert {cell.conditions.seed for cell in cells[:8]} == {0}
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_studies_hold_all_eight_arms_of_every_measurement(name):
-    cells = find_study(name).cells()
-    assert len({cell.key for cell in cells}) == len(cells)
-    for measurement in {cell.measurement for cell in cells}:
-        assert {cell.arm for cell in cells if cell.measurement == measurement} == set(ARMS)
-
-
-def test_quick_has_every_measurement_and_seeds_enough_for_an_interval():
-    cells = find_study("quick").cells()
-    assert {cell.measurement for cell in cells} == {"cost", "memory", "speed", "accuracy"}
-    assert len({cell.conditions.seed for cell in cells if isinstance(cell.conditions, Accuracy)}) >= 3
-
-
-def test_select_keeps_cells_that_lack_the_field():
-    cells = find_study("quick").cells()
-    chosen = select(cells, seed=(1,), arm=("v1", "v1+ope"))
-    assert {cell.arm for cell in chosen} == {"v1", "v1+ope"}
-    assert {getattr(cell.conditions, "seed", None) for cell in chosen} == {None, 1}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        ({"arm": ("v2",)}, "arm='v2' is not possible; allowed: v1, v1"),
-        ({"seed": (99,)}, "seed=99 is not possible; allowed: 0, 1, 2"),
-        ({"measurement": ("sped",)}, "measurement='sped'"),
-    ],
-)
-def test_select_refuses_what_no_cell_has(wanted, message):
-    with pytest.raises(InputError, match=message):
-        select(find_study("quick").cells(), **wanted)
-
-
-def test_cells_are_placed_on_devices_where_they_depend_on_one():
-    cells = [replace(CELL, conditions=conditions) for conditions in (Cost(), Memory(), Speed())]
-    placed = on_devices(cells, ("cpu", "cuda"))
-    assert [(c.measurement, getattr(c.conditions, "device", None)) for c in placed] == [
-        ("cost", None),
-        ("memory", "cpu"),
-        ("speed", "cpu"),
-        ("memory", "cuda"),
-        ("speed", "cuda"),
-    ]
-
-
 @pytest.mark.parametrize(
     ("conditions", "message"),
     [
@@ -144,6 +74,10 @@ def test_cells_are_placed_on_devices_where_they_depend_on_one():
         (Accuracy(num_classes=1), "num_classes=1"),
         (Accuracy(precision="fp8"), "precision='fp8'"),
         (Memory(device="tpu"), "device='tpu'"),
+        (
+            Cost(head="yolo"),
+            "head='yolo' is not possible; allowed: classifier, retinanet, mask_rcnn, fcos, semantic_fpn",
+        ),
     ],
     ids=repr,
 )
@@ -158,3 +92,116 @@ def test_a_field_at_its_default_does_not_count_so_a_new_one_moves_no_record():
     older["conditions"] = {k: v for k, v in description["conditions"].items() if k != "drop_path_rate"}
     assert address(older) == CELL.key
     assert address(json.loads(json.dumps(description))) == CELL.key
+
+
+@pytest.mark.parametrize(
+    ("variant", "arm", "resolution", "key"),
+    [
+        ("b2", "v1+cffn", 224, "8fadabe943e062e6"),
+        ("b2", "v1+ope", (800, 1280), "08716ccec76d9568"),
+    ],
+)
+def test_a_cost_has_the_address_it_had_before_there_were_heads(variant, arm, resolution, key):
+    cell = Cell(variant=variant, arm=arm, frame="published", conditions=Cost(resolution=resolution))
+    assert cell.key == key
+    assert cell.file_name == f"{variant}_published_{arm.replace('+', '-')}_{key}"
+
+
+def test_the_head_and_the_size_of_a_cost_count():
+    changed = {"head": "fcos", "resolution": 64}
+    assert set(changed) == set(vars(Cost())), "a condition without a test"
+    for cell in (replace(CELL, conditions=Cost()), ModelCell(model="timm:resnet18", conditions=Cost())):
+        others = [replace(cell, conditions=replace(Cost(), **{name: value})) for name, value in changed.items()]
+        assert len({cell.key, *(other.key for other in others)}) == 3
+
+
+@pytest.mark.parametrize("frame", ["v1", "v2"])
+def test_below_a_head_a_backbone_has_no_classifier_and_no_class_token(frame):
+    cell = Cell(variant="pico", arm="v1", frame=frame, conditions=Cost(head="retinanet"))
+    assert cell.config == build_config("pico", "v1", frame, num_classes=0, pooling="average")
+    assert replace(cell, conditions=Cost()).config == build_config("pico", "v1", frame)
+
+
+@pytest.mark.parametrize("variant", ["b2", "small"])
+def test_an_arm_s_name_makes_its_cell(variant):
+    conditions = Cost(resolution=(64, 96), head="fcos")
+    by_hand = Cell(variant="b2", arm="v1+ope", frame="published", conditions=conditions)
+    by_name = build_cell(f"pvt:{variant}/v1+ope/published", conditions)
+    assert by_name == by_hand
+    assert by_name.key == by_hand.key
+
+
+@pytest.mark.parametrize(
+    ("model", "file_name"),
+    [
+        ("timm:resnet18", "timm-resnet18"),
+        ("timm:vit_small_patch16_224?dynamic_img_size=True", "timm-vit-small-patch16-224-dynamic-img-size-True"),
+        ("transformers:cvt-13", "transformers-cvt-13"),
+    ],
+)
+def test_a_model_s_cell_says_what_it_is(model, file_name):
+    cell = build_cell(model, Cost(resolution=(64, 96), head="fcos"))
+    assert cell == ModelCell(model=model, conditions=Cost(resolution=(64, 96), head="fcos"))
+    conditions = {"resolution": (64, 96), "head": "fcos"}
+    assert cell.describe() == {"measurement": "cost", "model": model, "conditions": conditions}
+    assert cell.label == f"cost {model} resolution=(64, 96) head=fcos"
+    assert cell.file_name == f"{file_name}_{cell.key}"
+    assert cell.key == address(json.loads(json.dumps(cell.describe())))
+    assert cell.key != build_cell(f"{model}x", cell.conditions).key
+
+
+def test_a_model_from_a_file_is_another_when_the_file_changes(tmp_path):
+    path = tmp_path / "mine.py"
+    keys = []
+    for text in ("build = 1\n", "build = 2\n", "build = 1\n"):
+        path.write_text(text)
+        keys.append(build_cell(f"{path}:build", Cost()).key)
+    assert keys[0] == keys[2] != keys[1]
+    cell = build_cell(f"{path}:build", Cost())
+    # Of the text itself: printf 'build = 1\n' | sha256sum
+    assert cell.describe()["file_sha256"] == "76d37fa679d496631db63b268ca54faff8e036b0fc6011c834d0c71b8d712b08"
+    assert asdict(cell) == {"model": f"{path}:build", "conditions": {"resolution": 224, "head": "classifier"}}
+    assert "/" not in cell.file_name
+    assert cell.file_name.endswith(f"mine.py-build_{cell.key}")
+
+
+def test_a_file_s_name_may_hold_colons(tmp_path):
+    path = tmp_path / "my:nets.py"
+    path.write_text("")
+    assert split_file_model(f"{path}:build") == (path, "build")
+    assert split_file_model("timm:resnet18") is None
+
+
+SOURCES = "timm:NAME, transformers:NAME, peers:NAME, pvt:VARIANT/ARM/FRAME or FILE.py:FUNCTION"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("", f"model='' is not possible; allowed: {SOURCES}"),
+        ("resnet18", f"model='resnet18' is not possible; allowed: {SOURCES}"),
+        ("keras:resnet18", f"model='keras:resnet18' is not possible; allowed: {SOURCES}"),
+        ("timm:", f"model='timm:' is not possible; allowed: {SOURCES}"),
+        ("mine.txt:build", f"model='mine.txt:build' is not possible; allowed: {SOURCES}"),
+        ("mine.py", "model='mine.py' is not possible; allowed: a file and its function that returns a module"),
+        ("no/mine.py:build", "model='no/mine.py:build' is not possible; allowed: a Python file that exists"),
+        ("pvt:b2/v1", "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/FRAME, such as pvt:b2/v1+ope/"),
+        ("pvt:b2/v1/v1/v1", "model='pvt:b2/v1/v1/v1' is not possible; allowed: pvt:VARIANT/ARM/FRAME"),
+        ("pvt:b7/v1/v1", "variant='b7' is not possible; allowed: pico, nano, b0"),
+        ("pvt:b2/v2/v1", "arm='v2' is not possible; allowed: v1, v1+ope"),
+        ("pvt:b2/v1/v3", "frame='v3' is not possible; allowed: published, v1, v2"),
+    ],
+)
+def test_a_name_that_no_source_has_is_refused_in_one_line(model, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        build_cell(model, Cost())
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("resolution", [0, -1, 2**16 + 1, (224, 0)])
+def test_a_model_may_be_given_any_size_that_there_is(resolution):
+    with pytest.raises(InputError, match=r"resolution=.* is not possible; allowed: 1 to 65536 pixels a side"):
+        ModelCell(model="timm:resnet18", conditions=Cost(resolution=resolution))
+    assert ModelCell(model="timm:resnet18", conditions=Cost(resolution=(1, 2**16))).conditions.resolution == (1, 65536)

@@ -79,30 +79,47 @@ def parts(*names: str) -> tuple[str, ...]:
     return tuple(f"{PACKAGE}.{name}" for name in names)
 
 
-LAB = parts("model", "measure", "training", "runner")
+MODELS = parts("model", "peers", "downstream", "networks")
+LAB = (*MODELS, *parts("measure", "training", "runner"))
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 
 ALLOWED_IMPORTS = {
     "errors": (),
     "config": parts("errors"),
-    "design": parts("errors", "config"),
+    "catalogue": (),
+    "design": parts("errors", "config", "catalogue"),
+    "studies": parts("errors", "config", "catalogue", "design"),
     "cost": parts("errors", "config"),
     "records": (*parts("errors", "config", "design"), "pandas"),
     "model": (*parts("errors", "config", "model"), "torch", "torchvision", "safetensors"),
+    "peers": (*parts("errors", "model", "peers"), "torch", "torchvision", "timm", "transformers"),
+    "downstream": (*parts("errors", "downstream"), "torch", "torchvision"),
+    "networks": (*parts("errors", "design", "model", "peers", "downstream"), "torch"),
+    "measure": (*parts("errors", "measure"), "torch", "numpy", "fvcore"),
 }
 """A part of the package, and all that it may import beside the standard library, anywhere in its files."""
 
 FORBIDDEN_IMPORTS = {
     "paper": (*LAB, *TORCH),
-    "measure": parts("config", "design", "model", "records", "report", "training", "runner", "cli"),
-    "training": parts("model", "records", "report", "runner", "cli"),
+    "training": (*MODELS, *parts("records", "report", "runner", "cli")),
     "report": (*LAB, *parts("cli"), *TORCH),
     "runner": parts("report", "cli"),
 }
 """A part of the package, and what it never imports, anywhere in its files."""
 
-OPENS_WITHOUT_TORCH = ("errors", "config", "design", "cost", "records", "paper", "report", "cli")
+OPENS_WITHOUT_TORCH = (
+    "errors",
+    "config",
+    "catalogue",
+    "design",
+    "studies",
+    "cost",
+    "records",
+    "paper",
+    "report",
+    "cli",
+)
 """The reading room and the front door: importing them imports no torch, not even by way of others."""
 
 TOP_LEVEL = {

@@ -11,12 +11,27 @@ from ablations.paper import load_paper_table
 NAMES = [file.name.removesuffix(".csv") for file in resources.files(paper).iterdir() if file.name.endswith(".csv")]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "errata"])
 def test_every_table_loads_whole(name):
     table = load_paper_table(name)
     assert len(table) >= 4
     # Only the reduction ratios of the linear model and the pooled sizes of the others have nothing to say.
     assert not table.drop(columns=["sr_ratios", "linear_pool"], errors="ignore").isna().any(axis=None)
+
+
+def test_every_erratum_names_a_cell_of_a_table_once():
+    errata = load_paper_table("errata")
+    assert not errata.drop(columns="note").isna().any(axis=None)
+    assert not errata.duplicated(["table", "model", "column"]).any()
+    for _, erratum in errata.iterrows():
+        table = load_paper_table(erratum["table"])
+        assert erratum["model"] in set(table["model"])
+        assert erratum["column"] in table.columns.drop("model")
+
+
+def test_an_erratum_that_no_count_explains_says_where_its_print_is_from():
+    errata = load_paper_table("errata")
+    assert not errata.loc[errata["reason"] == "source", "note"].isna().any()
 
 
 def test_numbers_are_the_printed_ones():

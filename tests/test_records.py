@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, Memory
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, build_cell
 from ablations.records import (
     METRICS,
     find_damaged,
@@ -24,7 +24,7 @@ from ablations.records import (
 CELL = Cell(variant="pico", arm="v1+ope", frame="v2", conditions=Cost(resolution=64))
 
 
-def write(results: Path, cell: Cell = CELL, result: dict | None = None, failure: str | None = None) -> Path:
+def write(results: Path, cell: AnyCell = CELL, result: dict | None = None, failure: str | None = None) -> Path:
     return write_record(
         results,
         cell,
@@ -47,7 +47,7 @@ def test_a_record_says_everything_about_its_cell(tmp_path):
     assert record["key"] == CELL.key
     assert record["status"] == "done"
     assert record["config"]["embed_dims"] == [8, 16, 32, 64]
-    assert record["conditions"] == {"resolution": 64}
+    assert record["conditions"] == {"resolution": 64, "head": "classifier"}
     assert record["result"]["macs"] == 20
     assert not find_damaged(tmp_path)
 
@@ -179,3 +179,47 @@ def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
     assert find_record(tmp_path, cell) is None
     assert len(find_damaged(tmp_path)) == 1
     assert load_records(tmp_path).empty
+
+
+def test_a_model_that_is_no_arm_has_a_record_and_a_row_too(tmp_path):
+    cell = build_cell("timm:vit_small_patch16_224?dynamic_img_size=True", Cost(resolution=(64, 96), head="fcos"))
+    write(tmp_path)
+    path = write(tmp_path, cell, result={"params": 7, "macs": None, "refused": "too small"})
+    assert path.name == f"timm-vit-small-patch16-224-dynamic-img-size-True_{cell.key}.json"
+    record = find_record(tmp_path, cell)
+    assert record["model"] == cell.model
+    assert not {"variant", "arm", "frame", "config"} & set(record)
+    assert not find_damaged(tmp_path)
+    frame = load_records(tmp_path).set_index("model")
+    assert list(frame.index) == ["pvt:pico/v1+ope/v2", cell.model]
+    row = frame.loc[cell.model]
+    assert (row["resolution"], row["pixels"], row["head"], row["params"]) == ("64x96", 64 * 96, "fcos", 7)
+    assert row[["variant", "arm", "frame", "pool_size", "position_embedding", "macs"]].isna().all()
+    assert (frame["macs"].iloc[0], str(frame["macs"].dtype)) == (20, "Int64")
+    edit(path, model="timm:resnet18")
+    assert list(find_damaged(tmp_path).values()) == ["its description was changed after it was measured"]
+
+
+def test_the_file_that_a_model_came_from_is_part_of_its_record(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    cell = build_cell(f"{tmp_path / 'mine.py'}:build", Cost())
+    path = write(tmp_path, cell)
+    assert find_record(tmp_path, cell)["file_sha256"] == cell.file_digest
+    edit(path, file_sha256="0" * 64)
+    assert find_record(tmp_path, cell) is None
+    assert list(find_damaged(tmp_path).values()) == ["its description was changed after it was measured"]
+
+
+def test_a_cost_from_before_there_were_heads_is_the_classifier_s(tmp_path):
+    path = write(tmp_path)
+    edit(path, conditions={"resolution": 64})
+    assert find_record(tmp_path, CELL)["conditions"] == {"resolution": 64}
+    assert load_records(tmp_path)["head"].tolist() == ["classifier"]
+
+
+def test_heads_stand_in_their_own_order(tmp_path):
+    heads = ("classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn")
+    for head in reversed(heads):
+        write(tmp_path, replace(CELL, conditions=Cost(head=head)))
+        write(tmp_path, build_cell("timm:resnet18", Cost(head=head)))
+    assert load_records(tmp_path)["head"].unique().tolist() == list(heads)

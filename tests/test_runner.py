@@ -1,5 +1,6 @@
 """What is measured, kept, tried again and left; and one real cell of each measurement."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ import pytest
 
 from ablations import runner
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, Grid, Memory, Speed, vary
+from ablations.design import Accuracy, Cell, Cost, Memory, Speed, build_cell
 from ablations.errors import InputError
-from ablations.records import find_record, record_path, write_record
+from ablations.records import find_damaged, find_record, iterate_records, record_path, write_record
+from ablations.studies import Grid, vary
 
 CELLS = list(Grid(variants=("pico",), conditions=(Cost(resolution=32),)).cells())
 ACCURACY = Accuracy(epochs=1, train_images=100, batch_size=50, warmup_epochs=0.0)
@@ -196,7 +198,9 @@ def test_one_real_cell_of_each_measurement(tmp_path):
 def test_the_trace_must_agree_with_the_closed_form(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.cost, "count_macs", lambda config, resolution: 1)
     summary = run(CELLS[:1], tmp_path)
-    assert "closed form counts 1" in summary.failed[0][1]
+    (_, reason) = summary.failed[0]
+    assert reason.startswith("RuntimeError: closed form (1, 155744), trace (")
+    assert reason.endswith("155744): (macs, params) differ")
 
 
 def test_a_kill_loses_only_the_cell_in_progress_and_the_numbers_are_the_same(tmp_path):
@@ -229,6 +233,231 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     assert process.returncode == 130
     assert complaint.splitlines()[-1] == "stopped; the same command goes on from here"
     assert "Traceback" not in complaint
+
+
+UNCOUNTED = """
+import torch
+from torch import Tensor, nn
+
+@torch.library.custom_op("NAME::triple", mutates_args=())
+def triple(x: Tensor) -> Tensor:
+    return 3 * x
+
+@triple.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+class Tripled(nn.Conv2d):
+    def forward(self, x):
+        return triple(super().forward(x))
+
+def build():
+    return Tripled(3, 4, 1)
+"""
+
+
+def cost_of(model, resolution=64, **conditions):
+    return build_cell(str(model), Cost(resolution=resolution, **conditions))
+
+
+def test_a_size_that_a_model_refuses_is_a_row_with_its_reason(tmp_path):
+    cells = [cost_of("timm:swin_tiny_patch4_window7_224", side) for side in (224, 256)]
+    summary = run(cells, tmp_path)
+    assert (summary.measured, summary.failed) == (2, [])
+    taken, refused = (find_record(tmp_path, cell)["result"] for cell in cells)
+    assert round(taken["macs"] / 1e9, 2) == 4.49
+    assert taken["params"] == refused["params"] == sum(row["params"] for row in taken["breakdown"].values())
+    assert refused.pop("refused").startswith("AssertionError: Input height (256) doesn't match")
+    assert refused == {"params": taken["params"], "macs": None}
+    assert run(cells, tmp_path).kept == 2
+
+
+def test_what_a_picture_decides_is_a_row_with_its_reason(tmp_path):
+    cell = cost_of("pvt:pico/v1/v2", head="mask_rcnn")
+    assert run([cell], tmp_path).failed == []
+    result = find_record(tmp_path, cell)["result"]
+    assert result["params"] > 15e6
+    assert result["macs"] is None
+    assert "depends on what the first proposes" in result["refused"]
+
+
+def test_an_arm_that_refuses_a_size_is_a_fault_of_ours(tmp_path, monkeypatch):
+    def refuse(part, shape):
+        raise ValueError("no")
+
+    monkeypatch.setattr(runner, "trace_macs", refuse)
+    assert run(CELLS[:1], tmp_path).failed == [(CELLS[0].label, "ValueError: no")]
+
+
+def test_a_user_s_model_from_its_file_to_its_record(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from torch import nn\ndef build():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n")
+    cell = cost_of(f"{path}:build", (10, 12))
+    assert run([cell], tmp_path / "out").measured == 1
+    result = find_record(tmp_path / "out", cell)["result"]
+    macs = 8 * 10 * 9 * 3 * 4
+    assert result == {
+        "params": 9 * 3 * 4 + 4,
+        "macs": macs,
+        "macs_by_operator": {"convolution": macs},
+        "breakdown": {"0": {"params": 112, "macs": macs}},
+        "other_values": {"relu": 8 * 10 * 4},
+    }
+
+
+def test_a_changed_file_is_another_model_in_the_same_process(tmp_path):
+    path, cells = tmp_path / "mine.py", []
+    for width in (4, 40):
+        path.write_text(f"from torch import nn\ndef build():\n    return nn.Conv2d(3, {width}, 1, bias=False)\n")
+        cells.append(cost_of(f"{path}:build"))
+        run(cells[-1:], tmp_path / "out")
+    assert [find_record(tmp_path / "out", cell)["result"]["params"] for cell in cells] == [12, 120]
+
+
+def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(UNCOUNTED.replace("NAME", "test_runner"))
+    cell = cost_of(f"{path}:build")
+    summary = run([cell, *CELLS[:1]], tmp_path / "out")
+    assert (summary.measured, len(summary.failed)) == (1, 1)
+    assert "UncountedOperator: nobody knows how many multiply-adds test_runner.triple" in summary.failed[0][1]
+    assert find_record(tmp_path / "out", cell)["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("model", "head", "message"),
+    [
+        ("timm:resnet81", "classifier", "model='resnet81' is not possible; allowed: one of"),
+        ("timm:resnet18?nonsense=3", "classifier", "model='timm:resnet18' cannot be built"),
+        ("timm:vit_tiny_patch16_224", "fcos", "allowed: one with maps at strides"),
+        ("peers:cpvt_ti", "fcos", "allowed: a model of timm's or an arm"),
+        ("peers:cpvt", "classifier", "did you mean 'cpvt_s'"),
+        ("mine.py:other", "classifier", "function of mine.py='other' is not possible; allowed: build"),
+        ("mine.py:build", "classifier", "model='mine.py:build' returns a int"),
+    ],
+)
+def test_a_model_that_is_none_is_refused_before_anything_is_measured(tmp_path, monkeypatch, model, head, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def build():\n    return 1\n")
+    called = fake(monkeypatch, lambda cell: {"macs": 2})
+    with pytest.raises(InputError) as caught:
+        run([*CELLS, cost_of(model, head=head)], tmp_path / "out")
+    assert message in str(caught.value)
+    assert called == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_is_built_once_for_all_its_sizes(tmp_path, monkeypatch):
+    built = []
+
+    def build(cell):
+        built.append(cell.model)
+        return build_network(cell)
+
+    build_network = runner.build_network
+    monkeypatch.setattr(runner, "build_network", build)
+    cells = [cost_of("timm:resnet18?num_classes=3", side) for side in (32, 64, 96)]
+    assert run(cells, tmp_path).measured == 3
+    assert built == ["timm:resnet18?num_classes=3"]
+
+
+def test_the_breakdown_gives_repeated_blocks_one_row():
+    params = {
+        "token": 5,
+        "stages.0.proj.weight": 10,
+        "stages.0.proj.bias": 1,
+        "stages.0.blocks.0.attn.q.weight": 100,
+        "stages.0.blocks.1.attn.q.weight": 100,
+        "stages.1.blocks.0.attn.q.weight": 1000,
+        "stages.0.blocks.0.norm.weight": 3,
+        "head.weight": 7,
+    }
+    macs = {
+        "": 2,
+        "stages.0.proj": 20,
+        "stages.0.blocks.0.attn": 30,
+        "stages.0.blocks.1.attn": 30,
+        "stages.0.blocks.0.attn.q": 40,
+        "stages.0.blocks.1.attn.q": 40,
+        "stages.1.blocks.0.attn.q": 50,
+        "head": 8,
+    }
+    assert runner._break_down(params, macs) == {
+        "": {"params": 5, "macs": 2},
+        "stages.0.proj": {"params": 11, "macs": 20},
+        "stages.0.blocks.attn": {"params": 0, "macs": 60},
+        "stages.0.blocks.attn.q": {"params": 200, "macs": 80},
+        "stages.0.blocks.norm": {"params": 3, "macs": 0},
+        "stages.1.blocks.attn.q": {"params": 1000, "macs": 50},
+        "head": {"params": 7, "macs": 8},
+    }
+
+
+@pytest.mark.parametrize("model", ["pvt:pico/v1+cffn/v1", "timm:resnet18", "transformers:cvt-13"])
+def test_modules_and_operators_sum_to_the_whole(model):
+    result = runner.measure_cell(cost_of(model))
+    assert sum(row["params"] for row in result["breakdown"].values()) == result["params"]
+    assert sum(row["macs"] for row in result["breakdown"].values()) == result["macs"]
+    assert sum(result["macs_by_operator"].values()) == result["macs"] > 0
+
+
+def test_several_processes_make_the_records_that_one_makes(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(UNCOUNTED.replace("NAME", "test_runner_workers"))
+    models = ["timm:resnet18", "timm:swin_tiny_patch4_window7_224", f"{path}:build"]
+    cells = [*CELLS[:3], *(cost_of(model, side) for model in models for side in (64, 224))]
+    memory = replace(CELLS[0], conditions=Memory(resolution=32))
+    alone = run([*cells, memory], tmp_path / "alone")
+    pools = []
+
+    class Pool(runner.ProcessPoolExecutor):
+        def __init__(self, workers, **options):
+            pools.append(workers)
+            super().__init__(workers, **options)
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(runner, "COSTS_PER_WORKER", 4)
+    monkeypatch.setattr(runner, "available_cores", lambda: 16)
+    together = run([memory, *cells], tmp_path / "together")
+    assert pools == [len(cells) // 4]
+    assert (together.measured, together.kept, together.left) == (alone.measured, 0, 0) == (8, 0, 0)
+    assert sorted(together.failed) == sorted(alone.failed)
+    assert [label for label, _ in alone.failed] == [cell.label for cell in cells[-2:]]
+    for cell in cells:
+        one, other = (find_record(tmp_path / name, cell) for name in ("alone", "together"))
+        for name in ("result", "failure", "status", "study", "conditions", "environment"):
+            assert one[name] == other[name]
+    again = run([memory, *cells], tmp_path / "together")
+    assert (again.measured, again.kept, len(again.failed)) == (0, 8, 2)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_an_end_amid_several_processes_leaves_whole_records_and_no_process(tmp_path, name):
+    command = [sys.executable, "-c", AMID_SEVERAL_PROCESSES, "--results", str(tmp_path), "--variants", "pico"]
+    command += ["--resolutions", *map(str, range(32, 320, 32))]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("records/cost/*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.Signals[name])
+        _, complaint = process.communicate(timeout=60)  # to the end of what the workers, too, may write to
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == (-signal.SIGKILL if name == "SIGKILL" else 130)
+    assert name == "SIGKILL" or complaint.decode().splitlines()[-1] == "stopped; the same command goes on from here"
+    assert find_damaged(tmp_path) == {}
+    assert 1 <= len(list(iterate_records(tmp_path))) < 8 * 9
+
+
+AMID_SEVERAL_PROCESSES = """
+import sys
+from ablations import cli, runner
+if __name__ == "__main__":
+    runner.available_cores = lambda: 2
+    sys.exit(cli.main(["cost", *sys.argv[1:]]))
+"""
 
 
 def strip_times(result):

@@ -39,8 +39,8 @@ ATTENTION = (
     "aten::_scaled_dot_product_flash_attention_for_cpu",
     "aten::_scaled_dot_product_efficient_attention",
 )
-"""Fused attention in a trace: torch's function, whichever kernel it picks, and those kernels that can be traced when they
-are called by themselves."""
+"""Fused attention in a trace: torch's function, whichever kernel it picks, and kernels called by themselves. The other
+kernels cannot be traced."""
 
 FREE = WITHOUT_MACS | frozenset(
     """
@@ -107,7 +107,7 @@ def _import_analysis() -> Any:
             warnings.simplefilter("ignore")  # importing it scripts a function, which torch has given up
             from fvcore.nn import FlopCountAnalysis
     except ImportError as error:
-        raise InputError(f"fvcore cannot be imported: {first_line(error)}; it comes with the extra 'test'") from error
+        raise InputError(f"fvcore cannot be imported: {first_line(error)}") from error
     return FlopCountAnalysis
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 aten = torch.ops.aten
@@ -38,10 +39,12 @@ WITHOUT_MACS = frozenset(
     native_layer_norm native_batch_norm _native_batch_norm_legit_no_training native_group_norm
     _softmax _safe_softmax _log_softmax hardswish glu _prelu_kernel
     mean sum amax amin max min argmax var var_mean std prod linalg_vector_norm logsumexp cumsum topk sort
-    avg_pool2d _adaptive_avg_pool2d max_pool2d_with_indices adaptive_max_pool2d
+    avg_pool2d avg_pool3d _adaptive_avg_pool2d max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool2d
+    grid_sampler_2d
     upsample_nearest2d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     cat stack copy _to_copy _unsafe_view repeat roll flip tril triu
     constant_pad_nd reflection_pad2d replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle im2col col2im
+    nonzero masked_select repeat_interleave unsafe_split _local_scalar_dense
     index index_put index_select gather scatter slice_scatter select_scatter embedding
     empty empty_like empty_strided new_empty new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones
     full full_like new_full fill zero arange linspace eye scalar_tensor
@@ -92,7 +95,7 @@ def trace_macs(model: nn.Module, input_shape: tuple[int, ...]) -> TracedMacs:
     counter = _Counter()
     for path, module in twin.named_modules():
         module.register_forward_pre_hook(partial(counter.enter, path))
-        module.register_forward_hook(counter.leave)
+        module.register_forward_hook(counter.leave, always_call=True)
     with torch.no_grad(), counter:
         twin(torch.empty(input_shape, device="meta"))
     return TracedMacs(
@@ -116,7 +119,7 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         # torch's own formulas of flops, each called with an operator's arguments and its result.
         self.formulas = FlopCounterMode(display=False, custom_mapping=FORMULAS).flop_registry
-        self.running: list[str] = []
+        self.running = [""]
         self.results: dict[Hashable, tuple[torch.Size, tuple[int, ...], torch.dtype]] = {}
         self.by_module: Counter[str] = Counter()
         self.by_operator: Counter[str] = Counter()
@@ -155,25 +158,30 @@ class _Counter(TorchDispatchMode):
         """
         if func.is_view or func._schema.is_mutable:
             return func(*args, **kwargs)
-        call = (func, _signature(args), _signature(kwargs))
+        call = (func, signature(args), signature(kwargs))
         if call not in self.results:
             result = func(*args, **kwargs)
-            if isinstance(result, Tensor):
+            if isinstance(result, Tensor) and _are_all_on_meta((args, kwargs, result)):
                 self.results[call] = result.shape, result.stride(), result.dtype
             return result
         shape, stride, dtype = self.results[call]
         return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
 
-def _signature(value: Any) -> Hashable:
-    """Returns what the shape of a result can depend on, of an operator's argument or arguments."""
+def signature(value: Any) -> Hashable:
+    """Returns what the shape of a result on `meta` can depend on, of an operator's argument or arguments."""
     if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype
+        return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, tuple | list):
-        return tuple(map(_signature, value))
+        return tuple(map(signature, value))
     if isinstance(value, dict):
-        return tuple((name, _signature(each)) for name, each in value.items())
+        return tuple((name, signature(each)) for name, each in value.items())
     return type(value), value  # 1 and 1.0 make different results
+
+
+def _are_all_on_meta(values: Any) -> bool:
+    """Whether there are no numbers, on which the shape of a result might depend: masks, indices."""
+    return all(leaf.is_meta for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _is_without_macs(operator: torch._ops.OpOverload) -> bool:

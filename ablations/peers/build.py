@@ -9,7 +9,6 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import timm
@@ -123,32 +122,36 @@ def _build_cvt(name: str) -> nn.Module:
 
 
 def _build_from_file(name: str) -> nn.Module:
+    """Returns what a function of a user's file returns; it may import its neighbours, which are forgotten then."""
     path, _, function = name.rpartition(":")
-    module = _run_file(Path(path), name)
-    if not callable(getattr(module, function, None)):
-        functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        pick(f"function of {path}", function, functions)
+    folder, known = str(Path(path).parent.resolve()), set(sys.modules)
+    sys.path.insert(0, folder)
     try:
         with torch.device("cpu"):  # it may compute something from its weights
-            model = getattr(module, function)()
-    except Exception as error:
+            model = _find_function(Path(path), function)()
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
         raise InputError(f"model={name!r} cannot be built: {first_line(error)}") from error
+    finally:
+        sys.path.remove(folder)
+        for module in set(sys.modules) - known:  # another folder may have modules of the same names
+            if (getattr(sys.modules[module], "__file__", None) or "").startswith(folder):
+                del sys.modules[module]
     if not isinstance(model, nn.Module):
         raise InputError(f"model={name!r} returns a {type(model).__name__}; allowed: a torch.nn.Module")
     return model
 
 
-def _run_file(path: Path, name: str) -> ModuleType:
-    """Returns the module of a user's file, which may import its neighbours."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+def _find_function(path: Path, name: str) -> Callable[[], Any]:
+    spec = importlib.util.spec_from_file_location("model_file", path)
     if spec is None or spec.loader is None:
-        raise refuse("model", name, "a Python file")
+        raise refuse("model", str(path), "a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"model={name!r} cannot be imported: {first_line(error)}") from error
-    finally:
-        sys.path.pop(0)
-    return module
+    sys.modules[spec.name] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    functions = {key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)}
+    found = functions[pick(f"function of {path}", name, functions)]
+    if isinstance(found, nn.Module):
+        raise InputError(f"function of {path}: {name} is a {type(found).__name__}; allowed: a function that returns it")
+    return found

@@ -20,11 +20,13 @@ ARM = Column("Arm", lambda row: row["arm"])
 
 
 def _cost_note(values: pd.DataFrame) -> str:
-    equal = int((values["macs"] == values["macs_traced"]).sum())
+    counted_twice = values.dropna(subset="macs_traced")
+    equal = int((counted_twice["macs"] == counted_twice["macs_traced"]).sum())
     riders = "Arm v1 has v1's riders and the others v2's, so that a change against v1 holds both. "
+    agreement = f"Closed form and trace count the same in {equal} of {len(counted_twice)} records."
     return (
         f"{riders if values['frame'].iloc[0] == 'published' else ''}"
-        f"Closed form and trace count the same in {equal} of {len(values)} records."
+        f"{'There is no closed form with this head.' if counted_twice.empty else agreement}"
     )
 
 

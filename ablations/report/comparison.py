@@ -160,7 +160,7 @@ def as_printed(value: float, reason: str = "") -> float:
 
     Counters print two decimals, which are rounded once more.
     """
-    exact = Decimal(repr(value))
+    exact = Decimal(repr(float(value)))  # numpy's floats have another repr
     if reason == "whole number":
         return float(exact.quantize(Decimal("1"), ROUND_HALF_UP))
     if reason == "cut off":
@@ -251,5 +251,5 @@ def operator_values(records: pd.DataFrame) -> pd.DataFrame:
                 **{f"values_{kind}": count for kind, count in record["other_values"].items()},
             }
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=None if rows else ["model", "pixels"])
     return table[table["pixels"] == table.groupby("model")["pixels"].transform("min")].reset_index(drop=True)

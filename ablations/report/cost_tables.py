@@ -311,7 +311,9 @@ COST_TABLES = (
 
 def _refusals(values: pd.DataFrame) -> str:
     refused = values[values["refused"].notna()]
-    words = [f"`{row['model']}` at {row['resolution']} px: {row['refused'].rstrip('.')}." for _, row in refused.iterrows()]
+    words = [
+        f"`{row['model']}` at {row['resolution']} px: {row['refused'].rstrip('.')}." for _, row in refused.iterrows()
+    ]
     return " ".join(dict.fromkeys(words))
 
 

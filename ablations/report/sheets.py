@@ -159,7 +159,7 @@ def _macs_by_resolution(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
         for group in groups
-        if _has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS
+        if _has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
     ]
     return _sheets(
         "macs_by_resolution", "Multiply-adds by resolution", ("variant", "frame", "head"), panels, 3.4, caption

@@ -147,3 +147,46 @@ def test_pvt_module_by_module(arm: str, attention: str) -> None:
         hook.remove()
     assert trace_macs(model, (1, 3, 40, 32)).by_module == expected
     assert trace_macs(model, (2, 3, 40, 32)).total == 2 * sum(expected.values())
+
+
+def test_shapes_that_depend_on_numbers_are_never_taken_from_memory() -> None:
+    few, many = torch.tensor([True, False, False, False]), torch.tensor([True, True, True, False])
+
+    def product(x: Tensor) -> Tensor:
+        return x[: len(few[few])] @ x[: len(few[few])].T
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = x[: int(few.sum())], x[: int(many.sum())]
+        assert (few[few].shape, many[many].shape) == ((1,), (3,))
+        return a @ a.T, b @ b.T
+
+    assert trace_macs(Apply(product), (4, 4)).total == 4
+    assert trace_macs(Apply(both), (4, 4)).total == 1 * 1 * 4 + 3 * 3 * 4
+
+
+def test_work_after_an_exception_that_the_model_catches_is_its_own() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fails = Fails()
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.fails(x)
+            except ValueError:
+                return x @ x
+
+    assert trace_macs(Net(), (4, 4)).by_module == {"": 4 * 4 * 4}
+
+
+def test_work_by_operator_and_values_of_other_layers() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 5)
+    )
+    traced = trace_macs(net, (2, 3, 4, 4))
+    assert traced.by_operator == {"convolution": 2 * 16 * 3 * 4, "addmm": 2 * 16 * 5}
+    assert traced.other_values == {"batch_norm": 2 * 4 * 16, "relu": 2 * 4 * 16, "pool": 2 * 4 * 16}

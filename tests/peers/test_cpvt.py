@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -26,12 +25,7 @@ PUBLISHED_PARAMETERS = {"cpvt_ti": 6, "cpvt_s": 22}
 PUBLISHED_MACS = {"cpvt_ti": 1.3, "cpvt_s": 4.6}
 
 Build = Callable[..., CPVT]
-
-
-def photographs(height: int = 224, width: int = 224) -> Tensor:
-    """Two real pictures (2, 3, height, width)."""
-    pictures = torch.stack([torch.tensor(image) for image in load_sample_images().images])
-    return nn.functional.interpolate(pictures.permute(0, 3, 1, 2) / 127.5 - 1, (height, width), mode="bilinear")
+Photographs = Callable[..., Tensor]
 
 
 def on_meta(build: Callable[..., nn.Module]) -> nn.Module:
@@ -50,7 +44,7 @@ def shuffled_patches(pictures: Tensor, order: Tensor) -> Tensor:
 
 
 @EVERY_MODEL
-def test_classifies_real_pictures(build: Build, deit: str, dim: int) -> None:
+def test_classifies_real_pictures(build: Build, deit: str, dim: int, photographs: Photographs) -> None:
     torch.manual_seed(0)
     model = build(num_classes=7).eval()
     with torch.no_grad():
@@ -77,7 +71,7 @@ def test_multiply_adds_are_the_published(build: Build, deit: str, dim: int) -> N
     assert round(traced / 1e9, 1) == PUBLISHED_MACS[build.__name__]
 
 
-def test_only_the_generator_knows_where_a_patch_is() -> None:
+def test_only_the_generator_knows_where_a_patch_is(photographs: Photographs) -> None:
     torch.manual_seed(0)
     model = cpvt_ti(num_classes=5).double().eval()
     pictures = photographs(96, 64).double()
@@ -91,7 +85,7 @@ def test_only_the_generator_knows_where_a_patch_is() -> None:
     assert change_without < 1e-12
 
 
-def test_the_generator_stands_after_the_first_block_and_the_class_token_passes_by() -> None:
+def test_the_generator_stands_after_the_first_block_and_the_class_token_passes_by(photographs: Photographs) -> None:
     torch.manual_seed(0)
     model, order, seen = cpvt_ti(num_classes=5), [], {}
 
@@ -118,7 +112,7 @@ def test_the_generator_stands_after_the_first_block_and_the_class_token_passes_b
 
 
 @pytest.mark.parametrize("size", [(16, 16), (160, 96), (100, 75)])
-def test_takes_other_sizes(size: tuple[int, int]) -> None:
+def test_takes_other_sizes(size: tuple[int, int], photographs: Photographs) -> None:
     with torch.no_grad():
         assert cpvt_ti(num_classes=2)(photographs(*size)).isfinite().all()
 

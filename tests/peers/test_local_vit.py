@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -19,12 +18,7 @@ EVERY_MODEL = pytest.mark.parametrize(("build", "dim"), [(localvit_t, 192), (loc
 PUBLISHED = {"localvit_t": (5.9, 1.3), "localvit_s": (22.4, 4.6)}
 
 Build = Callable[..., LocalViT]
-
-
-def photographs(height: int = 224, width: int = 224) -> Tensor:
-    """Two real pictures (2, 3, height, width)."""
-    pictures = torch.stack([torch.tensor(image) for image in load_sample_images().images])
-    return nn.functional.interpolate(pictures.permute(0, 3, 1, 2) / 127.5 - 1, (height, width), mode="bilinear")
+Photographs = Callable[..., Tensor]
 
 
 def on_meta(build: Build) -> LocalViT:
@@ -33,7 +27,7 @@ def on_meta(build: Build) -> LocalViT:
 
 
 @EVERY_MODEL
-def test_classifies_real_pictures(build: Build, dim: int) -> None:
+def test_classifies_real_pictures(build: Build, dim: int, photographs: Photographs) -> None:
     torch.manual_seed(0)
     model = build(num_classes=7).eval()
     with torch.no_grad():
@@ -97,7 +91,7 @@ def test_the_feed_forward_is_local_but_for_the_squeeze() -> None:
     assert torch.equal(changed_nearby > 0, nearby)
 
 
-def test_position_embedding_is_resized_to_the_map() -> None:
+def test_position_embedding_is_resized_to_the_map(photographs: Photographs) -> None:
     torch.manual_seed(0)
     model = localvit_t(num_classes=2).eval()
     pictures = photographs(160, 96)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -28,12 +27,7 @@ EVERY_MODEL = pytest.mark.parametrize(
 )
 
 Build = Callable[..., T2TViT]
-
-
-def photographs(height: int = 224, width: int = 224) -> Tensor:
-    """Two real pictures (2, 3, height, width)."""
-    pictures = torch.stack([torch.tensor(image) for image in load_sample_images().images])
-    return nn.functional.interpolate(pictures.permute(0, 3, 1, 2) / 127.5 - 1, (height, width), mode="bilinear")
+Photographs = Callable[..., Tensor]
 
 
 def on_meta(build: Build) -> T2TViT:
@@ -46,7 +40,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 @EVERY_MODEL
-def test_classifies_real_pictures(build: Build, depth: int, dim: int) -> None:
+def test_classifies_real_pictures(build: Build, depth: int, dim: int, photographs: Photographs) -> None:
     torch.manual_seed(0)
     model = build(num_classes=7).eval()
     with torch.no_grad():
@@ -135,7 +129,7 @@ def test_position_embedding_is_the_sinusoids_of_its_grid() -> None:
 
 
 @pytest.mark.parametrize("size", [(16, 16), (160, 96), (100, 75)])
-def test_takes_other_sizes(size: tuple[int, int]) -> None:
+def test_takes_other_sizes(size: tuple[int, int], photographs: Photographs) -> None:
     with torch.no_grad():
         assert t2t_vit_t_14(num_classes=2)(photographs(*size)).isfinite().all()
 

@@ -1,16 +1,28 @@
-"""Records of the study `quick` with made-up numbers, for tests of what is made of records."""
+"""Records for tests of what is made of records: of the study `quick` with made-up numbers, and the committed ones."""
 
 import random
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from ablations.cost import count_macs, count_params, part_costs
-from ablations.design import Accuracy, Cell, Cost, Memory, Speed, find_study
+from ablations.cost import count_macs, count_params, module_costs
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
 from ablations.records import load_records, write_record
+from ablations.report.cost_tables import COST_TABLES
+from ablations.report.figures import STYLE
+from ablations.report.sheets import Sheet
+from ablations.studies import find_study
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 ENVIRONMENT = {"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 2, "commit": "0123abc"}
 
@@ -23,9 +35,7 @@ def made_up_result(cell: Cell) -> dict[str, Any]:
     match conditions:
         case Cost():
             macs = count_macs(config, conditions.resolution)
-            parts = part_costs(config, conditions.resolution).values()
-            breakdown = {part.name: {"params": part.params, "macs": part.macs} for part in parts}
-            return {"params": params, "macs": macs, "macs_traced": macs, "breakdown": breakdown}
+            return {"params": params, "macs": macs, "macs_traced": macs, **made_up_work(cell)}
         case Memory():
             assert isinstance(conditions.resolution, int)
             tokens = (conditions.resolution // config.stem_stride) ** 2
@@ -65,7 +75,28 @@ def made_up_result(cell: Cell) -> dict[str, Any]:
             }
 
 
-def write(results: Path, cell: Cell, result: dict[str, Any] | None, **environment: Any) -> Path:
+KINDS = {"proj": "convolution", "sr": "convolution", "dwconv": "convolution", "attn": "bmm"}
+"""The operators of a PVT's modules, by the last word of their names; attention's `proj` is a linear layer."""
+
+
+def made_up_work(cell: Cell) -> dict[str, Any]:
+    """True multiply-adds by module and by operator; how many values other layers look at is made up."""
+    breakdown: dict[str, dict[str, int]] = {}
+    by_operator: Counter[str] = Counter()
+    for name, params, macs in module_costs(cell.config, cell.conditions.resolution):
+        row = breakdown.setdefault(re.sub(r"(?<!^stages)\.\d+(?=\.|$)", "", name), {"params": 0, "macs": 0})
+        row["params"] += params
+        row["macs"] += macs
+        operator = "addmm" if name.endswith("attn.proj") else KINDS.get(name.rpartition(".")[2], "addmm")
+        by_operator[operator] += macs
+    return {
+        "breakdown": breakdown,
+        "macs_by_operator": {operator: macs for operator, macs in by_operator.items() if macs},
+        "other_values": {"layer_norm": 3000, "softmax": 200, "activation": 10_000},
+    }
+
+
+def write(results: Path, cell: AnyCell, result: dict[str, Any] | None, **environment: Any) -> Path:
     """Writes the record of a cell; without a result it failed."""
     return write_record(
         results,
@@ -105,3 +136,47 @@ def quick_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def quick_records(quick_results: Path) -> pd.DataFrame:
     return load_records(quick_results)
+
+
+@pytest.fixture(scope="session")
+def paper_records() -> pd.DataFrame:
+    """The committed records of the study `paper`, all of them."""
+    records = load_records(RESULTS, "cost")
+    keys = {cell.key for cell in find_study("paper").cells()}
+    assert keys <= set(records["key"]), "results/ has not all of the study `paper`"
+    return records[records["key"].isin(keys)].reset_index(drop=True)
+
+
+@pytest.fixture(scope="session")
+def paper_tables(paper_records: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The values of every table of cost, by name, from the committed records."""
+    return {table.name: table.values(paper_records) for table in COST_TABLES}
+
+
+def words_of(figure: Figure) -> Iterator[Text]:
+    """Yields all texts of a figure; tick labels beyond an axis's ends exist and are not drawn."""
+    for ax in figure.axes:
+        yield from (ax.xaxis.label, ax.yaxis.label, *ax.texts)
+        yield from (text for text in ax.get_children() if isinstance(text, Text))  # titles
+        yield from ax.get_legend().get_texts() if ax.get_legend() else ()
+        for axis, ends in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            yield from (tick.label1 for tick in axis.get_major_ticks() if min(ends) <= tick.get_loc() <= max(ends))
+
+
+def illegible_words(sheet: Sheet) -> list[tuple[str, ...]]:
+    with style.context(["default", STYLE], after_reset=True):
+        figure = sheet.draw()
+        figure.draw_without_rendering()
+    texts = {text for text in words_of(figure) if text.get_text()}
+    boxes = [(text.get_text(), text.get_window_extent().padded(-2)) for text in texts]
+    assert len(boxes) > 10
+    outside = [
+        (words,) for words, box in boxes if not all(figure.bbox.fully_contains(*end) for end in (box.min, box.max))
+    ]
+    return outside + [(a, b) for (a, box), (b, other) in combinations(boxes, 2) if box.overlaps(other)]
+
+
+@pytest.fixture(scope="session")
+def find_illegible() -> Callable[[Sheet], list[tuple[str, ...]]]:
+    """`find_illegible(sheet)` draws a figure; it returns words that leave it, and pairs that lie on one another."""
+    return illegible_words

@@ -12,16 +12,17 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ablations.design import Accuracy, Cell, Cost
+from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.report.build import build_report, check_report, figure_digest
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost(resolution=64))
 
 
 def write_few_records(results: Path, write_cell: Callable[..., Path]) -> None:
-    """Two arms, one resolution, two seeds."""
-    for arm in ("v1", "v1+ope"):
+    """Costs of four arms at one resolution, two of them trained from two seeds."""
+    for arm in ("v1", "v1+ope", "v1+cffn", "v1+ope+cffn"):
         write_cell(results, replace(CELL, arm=arm))
+    for arm in ("v1", "v1+ope"):
         for seed in (0, 1):
             write_cell(results, replace(CELL, arm=arm, conditions=Accuracy(seed=seed)))
 
@@ -39,8 +40,12 @@ def contents(results: Path) -> dict[str, bytes]:
 
 FILES = {
     "README.md",
-    *(f"tables/{name}.{kind}" for name in ("cost", "accuracy") for kind in ("md", "csv")),
-    *(f"figures/{name}.{kind}" for name in ("cost_pico_v2", "accuracy_digits_pico_v2") for kind in ("png", "svg")),
+    *(f"tables/{name}.{kind}" for name in ("cost", "operators", "accuracy") for kind in ("md", "csv")),
+    *(
+        f"figures/{name}.{kind}"
+        for name in ("cost_pico_v2_classifier", "accuracy_digits_pico_v2")
+        for kind in ("png", "svg")
+    ),
 }
 """All that those records give: nothing for what was not measured, and no curve of one resolution."""
 
@@ -53,8 +58,8 @@ def test_what_there_are_records_of_is_written_and_nothing_else(results):
     page = (results / "README.md").read_text()
     for name in FILES - {"README.md"}:
         assert f"({name})" in page
-    assert "6 finished records, 0 failed cells, 0 damaged files." in page
-    with Image.open(results / "figures/cost_pico_v2.png") as image:
+    assert "8 finished records, 0 failed cells, 0 damaged files." in page
+    with Image.open(results / "figures/cost_pico_v2_classifier.png") as image:
         assert image.width == pytest.approx(2 * 3.5 * 200, abs=1)
 
 
@@ -101,9 +106,9 @@ def built(tmp_path_factory, write_cell) -> Path:
         ("tables/cost.md", append),
         ("tables/cost.csv", spoil),
         ("tables/accuracy.csv", Path.unlink),
-        ("figures/cost_pico_v2.png", spoil),
-        ("figures/cost_pico_v2.svg", spoil),
-        ("figures/cost_pico_v2.svg", Path.unlink),
+        ("figures/cost_pico_v2_classifier.png", spoil),
+        ("figures/cost_pico_v2_classifier.svg", spoil),
+        ("figures/cost_pico_v2_classifier.svg", Path.unlink),
         ("figures/left_over.png", lambda path: path.write_bytes(b"")),
         ("tables/left_over.md", lambda path: path.write_text("")),
     ],
@@ -128,12 +133,15 @@ def test_check_sees_that_a_record_came(results, write_cell):
 
 def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
     write_failure(results, replace(CELL, arm="v1+lsra"))
+    peer = ModelCell(model="timm:no_such_layer", conditions=Cost())
+    write_failure(results, peer)
     (results / "records" / "cost" / "broken.json").write_text("{")
     build_report(results)
     page = (results / "README.md").read_text()
-    assert "6 finished records, 1 failed cells, 1 damaged files." in page
+    assert "8 finished records, 2 failed cells, 1 damaged files." in page
     key = replace(CELL, arm="v1+lsra").key
     assert f"- cost pico v1+lsra, frame v2, {key}: RuntimeError: out of memory" in page
+    assert f"- cost timm:no_such_layer, {peer.key}: RuntimeError: out of memory" in page
     assert "- records/cost/broken.json: not JSON" in page
     assert "v1+lsra" not in (results / "tables" / "cost.md").read_text()
 
@@ -142,7 +150,7 @@ def test_the_page_says_where_numbers_come_from(results):
     build_report(results)
     rows = [line for line in (results / "README.md").read_text().splitlines() if line.startswith("| ")]
     assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == [
-        *("cost", "2", "quick", "Imaginary CPU", "2.8.0", "0123abc", "2026-01-02", "0.00")
+        *("cost", "4", "quick", "Imaginary CPU", "2.8.0", "0123abc", "2026-01-02", "0.00")
     ]
 
 

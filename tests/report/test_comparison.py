@@ -1,0 +1,475 @@
+"""Our counts beside the paper's prints, from the committed records, and from folders that lack most of them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations.catalogue import FAMILIES, PAPER_TABLES
+from ablations.config import ARMS, FRAMES, build_config
+from ablations.cost import count_macs, count_params, module_costs, part_costs
+from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
+from ablations.paper import load_paper_table
+from ablations.records import load_records
+from ablations.report.build import build_report
+from ablations.report.comparison import (
+    REASONS,
+    as_printed,
+    backbone_values,
+    explain,
+    model_values,
+    operator_values,
+    paper_values,
+    standard_costs,
+    table6_values,
+)
+from ablations.report.cost_tables import render_breakdown
+from ablations.report.growth import complexity_values, part_values
+from ablations.report.sheets import list_sheets
+from ablations.runner import measure_cell
+
+ARM = Cell(variant="b2", arm="v1", frame="published", conditions=Cost())
+PEER = ModelCell(model="timm:resnet18", conditions=Cost())
+
+
+@pytest.fixture(scope="module")
+def table2(paper_records) -> pd.DataFrame:
+    return paper_values(paper_records, "table2_imagenet").set_index("name")
+
+
+def errata_of(column: str) -> pd.DataFrame:
+    errata = load_paper_table("errata")
+    return errata[(errata["table"] == "table2_imagenet") & (errata["column"] == column)].set_index("model")
+
+
+def test_committed_arms_have_the_counts_of_the_closed_form(paper_records):
+    arms = paper_records[paper_records["arm"].notna() & (paper_records["head"] == "classifier")]
+    assert len(arms) > 80
+    for _, row in arms.iterrows():
+        config = build_config(row["variant"], row["arm"], row["frame"])
+        assert row["params"] == count_params(config), row["model"]
+        if row["resolution"].isdecimal():
+            assert row["macs"] == count_macs(config, int(row["resolution"])), row["model"]
+
+
+@pytest.mark.parametrize(
+    ("model", "conditions"),
+    [
+        ("timm:resnet18", Cost()),
+        ("peers:localvit_t", Cost()),
+        ("timm:twins_svt_small", Cost()),
+        ("pvt:b2/v1+ope/published", Cost(head="retinanet", resolution=(800, 1280))),
+        ("timm:resnet18", Cost(head="mask_rcnn", resolution=(800, 1280))),
+    ],
+    ids=str,
+)
+def test_committed_records_are_what_is_counted_now(paper_records, model, conditions):
+    cell = build_cell(model, conditions)
+    (record,) = (row for _, row in paper_records.iterrows() if row["key"] == cell.key)
+    for name, value in measure_cell(cell).items():
+        assert pd.isna(record[name]) if value is None else record[name] == value, name
+
+
+def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
+    for cell in (ARM, replace(ARM, pool_size=3), replace(ARM, attention="explicit"), replace(ARM, pool_size=7)):
+        write_cell(tmp_path, cell)
+    write_cell(tmp_path, PEER, {"params": 1, "macs": 2})
+    write_cell(tmp_path, replace(ARM, conditions=Accuracy()))
+    costs = standard_costs(load_records(tmp_path))
+    assert sorted(costs["key"]) == sorted([ARM.key, PEER.key])
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("table2_imagenet", "model"), ("table3_coco", "backbone"), ("table5_ade20k", "backbone")]
+)
+def test_the_catalogue_has_the_rows_of_the_papers_tables(table, column):
+    names = PAPER_TABLES[table].names
+    assert len(names) == len(set(names))
+    assert set(names) == set(load_paper_table(table)[column])
+
+
+def test_the_catalogue_has_the_backbones_of_table_4():
+    assert set(PAPER_TABLES["table4_detectors"].names) == set(load_paper_table("table4_detectors")["backbone"])
+
+
+@pytest.mark.parametrize("metric", ["params", "macs"])
+def test_a_cell_of_table_2_rounds_to_its_print_or_has_an_erratum(table2, metric):
+    column, unit = {"params": ("params_m", 10**6), "macs": ("gflops", 10**9)}[metric]
+    printed = load_paper_table("table2_imagenet").set_index("model")[column]
+    assert list(table2.index) == list(printed.index)
+    assert len(table2) == 39
+    tenths = (table2[metric] + unit // 20) // (unit // 10)  # half up
+    differing = set(tenths.index[tenths != (10 * printed).round().astype(int)])
+    assert differing == set(errata_of(column).index)
+
+
+@pytest.mark.parametrize("metric", ["params", "macs"])
+def test_a_reason_that_can_be_counted_gives_the_print(table2, paper_records, metric):
+    column, unit = {"params": ("params_m", 1e6), "macs": ("gflops", 1e9)}[metric]
+    printed = load_paper_table("table2_imagenet").set_index("model")[column]
+    classifiers = paper_records[(paper_records["head"] == "classifier") & (paper_records["resolution"] == "224")]
+    by_model = {row["model"]: row for _, row in classifiers.iterrows()}
+    seen = set()
+    for name, erratum in errata_of(column).iterrows():
+        reason = erratum["reason"]
+        if reason in ("whole number", "cut off", "other layers", "no attention"):
+            record = by_model[table2.loc[name, "model"]]
+            explained = explain(reason, metric, record)
+            assert (explained is None) == (reason in ("whole number", "cut off"))
+            value = table2.loc[name, metric] / unit if explained is None else explained
+            assert as_printed(value, reason) == printed[name], name
+            seen.add(reason)
+    assert seen == {"params": {"whole number", "cut off"}, "macs": {"cut off", "other layers", "no attention"}}[metric]
+
+
+def test_cells_without_an_erratum_round_as_printed(table2):
+    for metric, column, unit in (("params", "params_m", 1e6), ("macs", "gflops", 1e9)):
+        printed = load_paper_table("table2_imagenet").set_index("model")[column]
+        plain = [name for name in table2.index if name not in errata_of(column).index]
+        assert {name: as_printed(table2.loc[name, metric] / unit) for name in plain} == printed[plain].to_dict()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason", "printed"),
+    [
+        (0.25, "", 0.3),  # half up, not half to even
+        (0.249, "", 0.2),
+        (20.5, "whole number", 21.0),
+        (20.49, "whole number", 20.0),
+        (4.599, "cut off", 4.5),
+        (15.6489, "other layers", 15.7),  # by way of 15.65
+        (15.6449, "other layers", 15.6),
+        (2.8451, "no attention", 2.9),
+    ],
+)
+def test_values_are_printed_by_the_reason(value, reason, printed):
+    assert as_printed(value, reason) == printed
+
+
+def test_what_a_counter_adds_by_hand():
+    values = {"batch_norm": 1, "layer_norm": 2, "group_norm": 4, "relu": 8, "activation": 16, "pool": 32}
+    record = pd.Series(
+        {
+            "macs": 10**10,
+            "other_values": {
+                kind: count * 10**8 for kind, count in (values | {"softmax": 64, "upsample": 128}).items()
+            },
+            "breakdown": {
+                "blocks.attn": {"params": 0, "macs": 3 * 10**9},
+                "blocks.attn.q": {"params": 5, "macs": 7 * 10**9},
+                "blocks.norm": {"params": 9, "macs": 0},
+            },
+        }
+    )
+    # Twice the norms' values and once those of ReLUs, activations and pools: 14 + 56 tenths.
+    assert explain("other layers", "macs", record) == pytest.approx(10 + 7.0)
+    assert explain("no attention", "macs", record) == pytest.approx(10 - 3)
+    for reason in ("misprint", "source", "unexplained", "whole number", "cut off"):
+        assert explain(reason, "macs", record) is None
+    assert set(load_paper_table("errata")["reason"]) == set(REASONS)
+
+
+def test_differences_are_ours_over_the_print(table2):
+    assert table2.loc["PVTv2-B0", "params_difference_percent"] == pytest.approx(100 * (3.666760 / 3.4 - 1))
+    assert table2.loc["Twins-SVT-S", "macs_difference_percent"] == pytest.approx(100 * (2.927 / 2.8 - 1), abs=0.05)
+    assert list(table2["paper_top1_percent"]) == list(load_paper_table("table2_imagenet")["top1"])
+
+
+def test_a_note_says_which_cell_and_why_and_what_comes_out(table2):
+    assert table2.loc["PVTv2-B0", "note"] == "parameters are a misprint: the released model has as many as ours"
+    assert table2.loc["CvT-21", "note"] == ("parameters are printed as a whole number; GFLOPs are cut off, not rounded")
+    assert table2.loc["ViT-Base/16", "note"] == "top-1 come from elsewhere: the figure of DeiT-Base's row"
+    counted = (("Twins-SVT-L", "leave attention's products out", 14.8), ("ResNet152", "count norms", 11.6))
+    for name, words, printed in counted:
+        note = table2.loc[name, "note"].rpartition("GFLOPs ")[2]
+        assert note.startswith(words)
+        # The number in brackets has two decimals, and is the print but for its last rounding.
+        assert float(note[note.index("(") + 1 : note.index(")")]) == pytest.approx(printed, abs=0.0501)
+    with_notes = set(table2.index[table2["note"] != ""])
+    errata = load_paper_table("errata")
+    assert with_notes == set(errata.loc[errata["table"] == "table2_imagenet", "model"])
+
+
+@pytest.mark.parametrize("table", ["table3_coco", "table4_detectors", "table5_ade20k"])
+def test_dense_networks_agree_with_the_papers_within_their_tolerance(paper_records, table):
+    values = paper_values(paper_records, table)
+    printed = load_paper_table(table)
+    wanted = PAPER_TABLES[table]
+    if table == "table4_detectors":
+        assert list(values["detector"]) == list(printed["detector"])
+        values = values[values["detector"] == "ATSS"]
+        printed = printed[printed["detector"] == "ATSS"]
+    assert len(values) == len(wanted.names) * len(wanted.heads)
+    columns = {
+        "retinanet": ("retinanet_params_m", None),
+        "mask_rcnn": ("maskrcnn_params_m", None),
+        "fcos": ("params_m", "gflops_1280x800"),
+        "semantic_fpn": ("params_m", "gflops_512"),
+    }
+    for head, rows in values.groupby("head"):
+        params, gflops = columns[head]
+        paper = printed.set_index("backbone").loc[rows["name"]]
+        assert list(rows["params"] / 1e6) == pytest.approx(list(paper[params]), rel=0.01)
+        assert list(rows["paper_params_m"]) == list(paper[params])
+        if gflops:
+            assert list(rows["macs"] / 1e9) == pytest.approx(list(paper[gflops]), rel=0.02)
+            assert list(rows["paper_macs_g"]) == list(paper[gflops])
+
+
+def test_table_6_agrees_within_one_percent_with_its_steps(paper_records):
+    values = table6_values(paper_records)
+    own = values[values["frame"] == "published"].set_index("arm")
+    printed = {
+        "v1": (34.2, 285.8),
+        "v1+ope": (34.9, 288.6),
+        "v1+ope+cffn": (35.1, 290.7),
+        "v1+ope+cffn+lsra": (32.3, 227.4),
+    }
+    for arm, (params, gflops) in printed.items():
+        assert own.loc[arm, "params"] / 1e6 == pytest.approx(params, rel=0.01)
+        assert own.loc[arm, "macs"] / 1e9 == pytest.approx(gflops, rel=0.01)
+        assert (own.loc[arm, "paper_params_m"], own.loc[arm, "paper_macs_g"]) == (params, gflops)
+    ladder = own.loc[list(printed)]
+    assert list(ladder["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
+    assert list(ladder["paper_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(ladder["macs_step"][1:]) == list(ladder["macs"].astype(int).diff()[1:])
+    assert list(ladder["paper_macs_step_g"][1:]) == pytest.approx([2.8, 2.1, -63.3])
+    assert own.loc[own.index.difference(printed), ["paper_params_m", "macs_step"]].isna().all(axis=None)
+
+
+def test_table_6_has_all_arms_in_all_frames(paper_records):
+    values = table6_values(paper_records)
+    assert {frame: list(rows["arm"]) for frame, rows in values.groupby("frame")} == {
+        frame: list(ARMS) for frame in FRAMES
+    }
+    # In one frame the step to + OPE has no position embeddings in it.
+    steps = values[values["arm"] == "v1+ope"].set_index("frame")["params_step"] / 1e6
+    assert steps[["v1", "v2"]].to_list() == pytest.approx([1.07, 1.07], abs=0.01)
+    assert values.loc[values["frame"] != "published", "paper_params_m"].isna().all()
+
+
+def test_every_backbone_that_the_article_names_has_a_row(paper_records):
+    values = backbone_values(paper_records)
+    assert [(row["family"], row["name"]) for _, row in values.iterrows()] == [
+        (family, name) for family, names in FAMILIES.items() for name in names
+    ]
+    assert (values[["params", "macs"]] > 0).all(axis=None)
+    crossvit = values["family"] == "CrossViT"
+    assert list(values.loc[crossvit, "resolution"]) == ["240", "240"]
+    assert set(values.loc[~crossvit, "resolution"]) == {"224"}
+
+
+def test_a_row_of_backbones_is_of_the_smallest_input(tmp_path, write_cell):
+    for side in (448, 224):
+        cell = replace(PEER, model="timm:levit_256", conditions=Cost(resolution=side))
+        write_cell(tmp_path, cell, {"params": 10, "macs": side})
+    (row,) = backbone_values(load_records(tmp_path)).to_dict("records")
+    assert (row["name"], row["resolution"], row["macs"]) == ("LeViT-256", "224", 224)
+
+
+def test_operators_sum_to_the_multiply_adds(paper_records):
+    values = operator_values(paper_records)
+    assert len(values) > 48
+    kinds = ["macs_convolution", "macs_linear", "macs_batched_product"]
+    assert (values[kinds] >= 0).all(axis=None)
+    assert list(values[kinds].sum(axis="columns")) == list(values["macs"])
+    assert not values["model"].duplicated().any()
+    for model in ("pvt:b2/v1/published", "pvt:b2/v1+ope+cffn+lsra/published"):
+        (row,) = values[values["model"] == model].to_dict("records")
+        modules = module_costs(build_config(*model.removeprefix("pvt:").split("/")), 224)
+        convolutions = ("patch_embed.proj", "attn.sr", "mlp.dwconv")
+        assert row["macs_convolution"] == sum(each.macs for each in modules if each.name.endswith(convolutions))
+        assert row["macs_batched_product"] == sum(each.macs for each in modules if each.name.endswith("attn"))
+
+
+def test_operators_by_hand(tmp_path, write_cell):
+    work = {
+        "convolution": 5,
+        "_convolution": 1,
+        "addmm": 20,
+        "mm": 30,
+        "_addmm_activation": 50,
+        "bmm": 4,
+        "baddbmm": 90,
+    }
+    for side, times in ((224, 1), (448, 10)):
+        by_operator = {name: times * macs for name, macs in work.items()}
+        result = {
+            "params": 7,
+            "macs": 200 * times,
+            "macs_by_operator": by_operator,
+            "other_values": {"pool": 3 * times},
+        }
+        write_cell(tmp_path, replace(PEER, conditions=Cost(resolution=side)), result)
+    (row,) = operator_values(load_records(tmp_path)).to_dict("records")
+    assert (row["name"], row["resolution"]) == ("ResNet18", "224")
+    assert (row["macs_convolution"], row["macs_linear"], row["macs_batched_product"]) == (6, 100, 94)
+    assert row["values_pool"] == 3
+
+
+def write_older(results: Path, path: Path, cell: Cell) -> None:
+    """Makes a record one of before heads and operators were recorded, when it was broken down by part."""
+    record = json.loads(path.read_text())
+    del record["conditions"]["head"], record["result"]["macs_by_operator"], record["result"]["other_values"]
+    parts = part_costs(cell.config, cell.conditions.resolution).values()
+    record["result"]["breakdown"] = {part.name: {"params": part.params, "macs": part.macs} for part in parts}
+    path.write_text(json.dumps(record))
+
+
+REFUSAL = {
+    "params": 28_288_354,
+    "macs": None,
+    "refused": "AssertionError: Input height (256) doesn't match model (224).",
+}
+COUNTED = {
+    "params": 11_689_512,
+    "macs": 1_814_073_344,
+    "macs_by_operator": {"convolution": 1_813_561_344, "addmm": 512_000},
+    "breakdown": {"conv1": {"params": 9408, "macs": 118_013_952}},
+    "other_values": {"batch_norm": 2_483_712},
+}
+ONLY_PARAMS = {
+    "params": 44_140_000,
+    "macs": None,
+    "refused": "the second stage's work depends on what the first proposes",
+}
+
+
+def write_nothing(results: Path, write_cell: Callable[..., Path]) -> None:
+    pass
+
+
+def write_no_costs(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_cell(results, replace(ARM, variant="pico", frame="v2", conditions=Accuracy()))
+
+
+def write_a_model(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_cell(results, replace(PEER, model="timm:resnet26"), COUNTED)
+
+
+def write_a_model_of_table_2(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_cell(results, PEER, COUNTED)
+
+
+def write_a_refusal(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_cell(results, ModelCell(model="timm:swin_x", conditions=Cost(resolution=256)), REFUSAL)
+
+
+def write_a_detector(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_cell(results, replace(PEER, conditions=Cost(head="fcos", resolution=(800, 1280))), COUNTED)
+
+
+def write_small_arms(results: Path, write_cell: Callable[..., Path]) -> None:
+    for arm in ("v1", "v1+ope"):
+        write_cell(results, replace(ARM, variant="pico", frame="v2", arm=arm))
+
+
+def write_linear_sra_alone(results: Path, write_cell: Callable[..., Path]) -> None:
+    for side in (224, 320, 448):
+        write_cell(results, replace(ARM, arm="v1+ope+cffn+lsra", conditions=Cost(resolution=side)))
+
+
+def write_mask_rcnn_alone(results: Path, write_cell: Callable[..., Path]) -> None:
+    for side in (224, 512, (800, 1280)):
+        for arm in ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
+            write_cell(results, replace(ARM, arm=arm, conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS)
+
+
+def write_older_arms(results: Path, write_cell: Callable[..., Path]) -> None:
+    for arm in ARMS:
+        for side in (224, (800, 1280)):
+            cell = replace(ARM, arm=arm, conditions=Cost(resolution=side))
+            write_older(results, write_cell(results, cell), cell)
+
+
+def write_an_older_erratum(results: Path, write_cell: Callable[..., Path]) -> None:
+    cell = replace(ARM, variant="b5", arm="v1+ope+cffn")
+    write_older(results, write_cell(results, cell), cell)
+
+
+def write_both_ages(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_older_arms(results, write_cell)
+    write_cell(results, PEER, COUNTED)
+    for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
+        for side in (448, 512):
+            write_cell(results, replace(ARM, arm=arm, conditions=Cost(resolution=side)))
+
+
+OF_B2 = {"table2_imagenet", "backbones", "cost", "ladder"}
+
+UNFILLED = {
+    write_nothing: set(),
+    write_no_costs: {"accuracy"},
+    write_a_model: {"models", "operators"},
+    write_a_model_of_table_2: {"table2_imagenet", "models", "operators"},
+    write_a_refusal: {"models"},
+    write_a_detector: {"models"},
+    write_small_arms: {"cost", "operators"},
+    write_linear_sra_alone: {*OF_B2 - {"backbones"}, "parts", "scaling", "operators"},
+    write_mask_rcnn_alone: {"table3_coco", "crossover", "cost"},
+    write_older_arms: {*OF_B2, "crossover"},
+    write_an_older_erratum: {"table2_imagenet", "cost"},
+    write_both_ages: {*OF_B2, "crossover", "complexity", "parts", "scaling", "operators", "models"},
+}
+"""What writes some records, and the tables that they are enough for."""
+
+
+@pytest.mark.parametrize("write", UNFILLED, ids=lambda write: write.__name__)
+def test_a_folder_that_lacks_records_gives_the_tables_that_it_can(tmp_path, write_cell, write):
+    write(tmp_path, write_cell)
+    build_report(tmp_path)
+    assert {path.stem for path in (tmp_path / "tables").glob("*.md")} == UNFILLED[write]
+    records = load_records(tmp_path)
+    assert bool(render_breakdown(records)) == ("breakdown" in records)
+
+
+def test_what_has_no_multiply_adds_is_in_no_figure(tmp_path, write_cell):
+    write_mask_rcnn_alone(tmp_path, write_cell)
+    assert list_sheets(load_records(tmp_path)) == []
+
+
+def test_an_older_record_has_its_erratum_without_a_count(tmp_path, write_cell):
+    write_an_older_erratum(tmp_path, write_cell)
+    (row,) = paper_values(load_records(tmp_path), "table2_imagenet").to_dict("records")
+    assert (row["name"], row["note"]) == ("PVTv2-B5", "GFLOPs count norms, activations and pools too")
+
+
+def test_of_both_ages_only_the_younger_are_taken_apart(tmp_path, write_cell):
+    write_both_ages(tmp_path, write_cell)
+    records = load_records(tmp_path)
+    for values in (complexity_values(records), part_values(records)):
+        assert set(values["resolution"]) == {"448", "512"}
+    assert set(operator_values(records)["name"]) == {"ResNet18", "PVTv2-B2", "PVTv2-B2-Li"}
+
+
+@pytest.mark.parametrize("table", PAPER_TABLES)
+def test_rows_without_a_record_are_left_out(paper_records, table):
+    wanted = PAPER_TABLES[table]
+    kept = paper_records[paper_records["model"] != wanted.models["PVTv2-B2"]]
+    values = paper_values(kept, table)
+    built = values[values["built_as"] != ""] if "built_as" in values else values
+    assert set(built["name"]) == set(wanted.names) - {"PVTv2-B2"}
+    assert paper_values(paper_records[paper_records["head"].isna()], table).empty
+
+
+def test_table_4_quotes_what_is_not_built(paper_records):
+    values = paper_values(paper_records, "table4_detectors")
+    quoted = values[values["built_as"] == ""]
+    assert set(quoted["detector"]) == {"Cascade Mask R-CNN", "GFL", "Sparse R-CNN"}
+    assert quoted[["params", "macs", "params_difference_percent", "macs_difference_percent"]].isna().all(axis=None)
+    assert quoted[["paper_params_m", "paper_macs_g"]].notna().all(axis=None)
+
+
+def test_models_are_those_that_are_no_arms(paper_records):
+    values = model_values(paper_records)
+    assert len(values) == paper_records["arm"].isna().sum()
+    refused = values[values["macs"].isna()]
+    assert set(refused["head"]) == {"mask_rcnn"}
+    assert refused["refused"].notna().all()
+    assert values.loc[values["macs"].notna(), "refused"].isna().all()
+    names = dict(zip(values["model"], values["name"], strict=True))
+    assert (names["transformers:cvt-13"], names["peers:cpvt_s"]) == ("CvT-13", "CPVT-S")
+    assert names["timm:resnet50?stem_type=deep,stem_width=32"] == "timm:resnet50?stem_type=deep,stem_width=32"

@@ -1,0 +1,127 @@
+"""From cells to networks: every head on an arm and on a model of timm's, and what of it a trace can count."""
+
+import pytest
+import torch
+from torch import nn
+
+from ablations.cost import count_macs, count_params
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Head, Memory, build_cell
+from ablations.downstream.detection import build_fcos, build_mask_rcnn, build_retinanet
+from ablations.downstream.segmentation import SemanticFPN
+from ablations.errors import InputError
+from ablations.measure.macs import trace_macs
+from ablations.model import PVT
+from ablations.networks import HEADS, StageMaps, build_network, traceable_part
+
+PICO = "pvt:pico/v1+ope+cffn/v2"
+RESNET = "timm:resnet18"
+WIDTHS = {PICO: (8, 16, 32, 64), RESNET: (64, 128, 256, 512)}
+STRIDES = {PICO: (2, 4, 8, 16), RESNET: (4, 8, 16, 32)}
+
+
+def on_meta(cell: AnyCell) -> nn.Module:
+    with torch.device("meta"):
+        return build_network(cell).eval()
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def dense_part(model: str, head: Head) -> nn.Module:
+    part = traceable_part(on_meta(build_cell(model, Cost(head=head))), head)
+    assert part is not None
+    return part
+
+
+@pytest.mark.parametrize("model", WIDTHS)
+@pytest.mark.parametrize(("head", "anchors"), [("retinanet", 9), ("fcos", 1)])
+def test_a_detector_answers_at_every_place_of_five_levels(model: str, head: Head, anchors: int) -> None:
+    answers = dense_part(model, head)(torch.empty(2, 3, 128, 64, device="meta"))
+    strides = [*STRIDES[model][1:], 2 * STRIDES[model][3], 4 * STRIDES[model][3]]
+    places = sum(-(-128 // stride) * -(-64 // stride) for stride in strides)
+    assert answers["cls_logits"].shape == (2, anchors * places, 80)
+    assert answers["bbox_regression"].shape == (2, anchors * places, 4)
+
+
+@pytest.mark.parametrize("model", WIDTHS)
+def test_semantic_fpn_answers_for_every_pixel(model: str) -> None:
+    logits = dense_part(model, "semantic_fpn")(torch.empty(2, 3, 128, 64, device="meta"))
+    assert logits.shape == (2, 150, 128, 64)
+
+
+@pytest.mark.parametrize("model", [PICO, RESNET])
+def test_a_classifier_is_traced_whole(model: str) -> None:
+    network = on_meta(build_cell(model, Cost()))
+    assert traceable_part(network, "classifier") is network
+    assert network(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn+lsra"])
+@pytest.mark.parametrize("frame", ["v1", "v2"])
+def test_a_retinanet_is_its_backbone_and_what_stands_on_it(arm: str, frame: str) -> None:
+    cell = Cell(variant="pico", arm=arm, frame=frame, conditions=Cost(head="retinanet", resolution=64))
+    network = on_meta(cell)
+    widths = WIDTHS[PICO][1:]
+    conv = 256 * 9 * 256 + 256
+    laterals = sum(width * 256 + 256 for width in widths) + 3 * conv
+    extra = (64 * 9 * 256 + 256) + conv  # P6 from C5, P7 from P6
+    towers = 8 * conv + 9 * (80 + 4) * (256 * 9 + 1)
+    assert parameters(network) == count_params(cell.config) + laterals + extra + towers
+
+    places = [16**2, 8**2, 4**2, 2**2, 1]  # of levels 3 to 7: pico's stem has stride 2
+    lateral_macs = sum(place * (width + 9 * 256) * 256 for place, width in zip(places, widths, strict=False))
+    extra_macs = 9 * 256 * (64 * places[3] + 256 * places[4])
+    tower_macs = sum(places) * 9 * 256 * (8 * 256 + 9 * (80 + 4))
+    part = traceable_part(network, "retinanet")
+    assert part is not None
+    assert trace_macs(part, (1, 3, 64, 64)).total == (
+        count_macs(cell.config, 64) + lateral_macs + extra_macs + tower_macs
+    )
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_an_arm_and_its_head_have_no_parameters_beside_their_own(head: Head) -> None:
+    builders = {
+        "retinanet": build_retinanet,
+        "fcos": build_fcos,
+        "mask_rcnn": build_mask_rcnn,
+        "semantic_fpn": SemanticFPN,
+    }
+    cell = Cell(variant="pico", arm="v1+cffn", frame="v1", conditions=Cost(head=head))
+    with torch.device("meta"):
+        alone = builders[head](nn.Identity(), WIDTHS[PICO])
+    assert parameters(on_meta(cell)) == count_params(cell.config) + parameters(alone)
+
+
+@pytest.mark.parametrize("model", WIDTHS)
+def test_no_size_decides_the_work_of_a_mask_rcnn(model: str) -> None:
+    network = on_meta(build_cell(model, Cost(head="mask_rcnn")))
+    with torch.device("meta"):
+        assert parameters(network) > parameters(build_mask_rcnn(nn.Identity(), WIDTHS[model]))
+    assert traceable_part(network, "mask_rcnn") is None
+
+
+def test_an_arm_as_a_backbone_gives_the_maps_of_its_stages() -> None:
+    cell = Cell(variant="b2", arm="v1", frame="v1", conditions=Cost(head="fcos"))
+    network = on_meta(cell)
+    (stages,) = [module for module in network.modules() if isinstance(module, StageMaps)]
+    maps = stages(torch.empty(2, 3, 64, 96, device="meta"))
+    widths = (64, 128, 320, 512)
+    assert [tuple(each.shape) for each in maps] == [
+        (2, width, 64 // stride, 96 // stride) for width, stride in zip(widths, (4, 8, 16, 32), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("conditions", "classes"), [(Memory(), 1000), (Accuracy(num_classes=7), 7), (Cost(), 1000)])
+def test_all_but_a_cost_with_a_head_measures_the_classifier(conditions: Accuracy | Memory | Cost, classes: int) -> None:
+    network = on_meta(Cell(variant="pico", arm="v1", frame="v2", conditions=conditions))
+    assert isinstance(network, PVT)
+    assert network.config.num_classes == classes
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("model", ["peers:cpvt_ti", "transformers:cvt-13"])
+def test_a_head_needs_maps(head: Head, model: str) -> None:
+    with pytest.raises(InputError, match=f"model='{model}' is not possible; allowed: a model of timm's or an arm"):
+        on_meta(build_cell(model, Cost(head=head)))
