@@ -188,16 +188,31 @@ def load_records(results: Path, measurement: str | None = None) -> pd.DataFrame:
     `key`, `duration_s`. With a `measurement`, only its records and only the columns that these have. No records make an
     empty frame with the names' columns.
     """
-    rows = [
-        _row(record)
+    records = [
+        record
         for record in iterate_records(results)
         if record["status"] == "done" and measurement in (None, record["measurement"])
     ]
+    rows = [_row(record) for record in _newest_of_files(records)]
     frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "model", "variant", "arm", "frame"])
     for name in frame.columns[frame.isna().any()]:
         if all(type(row[name]) is int for row in rows if row.get(name) is not None):
             frame[name] = frame[name].astype("Int64")  # else gaps would make whole numbers floats
     return frame.sort_values([name for name in _SORTED_BY if name in frame], key=_rank, ignore_index=True)
+
+
+def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leaves out records of what a user's file held before it was changed."""
+    newest: dict[str, str] = {}
+    for record in records:
+        if "file_sha256" in record:
+            place = _place(record)
+            newest[place] = max(record["started"], newest.get(place, ""))
+    return [record for record in records if "file_sha256" not in record or record["started"] == newest[_place(record)]]
+
+
+def _place(record: dict[str, Any]) -> str:
+    return json.dumps([record["measurement"], record["model"], record["conditions"]], sort_keys=True)
 
 
 def _rank(column: pd.Series) -> pd.Series:

@@ -223,3 +223,14 @@ def test_heads_stand_in_their_own_order(tmp_path):
         write(tmp_path, replace(CELL, conditions=Cost(head=head)))
         write(tmp_path, build_cell("timm:resnet18", Cost(head=head)))
     assert load_records(tmp_path)["head"].unique().tolist() == list(heads)
+
+
+def test_of_a_users_file_only_the_newest_model_is_loaded(tmp_path):
+    file = tmp_path / "mine.py"
+    for number, started in enumerate(("2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00")):
+        file.write_text(f"# version {number}")
+        cell = build_cell(f"{file}:build", Cost())
+        outcome = {"study": "test", "failure": None, "environment": {}, "duration_s": 1.0}
+        write_record(tmp_path, cell, result={"params": number, "macs": 1}, started=started, **outcome)
+    assert len(list((tmp_path / "records" / "cost").iterdir())) == 2
+    assert load_records(tmp_path)["params"].tolist() == [1]

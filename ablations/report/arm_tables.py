@@ -107,8 +107,8 @@ ARM_TABLES = (
         about=(
             "One picture's forward pass. Multiply-adds are those of convolutions and matrix products, attention's "
             "two included; norms, activations and pooling count as none. In brackets the change against v1. "
-            "Computed in closed form, and counted again by tracing the model's operators. They do not say how "
-            "long anything takes."
+            "Counted by tracing the model's operators, and classifiers in closed form too. They do not say how long "
+            "anything takes."
         ),
         note=_cost_note,
     ),

@@ -88,8 +88,12 @@ def _beside(metric: str, unit: str, record: pd.Series | None, printed: float) ->
     """Returns our count, the paper's print and the difference in percent, as columns of a metric."""
     divisor = {"m": 1e6, "g": 1e9}[unit]
     ours = None if record is None else record[metric]
-    difference = None if ours is None or pd.isna(ours) else 100 * (ours / divisor / printed - 1)
-    return {metric: ours, f"paper_{metric}_{unit}": printed, f"{metric}_difference_percent": difference}
+    if ours is None or pd.isna(ours):
+        difference, agrees = None, None
+    else:
+        difference, agrees = 100 * (ours / divisor / printed - 1), as_printed(ours / divisor) == printed
+    columns = {metric: ours, f"paper_{metric}_{unit}": printed}
+    return columns | {f"{metric}_difference_percent": difference, f"{metric}_agrees_to_a_decimal": agrees}
 
 
 def _by_place(costs: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:

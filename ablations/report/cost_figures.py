@@ -23,7 +23,7 @@ from ablations.report.figures import (
 )
 from ablations.report.growth import PARTS
 
-PEER_LINES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+PEER_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
 """Line styles of models that are no arms; they are all grey."""
 
 PART_COLOURS = dict(

@@ -76,7 +76,7 @@ def crossover_values(records: pd.DataFrame) -> pd.DataFrame:
 
 def _has_both_attentions(records: pd.DataFrame) -> bool:
     costs = standard_costs(records)
-    return {WITH_SRA, WITH_LINEAR_SRA} <= set(costs["arm"])
+    return {WITH_SRA, WITH_LINEAR_SRA} <= set(costs.loc[costs["head"] == "classifier", "arm"])
 
 
 def complexity_values(records: pd.DataFrame) -> pd.DataFrame:

@@ -94,7 +94,7 @@ def _scaling(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_scaling, values=group.rows))
         for group in group_by(values, ("head", "sizes"))
-        if values["arm"].notna().any()
+        if group.rows["arm"].notna().any()
     ]
     return _sheets("scaling", "Multiply-adds by resolution", ("head",), panels, 5.2, caption)
 

@@ -1,5 +1,6 @@
 """Models by name: from timm, from transformers, of this project, and from a user's file."""
 
+import sys
 from pathlib import Path
 
 import pytest
