@@ -409,7 +409,7 @@ UNFILLED = {
     write_a_detector: {"models"},
     write_small_arms: {"cost", "operators"},
     write_linear_sra_alone: {*OF_B2 - {"backbones"}, "parts", "scaling", "operators"},
-    write_mask_rcnn_alone: {"table3_coco", "crossover", "cost"},
+    write_mask_rcnn_alone: {"table3_coco", "cost"},
     write_older_arms: {*OF_B2, "crossover"},
     write_an_older_erratum: {"table2_imagenet", "cost"},
     write_both_ages: {*OF_B2, "crossover", "complexity", "parts", "scaling", "operators", "models"},
