@@ -14,6 +14,9 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 14
 	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) DATA_DIR=$(DATA_DIR)"
 
+.PHONY: install
+install: $(ready) ## make .venv with everything, and nothing else
+
 .PHONY: reproduce
 reproduce: $(ready) ## run the study quick, every measurement of the eight arms, into runs/ (minutes)
 	$(PY) run_ablation.py
@@ -24,6 +27,10 @@ test: $(ready) ## lint, format, types, tests
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
 	$(PY) -m pytest
+
+.PHONY: all-counts
+all-counts: $(ready) ## test the three counts of multiply-adds on every arm, frame, variant and size (half an hour)
+	ABLATIONS_ALL_COUNTS=1 $(PY) -m pytest tests/measure/test_fvcore.py
 
 .PHONY: gpu-results
 gpu-results: $(ready) ## fill the GPU cells that results/ lacks, within BUDGET; DATA_DIR holds the image folders

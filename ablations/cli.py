@@ -342,30 +342,44 @@ def _measure(command: Run | Models, arguments: str) -> int:
     from ablations.report.build import build_report
 
     build_report(command.results)
-    _print_tables(cells, command.results, breakdown=isinstance(command, MeasureCost) and command.breakdown)
+    _print_tables(cells, command)
     print(
         f"{summary.measured} cells measured in {summary.seconds:.1f} s, {summary.kept} were there, "
         f"{summary.left} left for a next run"
     )
     for name in ("records", "tables", "figures", "README.md"):
-        print(f"{name:10}{command.results / name}")
+        if (command.results / name).exists():
+            print(f"{name:10}{command.results / name}")
     return 1 if summary.failed else 0
 
 
-def _print_tables(cells: list[AnyCell], results: Path, breakdown: bool) -> None:
+NAMED_MODELS_TABLES = ("models", "operators")
+"""What is printed of models that were named one by one, arms among them."""
+
+NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "ladder")
+"""Long tables that the count of the whole paper leaves in their files."""
+
+
+def _print_tables(cells: list[AnyCell], command: Run | Models) -> None:
     """Prints the tables that the records of these cells give, and no others'."""
     from ablations.records import load_records
+    from ablations.report.comparison import model_values
     from ablations.report.contents import TABLES
     from ablations.report.cost_tables import render_breakdown
     from ablations.report.tables import render_markdown
 
-    records = load_records(results)
+    named = isinstance(command, MeasureCost) and bool(command.model)
+    whole_paper = {cell.key for cell in find_study("paper").cells()} <= {cell.key for cell in cells}
+    records = load_records(command.results)
     records = records[records["key"].isin([cell.key for cell in cells])] if "key" in records else records
     for table in TABLES:
-        values = table.values(records)
+        left_out = table.name not in NAMED_MODELS_TABLES if named else table.name in NOT_PRINTED_OF_PAPER
+        if left_out and (named or whole_paper):
+            continue
+        values = model_values(records, arms=True) if named and table.name == "models" else table.values(records)
         if not values.empty:
             print(f"\n{render_markdown(table, values)}")
-    if breakdown:
+    if isinstance(command, MeasureCost) and command.breakdown:
         print(render_breakdown(records))
 
 
@@ -407,6 +421,10 @@ def _benchmark_count(command: Benchmark) -> int:
     for name, times in samples.items():
         summary = summarise_times(times)
         print(f"{name:14} median {summary['median']:.3f} s, IQR {100 * summary['iqr_over_median']:.0f} % of it")
+    third = count_with_fvcore(model, shape, device="cpu")
+    closed, traced, products = count_macs(config, size), trace_macs(model, shape).total, sum(third.products.values())
+    print(f"multiply-adds: closed form {closed:,}, trace {traced:,}, fvcore {products:,}")
+    print(f"fvcore counts beside them: {', '.join(f'{name} {count:,}' for name, count in third.others.items())}")
     ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
     print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
     return 0
@@ -415,7 +433,8 @@ def _benchmark_count(command: Benchmark) -> int:
 def _print_plan(cells: list[AnyCell], results: Path) -> int:
     from ablations.records import find_record
 
-    states = [(find_record(results, cell) or {"status": "missing"})["status"] for cell in cells]
+    records = [None if cell.is_from_file else find_record(results, cell) for cell in cells]
+    states = [record["status"] if record else "missing" for record in records]
     for cell, state in zip(cells, states, strict=True):
         print(f"{state:8} {cell.label}")
     print(f"{len(cells)} cells, {states.count('done')} done")

@@ -39,24 +39,6 @@ def module_costs(config: PVTConfig, resolution: Size) -> list[ModuleCost]:
     ]
 
 
-def part_costs(config: PVTConfig, resolution: Size) -> dict[str, ModuleCost]:
-    """Returns the same totals by part: each stage's `patch_embed`, `attn`, `mlp` and the rest, and the head."""
-    parts: dict[str, ModuleCost] = {}
-    for row, times in _rows(config, resolution):
-        name = _part(row.name)
-        params, macs = parts[name][1:] if name in parts else (0, 0)
-        parts[name] = ModuleCost(name, params + times * row.params, macs + times * row.macs)
-    return parts
-
-
-def _part(name: str) -> str:
-    if not name.startswith("stages."):
-        return name
-    stage, module = name.split(".", 2)[1:]
-    module = module.removeprefix("blocks.{block}.").split(".")[0]
-    return f"stages.{stage}.{module if module in ('patch_embed', 'attn', 'mlp') else 'other'}"
-
-
 def _rows(config: PVTConfig, resolution: Size) -> Iterator[tuple[ModuleCost, int]]:
     """Yields each row with how often it occurs; the blocks of a stage are alike, and their names hold `{block}`."""
     sizes = config.stage_sizes(resolution)

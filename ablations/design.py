@@ -146,6 +146,8 @@ class Cell:
         _check_conditions(self.conditions)
         self.config.check_size("resolution", self.conditions.resolution)
 
+    is_from_file = False
+
     @property
     def measurement(self) -> str:
         return self.conditions.measurement
@@ -220,6 +222,11 @@ class ModelCell:
         digest = {"file_sha256": self.file_digest} if self.file_digest else {}
         names = {"measurement": self.measurement, "model": self.model, **digest}
         return names | {"conditions": asdict(self.conditions)}
+
+    @property
+    def is_from_file(self) -> bool:
+        """Whether the model may be another than its record's: its file may import what has changed since."""
+        return bool(self.file_digest)
 
     @cached_property
     def file_digest(self) -> str:
@@ -314,7 +321,9 @@ def build_cell(model: str, conditions: Cost) -> AnyCell:
             raise refuse("model", model, "pvt:VARIANT/ARM/FRAME, such as pvt:b2/v1+ope/published")
         variant, arm, frame = rest.split("/")
         return Cell(variant=variant, arm=arm, frame=frame, conditions=conditions)
-    if not split_file_model(model) and not (source in MODEL_SOURCES and rest):
+    if file := split_file_model(model):
+        return ModelCell(model=f"{file[0].resolve()}:{file[1]}", conditions=conditions)
+    if not (source in MODEL_SOURCES and rest):
         sources = ", ".join(f"{name}:NAME" for name in MODEL_SOURCES)
         raise refuse("model", model, f"{sources}, pvt:VARIANT/ARM/FRAME or FILE.py:FUNCTION")
     return ModelCell(model=model, conditions=conditions)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel, PVTConfig
 from ablations.design import CONDITIONS_OF, AnyCell, Head, address
+from ablations.errors import refuse
 
 SCHEMA = 1
 
@@ -95,7 +96,10 @@ def write_record(
         "duration_s": duration_s,
     }
     path = record_path(results, cell)
-    write_text(path, json.dumps(record, indent=1) + "\n")
+    try:
+        write_text(path, json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise refuse("record", str(path), f"a file that can be written ({error.strerror})") from error
     return path
 
 
@@ -203,16 +207,12 @@ def load_records(results: Path, measurement: str | None = None) -> pd.DataFrame:
 
 def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leaves out records of what a user's file held before it was changed."""
-    newest: dict[str, str] = {}
-    for record in records:
-        if "file_sha256" in record:
-            place = _place(record)
-            newest[place] = max(record["started"], newest.get(place, ""))
-    return [record for record in records if "file_sha256" not in record or record["started"] == newest[_place(record)]]
-
-
-def _place(record: dict[str, Any]) -> str:
-    return json.dumps([record["measurement"], record["model"], record["conditions"]], sort_keys=True)
+    newest = {
+        record["model"]: record["file_sha256"]
+        for record in sorted(records, key=lambda record: record["started"])
+        if "file_sha256" in record
+    }
+    return [record for record in records if record.get("file_sha256") == newest.get(record.get("model", ""))]
 
 
 def _rank(column: pd.Series) -> pd.Series:

@@ -7,6 +7,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -109,7 +111,7 @@ def run_cells(
     a missing cell needs is not there.
     """
     start = time.monotonic()
-    records = {cell.key: find_record(results, cell) for cell in cells if not _may_have_changed(cell)}
+    records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
     kept = {key: record for key, record in records.items() if record and _is_done(record)}
     missing = [cell for cell in cells if cell.key not in kept]
     summary = Summary(kept=len(kept))
@@ -165,9 +167,16 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
         waiting = {pool.submit(_run_in_worker, own, job): own for own in networks.values()}
         try:
             for finished in as_completed(waiting):
-                yield from zip(waiting[finished], finished.result(), strict=True)
+                own = waiting[finished]
+                try:
+                    outcomes = finished.result()
+                except BrokenProcessPool:
+                    outcomes = [Outcome("failed", failure="a process that counted was killed") for _ in own]
+                yield from zip(own, outcomes, strict=True)
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()  # what it has written is whole
             raise
 
 
@@ -184,7 +193,7 @@ def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
 
 def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda words: None) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
-    if not _may_have_changed(cell) and _is_done(find_record(job.results, cell)):
+    if not cell.is_from_file and _is_done(find_record(job.results, cell)):
         return Outcome("kept")
     if time.monotonic() + expected_s > job.deadline:
         return Outcome("left")
@@ -240,10 +249,8 @@ def _measure_cost(cell: AnyCell) -> dict[str, Any]:
         return result | {"refused": "the second stage's work depends on what the first proposes"}
     try:
         traced = trace_macs(part, _input_shape(cell))
-    except UncountedOperator:
-        raise
-    except Exception as error:  # of a model's own choice: an assertion, a shape that does not fit
-        if isinstance(cell, Cell):
+    except (AssertionError, ValueError, RuntimeError) as error:
+        if isinstance(cell, Cell) or not _is_refusal(error):
             raise
         return result | {"refused": first_line(error)}
     if isinstance(cell, Cell) and conditions.head == "classifier":
@@ -261,6 +268,11 @@ def _measure_cost(cell: AnyCell) -> dict[str, Any]:
     }
 
 
+def _is_refusal(error: Exception) -> bool:
+    """Whether a model's error is about its input's size: not about operators, or about tensors without numbers."""
+    return not isinstance(error, UncountedOperator | NotImplementedError) and "meta" not in str(error)
+
+
 def _at_any_size(cell: AnyCell) -> AnyCell:
     return replace(cell, conditions=replace(cast(Cost, cell.conditions), resolution=Cost.resolution))
 
@@ -275,14 +287,12 @@ def _cost_network(cell: AnyCell) -> nn.Module:
 def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[str, int]]:
     """Returns what each module has by itself, from parameters by name and multiply-adds by module.
 
-    Repeated blocks are one row: in a module's name all numbers after the first are left out.
+    Repeated blocks are one row: a module's name loses its numbers, but for those of `stages` and `layers`.
     """
     rows: dict[str, Counter[str]] = {}
     owners = [(name.rpartition(".")[0], "params", count) for name, count in params.items()]
     for name, metric, count in [*owners, *((name, "macs", count) for name, count in macs.items())]:
-        words = name.split(".")
-        first = next((place for place, word in enumerate(words) if word.isdigit()), 0)
-        merged = ".".join(word for place, word in enumerate(words) if place <= first or not word.isdigit())
+        merged = re.sub(r"(?<!^stages)(?<!^layers)(?<!\.stages)(?<!\.layers)\.\d+(?=\.|$)", "", name)
         rows.setdefault(merged, Counter())[metric] += count
     return {name: {"params": row["params"], "macs": row["macs"]} for name, row in rows.items()}
 
@@ -390,11 +400,6 @@ def _warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[s
             "machine, so measure into a folder of your own to compare all arms on this one",
             file=sys.stderr,
         )
-
-
-def _may_have_changed(cell: AnyCell) -> bool:
-    """Whether a model may be another than its record's: one from a file may import what has changed since."""
-    return isinstance(cell, ModelCell) and bool(cell.file_digest)
 
 
 def _is_done(record: dict[str, Any] | None) -> bool:

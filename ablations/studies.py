@@ -46,7 +46,7 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
+class NamedModels:
     """All combinations of named models and conditions; `pvt:` names are arms."""
 
     models: tuple[str, ...]
@@ -63,7 +63,7 @@ class Study:
 
     name: str
     description: str
-    grids: tuple[Grid | Models, ...]
+    grids: tuple[Grid | NamedModels, ...]
     portable: bool = True
     """Whether its cells mean something on any device, or only where the study has them."""
 
@@ -101,7 +101,7 @@ STUDIES = {
             description="every parameter and GFLOPs column of the paper, its Figure 4, and the backbones it names",
             grids=(
                 *(
-                    Models(
+                    NamedModels(
                         models=tuple(table.models.values()),
                         conditions=vary(Cost(), head=table.heads, resolution=(table.resolution,)),
                     )
@@ -113,9 +113,9 @@ STUDIES = {
                     conditions=(Cost(head="retinanet", resolution=(800, 1280)),),
                 ),
                 Grid(variants=("b2",), frames=("published",), conditions=vary(Cost(), resolution=SCALES)),
-                Models(models=tuple(MODELS[name] for name in SCALED), conditions=vary(Cost(), resolution=SCALES)),
+                NamedModels(models=tuple(MODELS[name] for name in SCALED), conditions=vary(Cost(), resolution=SCALES)),
                 *(
-                    Models(models=(model,), conditions=(Cost(resolution=OWN_RESOLUTIONS.get(name, 224)),))
+                    NamedModels(models=(model,), conditions=(Cost(resolution=OWN_RESOLUTIONS.get(name, 224)),))
                     for name, model in OTHER_PEERS.items()
                 ),
             ),

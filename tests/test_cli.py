@@ -76,7 +76,7 @@ def test_list_names_arms_and_studies(capsys):
             "model='mine.py:build' is not possible; allowed: a Python file that exi",
         ),
         (["cost", "--model", "timm:resnet18", "--resolutions", "0"], "resolution=0 is not possible; allowed: 1 to"),
-        (["cost", "--model", "peers:cpvt_s", "--heads", "fcos"], "allowed: a model of timm's or an arm"),
+        (["cost", "--model", "peers:cpvt_s", "--heads", "fcos"], "allowed: timm:NAME, FILE.py:FUNCTION or an arm"),
         (["cost", "--heads", "yolo"], "'yolo'"),
         (["closed-form", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
         (["closed-form", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
@@ -150,7 +150,7 @@ def test_what_is_named_is_what_is_counted(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("")
     assert plan(capsys, "--model", "timm:resnet18") == ["timm:resnet18"]
-    assert plan(capsys, "--model", "mine.py:build", "--heads", "fcos") == ["mine.py:build head=fcos"]
+    assert plan(capsys, "--model", "mine.py:build", "--heads", "fcos") == [f"{tmp_path}/mine.py:build head=fcos"]
     both = plan(capsys, "--model", "timm:resnet18", "pvt:b0/v1/v1", "--arms", "v1+ope")
     assert both == ["timm:resnet18", "b0 v1 frame=v1", "b2 v1+ope frame=v2"]
     assert plan(capsys, "--model", "timm:resnet18", "--variants", "pico")[1:] == [f"pico {a} frame=v2" for a in ARMS]
@@ -221,7 +221,11 @@ def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
     arguments = ["--variant", "pico", "--resolution", "64", "--repeats", "2"]
     code, out, err = call(capsys, "benchmark-count", *arguments)
     assert (code, err) == (0, "")
-    head, ours, theirs, ratio = out.splitlines()
+    head, ours, theirs, counts, beside, ratio = out.splitlines()
+    macs = f"{count_macs(build_config('pico', 'v1+ope+cffn'), 64):,}"
+    assert counts == f"multiply-adds: closed form {macs}, trace {macs}, fvcore {macs}"
+    assert beside.startswith("fvcore counts beside them: ")
+    assert "layer_norm" in beside
     assert head == "pico v1+ope+cffn at 64 px, 2 repeats of each in turn"
     assert ours.startswith("trace on meta")
     assert theirs.startswith("fvcore, real")

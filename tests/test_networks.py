@@ -123,5 +123,7 @@ def test_all_but_a_cost_with_a_head_measures_the_classifier(conditions: Accuracy
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("model", ["peers:cpvt_ti", "transformers:cvt-13"])
 def test_a_head_needs_maps(head: Head, model: str) -> None:
-    with pytest.raises(InputError, match=f"model='{model}' is not possible; allowed: a model of timm's or an arm"):
+    with pytest.raises(
+        InputError, match=f"model='{model}' is not possible; allowed: timm:NAME, FILE.py:FUNCTION or an arm"
+    ):
         on_meta(build_cell(model, Cost(head=head)))

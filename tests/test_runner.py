@@ -330,10 +330,10 @@ def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path)
         ("timm:resnet81", "classifier", "model='resnet81' is not possible; allowed: one of"),
         ("timm:resnet18?nonsense=3", "classifier", "model='timm:resnet18' cannot be built"),
         ("timm:vit_tiny_patch16_224", "fcos", "allowed: one with maps at strides"),
-        ("peers:cpvt_ti", "fcos", "allowed: a model of timm's or an arm"),
+        ("peers:cpvt_ti", "fcos", "allowed: timm:NAME, FILE.py:FUNCTION or an arm"),
         ("peers:cpvt", "classifier", "did you mean 'cpvt_s'"),
-        ("mine.py:other", "classifier", "function of mine.py='other' is not possible; allowed: build"),
-        ("mine.py:build", "classifier", "model='mine.py:build' returns a int"),
+        ("mine.py:other", "classifier", "mine.py='other' is not possible; allowed: build"),
+        ("mine.py:build", "classifier", "mine.py:build' returns a int"),
     ],
 )
 def test_a_model_that_is_none_is_refused_before_anything_is_measured(tmp_path, monkeypatch, model, head, message):

@@ -8,7 +8,7 @@ from ablations.catalogue import MODELS
 from ablations.config import ARMS, FRAMES
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, build_cell
 from ablations.errors import InputError
-from ablations.studies import LADDER, SCALES, STUDIES, Grid, Models, find_study, on_devices, select, vary
+from ablations.studies import LADDER, SCALES, STUDIES, Grid, NamedModels, find_study, on_devices, select, vary
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
 
@@ -80,7 +80,7 @@ def test_cells_are_placed_on_devices_where_they_depend_on_one():
 
 def test_models_are_taken_with_every_condition_and_arms_among_them_are_cells():
     conditions = vary(Cost(), resolution=(32, 64))
-    cells = list(Models(models=("timm:resnet18", "pvt:pico/v1/v2"), conditions=conditions).cells())
+    cells = list(NamedModels(models=("timm:resnet18", "pvt:pico/v1/v2"), conditions=conditions).cells())
     assert cells == [
         *(ModelCell(model="timm:resnet18", conditions=each) for each in conditions),
         *(Cell(variant="pico", arm="v1", frame="v2", conditions=each) for each in conditions),
@@ -89,7 +89,9 @@ def test_models_are_taken_with_every_condition_and_arms_among_them_are_cells():
 
 def test_a_cell_in_two_grids_is_measured_once():
     arms = Grid(variants=("b2",), frames=("published",), conditions=(Cost(),))
-    study = replace(find_study("quick"), grids=(Models(models=("pvt:small/v1/published",), conditions=(Cost(),)), arms))
+    study = replace(
+        find_study("quick"), grids=(NamedModels(models=("pvt:small/v1/published",), conditions=(Cost(),)), arms)
+    )
     assert [cell.arm for cell in study.cells()] == list(ARMS)
 
 

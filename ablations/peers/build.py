@@ -5,11 +5,12 @@ Names are those of `ablations.catalogue`: `timm:NAME`, with options of timm's af
 """
 
 import ast
+import copy
 import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -39,7 +40,9 @@ def check_peer(name: str) -> None:
     """Raises InputError for a name that its source does not know, before anything is built."""
     source, _, rest = name.partition(":")
     if source == "timm":
-        pick("model", rest.partition("?")[0], timm.list_models())
+        name, _, settings = rest.partition("?")
+        pick("model", _without_tag(name), timm.list_models())
+        _parse_options(settings)
     elif source == "transformers":
         pick("model", rest, CVT_DEPTHS)
     elif source == "peers":
@@ -64,17 +67,37 @@ def build_peer(name: str) -> nn.Module:
 def build_peer_backbone(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """Returns a backbone, pictures (B, 3, H, W) to four maps at strides 4 to 32, and the maps' widths.
 
-    Raises InputError for a model that is not timm's, or has no such maps.
+    One from a user's file must return such maps itself. Raises InputError for a model that is neither that nor timm's,
+    or has no such maps.
     """
     source, _, rest = name.partition(":")
+    if source.endswith(".py"):
+        return _with_widths(_build_from_file(name), name)
     if source != "timm":
-        raise refuse("model", name, "a model of timm's or an arm, beside a head other than the classifier")
+        raise refuse(
+            "model", name, "timm:NAME, FILE.py:FUNCTION or an arm: other heads than the classifier stand on those alone"
+        )
     backbone = _build_timm(rest, features_only=True)
     channels = dict(zip(backbone.feature_info.reduction(), backbone.feature_info.channels(), strict=True))
     if not set(STRIDES) <= set(channels):
-        raise refuse("model", name, f"one with maps at strides {STRIDES}; it has {tuple(channels)}")
+        raise refuse("model", name, f"one with maps at strides {STRIDES}; this one's are {tuple(channels)}")
     indices = [place for place, stride in enumerate(channels) if stride in STRIDES]
     return PyramidMaps(backbone, indices), tuple(channels[stride] for stride in STRIDES)
+
+
+def _with_widths(backbone: nn.Module, name: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """Returns a backbone and its maps' widths, as one picture of 256 x 256 px shows them."""
+    try:
+        maps = copy.deepcopy(backbone).to("meta").eval()(torch.empty(1, 3, 256, 256, device="meta"))
+        shapes = [tuple(feature_map.shape) for feature_map in maps]
+    except Exception as error:
+        raise InputError(f"model={name!r} gives no maps: {first_line(error)}") from error
+    if [shape[2:] for shape in shapes] != [(256 // stride, 256 // stride) for stride in STRIDES]:
+        allowed = (
+            f"one that returns a list of maps (B, C, H, W) at strides {STRIDES}; at 256 px this one's are {shapes}"
+        )
+        raise refuse("model", name, allowed)
+    return backbone, tuple(shape[1] for shape in shapes)
 
 
 class PyramidMaps(nn.Module):
@@ -93,23 +116,32 @@ class PyramidMaps(nn.Module):
 
 def _build_timm(name: str, **options: Any) -> Any:
     name, _, settings = name.partition("?")
-    pick("model", name, timm.list_models())
-    options |= dict(_parse_option(setting) for setting in settings.split(",") if setting)
+    pick("model", _without_tag(name), timm.list_models())
+    options |= _parse_options(settings)
     try:
         return timm.create_model(name, pretrained=False, **options)
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # whatever an option may do to a constructor
         raise InputError(f"model='timm:{name}' cannot be built with {options}: {first_line(error)}") from error
 
 
-def _parse_option(setting: str) -> tuple[str, Any]:
-    """Returns the name and the value of `name=value`; a Python literal is one, other words are text."""
-    name, _, value = setting.partition("=")
-    if not (name and value):
-        raise refuse("model option", setting, "name=value, as in timm:NAME?dynamic_img_size=True")
+def _without_tag(name: str) -> str:
+    """Returns the architecture of a name such as `resnet50.a1_in1k`, whose tag names pretrained weights."""
+    return name.partition(".")[0]
+
+
+def _parse_options(settings: str) -> dict[str, Any]:
+    """Returns the options of `name=value,name=value`; values are Python literals, or words, which are text."""
     try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
+        call = cast(ast.Call, ast.parse(f"options({settings})", mode="eval").body)
+        if call.args or not all(option.arg for option in call.keywords):
+            raise ValueError
+        return {
+            str(option.arg): option.value.id if isinstance(option.value, ast.Name) else ast.literal_eval(option.value)
+            for option in call.keywords
+        }
+    except (SyntaxError, ValueError) as error:
+        allowed = "name=value, separated by commas, as in timm:NAME?dynamic_img_size=True"
+        raise refuse("model options", settings, allowed) from error
 
 
 def _build_cvt(name: str) -> nn.Module:
@@ -136,7 +168,8 @@ def _build_from_file(name: str) -> nn.Module:
     finally:
         sys.path.remove(folder)
         for module in set(sys.modules) - known:  # another folder may have modules of the same names
-            if (getattr(sys.modules[module], "__file__", None) or "").startswith(folder):
+            file = getattr(sys.modules[module], "__file__", None)
+            if file and Path(file).is_relative_to(folder) and "site-packages" not in Path(file).parts:
                 del sys.modules[module]
     if not isinstance(model, nn.Module):
         raise InputError(f"model={name!r} returns a {type(model).__name__}; allowed: a torch.nn.Module")

@@ -34,19 +34,25 @@ PICTURES = (".png", ".svg")
 def build_report(results: Path) -> list[Path]:
     """Writes the report of the records under `results`, removes what an older one left over, and returns its files.
 
+    A figure that is there and shows what it would show is left as it is.
+
     Raises InputError if records contradict each other.
     """
     texts, sheets = _make(results)
     files = {results / name: text.encode() for name, text in texts.items()}
+    drawn: dict[Path, None] = {}
     with _drawing():
         for sheet in sheets:
-            for suffix, picture in zip(PICTURES, _save(sheet.draw()), strict=True):
-                files[results / "figures" / f"{sheet.name}{suffix}"] = picture
+            figure = sheet.draw()
+            paths = [results / "figures" / f"{sheet.name}{suffix}" for suffix in PICTURES]
+            drawn |= dict.fromkeys(paths)
+            if any(not path.exists() or _file_digest(path) != figure_digest(figure) for path in paths):
+                files |= dict(zip(paths, _save(figure), strict=True))
     for path, content in files.items():
         write_bytes(path, content)
-    for path in set(_generated(results)) - set(files):
+    for path in set(_generated(results)) - {*files, *drawn}:
         path.unlink(missing_ok=True)
-    return list(files)
+    return list(dict.fromkeys([*files, *drawn]))
 
 
 def check_report(results: Path) -> list[str]:

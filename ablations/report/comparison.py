@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.catalogue import FAMILIES, MODELS, PAPER_TABLES
+from ablations.catalogue import FAMILIES, MODELS, OWN_RESOLUTIONS, PAPER_TABLES
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.paper import load_paper_table
 from ablations.report.values import ladder_arm
@@ -59,14 +59,14 @@ def paper_values(records: pd.DataFrame, table: str) -> pd.DataFrame:
             record = counted.get((wanted.models[print_row["model"]], head, _size_text(wanted.resolution)))
             if built and record is None:
                 continue
-            row: dict[str, Any] = {"resolution": _size_text(wanted.resolution), "head": head}
+            row: dict[str, Any] = {"resolution": _size_text(wanted.resolution), "head": head if built else ""}
             if detector is not None:
                 row |= {"row": f"{detector} {print_row['model']}", "detector": detector}
-                row["built_as"] = head if built else ""
-            row |= {"name": print_row["model"], "model": wanted.models[print_row["model"]]}
-            row |= _beside("params", "m", record if built else None, print_row[params_column])
+            row |= {"name": print_row["model"], "model": wanted.models[print_row["model"]] if built else ""}
+            digits = 0 if table == "table4_detectors" else 1
+            row |= _beside("params", "m", record if built else None, print_row[params_column], digits)
             if macs_column:
-                row |= _beside("macs", "g", record if built else None, print_row[macs_column])
+                row |= _beside("macs", "g", record if built else None, print_row[macs_column], digits)
             elif record is not None:
                 row["macs"] = record["macs"]
             if "top1" in print_row:
@@ -75,7 +75,7 @@ def paper_values(records: pd.DataFrame, table: str) -> pd.DataFrame:
             row["note"] = _note(table, print_row, columns, record)
             rows.append(row)
     frame = pd.DataFrame(rows)
-    if frame.empty or ("built_as" in frame and not frame["built_as"].any()):
+    if frame.empty or not frame["head"].any():
         return pd.DataFrame()
     return _with_whole_counts(frame)
 
@@ -84,16 +84,17 @@ def _with_whole_counts(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({name: "Int64" for name in ("params", "macs") if name in frame})
 
 
-def _beside(metric: str, unit: str, record: pd.Series | None, printed: float) -> dict[str, Any]:
+def _beside(metric: str, unit: str, record: pd.Series | None, printed: float, digits: int) -> dict[str, Any]:
     """Returns our count, the paper's print and the difference in percent, as columns of a metric."""
     divisor = {"m": 1e6, "g": 1e9}[unit]
     ours = None if record is None else record[metric]
     if ours is None or pd.isna(ours):
         difference, agrees = None, None
     else:
-        difference, agrees = 100 * (ours / divisor / printed - 1), as_printed(ours / divisor) == printed
+        difference = 100 * (ours / divisor / printed - 1)
+        agrees = as_printed(ours / divisor, "" if digits else "whole number") == printed
     columns = {metric: ours, f"paper_{metric}_{unit}": printed}
-    return columns | {f"{metric}_difference_percent": difference, f"{metric}_agrees_to_a_decimal": agrees}
+    return columns | {f"{metric}_difference_percent": difference, f"{metric}_rounds_to_print": agrees}
 
 
 def _by_place(costs: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
@@ -116,8 +117,8 @@ def _note(table: str, printed: pd.Series, columns: dict[Any, str | None], record
         if explained is not None:
             words = f"{words} ({explained:.2f})"
         if isinstance(erratum["note"], str):
-            words = f"{words}: {erratum['note']}" if words else erratum["note"]
-        notes.append(f"{_COLUMN_WORDS[metric]} {words}")
+            words = f"{words}, {erratum['note']}"
+        notes.append(f"{_COLUMN_WORDS[metric]}: {words}")
     return "; ".join(notes)
 
 
@@ -140,13 +141,13 @@ def attention_products(record: pd.Series) -> int:
 
 
 REASONS: dict[str, tuple[str, Callable[[pd.Series], int] | None]] = {
-    "misprint": ("are a misprint: the released model has as many as ours", None),
-    "source": ("come from elsewhere", None),
-    "unexplained": ("are unexplained", None),
-    "whole number": ("are printed as a whole number", None),
-    "cut off": ("are cut off, not rounded", None),
-    "other layers": ("count norms, activations and pools too", other_layers),
-    "no attention": ("leave attention's products out", lambda record: -attention_products(record)),
+    "misprint": ("misprinted, the released model has as many as ours", None),
+    "source": ("printed as elsewhere", None),
+    "unexplained": ("unexplained", None),
+    "whole number": ("rounded to a whole number", None),
+    "cut off": ("what cutting off gives, not rounding", None),
+    "other layers": ("what counting norms, activations and pools too gives", other_layers),
+    "no attention": ("what leaving attention's products out gives", lambda record: -attention_products(record)),
 }
 """Why a print differs: in words, and what its counter adds to ours where that can be counted."""
 
@@ -204,23 +205,23 @@ def table6_values(records: pd.DataFrame) -> pd.DataFrame:
 
 def backbone_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns a row for each backbone that the article names, family by family, at the size that it takes."""
-    counted = standard_costs(records)
+    by_place = _by_place(standard_costs(records))
     rows = []
     for family, names in FAMILIES.items():
         for name in names:
-            own = counted[(counted["model"] == MODELS[name]) & (counted["head"] == "classifier")]
-            if not own.empty:
-                smallest = own.sort_values("pixels").iloc[0]
-                columns = ("model", "resolution", "params", "macs")
-                rows.append(
-                    {"head": "classifier", "family": family, "name": name} | {key: smallest[key] for key in columns}
-                )
+            record = by_place.get((MODELS[name], "classifier", str(OWN_RESOLUTIONS.get(name, 224))))
+            if record is not None:
+                columns = {key: record[key] for key in ("model", "resolution", "params", "macs")}
+                rows.append({"head": "classifier", "family": family, "name": name} | columns)
     return _with_whole_counts(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
-def model_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns params and macs of every model that is no arm, by head and resolution, and why there are no macs."""
-    costs = records[(records["measurement"] == "cost") & records["variant"].isna()]
+def model_values(records: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
+    """Returns params and macs of every model that is no arm, by head and resolution, and why there are no macs.
+
+    With `arms`, those too.
+    """
+    costs = records[(records["measurement"] == "cost") & (records["variant"].isna() | arms)]
     if costs.empty:
         return pd.DataFrame()
     table = costs.reindex(columns=["head", "model", "resolution", "pixels", "params", "macs", "refused"])

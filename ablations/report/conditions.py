@@ -108,7 +108,7 @@ def describe(conditions: dict[str, Any], names: Sequence[str] | None = None) -> 
     words = []
     for name in conditions if names is None else names:
         value = conditions.get(name)
-        if name in _UNSAID or pd.isna(value):
+        if name in _UNSAID or pd.isna(value) or (name == "num_classes" and not value):
             continue
         text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else f"{value:,}"
         words.append(_PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(text))

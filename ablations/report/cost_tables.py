@@ -11,7 +11,6 @@ from ablations.report.comparison import (
     model_values,
     operator_values,
     paper_values,
-    standard_costs,
     table6_values,
 )
 from ablations.report.growth import (
@@ -94,7 +93,8 @@ COST_TABLES = (
             "torchvision's RetinaNet and Mask R-CNN around each backbone, set up as the paper's: 80 classes, a pyramid "
             "of 256 channels, RetinaNet's from C3 with P6 from C5. The paper prints parameters alone. Its tool counts "
             "trainable ones, and its ResNets and ResNeXts were trained with the stem and the first stage frozen: so "
-            "ours have 0.2 to 0.4 M more there. Mask R-CNN's multiply-adds depend on its proposals and are left out."
+            "ours have 0.2 to 0.4 M more there before rounding. Mask R-CNN's multiply-adds depend on its proposals and "
+            "are left out."
         ),
     ),
     Table(
@@ -102,13 +102,13 @@ COST_TABLES = (
         measurement="cost",
         title="The paper's Table 4: other detectors on COCO",
         values=partial(paper_values, table="table4_detectors"),
-        conditions=("head", "resolution"),
+        conditions=("resolution",),
         titled_by=("resolution",),
         rows_by="row",
         columns=(
             Column("Detector", lambda row: row["detector"]),
             Column("Backbone", lambda row: row["name"]),
-            Column("Ours is", lambda row: "torchvision's FCOS" if row["built_as"] else "quoted, not built"),
+            Column("Ours is", lambda row: "torchvision's FCOS" if row["head"] else "quoted, not built"),
             Column(METRICS["params"].title, show_metric("params")),
             Column("paper's", show_plain("paper_params_m", ".0f")),
             Column("difference, %", show_plain("params_difference_percent", "+z.1f")),
@@ -132,8 +132,9 @@ COST_TABLES = (
         columns=(NAME, *PARAMS_BESIDE, *MACS_BESIDE),
         about=(
             "Semantic FPN (the semantic branch of Panoptic FPN) with 150 classes around each backbone. The paper's "
-            f"ResNets have three convolutions for a stem, and so have these. {UNIT} The paper's counter adds biases, "
-            "layer norms and ReLUs: up to half a percent."
+            f"ResNets have three convolutions for a stem, and so have these. {UNIT} The paper's counter "
+            "adds something for layers that are no products, which no single rule of ours gives for all rows; all "
+            "differences are under half a percent."
         ),
     ),
     Table(
@@ -155,8 +156,9 @@ COST_TABLES = (
         ),
         about=(
             "RetinaNet with 80 classes on b2 at 800x1280 px. The paper has four rows, with v1's riders in the first "
-            "and v2's in the others (frame published): its step to + OPE holds the change of riders too. The other "
-            "arms and frames are ours alone. Steps are differences to the row of the paper above; the paper's are "
+            "and v2's in the others (frame published): its step to + OPE holds the change of riders too. As in the "
+            "released detectors there is no class token in any frame. The other arms and frames are ours alone. Steps "
+            "are differences to the row of the paper above; the paper's are "
             f"between its printed values. {UNIT}"
         ),
     ),
@@ -176,12 +178,12 @@ COST_TABLES = (
             Column(METRICS["macs"].title, show_metric("macs")),
             Column("Built as", lambda row: f"`{row['model']}`"),
         ),
-        about="Counted, not trained; each at the size of input that its position embedding is made for.",
+        about="Counted, not trained; each at the size of input that its paper gives.",
     ),
     Table(
         name="models",
         measurement="cost",
-        title="Models that are no arms",
+        title="Models by name",
         values=model_values,
         conditions=("head",),
         titled_by=("head",),
@@ -192,15 +194,15 @@ COST_TABLES = (
         ),
         spread=(Column("{} px: " + METRICS["macs"].unit, show_metric("macs")),),
         about=(
-            "One picture's forward pass, counted by tracing the model's operators on tensors without numbers. A size "
-            "that a model refuses is a dash, with the model's own words below."
+            "One picture's forward pass, counted by tracing the model's operators on tensors without numbers. A dash "
+            "is a size that was not counted, or that the model refuses: then its reason stands below."
         ),
         note=lambda values: _refusals(values),
     ),
     Table(
         name="scaling",
         measurement="cost",
-        title="The paper's Figure 4: multiply-adds against the size of the input",
+        title="Multiply-adds against the size of the input (the paper's Figure 4)",
         values=scaling_values,
         conditions=("head", "sizes", "last_sizes"),
         titled_by=("head", "sizes"),
@@ -213,8 +215,8 @@ COST_TABLES = (
         spread=(Column("{} px: G", show_metric("macs")),),
         about=(
             "The exponent is the slope of the logarithm of multiply-adds against that of pixels, by least squares over "
-            "all sizes; at the end, between the two largest. 1 is linear in pixels, 2 is quadratic. Arms are b2's in "
-            "frame published."
+            "all sizes; at the end, between the two largest. 1 is linear in pixels, 2 is quadratic. Arms are those of "
+            "b2 in frame published."
         ),
     ),
     Table(
@@ -249,12 +251,12 @@ COST_TABLES = (
             Column("c", lambda row: str(row["channels"])),
             Column("R", lambda row: str(row["sr_ratio"])),
             Column("SRA: 2h²w²c/R²", show_plain("paper_sra_products", ",.2f", 1e6)),
-            Column("traced products", show_plain("sra_products", ",.2f", 1e6)),
+            Column("SRA, traced products", show_plain("sra_products", ",.2f", 1e6)),
             Column("SRA: hwc²R²", show_plain("paper_sra_reduction", ",.2f", 1e6)),
-            Column("traced reduction", show_plain("sra_reduction", ",.2f", 1e6)),
+            Column("SRA, traced reduction", show_plain("sra_reduction", ",.2f", 1e6)),
             Column("Linear SRA: 2hwP²c", show_plain("paper_linear_sra_products", ",.2f", 1e6)),
-            Column("traced products", show_plain("linear_sra_products", ",.2f", 1e6)),
-            Column("traced reduction", show_plain("linear_sra_reduction", ",.2f", 1e6)),
+            Column("linear SRA, traced products", show_plain("linear_sra_products", ",.2f", 1e6)),
+            Column("linear SRA, traced reduction", show_plain("linear_sra_reduction", ",.2f", 1e6)),
         ),
         about=(
             "Million multiply-adds of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear "
@@ -311,23 +313,27 @@ COST_TABLES = (
 
 def _refusals(values: pd.DataFrame) -> str:
     refused = values[values["refused"].notna()]
-    words = [
-        f"`{row['model']}` at {row['resolution']} px: {row['refused'].rstrip('.')}." for _, row in refused.iterrows()
-    ]
-    return " ".join(dict.fromkeys(words))
+    sentences = []
+    for reason, rows in refused.groupby("refused", sort=False):
+        sizes = [f"`{row['model']}` at {row['resolution']} px" for _, row in rows.iterrows()]
+        sentences.append(f"{', '.join(sizes)}: {str(reason).rstrip('.')}.")
+    return " ".join(sentences)
 
 
 def render_breakdown(records: pd.DataFrame) -> str:
     """Returns what each module of each counted cell adds by itself, the most multiply-adds first, as Markdown."""
     sections = []
-    for _, record in standard_costs(records).iterrows():
-        if isinstance(record.get("breakdown"), dict):
+    for _, record in records[records["measurement"] == "cost"].iterrows():
+        title = f"## {record['model']}, {record['head']}, {record['resolution']} px"
+        title += f", P = {record['pool_size']}" if pd.notna(record.get("pool_size")) else ""
+        if not isinstance(record.get("breakdown"), dict):
+            sections.append(f"{title}\n\nNo breakdown: {record.get('refused') or 'an older record'}")
+        else:
             rows = sorted(record["breakdown"].items(), key=lambda item: -item[1]["macs"])
             lines = [["Module, repeated blocks as one", METRICS["params"].title, METRICS["macs"].title]]
             lines += [
                 [name or "(the model itself)", *(metric_text(metric, counts[metric]) for metric in ("params", "macs"))]
                 for name, counts in rows
             ]
-            title = f"## {record['model']}, {record['head']}, {record['resolution']} px"
             sections.append(f"{title}\n\n{markdown_rows(lines)}")
     return "\n\n".join(sections)

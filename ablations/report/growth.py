@@ -57,14 +57,17 @@ def _scaled_models() -> list[str]:
 
 
 def crossover_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns for each published variant and P the side from which on PVT v2-Li takes fewer multiply-adds than PVT v2.
+    """Returns from which side on PVT v2-Li takes fewer multiply-adds than PVT v2, for each P.
+
+    For each of the paper's variants that there are records of.
 
     In closed form, over squares of multiples of 32 px. Empty where the records have nothing of the kind.
     """
     if not _has_both_attentions(records):
         return pd.DataFrame()
     rows = []
-    for variant in (name for name, sizes in VARIANTS.items() if "stem_stride" not in sizes):
+    present = set(standard_costs(records)["variant"])
+    for variant in (name for name, sizes in VARIANTS.items() if name in present and "stem_stride" not in sizes):
         sra = build_config(variant, WITH_SRA)
         row: dict[str, Any] = {"head": "classifier", "variant": variant}
         for pool_size in POOL_SIZES:

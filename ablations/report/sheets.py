@@ -88,7 +88,8 @@ def _ladder(records: pd.DataFrame) -> list[Sheet]:
 def _scaling(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "Multiply-adds against the size of the input, both axes logarithmic; the paper's Figure 4 with all arms. The "
-        "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic."
+        "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic. "
+        f"Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
     )
     values = scaling_values(records)
     panels = [
@@ -128,7 +129,9 @@ def _operators(records: pd.DataFrame) -> list[Sheet]:
 def _complexity(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "One attention layer of PVTv2-B2 and B2-Li (P = 7): the terms that the paper prints as lines, the traced layer "
-        "as dots. The traced reduction is hwc², R² below the printed term. Linear projections are in neither."
+        "as dots. The traced reduction is hwc², R² below the printed term; where R = 1, in stage 4, there is none. "
+        "Linear "
+        "projections are in neither, and linear SRA's reduction is in the table."
     )
     values = complexity_values(records)
     panels = [

@@ -30,7 +30,7 @@ SIZES: tuple[Size, ...] = (224, (256, 320), (333, 200), (800, 1280), 1024)
 CELLS = tuple(product(FRAMES, ARMS, SIZES))
 
 STEPS = {"pico": 3, "nano": 29, "b0": 29, "b1": 29, "b2": 119, "b3": 119, "b4": 119, "b5": 119}
-"""Of each variant every so-manieth of CELLS is always tested.
+"""Of each variant every 3rd, 29th or 119th of CELLS is always tested.
 
 Frame, arm and size decide which operators run. 3 takes 40 cells: every two of the three meet. What then differs between
 variants are numbers, and between b1, b2, b3 and b4 only that of the equal blocks of a stage. 29 takes 5 cells with all

@@ -52,8 +52,8 @@ def test_a_dynamic_model_takes_other_sizes() -> None:
     ("name", "message"),
     [
         ("timm:resnet18?nonsense=3", "model='timm:resnet18' cannot be built with {'nonsense': 3}: TypeError: "),
-        ("timm:resnet18?num_classes", "model option='num_classes' is not possible; allowed: name=value, as in timm:"),
-        ("timm:resnet18?=3", "model option='=3' is not possible; allowed: name=value"),
+        ("timm:resnet18?num_classes", "model options='num_classes' is not possible; allowed: name=value, "),
+        ("timm:resnet18?=3", "model options='=3' is not possible; allowed: name=value"),
         ("timm:resnet18?output_stride=7", "model='timm:resnet18' cannot be built with {'output_stride': 7}: Assert"),
         ("transformers:cvt-12", "model='cvt-12' is not possible; allowed: cvt-13, cvt-21 (did you mean 'cvt-"),
         ("peers:cpvt_t", "model='cpvt_t' is not possible; allowed: t2t_vit_t_14, t2t_vit_t_19, t2t_vit_t_24, cpvt_ti,"),
@@ -216,9 +216,11 @@ def test_a_backbone_has_no_classifier() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm:vit_small_patch16_224", "allowed: one with maps at strides (4, 8, 16, 32); it has (16,)"),
-        ("peers:cpvt_ti", "allowed: a model of timm's or an arm, beside a head other than the classifier"),
-        ("my.py:build", "allowed: a model of timm's or an arm, beside a head other than the classifier"),
+        ("timm:vit_small_patch16_224", "allowed: one with maps at strides (4, 8, 16, 32); this one's are (16,)"),
+        (
+            "peers:cpvt_ti",
+            "allowed: timm:NAME, FILE.py:FUNCTION or an arm: other heads than the classifier stand on those alone",
+        ),
         ("timm:tiny_vit_21m_224?nonsense=1", "cannot be built with {'features_only': True, 'nonsense': 1}: TypeError"),
     ],
 )
@@ -227,3 +229,42 @@ def test_what_has_no_such_maps_is_refused(name: str, message: str) -> None:
         build_peer_backbone(name)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+MAPS = """
+from torch import nn
+
+class Maps(nn.Module):
+    def __init__(self):
+        super().__init__()
+        sizes = (3, 4, 4, 4), (4, 6, 2, 2), (6, 8, 2, 2), (8, 10, {last}, {last})
+        self.convs = nn.ModuleList(nn.Conv2d(*each) for each in sizes)
+
+    def forward(self, x):
+        maps = []
+        for conv in self.convs:
+            x = conv(x)
+            maps.append(x)
+        return maps
+
+def build():
+    return Maps()
+"""
+
+
+def test_a_users_own_backbone_takes_a_head_if_it_has_the_maps(tmp_path: Path) -> None:
+    backbone, channels = build_peer_backbone(write(tmp_path, MAPS.format(last=2)))
+    assert channels == (4, 6, 8, 10)
+    assert [tuple(each.shape) for each in backbone(torch.zeros(1, 3, 64, 32))] == [
+        (1, 4, 16, 8),
+        (1, 6, 8, 4),
+        (1, 8, 4, 2),
+        (1, 10, 2, 1),
+    ]
+
+
+def test_a_users_own_backbone_without_the_maps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"at strides \(4, 8, 16, 32\); at 256 px this one's are .*\(1, 10, 4, 4\)"):
+        build_peer_backbone(write(tmp_path, MAPS.format(last=4)))
+    with pytest.raises(InputError, match="gives no maps: "):
+        build_peer_backbone(write(tmp_path, f"{CONV}"))

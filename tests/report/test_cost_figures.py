@@ -211,7 +211,7 @@ def test_no_words_overlap_or_leave_the_figure(sheets, find_illegible, name):
 def test_captions_say_what_they_are_of(sheets):
     for name, words in {
         "scaling_classifier": "the exponent in pixels between the two largest sizes",
-        "complexity_b2": "The traced reduction is hwc², R² below the printed term.",
+        "complexity_b2": "The traced reduction is hwc², R² below the printed term; where R = 1",
         "cost_b2_v1_retinanet": "not a time",
     }.items():
         assert words in sheets[name].caption
