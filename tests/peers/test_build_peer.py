@@ -266,5 +266,7 @@ def test_a_users_own_backbone_takes_a_head_if_it_has_the_maps(tmp_path: Path) ->
 def test_a_users_own_backbone_without_the_maps_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"at strides \(4, 8, 16, 32\); at 256 px this one's are .*\(1, 10, 4, 4\)"):
         build_peer_backbone(write(tmp_path, MAPS.format(last=4)))
-    with pytest.raises(InputError, match="gives no maps: "):
-        build_peer_backbone(write(tmp_path, f"{CONV}"))
+    with pytest.raises(InputError, match=r"at 256 px this one's are \[\(4, 252, 252\)\]"):
+        build_peer_backbone(write(tmp_path, CONV))
+    with pytest.raises(InputError, match="gives no maps: TypeError"):
+        build_peer_backbone(write(tmp_path, CONV.replace("nn.Conv2d(3, 4, 5)", "nn.Bilinear(3, 3, 3)")))
