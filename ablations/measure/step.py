@@ -11,9 +11,15 @@ from ablations.measure.environment import check_device
 
 
 def build_step(
-    model: nn.Module, input_shape: tuple[int, ...], *, mode: str, precision: str, device: str | torch.device
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    mode: str,
+    precision: str,
+    device: str | torch.device,
+    channels_last: bool = True,
 ) -> Callable[[], None]:
-    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W), channels-last.
+    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W), in memory channels-last or not.
 
     Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
     backward, an AdamW step and the release of the gradients. Precision `bf16` is autocast. The step never waits for
@@ -25,7 +31,7 @@ def build_step(
     place = check_device(device)
     random = torch.Generator().manual_seed(0)
     images = torch.randn(input_shape, generator=random).to(place)
-    if images.ndim == 4:
+    if channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     model.to(place).train(mode == "training")
 

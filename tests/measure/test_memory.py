@@ -1,14 +1,30 @@
-"""Peaks of live storages that can be worked out by hand."""
+"""Peaks of live storages that can be worked out by hand, in this process and in fresh ones."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ablations.config import build_config
-from ablations.measure.memory import StorageTracker, measure_peak_memory
-from ablations.model import build_model
+from ablations.errors import InputError
+from ablations.measure import memory
+from ablations.measure.memory import (
+    StorageTracker,
+    measure_in_process,
+    measure_peak_memory,
+    measure_resident_memory,
+)
+from ablations.measure.process import ProcessFailed, run_in_fresh_process
+from ablations.model import PVT, build_model
 
 KIB = 1024
+MIB = 1024 * KIB
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's peak can be reset, and its processes limited")
 
 
 def test_tracker_follows_storages_not_tensors() -> None:
@@ -155,6 +171,137 @@ def test_scores_take_memory_only_where_attention_is_explicit() -> None:
     scores = 4 * 128**2 * 16**2  # of the first stage: 128 x 128 tokens to 16 x 16 reduced ones
     assert peaks["explicit"] > 2 * scores  # before and after the softmax
     assert peaks["fused"] < 2 * scores
+
+
+def build_pico() -> PVT:
+    return build_model(build_config("pico"))
+
+
+def build_perceptron(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(64, width, bias=False), nn.ReLU(), nn.Linear(width, 8, bias=False))
+
+
+def raise_error(error: Exception) -> nn.Module:
+    raise error
+
+
+def measure_there(build: Callable[[], nn.Module], shape: tuple[int, ...], **others: Any) -> dict[str, Any]:
+    return measure_in_process(build, shape, **({"mode": "inference", "precision": "float32", "device": "cpu"} | others))
+
+
+@pytest.mark.parametrize("mode", ["inference", "training"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_fresh_processes_track_what_this_one_does(mode: str, precision: str) -> None:
+    conditions: dict[str, Any] = {"mode": mode, "precision": precision, "device": "cpu"}
+    there = measure_there(build_pico, (2, 3, 64, 48), **conditions)
+    here = measure_peak_memory(build_pico(), (2, 3, 64, 48), **conditions)
+    assert {name: there[name] for name in here} == here
+    assert set(there) - set(here) == {"resident_peak_bytes", "resident_method"}
+
+
+def test_the_layout_is_a_condition() -> None:
+    # A convolution of channels-first pictures in another layout copies them, so the peaks differ.
+    peaks = {measure_there(build_pico, (2, 3, 64, 64), channels_last=last)["peak_memory_bytes"] for last in (0, 1)}
+    assert len(peaks) == 2
+
+
+@on_linux
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_resident_memory_is_close_to_tracked_storages_where_kernels_need_little(mode: str) -> None:
+    rows, width = (6144, 4096) if mode == "inference" else (3072, 4096)
+    measured = measure_there(partial(build_perceptron, width), (rows, 64), mode=mode)
+    # In training three at a time: what the ReLU kept, the gradient behind it, and the one before it.
+    hidden = 4 * rows * width * (2 if mode == "inference" else 3)
+    assert hidden < measured["peak_memory_bytes"] < 1.1 * hidden
+    assert measured["resident_method"] == "vm_hwm"
+    assert measured["resident_peak_bytes"] == pytest.approx(measured["peak_memory_bytes"], rel=0.01, abs=MIB)
+
+
+def test_resident_memory_without_a_peak_that_can_be_reset(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(memory, "_PEAK_RESET", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr(memory, "_return_freed_memory", lambda: None)
+    peaks = iter([100 * MIB, 130 * MIB])
+    monkeypatch.setattr(memory, "_peak_of_life", lambda: next(peaks))
+    measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
+    assert measured == {"resident_peak_bytes": 30 * MIB, "resident_method": "ru_maxrss"}
+    monkeypatch.setattr(memory, "_peak_of_life", lambda: None)
+    measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
+    assert measured == {"resident_peak_bytes": None, "resident_method": None}
+
+
+@on_linux
+def test_the_peak_of_a_life_is_in_bytes() -> None:
+    peak = run_in_fresh_process(memory._peak_of_life)
+    assert 50 * MIB < peak < 4096 * MIB  # with torch imported
+
+
+@on_linux
+def test_a_limit_that_is_too_small_is_a_result() -> None:
+    measured = measure_there(partial(build_perceptron, 4096), (6144, 64), memory_limit_bytes=80 * MIB)
+    (asked,) = [text for text in measured.pop("out_of_memory").split(", ") if text.startswith("asked")]
+    assert asked == "asked for 96.0 MiB"  # the hidden layer: 6144 x 4096 x 4 bytes
+    assert measured == {"peak_memory_bytes": None, "memory_method": "tracked_storages"}
+
+
+@on_linux
+def test_what_is_free_is_what_the_limit_leaves() -> None:
+    shape = (6144, 64)  # 1.5 MiB, and 1.1 MiB of weights
+    measured = measure_there(partial(build_perceptron, 4096), shape, memory_limit_bytes=150 * MIB)
+    free = float(measured["out_of_memory"].removeprefix("asked for 96.0 MiB, free ").removesuffix(" MiB"))
+    assert 20 < free < 150 - 96  # the first hidden layer is there
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity"),
+            "2.50 GiB",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3145728 bytes."), "3.0 MiB"),
+        (RuntimeError("could not create a primitive"), "an unknown amount"),
+        (MemoryError(), "an unknown amount"),
+    ],
+)
+def test_every_kind_of_running_out(error: Exception, asked: str) -> None:
+    measured = measure_there(partial(raise_error, error), (1, 3))
+    assert measured["out_of_memory"].startswith(f"asked for {asked}, free ")
+    assert measured["peak_memory_bytes"] is None
+
+
+def test_other_errors_are_failures() -> None:
+    with pytest.raises(ProcessFailed, match="RuntimeError: mat1 and mat2 shapes cannot be multiplied"):
+        measure_there(partial(build_perceptron, 8), (4, 5))
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "train"}, {"precision": "fp16"}, {"device": "tpu"}])
+def test_unknown_conditions_start_no_process(monkeypatch, wrong: dict[str, str]) -> None:
+    monkeypatch.setattr(memory, "run_in_fresh_process", None)
+    with pytest.raises(InputError, match=next(iter(wrong.values()))):
+        measure_there(build_pico, (1, 3, 32, 32), **wrong)
+
+
+def test_resident_memory_is_the_cpu_s() -> None:
+    with pytest.raises(InputError, match="device='cuda' is not possible; allowed: cpu"):
+        measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32", device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_cuda_in_a_fresh_process_finds_nothing_left_over(mode: str) -> None:
+    held = torch.ones(MIB, device="cuda")
+    measured = measure_there(partial(nn.Linear, 1024, 1024, bias=False), (4, 1024), mode=mode, device="cuda")
+    assert held.sum() == MIB
+    assert measured["left_over_bytes"] == 0
+    assert measured["memory_method"] == "max_memory_allocated"
+    assert measured["peak_memory_bytes"] >= (4 if mode == "training" else 1) * 4 * MIB
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_runs_out_as_a_result() -> None:
+    measured = measure_there(partial(build_perceptron, 2**20), (2**22, 64), device="cuda")  # 16 TiB
+    assert measured["out_of_memory"].startswith("asked for 16384.00 GiB, free ")
+    assert (measured["peak_memory_bytes"], measured["memory_method"]) == (None, "max_memory_allocated")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

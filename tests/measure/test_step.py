@@ -36,7 +36,7 @@ class Probe(nn.Module):
         return output
 
 
-def run_twice(**conditions: str) -> tuple[Probe, list[dict[str, Any]]]:
+def run_twice(**conditions: Any) -> tuple[Probe, list[dict[str, Any]]]:
     probe = Probe()
     step = build_step(probe, SHAPE, device="cpu", **({"mode": "inference", "precision": "float32"} | conditions))
     assert step() is None
@@ -55,6 +55,12 @@ def test_step_runs_the_model_as_it_says(mode: str, precision: str) -> None:
     assert first["dtype"] is (torch.bfloat16 if precision == "bf16" else torch.float32)
     assert torch.equal(first["input"], second["input"])
     assert first["input"].std() > 0.5
+
+
+def test_the_layout_changes_and_the_numbers_do_not() -> None:
+    (_, (last, _)), (_, (first, _)) = run_twice(channels_last=True), run_twice(channels_last=False)
+    assert (last["channels_last"], first["channels_last"]) == (True, False)
+    assert torch.equal(first["input"], last["input"])
 
 
 def test_training_updates_and_releases_the_gradients() -> None:

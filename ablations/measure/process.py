@@ -1,0 +1,166 @@
+"""A process of its own for one function, with a limit on its memory, and how much memory there is to take."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+
+from ablations.errors import first_line
+from ablations.measure.environment import check_device
+
+T = TypeVar("T")
+
+# The second is what the first optimiser of a process imports, which takes seconds.
+PRELOADED = ("torch", "torch._dynamo")
+"""What a fresh process has imported when it starts, where the platform can fork it from one that has done so."""
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+"""Where Linux shows the control groups, and which of them are this process's."""
+
+
+class ProcessFailed(RuntimeError):
+    """What ran in a process of its own raised an exception, or the process ended before it had an answer."""
+
+
+def run_in_fresh_process(function: Callable[..., T], *args: Any, memory_limit_bytes: int | None = None) -> T:
+    """Returns `function(*args)` as a process of its own computes it, which ends with the call, and with this process.
+
+    The function must be a module's, and its arguments and result are pickled. The process starts with torch's defaults:
+    it has no thread, no cached memory and no setting of this one. On Linux it cannot allocate more than
+    `memory_limit_bytes` beside what it starts with; other systems keep no such limit. Raises ProcessFailed with kind
+    and message of an exception, whose traceback is a note, or with the signal or exit code that ended the process.
+    """
+    context = _context()
+    reader, writer = context.Pipe(duplex=False)
+    # Not left to multiprocessing, which would move tensors of this process to shared memory.
+    work = pickle.dumps((function, args))
+    process = context.Process(target=_answer, args=(work, memory_limit_bytes, writer), daemon=True)
+    with reader:
+        try:
+            with writer:
+                process.start()
+            try:
+                answer = reader.recv_bytes()
+            except (EOFError, OSError):
+                process.join()
+                raise ProcessFailed(_describe_end(process.exitcode)) from None
+        finally:
+            if process.pid is not None:
+                process.kill()
+                process.join()
+            process.close()
+    succeeded, result = pickle.loads(answer)
+    if succeeded:
+        return result
+    message, details = result
+    failure = ProcessFailed(message)
+    failure.add_note(details)
+    raise failure
+
+
+def _context() -> Any:
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    return context
+
+
+def _answer(work: bytes, memory_limit_bytes: int | None, writer: Connection) -> None:
+    """Sends whether the work was done, and its result or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle, and it ends this process
+    parent = cast(Any, multiprocessing.parent_process())
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    try:
+        if memory_limit_bytes is not None:
+            _limit_memory(memory_limit_bytes)
+        function, args = pickle.loads(work)
+        answer = pickle.dumps((True, function(*args)))
+    except BaseException as error:
+        answer = pickle.dumps((False, (first_line(error), traceback.format_exc())))
+    writer.send_bytes(answer)
+
+
+def _describe_end(exit_code: int) -> str:
+    if exit_code == -signal.SIGKILL:
+        return "the process was killed (SIGKILL), as the system does with one that takes too much memory"
+    if exit_code < 0:
+        return f"the process was ended by {signal.Signals(-exit_code).name}"
+    return f"the process ended with exit code {exit_code} before it had an answer"
+
+
+def _limit_memory(additional_bytes: int) -> None:
+    if sys.platform == "linux":
+        import resource
+
+        torch.ones(2**20).sum()  # large enough to start torch's threads, whose stacks would count
+        # Not RLIMIT_AS: libraries, and CUDA above all, reserve addresses that never take memory.
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (read_status()["VmData"] + additional_bytes, hard))
+
+
+def read_status() -> dict[str, int]:
+    """Returns what Linux says of this process's memory, in bytes: VmRSS, its peak VmHWM, VmData and others."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    fields = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(kibibytes) * 1024 for name, kibibytes, _ in fields}
+
+
+def available_memory(device: str | torch.device) -> int:
+    """Returns how many bytes this process can still take on a device.
+
+    On the CPU that is what the system has without swapping, or less if a control group's limit or the process's own
+    leave less; where the system does not tell, all the memory of the machine. On CUDA it is what the driver has free:
+    asking takes some of it. Raises InputError as `check_device` does.
+    """
+    if check_device(device).type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    if sys.platform != "linux":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    rooms = [_system_room(), *_control_group_rooms()]
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit != resource.RLIM_INFINITY:
+        rooms.append(limit - read_status()["VmData"])
+    return max(0, min(rooms))
+
+
+def _system_room() -> int:
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def _control_group_rooms() -> Iterator[int]:
+    """Yields what is left under each limit, from the process's own control group to the outermost that is seen."""
+    for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, limit, usage, cache = CONTROL_GROUPS, "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            root, limit = CONTROL_GROUPS / "memory", "memory.limit_in_bytes"
+            usage, cache = "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        own = root / path.lstrip("/")
+        for group in (own, *own.parents[: len(own.parts) - len(root.parts)]):
+            try:
+                allowed, used = ((group / name).read_text(encoding="utf-8").strip() for name in (limit, usage))
+                statistics = dict(
+                    row.split() for row in (group / "memory.stat").read_text(encoding="utf-8").splitlines()
+                )
+            except OSError:  # the outermost group has no limit, and from inside a container its own may not be seen
+                continue
+            if allowed != "max":
+                # File pages that were not used for a while make room when it is needed.
+                yield int(allowed) - int(used) + int(statistics.get(cache, 0))

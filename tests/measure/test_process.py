@@ -1,0 +1,218 @@
+"""What crosses to a process of its own and back, how it ends, and what memory it may have."""
+
+import functools
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations.errors import InputError
+from ablations.measure import process
+from ablations.measure.allocator import keep_freed_memory
+from ablations.measure.process import ProcessFailed, available_memory, read_status, run_in_fresh_process
+
+MIB = 2**20
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory and /proc are Linux's")
+
+
+def describe_process() -> tuple[int, int, int]:
+    return os.getpid(), threading.active_count(), torch.get_num_threads()
+
+
+def fail(message: str) -> None:
+    raise LookupError(message)
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def end_by(name: str) -> None:
+    os.kill(os.getpid(), signal.Signals[name])
+    time.sleep(60)
+
+
+def fill(size_bytes: int) -> int:
+    return torch.ones(size_bytes, dtype=torch.uint8).nbytes
+
+
+def resident_after_freeing(size_bytes: int) -> int:
+    before = read_status()["VmRSS"]
+    fill(size_bytes)
+    return read_status()["VmRSS"] - before
+
+
+def test_arguments_go_over_and_the_result_comes_back() -> None:
+    assert run_in_fresh_process(math.gcd, 12, 18) == 6
+    assert run_in_fresh_process(functools.partial(sorted, reverse=True), [1, 3, 2]) == [3, 2, 1]
+
+
+def test_tensors_are_copied_and_stay_where_they_are() -> None:
+    here = torch.arange(5.0)
+    there = run_in_fresh_process(torch.neg, here)
+    assert torch.equal(there, -here)
+    assert not here.is_shared()
+
+
+def test_the_process_is_fresh() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        (first, _, _), (pid, python_threads, torch_threads) = (run_in_fresh_process(describe_process) for _ in range(2))
+    finally:
+        torch.set_num_threads(threads)
+    assert len({os.getpid(), first, pid}) == 3
+    assert python_threads == 2  # its own, and the one that watches for the end of this process
+    assert torch_threads == threads
+
+
+@on_linux
+def test_the_process_gives_back_what_it_frees_though_this_one_keeps_it() -> None:
+    keep_freed_memory()
+    assert run_in_fresh_process(resident_after_freeing, 64 * MIB) < 32 * MIB
+
+
+def test_a_failure_comes_back_as_one_line_with_its_traceback_as_a_note() -> None:
+    with pytest.raises(ProcessFailed) as caught:
+        run_in_fresh_process(fail, "no such thing\nand more")
+    assert str(caught.value) == "LookupError: no such thing"
+    assert "in fail\n" in caught.value.__notes__[0]
+
+
+def test_what_cannot_be_pickled_is_a_failure() -> None:
+    with pytest.raises(ProcessFailed, match=r"pickle"):
+        run_in_fresh_process(threading.Lock)
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "message"),
+    [
+        (end_by, "SIGKILL", r"killed \(SIGKILL\), as the system does with one that takes too much memory"),
+        (end_by, "SIGTERM", "ended by SIGTERM"),
+        (leave, 3, "exit code 3"),
+        (sys.exit, 4, "SystemExit: 4"),
+    ],
+)
+def test_the_end_of_a_process_says_how(function, argument, message) -> None:
+    with pytest.raises(ProcessFailed, match=message):
+        run_in_fresh_process(function, argument)
+    assert multiprocessing.active_children() == []
+
+
+@on_linux
+def test_no_process_is_left() -> None:
+    pid = run_in_fresh_process(os.getpid)
+    assert not Path(f"/proc/{pid}").exists()
+    assert multiprocessing.active_children() == []
+
+
+INTERRUPTED = """
+import os, sys, time
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from ablations.measure import process
+
+def wait(path):
+    partial = Path(path + ".partial")
+    partial.write_text(str(os.getpid()))
+    partial.rename(path)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    process.PRELOADED = ("torch",)  # the rest would take seconds
+    process.run_in_fresh_process(wait, sys.argv[1])
+"""
+
+
+@on_linux
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+def test_the_process_ends_with_its_parent(tmp_path: Path, name: str) -> None:
+    script, said = tmp_path / "main.py", tmp_path / "pid"
+    script.write_text(INTERRUPTED.format(root=str(Path(__file__).parents[2])))
+    parent = subprocess.Popen([sys.executable, str(script), str(said)], stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        wait_until(said.exists)
+        child = Path("/proc", said.read_text())
+        if name == "SIGINT":
+            os.killpg(parent.pid, signal.SIGINT)  # as the keyboard does
+        else:
+            parent.kill()
+        _, complaint = parent.communicate(timeout=60)  # to the end of every process that may write to it
+    finally:
+        if parent.poll() is None:
+            os.killpg(parent.pid, signal.SIGKILL)
+    wait_until(lambda: not child.exists())
+    assert complaint.decode().count("Traceback") == (name == "SIGINT")  # the parent's own
+
+
+def wait_until(happened) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@on_linux
+def test_a_limit_is_on_what_is_allocated_beside_the_start() -> None:
+    assert run_in_fresh_process(fill, 100 * MIB, memory_limit_bytes=150 * MIB) == 100 * MIB
+    with pytest.raises(ProcessFailed, match=f"you tried to allocate {200 * MIB} bytes"):
+        run_in_fresh_process(fill, 200 * MIB, memory_limit_bytes=150 * MIB)
+    with pytest.raises(ProcessFailed, match="MemoryError"):
+        run_in_fresh_process(bytes, 200 * MIB, memory_limit_bytes=150 * MIB)
+
+
+@on_linux
+def test_a_limit_leaves_that_much_available() -> None:
+    available = run_in_fresh_process(available_memory, "cpu", memory_limit_bytes=50 * MIB)
+    assert 45 * MIB < available <= 50 * MIB
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("line", "folder", "limit", "usage", "cache"),
+    [
+        ("0::/jobs/one", "", "memory.max", "memory.current", "inactive_file"),
+        (
+            "4:cpu,memory:/jobs/one",
+            "memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        ),
+    ],
+)
+def test_control_groups_limit_what_is_available(tmp_path, monkeypatch, line, folder, limit, usage, cache) -> None:
+    root = tmp_path / folder
+    (root / "jobs").mkdir(parents=True)  # the group itself is not seen, as in a container
+    (root / "jobs" / limit).write_text(f"{100 * MIB}\n")
+    (root / "jobs" / usage).write_text(f"{70 * MIB}\n")
+    (root / "jobs" / "memory.stat").write_text(f"anon {50 * MIB}\n{cache} {8 * MIB}\n")
+    membership = tmp_path / "cgroup"
+    membership.write_text(f"3:cpuset:/\n{line}\n")
+    monkeypatch.setattr(process, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(process, "MEMBERSHIP", membership)
+    assert available_memory("cpu") == 38 * MIB
+    (root / "jobs" / limit).write_text("max\n" if limit == "memory.max" else f"{2**63 - 4096}\n")
+    assert available_memory("cpu") > 38 * MIB
+
+
+def test_available_memory_is_of_this_machine() -> None:
+    assert 0 < available_memory("cpu") <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with pytest.raises(InputError, match="tpu"):
+        available_memory("tpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_can_be_used_in_there_and_says_what_is_free() -> None:
+    held = torch.ones(MIB, device="cuda")
+    assert 0 < run_in_fresh_process(available_memory, "cuda") < torch.cuda.get_device_properties(0).total_memory
+    assert held.sum() == MIB
