@@ -37,8 +37,9 @@ gpu-results: $(ready) ## fill the GPU cells that results/ lacks, within BUDGET; 
 	$(PY) run_ablation.py run gpu --results results --time-budget $(BUDGET) $(data) $(SELECT)
 
 .PHONY: results
-results: $(ready) ## fill the CPU cells that results/ lacks: paper, quick, then fashion-mnist from DATA_DIR (an hour)
+results: $(ready) ## fill the CPU cells that results/ lacks: paper, memory, quick, then fashion-mnist from DATA_DIR (an hour)
 	$(PY) run_ablation.py run paper --results results
+	$(PY) run_ablation.py run memory --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
 	$(PY) run_ablation.py run fashion-mnist --devices cpu --results results $(data)
 

@@ -173,10 +173,14 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureMemory(Models):
-    """Measure peak memory of inference and of training steps."""
+    """Measure peak memory of inference and of training steps, or predict it."""
 
-    resolutions: tuple[str, ...] = ("224", "512", "1024")
-    """Pixels, such as 224 or 800x1280."""
+    predict: bool = False
+    """Run shapes alone: in about a second a cell at any size, and for a device that need not be there."""
+    model: tuple[str, ...] = ()
+    """These models instead of arms: timm:NAME, pvt:VARIANT/ARM/FRAME, FILE.py:FUNCTION, ... as `cost` takes them."""
+    resolutions: tuple[str, ...] = ()
+    """Pixels, such as 224 or 800x1280; 224, 512 and 1024 by default, with --predict 2048 and 4096 too."""
     modes: tuple[Mode, ...] = MODES
     attention: tuple[AttentionKernel, ...] = ("fused", "explicit")
     batch_size: int = 1
@@ -184,9 +188,19 @@ class MeasureMemory(Models):
     device: Device = "cpu"
 
     def cells(self) -> list[AnyCell]:
-        conditions = Memory(batch_size=self.batch_size, precision=self.precision, device=self.device)
-        sizes = tuple(map(parse_size, self.resolutions))
-        return self._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
+        conditions = Memory(
+            batch_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+            method="predicted" if self.predict else "measured",
+        )
+        default = (224, 512, 1024, 2048, 4096) if self.predict else (224, 512, 1024)
+        sizes = tuple(map(parse_size, self.resolutions)) or default
+        varied = vary(conditions, mode=self.modes, resolution=sizes)
+        if self.model:
+            cells = [build_cell(model, each) for model in self.model for each in varied]
+            return list({cell.key: cell for cell in cells}.values())
+        return self._grid(varied, self.attention)
 
 
 @dataclass(frozen=True, kw_only=True)

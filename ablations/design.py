@@ -24,6 +24,7 @@ Measurement = Literal["cost", "memory", "speed", "accuracy"]
 Mode = Literal["inference", "training"]
 Precision = Literal["float32", "bf16"]
 Device = Literal["cpu", "cuda"]
+Method = Literal["measured", "predicted"]
 Head = Literal["classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn"]
 
 
@@ -52,6 +53,8 @@ class Memory:
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
+    method: Method = "measured"
+    """`predicted` runs shapes alone, for a device that need not be there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +122,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "device": get_args(Device),
     "head": get_args(Head),
+    "method": get_args(Method),
 }
 LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_decay": 0, "seed": 0, "num_classes": 2}
 """The smallest value that makes sense for a condition."""
@@ -205,7 +209,7 @@ class ModelCell:
     """A model that is no arm, under one set of conditions; what it is, its name says (`ablations.catalogue`)."""
 
     model: str
-    conditions: Cost
+    conditions: Cost | Memory
 
     def __post_init__(self) -> None:
         _check_conditions(self.conditions)
@@ -310,7 +314,7 @@ def _without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != defaults.get(name, MISSING)}
 
 
-def build_cell(model: str, conditions: Cost) -> AnyCell:
+def build_cell(model: str, conditions: Cost | Memory) -> AnyCell:
     """Returns the cell of a model by its name: a Cell for `pvt:VARIANT/ARM/FRAME`, else a ModelCell.
 
     Raises InputError for a name that no source has the form of; whether the source knows it, is seen when it is built.

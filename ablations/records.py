@@ -231,6 +231,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     environment = record["environment"]
     resolution = conditions.pop("resolution")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if conditions.get("method") == "predicted":
+        environment = environment | {"device_name": None, "threads": None}  # which machine predicts makes no difference
     return {
         "measurement": record["measurement"],
         **_model_columns(record),

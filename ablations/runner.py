@@ -36,10 +36,11 @@ from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
 from ablations.measure.macs import UncountedOperator, trace_macs
 from ablations.measure.memory import measure_peak_memory
+from ablations.measure.predict import predict_peak_memory
 from ablations.measure.samples import paired_ratio, summarise_times
 from ablations.measure.speed import time_in_turn
 from ablations.measure.step import build_step
-from ablations.model import PVT, build_model
+from ablations.model import build_model
 from ablations.networks import build_network, traceable_part
 from ablations.peers.build import check_peer
 from ablations.records import find_record, iterate_records, write_record
@@ -49,7 +50,7 @@ from ablations.training.loop import measure_accuracy
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
-COSTS_PER_WORKER = 20
+CELLS_PER_WORKER = 20
 """How many cells there must be for each process: starting one takes as long as counting some tens of cells."""
 
 Tell = Callable[[str], None]
@@ -139,13 +140,13 @@ def run_cells(
 
 
 def _run_missing(missing: list[AnyCell], job: Job, bar: tqdm) -> Iterator[tuple[AnyCell, Outcome]]:
-    """Yields every cell when it is finished: first the costs, side by side if that pays, then the others in turn."""
-    costs = [cell for cell in missing if isinstance(cell.conditions, Cost)]
-    workers = min(available_cores(), len(costs) // COSTS_PER_WORKER)
+    """Yields every cell when it is finished: the exact ones first, side by side if that pays, then the others."""
+    exact = [cell for cell in missing if _is_exact(cell)]
+    workers = min(available_cores(), len(exact) // CELLS_PER_WORKER)
     if workers > 1:
-        bar.set_description_str("cost    ")
-        yield from _run_side_by_side(costs, job, workers)
-        missing = [cell for cell in missing if not isinstance(cell.conditions, Cost)]
+        bar.set_description_str(f"{exact[0].measurement:8}")
+        yield from _run_side_by_side(exact, job, workers)
+        missing = [cell for cell in missing if not _is_exact(cell)]
     forecast = Forecast(job.results)
     for number, cell in enumerate(missing):
         bar.set_description_str(f"{cell.measurement:8}")
@@ -205,7 +206,7 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
         failure = first_line(error)
         if job.debug:
             traceback.print_exc()
-    if not isinstance(cell.conditions, Cost):
+    if not _is_exact(cell):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -225,13 +226,12 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
 
 def measure_cell(cell: AnyCell, data_dir: Path | None = None, tell: Tell = lambda words: None) -> dict[str, Any]:
     """Returns the result of one cell: its metrics, and the raw samples they come from. Writes nothing."""
-    if not isinstance(cell, Cell):
+    if isinstance(cell.conditions, Cost):
         return _measure_cost(cell)
+    if isinstance(cell.conditions, Memory):
+        return _measure_memory(cell, cell.conditions)
+    assert isinstance(cell, Cell)  # other models have no other conditions
     match cell.conditions:
-        case Cost():
-            return _measure_cost(cell)
-        case Memory():
-            return _measure_memory(cell, cell.conditions)
         case Speed():
             return _measure_speed(cell, cell.conditions)
         case Accuracy():
@@ -297,12 +297,12 @@ def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[
     return {name: {"params": row["params"], "macs": row["macs"]} for name, row in rows.items()}
 
 
-def _measure_memory(cell: Cell, conditions: Memory) -> dict[str, Any]:
-    model = _build(cell, conditions.device)
+def _measure_memory(cell: AnyCell, conditions: Memory) -> dict[str, Any]:
     shape = _input_shape(cell, conditions.batch_size)
-    return measure_peak_memory(
-        model, shape, mode=conditions.mode, precision=conditions.precision, device=conditions.device
-    )
+    how: dict[str, Any] = {"mode": conditions.mode, "precision": conditions.precision, "device": conditions.device}
+    if conditions.method == "measured":
+        return measure_peak_memory(_build(cell, conditions.device), shape, **how)
+    return predict_peak_memory(_build(cell, "meta").to("meta"), shape, **how)
 
 
 def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
@@ -342,10 +342,10 @@ def _measure_accuracy(cell: Cell, conditions: Accuracy, data_dir: Path | None, t
     return measure_accuracy(lambda: build_model(cell.config), conditions, data_dir, progress=progress)
 
 
-def _build(cell: Cell, device: str) -> PVT:
+def _build(cell: AnyCell, device: str) -> nn.Module:
     torch.manual_seed(0)
     with torch.device(device):
-        return build_model(cell.config)
+        return build_network(cell)
 
 
 def _input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int]:
@@ -354,7 +354,13 @@ def _input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int
 
 
 def _device(cell: AnyCell) -> str:
-    return getattr(cell.conditions, "device", "cpu")
+    """Returns the device that a cell needs; a prediction needs none but this one."""
+    return "cpu" if _is_exact(cell) else getattr(cell.conditions, "device", "cpu")
+
+
+def _is_exact(cell: AnyCell) -> bool:
+    """Whether a cell is computed from shapes, so that it does not matter what else the machine does."""
+    return isinstance(cell.conditions, Cost) or getattr(cell.conditions, "method", "") == "predicted"
 
 
 def _check_needs(cells: Sequence[AnyCell], results: Path, data_dir: Path | None) -> dict[str, dict[str, Any]]:

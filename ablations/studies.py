@@ -147,6 +147,23 @@ STUDIES = {
             ),
         ),
         Study(
+            name="memory",
+            description="peak memory predicted: nano where quick measures it, and b2 up to 4096 px; minutes",
+            portable=False,
+            grids=(
+                Grid(
+                    variants=("nano",),
+                    attention=KERNELS,
+                    conditions=vary(Memory(method="predicted"), mode=MODES, resolution=(128, 256, 512)),
+                ),
+                Grid(
+                    variants=("b2",),
+                    attention=KERNELS,
+                    conditions=vary(Memory(method="predicted"), mode=MODES, resolution=(224, 512, 1024, 2048, 4096)),
+                ),
+            ),
+        ),
+        Study(
             name="fashion-mnist",
             description="accuracy of eight arms on all of Fashion-MNIST, pico, paired seeds; about an hour on a CPU",
             grids=(

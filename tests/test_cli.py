@@ -279,3 +279,25 @@ def test_durations(text):
 def test_the_script_runs_from_a_shell():
     done = subprocess.run([sys.executable, "run_ablation.py", "list"], capture_output=True, text=True, check=True)
     assert "v1+ope+cffn+lsra" in done.stdout
+
+
+def test_memory_is_predicted_for_a_device_that_is_not_there(capsys, tmp_path):
+    sizes = ["--resolutions", "32", "64", "--modes", "inference", "--device", "cuda"]
+    code, out, _ = call(
+        capsys,
+        *("memory", "--predict", "--variants", "pico", "--arms", "v1", "v1+lsra"),
+        *sizes,
+        "--results",
+        str(tmp_path),
+    )
+    assert code == 0
+    assert "# How predicted memory grows" in out
+    assert "Predicted on shapes alone" in out
+    code, out, _ = call(capsys, "memory", "--predict", "--model", "timm:resnet18", *sizes, "--results", str(tmp_path))
+    assert code == 0
+    assert "| `timm:resnet18` |" in out
+
+
+def test_predictions_go_further_by_default(capsys, tmp_path):
+    code, out, _ = call(capsys, "memory", "--predict", "--arms", "v1", "--dry-run", "--results", str(tmp_path))
+    assert (code, out.count("resolution=4096"), out.count("method=predicted")) == (0, 4, 20)

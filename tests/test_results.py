@@ -11,7 +11,7 @@ from ablations.studies import find_study
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.mark.parametrize("study", ["paper", "quick", "fashion-mnist"])
+@pytest.mark.parametrize("study", ["paper", "quick", "memory", "fashion-mnist"])
 def test_every_cell_of_the_committed_studies_is_measured(study):
     missing = [cell.label for cell in find_study(study).cells() if find_record(RESULTS, cell) is None]
     assert missing == []

@@ -416,7 +416,7 @@ def test_several_processes_make_the_records_that_one_makes(tmp_path, monkeypatch
             super().__init__(workers, **options)
 
     monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(runner, "COSTS_PER_WORKER", 4)
+    monkeypatch.setattr(runner, "CELLS_PER_WORKER", 4)
     monkeypatch.setattr(runner, "available_cores", lambda: 16)
     together = run([memory, *cells], tmp_path / "together")
     assert pools == [len(cells) // 4]
@@ -465,3 +465,17 @@ def strip_times(result):
     return {name: value for name, value in result.items() if "train_s" not in name and "per_s" not in name} | {
         "history": history
     }
+
+
+def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):
+    cell = Cell(variant="pico", arm="v1+lsra", frame="v2", conditions=Memory(resolution=48, mode="training"))
+    predicted = replace(cell, conditions=replace(cell.conditions, method="predicted"))
+    on_cuda = replace(cell, conditions=replace(cell.conditions, method="predicted", device="cuda"))
+    named = build_cell("timm:resnet18", Memory(resolution=64, method="predicted"))
+    summary = run([cell, predicted, on_cuda, named], tmp_path)
+    assert (summary.measured, summary.failed) == (4, [])
+    results = [find_record(tmp_path, each)["result"] for each in (cell, predicted, on_cuda, named)]
+    assert results[0]["peak_memory_bytes"] == results[1]["peak_memory_bytes"]
+    assert results[2]["peak_memory_bytes"] % 512 == 0
+    assert results[3]["parameter_bytes"] == 4 * 11_689_512
+    assert all(sum(result["bytes_at_peak"].values()) == result["peak_memory_bytes"] for result in results[1:])

@@ -6,6 +6,7 @@ import pandas as pd
 
 from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
+from ablations.report.memory_values import GROWTH_CONDITIONS, growth_values, validation_values
 from ablations.report.tables import NOTHING, Column, Table, show_metric, show_plain, show_with_change
 from ablations.report.values import (
     REFERENCE,
@@ -13,6 +14,7 @@ from ablations.report.values import (
     cost_values,
     ladder_values,
     memory_values,
+    model_memory_values,
     speed_values,
 )
 
@@ -38,6 +40,10 @@ _METHODS = {
     "tracked_storages": (
         "Counted are the bytes of tensors that live at one time, operator by operator: not the resident memory of a "
         "process, which adds libraries and what kernels and the allocator keep for themselves."
+    ),
+    "predicted_storages": (
+        "Predicted on shapes alone: the bytes of tensors that would live at one time, operator by operator. On the CPU "
+        "they are those of tracked storages; what kernels and libraries take for themselves is not in them."
     ),
     "max_memory_allocated": (
         "Counted is the most that the CUDA allocator had given out at one time: less than it reserves, and without the "
@@ -146,13 +152,65 @@ ARM_TABLES = (
         title="Peak memory",
         values=memory_values,
         conditions=CONDITIONS["memory"],
-        titled_by=("variant", "frame", "mode", "attention", "device"),
+        titled_by=("variant", "frame", "mode", "attention", "device", "method"),
         columns=(ARM,),
         spread=(Column("{} px", show_with_change("peak_memory_bytes")),),
         about=(
             "Peak memory in MiB of the second of two steps; each number is one record, and in brackets stands the "
             "change against v1."
         ),
+        note=_memory_note,
+    ),
+    Table(
+        name="memory_growth",
+        measurement="memory",
+        title="How predicted memory grows",
+        values=growth_values,
+        conditions=GROWTH_CONDITIONS,
+        titled_by=("variant", "frame", "mode", "attention", "device", "sizes"),
+        columns=(
+            ARM,
+            Column("Exponent of the peak", show_plain("exponent", ".2f")),
+            Column("of what grows", show_plain("growing_exponent", ".2f")),
+            Column("Scores outweigh the rest from, px", show_plain("scores_overtake_px", ".0f")),
+        ),
+        about=(
+            "The exponent is the slope of the logarithm of peak memory against that of pixels between the two largest "
+            "sizes: 1 is linear in pixels, 2 quadratic. What grows is the peak without parameters, gradients, "
+            "optimiser state and input. The last column is the first predicted size at which explicit attention takes "
+            "at least twice what the fused kernel takes."
+        ),
+    ),
+    Table(
+        name="memory_validation",
+        measurement="memory",
+        title="Predicted memory beside tracked memory",
+        values=validation_values,
+        conditions=("variant", "frame", "attention", "mode", "precision", "batch_size", "resolution", "torch"),
+        titled_by=("variant", "frame", "mode", "attention", "resolution"),
+        columns=(
+            ARM,
+            Column("Predicted, bytes", show_plain("peak_memory_bytes_predicted", ",.0f")),
+            Column("Tracked, bytes", show_plain("peak_memory_bytes_tracked", ",.0f")),
+            Column("Difference, bytes", show_plain("difference_bytes", "+z,.0f")),
+            Column("%", show_plain("difference_percent", "+z.3f")),
+        ),
+        about=(
+            "Peak memory of the second of two steps on the CPU: predicted on shapes alone, and tracked storage by "
+            "storage on real tensors."
+        ),
+    ),
+    Table(
+        name="memory_models",
+        measurement="memory",
+        title="Peak memory of models by name",
+        values=model_memory_values,
+        conditions=("mode", "precision", "batch_size", "device", "method", "memory_method"),
+        titled_by=("mode", "device", "method"),
+        rows_by="model",
+        columns=(Column("Model", lambda row: f"`{row['model']}`"),),
+        spread=(Column("{} px", show_metric("peak_memory_bytes")),),
+        about="Peak memory in MiB of the second of two steps; each number is one record.",
         note=_memory_note,
     ),
     Table(

@@ -41,6 +41,7 @@ CONDITIONS = {
 _PHRASES = {
     **dict.fromkeys(("variant", "data", "mode", "precision", "device", "memory_method", "device_name"), "{}"),
     "head": "{}",
+    "method": "{}",
     "frame": "frame {}",
     "attention": "{} attention",
     "pool_size": "P = {}",

@@ -6,10 +6,12 @@ was measured under. Values keep the records' units, which their column names car
 """
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 import pandas as pd
 
 from ablations.config import ARMS, TOGGLES
+from ablations.design import Memory
 from ablations.paper import load_paper_table
 from ablations.report.conditions import Group, split_by_conditions
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
@@ -30,6 +32,14 @@ def memory_values(records: pd.DataFrame) -> pd.DataFrame:
     groups = split_by_conditions(records, "memory")
     parts = ["parameter_bytes", "input_bytes"]
     return _joined((group, _compared(group.rows, ["peak_memory_bytes"], parts)) for group in groups)
+
+
+def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the peak memory of each model that is no arm, by conditions and resolution."""
+    rows = records[(records["measurement"] == "memory") & records["variant"].isna()]
+    conditions = [field.name for field in fields(Memory) if field.name != "resolution"]
+    columns = [*conditions, "memory_method", "model", "resolution", "pixels", "peak_memory_bytes"]
+    return rows[columns].reset_index(drop=True) if not rows.empty else pd.DataFrame()
 
 
 def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
