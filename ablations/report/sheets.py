@@ -181,7 +181,7 @@ def _memory(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(memory_values(records), names)
         if _has_sizes(group)
     ]
-    return _sheets("memory", "Peak memory", ("variant", "frame", "device"), panels, 4.3, caption)
+    return _sheets("memory", "Peak memory", ("variant", "frame", "device", "method"), panels, 4.3, caption)
 
 
 def _speed(records: pd.DataFrame) -> list[Sheet]:

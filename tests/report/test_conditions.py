@@ -76,7 +76,8 @@ def test_groups_keep_their_order_and_say_their_conditions(quick_records):
     assert varying(group.conditions for group in groups) == ["attention", "mode"]
     assert list(groups[0].rows["arm"])[:8] == list(ARMS)
     assert describe(groups[0].conditions) == (
-        "nano, frame v2, fused attention, P = 2, 1,000 classes, inference, batch 1, float32, cpu, tracked_storages, "
+        "nano, frame v2, fused attention, P = 2, 1,000 classes, inference, batch 1, float32, cpu, "
+        "measured, tracked_storages, "
         "Imaginary CPU, torch 2.8.0"
     )
 
