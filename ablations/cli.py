@@ -459,8 +459,11 @@ def _report(command: Report) -> int:
     if not (command.results / "records").is_dir():
         raise refuse("results", str(command.results), "a folder that holds records")
 
+    from ablations.records import find_damaged
     from ablations.report.build import build_report, check_report
 
+    for name, why in find_damaged(command.results).items():
+        print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
     if not command.check:
         for path in build_report(command.results):
             print(path)

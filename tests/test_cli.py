@@ -51,7 +51,7 @@ def test_list_names_arms_and_studies(capsys):
     [
         (
             ["run", "quik"],
-            "study='quik' is not possible; allowed: paper, quick, fashion-mnist, gpu (did you mean 'quick'?)",
+            "study='quik' is not possible; allowed: paper, quick, memory, fashion-mnist, gpu (did you mean 'quick'?)",
         ),
         (["--arms", "v1+op"], "arm='v1+op'"),
         (["cost", "--variants", "b7"], "variant='b7'"),
@@ -301,3 +301,11 @@ def test_memory_is_predicted_for_a_device_that_is_not_there(capsys, tmp_path):
 def test_predictions_go_further_by_default(capsys, tmp_path):
     code, out, _ = call(capsys, "memory", "--predict", "--arms", "v1", "--dry-run", "--results", str(tmp_path))
     assert (code, out.count("resolution=4096"), out.count("method=predicted")) == (0, 4, 20)
+
+
+def test_a_report_names_the_records_that_it_leaves_out(capsys, tmp_path):
+    call(capsys, "cost", "--variants", "pico", "--arms", "v1", "--resolutions", "32", "--results", str(tmp_path))
+    (path,) = (tmp_path / "records" / "cost").iterdir()
+    path.write_text("{")
+    code, _, err = call(capsys, "report", "--results", str(tmp_path))
+    assert (code, err) == (0, f"damaged, and left out: records/cost/{path.name}: not JSON\n")
