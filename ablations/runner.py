@@ -104,7 +104,8 @@ def run_cells(
 ) -> Summary:
     """Measures the cells that have no finished record under `results`, with a progress bar.
 
-    Costs, which do not depend on what else the machine does, are counted on all cores; all else is measured one by one.
+    Costs and predictions, which do not depend on what else the machine does, are computed on all cores; all else is
+    measured one by one.
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
     and so does a model from a user's file.
     No cell is started that by the records of its like will not be finished within the budget. Several processes may
@@ -172,7 +173,7 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
                 try:
                     outcomes = finished.result()
                 except BrokenProcessPool:
-                    outcomes = [Outcome("failed", failure="a process that counted was killed") for _ in own]
+                    outcomes = [Outcome("failed", failure="the process that computed it was killed") for _ in own]
                 yield from zip(own, outcomes, strict=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -396,6 +397,8 @@ def _warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[s
     """Says so if records of the same device kind were measured on another machine or with another torch."""
     others = set()
     for record in kept:
+        if record["conditions"].get("method") == "predicted":
+            continue  # the same on every machine
         there = record["environment"]
         here = environments.get(record["conditions"].get("device", ""))
         if here and any(there.get(name) != here[name] for name in ("device_name", "torch")):

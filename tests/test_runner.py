@@ -105,6 +105,10 @@ def test_records_of_another_machine_are_kept_and_named(tmp_path, monkeypatch, ca
     assert "warning: the folder holds records of Another CPU, torch 2.8.0" in capsys.readouterr().err
     run(cells[1:], tmp_path)
     assert "warning" not in capsys.readouterr().err
+    predicted = [replace(cell, conditions=Memory(resolution=32, method="predicted")) for cell in CELLS[:2]]
+    write(tmp_path, predicted[0], device_name="Another CPU", torch="2.8.0")
+    assert run([cells[1], *predicted], tmp_path).kept == 2
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_the_environment_is_that_of_the_start(tmp_path, monkeypatch):
