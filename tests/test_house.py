@@ -79,13 +79,14 @@ def parts(*names: str) -> tuple[str, ...]:
     return tuple(f"{PACKAGE}.{name}" for name in names)
 
 
-MODELS = parts("model", "peers", "downstream", "networks")
-LAB = (*MODELS, *parts("measure", "training", "runner"))
+MODELS = parts("model", "peers", "downstream", "networks", "timm_models")
+LAB = (*MODELS, *parts("measure", "training", "measurements", "budget", "runner"))
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 
 ALLOWED_IMPORTS = {
     "errors": (),
+    "units": parts("errors"),
     "config": parts("errors"),
     "catalogue": (),
     "design": parts("errors", "config", "catalogue"),
@@ -93,23 +94,27 @@ ALLOWED_IMPORTS = {
     "cost": parts("errors", "config"),
     "records": (*parts("errors", "config", "design"), "pandas"),
     "model": (*parts("errors", "config", "model"), "torch", "torchvision", "safetensors"),
-    "peers": (*parts("errors", "model", "peers"), "torch", "torchvision", "timm", "transformers"),
+    "peers": (*parts("errors", "config", "model", "peers"), "torch", "torchvision", "timm", "transformers"),
     "downstream": (*parts("errors", "downstream"), "torch", "torchvision"),
-    "networks": (*parts("errors", "design", "model", "peers", "downstream"), "torch"),
+    "timm_models": (*parts("errors", "config", "model"), "torch", "timm"),
+    "networks": (*parts("errors", "design", "model", "peers", "downstream", "measure.checkpointing"), "torch"),
     "measure": (*parts("errors", "measure"), "torch", "numpy", "fvcore"),
 }
 """A part of the package, and all that it may import beside the standard library, anywhere in its files."""
 
 FORBIDDEN_IMPORTS = {
     "paper": (*LAB, *TORCH),
-    "training": (*MODELS, *parts("records", "report", "runner", "cli")),
+    "training": (*MODELS, *parts("records", "report", "measurements", "runner", "cli")),
     "report": (*LAB, *parts("cli"), *TORCH),
+    "measurements": parts("records", "report", "runner", "cli"),
+    "budget": parts("records", "report", "runner", "cli"),
     "runner": parts("report", "cli"),
 }
 """A part of the package, and what it never imports, anywhere in its files."""
 
 OPENS_WITHOUT_TORCH = (
     "errors",
+    "units",
     "config",
     "catalogue",
     "design",
