@@ -98,6 +98,12 @@ PAPER_TABLES = {
 }
 """The tables of the paper that compare backbones. Of Table 4's detectors only ATSS, whose layers are those of FCOS."""
 
+ARMS_OF_LIBRARIES = {
+    "timm": ("v1+ope+cffn", "v1+ope+cffn+lsra"),
+    "transformers": ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra"),
+}
+"""The arms, as published, that libraries have too; transformers' v1 takes inputs of 224 px and no others."""
+
 FAMILIES = {
     "ViT": ("ViT-Base/16", "ViT-S/16", "ViT-S/32"),
     "DeiT": ("DeiT-Tiny/16", "DeiT-Small/16", "DeiT-Base/16"),

@@ -13,10 +13,11 @@ import traceback
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
+from ablations.catalogue import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.config import (
     ARMS,
     FRAMES,
@@ -32,6 +33,9 @@ from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, AnyCell, Cost, Device, Head, Memory, Mode, Precision, Speed, build_cell
 from ablations.errors import InputError, pick, refuse
 from ablations.studies import MODES, STUDIES, Grid, find_study, on_devices, select, vary
+from ablations.units import format_bytes, parse_bytes
+
+Library = Literal["timm", "transformers"]
 
 DATA_SETS = {
     "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
@@ -52,6 +56,8 @@ class Output:
     """Such as 20min, 90s or 1.5h: start no cell that by the records of its like would end later."""
     dry_run: bool = False
     """Print the cells and which are done, and measure nothing."""
+    force: bool = False
+    """Measure memory even where a prediction says that there is not enough, and again where there was not."""
     debug: bool = False
     """Print full tracebacks."""
 
@@ -177,15 +183,24 @@ class MeasureMemory(Models):
 
     predict: bool = False
     """Run shapes alone: in about a second a cell at any size, and for a device that need not be there."""
+    budget: str | None = None
+    """Such as 24GiB or 16GB: print the largest picture and the largest batch at each of the resolutions that fit."""
+    verify: bool = False
+    """With --budget: measure what fits, on the device."""
     model: tuple[str, ...] = ()
     """These models instead of arms: timm:NAME, pvt:VARIANT/ARM/FRAME, FILE.py:FUNCTION, ... as `cost` takes them."""
     resolutions: tuple[str, ...] = ()
     """Pixels, such as 224 or 800x1280; 224, 512 and 1024 by default, with --predict 2048 and 4096 too."""
     modes: tuple[Mode, ...] = MODES
-    attention: tuple[AttentionKernel, ...] = ("fused", "explicit")
+    attention: tuple[AttentionKernel, ...] = ()
+    """Both by default, with --budget the fused kernel."""
+    checkpointing: tuple[str, ...] = ("none",)
+    """Stages of the arms that keep no activations for the backward pass: none, or such as 1 or 1+2+3+4."""
     batch_size: int = 1
     precision: Precision = "float32"
     device: Device = "cpu"
+    channels_last: bool = True
+    """Lay pictures and convolutions' weights out pixel by pixel, not channel by channel."""
 
     def cells(self) -> list[AnyCell]:
         conditions = Memory(
@@ -193,36 +208,66 @@ class MeasureMemory(Models):
             precision=self.precision,
             device=self.device,
             method="predicted" if self.predict else "measured",
+            channels_last=self.channels_last,
         )
-        default = (224, 512, 1024, 2048, 4096) if self.predict else (224, 512, 1024)
-        sizes = tuple(map(parse_size, self.resolutions)) or default
-        varied = vary(conditions, mode=self.modes, resolution=sizes)
+        sizes = self.sizes((224, 512, 1024, 2048, 4096) if self.predict else (224, 512, 1024))
+        varied = [
+            each
+            for mode in self.modes
+            for stages in (self.checkpointing if mode == "training" else ("none",))
+            for each in vary(conditions, mode=(mode,), checkpointing=(stages,), resolution=sizes)
+        ]
         if self.model:
             cells = [build_cell(model, each) for model in self.model for each in varied]
             return list({cell.key: cell for cell in cells}.values())
-        return self._grid(varied, self.attention)
+        return self._grid(tuple(varied), self.attention or (("fused",) if self.budget else ("fused", "explicit")))
+
+    def sizes(self, default: tuple[Size, ...]) -> tuple[Size, ...]:
+        return tuple(map(parse_size, self.resolutions)) or default
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpeed(Models):
-    """Time inference and training steps of each arm, in turn with arm v1's."""
+    """Time inference and training steps of each arm, in turn with arm v1's or with the same model of a library."""
 
+    arms: tuple[str, ...] = ()
+    """All eight by default, with --versus those that the library has."""
+    frames: tuple[str, ...] = ()
+    """v2 by default, with --versus published."""
+    versus: tuple[Library, ...] = ()
+    """Libraries whose models are timed beside ours, with the same weights and outputs that are compared first."""
     resolutions: tuple[str, ...] = ("224",)
     """Pixels, such as 224 or 800x1280."""
     modes: tuple[Mode, ...] = MODES
     attention: tuple[AttentionKernel, ...] = ("fused",)
+    """Of our models; timm's attend with the fused kernel, transformers' explicitly."""
     batch_size: int = 8
     precision: Precision = "float32"
     device: Device = "cpu"
     repeats: int = 10
-    """Timed steps of each of the two models, after the warm-up."""
+    """Timed steps of each of the models, after the warm-up."""
+    channels_last: bool = True
+    """Lay pictures and convolutions' weights out pixel by pixel; libraries' models are timed in both layouts."""
+    compiled: bool = False
+    """Compile all models with torch.compile."""
 
     def cells(self) -> list[AnyCell]:
         conditions = Speed(
-            batch_size=self.batch_size, precision=self.precision, device=self.device, repeats=self.repeats
+            batch_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+            repeats=self.repeats,
+            reference=cast(Any, "+".join(name for name in LIBRARIES if name in self.versus) or "v1"),
+            channels_last=self.channels_last,
+            compiled=self.compiled,
         )
         sizes = tuple(map(parse_size, self.resolutions))
-        return self._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
+        models = replace(
+            self,
+            arms=self.arms or tuple(arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)),
+            frames=self.frames or (("published",) if self.versus else ("v2",)),
+        )
+        return models._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,6 +331,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _print_closed_form(command)
             case Benchmark():
                 return _benchmark_count(command)
+            case MeasureMemory(budget=str()):
+                return _answer_budget(command)
             case _:
                 return _measure(command, shlex.join(arguments))
     except InputError as error:
@@ -345,6 +392,7 @@ def _measure(command: Run | Models, arguments: str) -> int:
         results=command.results,
         data_dir=command.data_dir,
         time_budget_s=budget_s,
+        force=command.force,
         debug=command.debug,
     )
 
@@ -442,6 +490,45 @@ def _benchmark_count(command: Benchmark) -> int:
     ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
     print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
     return 0
+
+
+def _answer_budget(command: MeasureMemory) -> int:
+    """Prints what fits into a budget; with `verify` returns 1 if something does not that was predicted to."""
+    budget_bytes = parse_bytes(cast(str, command.budget))
+    sizes = command.sizes((224, 512, 1024))
+    # One cell for all sizes: the first of them stands for the others.
+    cells = list({_without_size(cell): cell for cell in reversed(command.cells())}.values())[::-1]
+
+    from tqdm import tqdm
+
+    from ablations.budget import answer_budgets, budget_values, verify_answer
+    from ablations.measure.environment import available_cores, check_device
+    from ablations.report.budget_table import render_budget
+
+    if command.verify:
+        check_device(command.device)
+    answers = []
+    for answer in tqdm(answer_budgets(cells, budget_bytes, sizes, available_cores()), total=len(cells), unit="cell"):
+        answers.append(answer)
+    print(f"\n{render_budget(budget_values(answers))}")
+    fits = True
+    for cell, answer in zip(cells, answers, strict=True) if command.verify else ():
+        for check in verify_answer(answer, cell):
+            where = (
+                f"{cell.name} {cast(Memory, cell.conditions).mode} at {check.resolution} px, batch {check.batch_size}"
+            )
+            predicted = f"predicted {format_bytes(check.predicted_bytes)}"
+            if check.measured_bytes is None:
+                print(f"{where}: {predicted}; {check.note}")
+            else:
+                fits = fits and bool(check.fits)
+                words = "fits" if check.fits else "does not fit"
+                print(f"{where}: {predicted}, measured {format_bytes(check.measured_bytes)}: {words}")
+    return 0 if fits else 1
+
+
+def _without_size(cell: AnyCell) -> AnyCell:
+    return replace(cell, conditions=replace(cast(Any, cell.conditions), resolution=Memory.resolution))
 
 
 def _print_plan(cells: list[AnyCell], results: Path) -> int:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from ablations.catalogue import MODEL_SOURCES
 from ablations.config import (
     LARGEST_INPUT,
+    NUM_STAGES,
     AttentionKernel,
     PVTConfig,
     Size,
@@ -25,6 +26,7 @@ Mode = Literal["inference", "training"]
 Precision = Literal["float32", "bf16"]
 Device = Literal["cpu", "cuda"]
 Method = Literal["measured", "predicted"]
+Reference = Literal["v1", "timm", "transformers", "timm+transformers"]
 Head = Literal["classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn"]
 
 
@@ -55,11 +57,20 @@ class Memory:
     device: Device = "cpu"
     method: Method = "measured"
     """`predicted` runs shapes alone, for a device that need not be there."""
+    channels_last: bool = True
+    """Whether pictures and the weights of convolutions lie in memory pixel by pixel, or channel by channel."""
+    checkpointing: str = "none"
+    """Stages whose blocks keep no activations and run anew in the backward pass: `none`, or such as `1` or `1+2`."""
+
+    def check(self) -> None:
+        """Raises InputError for a checkpointing of no stages, or where there is no backward pass."""
+        if parse_stages(self.checkpointing) and self.mode != "training":
+            raise refuse("checkpointing", self.checkpointing, "none where mode is inference: nothing is kept there")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Time of one inference or training step, beside arm v1's in the same frame, timed in turn in one process."""
+    """Time of one inference or training step, beside that of others, timed in turn in one process."""
 
     measurement = "speed"
 
@@ -71,7 +82,13 @@ class Speed:
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
     repeats: int = 10
-    """Timed steps of each of the two models, after the warm-up."""
+    """Timed steps of each of the models, after the warm-up."""
+    reference: Reference = "v1"
+    """What is timed beside it: arm v1 in the same frame, or libraries' models with the same weights, in two layouts."""
+    channels_last: bool = True
+    """Whether pictures and the weights of convolutions lie in memory pixel by pixel, or channel by channel."""
+    compiled: bool = False
+    """Whether all of them are compiled by `torch.compile`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +140,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": get_args(Device),
     "head": get_args(Head),
     "method": get_args(Method),
+    "reference": get_args(Reference),
 }
 LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_decay": 0, "seed": 0, "num_classes": 2}
 """The smallest value that makes sense for a condition."""
@@ -213,6 +231,8 @@ class ModelCell:
 
     def __post_init__(self) -> None:
         _check_conditions(self.conditions)
+        if getattr(self.conditions, "checkpointing", "none") != "none":
+            raise refuse("checkpointing", vars(self.conditions)["checkpointing"], "none for a model that is no arm")
         for side in as_pair(self.conditions.resolution):
             if not 1 <= side <= LARGEST_INPUT:
                 raise refuse("resolution", self.conditions.resolution, f"1 to {LARGEST_INPUT} pixels a side")
@@ -269,8 +289,18 @@ def _check_conditions(conditions: Conditions) -> None:
             pick(name, value, CHOICES[name])
         elif name in LEAST and not value >= LEAST[name]:  # nan is neither
             raise refuse(name, value, f"{LEAST[name]} or more")
-    if isinstance(conditions, Accuracy):
+    if isinstance(conditions, Memory | Accuracy):
         conditions.check()
+
+
+def parse_stages(checkpointing: str) -> tuple[int, ...]:
+    """Returns the stages, from 1, that a text such as `1+2` names; none for `none`. Raises InputError for another."""
+    if checkpointing == "none":
+        return ()
+    stages = checkpointing.split("+")
+    if stages != sorted(set(stages) & {str(stage) for stage in range(1, NUM_STAGES + 1)}):
+        raise refuse("checkpointing", checkpointing, "none, or stages in their order, such as 1, 1+2 or 1+2+3+4")
+    return tuple(map(int, stages))
 
 
 def _label(cell: AnyCell, values: dict[str, str] | None = None) -> str:

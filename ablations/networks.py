@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
-from ablations.design import AnyCell, Cell, Cost
+from ablations.design import AnyCell, Cell, Cost, Memory, parse_stages
 from ablations.downstream.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
 from ablations.downstream.segmentation import SemanticFPN
+from ablations.measure.checkpointing import checkpoint_stages
 from ablations.model import PVT, build_model
 from ablations.peers.build import build_peer, build_peer_backbone
 
@@ -36,10 +38,20 @@ def build_network(cell: AnyCell) -> nn.Module:
     """
     head = cell.conditions.head if isinstance(cell.conditions, Cost) else "classifier"
     if head == "classifier":
-        return build_model(cell.config) if isinstance(cell, Cell) else build_peer(cell.model)
+        network = build_model(cell.config) if isinstance(cell, Cell) else build_peer(cell.model)
+        if isinstance(cell.conditions, Memory):
+            checkpoint_stages(network, parse_stages(cell.conditions.checkpointing))
+        return network
     if isinstance(cell, Cell):
         return HEADS[head](StageMaps(build_model(cell.config)), cell.config.embed_dims)
     return HEADS[head](*build_peer_backbone(cell.model))
+
+
+def build_network_on(device: str, cell: AnyCell) -> nn.Module:
+    """Returns `build_network`'s on a device, with the same fresh weights every time."""
+    torch.manual_seed(0)
+    with torch.device(device):
+        return build_network(cell)
 
 
 def traceable_part(network: nn.Module, head: str) -> nn.Module | None:

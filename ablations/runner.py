@@ -7,54 +7,38 @@ import gc
 import json
 import multiprocessing
 import os
-import re
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeGuard
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from ablations import cost
-from ablations.config import ARMS, as_pair
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 from ablations.errors import first_line, refuse
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
-from ablations.measure.macs import UncountedOperator, trace_macs
-from ablations.measure.memory import measure_peak_memory
-from ablations.measure.predict import predict_peak_memory
-from ablations.measure.samples import paired_ratio, summarise_times
-from ablations.measure.speed import time_in_turn
-from ablations.measure.step import build_step
-from ablations.model import build_model
-from ablations.networks import build_network, traceable_part
+from ablations.measure.process import follow_parent
+from ablations.measurements import Tell, at_any_size, measure_cell, meta_network
 from ablations.peers.build import check_peer
+from ablations.peers.equal import check_has_peer
 from ablations.records import find_record, iterate_records, write_record
 from ablations.studies import find_study
 from ablations.training.data import check_data
-from ablations.training.loop import measure_accuracy
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
 CELLS_PER_WORKER = 20
 """How many cells there must be for each process: starting one takes as long as counting some tens of cells."""
-
-Tell = Callable[[str], None]
-"""Takes a few words on how far a cell is."""
 
 
 @dataclass
@@ -81,6 +65,7 @@ class Job:
     environments: dict[str, dict[str, Any]]
     deadline: float
     """In seconds of the monotonic clock."""
+    force: bool
     debug: bool
 
 
@@ -100,6 +85,7 @@ def run_cells(
     results: Path,
     data_dir: Path | None = None,
     time_budget_s: float = float("inf"),
+    force: bool = False,
     debug: bool = False,
 ) -> Summary:
     """Measures the cells that have no finished record under `results`, with a progress bar.
@@ -107,14 +93,14 @@ def run_cells(
     Costs and predictions, which do not depend on what else the machine does, are computed on all cores; all else is
     measured one by one.
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
-    and so does a model from a user's file.
+    and so does a model from a user's file, and with `force` a cell for which there was not enough memory.
     No cell is started that by the records of its like will not be finished within the budget. Several processes may
     share a folder. Raises InputError, before anything is measured, if the folder, a device, a model or a data set that
     a missing cell needs is not there.
     """
     start = time.monotonic()
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
-    kept = {key: record for key, record in records.items() if record and _is_done(record)}
+    kept = {key: record for key, record in records.items() if _is_done(record, force)}
     missing = [cell for cell in cells if cell.key not in kept]
     summary = Summary(kept=len(kept))
     job = Job(
@@ -123,6 +109,7 @@ def run_cells(
         data_dir=data_dir,
         environments=_check_needs(missing, results, data_dir),
         deadline=start + time_budget_s,
+        force=force,
         debug=debug,
     )
     _warn_of_other_machines(kept.values(), job.environments)
@@ -163,9 +150,9 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
     """Yields every cell when one of the worker processes has counted it; cells of one network go to one worker."""
     networks: dict[AnyCell, list[AnyCell]] = {}
     for cell in cells:
-        networks.setdefault(_at_any_size(cell), []).append(cell)
+        networks.setdefault(at_any_size(cell), []).append(cell)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_the_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent) as pool:
         waiting = {pool.submit(_run_in_worker, own, job): own for own in networks.values()}
         try:
             for finished in as_completed(waiting):
@@ -182,27 +169,21 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
             raise
 
 
-def _follow_the_parent() -> None:
-    """Has a worker process leave interrupts to its parent, and end when that is killed: else it would wait for ever."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = cast(Any, multiprocessing.parent_process())
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
 def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
+    gc.freeze()  # as in the parent
     return [_run_cell(cell, job, expected_s=0.0) for cell in cells]
 
 
 def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda words: None) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
-    if not cell.is_from_file and _is_done(find_record(job.results, cell)):
+    if not cell.is_from_file and _is_done(find_record(job.results, cell), job.force):
         return Outcome("kept")
     if time.monotonic() + expected_s > job.deadline:
         return Outcome("left")
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure = None, None
     try:
-        result = measure_cell(cell, job.data_dir, tell)
+        result = measure_cell(cell, data_dir=job.data_dir, force=job.force, tell=tell)
     except Exception as error:  # whatever one cell does, the others go on
         failure = first_line(error)
         if job.debug:
@@ -218,145 +199,21 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
         study=job.study,
         result=result,
         failure=failure,
-        environment=job.environments[_device(cell)],
+        environment=job.environments[_device(cell)] | _own_process(cell),
         started=started,
         duration_s=round(seconds, 3),
     )
     return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
 
 
-def measure_cell(cell: AnyCell, data_dir: Path | None = None, tell: Tell = lambda words: None) -> dict[str, Any]:
-    """Returns the result of one cell: its metrics, and the raw samples they come from. Writes nothing."""
-    if isinstance(cell.conditions, Cost):
-        return _measure_cost(cell)
-    if isinstance(cell.conditions, Memory):
-        return _measure_memory(cell, cell.conditions)
-    assert isinstance(cell, Cell)  # other models have no other conditions
-    match cell.conditions:
-        case Speed():
-            return _measure_speed(cell, cell.conditions)
-        case Accuracy():
-            return _measure_accuracy(cell, cell.conditions, data_dir, tell)
-
-
-def _measure_cost(cell: AnyCell) -> dict[str, Any]:
-    """Counts a cell; where a model refuses the size, or a picture's content decides the work, there are no macs."""
-    conditions = cast(Cost, cell.conditions)
-    network = _cost_network(_at_any_size(cell))
-    params = {name: parameter.numel() for name, parameter in network.named_parameters()}
-    result: dict[str, Any] = {"params": sum(params.values()), "macs": None}
-    part = traceable_part(network, conditions.head)
-    if part is None:
-        return result | {"refused": "the second stage's work depends on what the first proposes"}
-    try:
-        traced = trace_macs(part, _input_shape(cell))
-    except (AssertionError, ValueError, RuntimeError) as error:
-        if isinstance(cell, Cell) or not _is_refusal(error):
-            raise
-        return result | {"refused": first_line(error)}
-    if isinstance(cell, Cell) and conditions.head == "classifier":
-        counted = cost.count_macs(cell.config, conditions.resolution), cost.count_params(cell.config)
-        if counted != (traced.total, result["params"]):
-            raise RuntimeError(
-                f"closed form {counted}, trace {(traced.total, result['params'])}: (macs, params) differ"
-            )
-        result["macs_traced"] = traced.total
-    return result | {
-        "macs": traced.total,
-        "macs_by_operator": traced.by_operator,
-        "breakdown": _break_down(params, traced.by_module),
-        "other_values": traced.other_values,
-    }
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a model's error is about its input's size: not about operators, or about tensors without numbers."""
-    return not isinstance(error, UncountedOperator | NotImplementedError) and "meta" not in str(error)
-
-
-def _at_any_size(cell: AnyCell) -> AnyCell:
-    return replace(cell, conditions=replace(cast(Cost, cell.conditions), resolution=Cost.resolution))
-
-
-@lru_cache(maxsize=2 * len(ARMS))
-def _cost_network(cell: AnyCell) -> nn.Module:
-    """Returns the network of a cell without numbers, for all its resolutions."""
-    with torch.device("meta"):
-        return build_network(cell)
-
-
-def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[str, int]]:
-    """Returns what each module has by itself, from parameters by name and multiply-adds by module.
-
-    Repeated blocks are one row: a module's name loses its numbers, but for those of `stages` and `layers`.
-    """
-    rows: dict[str, Counter[str]] = {}
-    owners = [(name.rpartition(".")[0], "params", count) for name, count in params.items()]
-    for name, metric, count in [*owners, *((name, "macs", count) for name, count in macs.items())]:
-        merged = re.sub(r"(?<!^stages)(?<!^layers)(?<!\.stages)(?<!\.layers)\.\d+(?=\.|$)", "", name)
-        rows.setdefault(merged, Counter())[metric] += count
-    return {name: {"params": row["params"], "macs": row["macs"]} for name, row in rows.items()}
-
-
-def _measure_memory(cell: AnyCell, conditions: Memory) -> dict[str, Any]:
-    shape = _input_shape(cell, conditions.batch_size)
-    how: dict[str, Any] = {"mode": conditions.mode, "precision": conditions.precision, "device": conditions.device}
-    if conditions.method == "measured":
-        return measure_peak_memory(_build(cell, conditions.device), shape, **how)
-    return predict_peak_memory(_build(cell, "meta").to("meta"), shape, **how)
-
-
-def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
-    shape = _input_shape(cell, conditions.batch_size)
-    cells = {"own": cell, "reference": replace(cell, arm="v1")} if cell.arm != "v1" else {"own": cell}
-    steps = {
-        name: build_step(
-            _build(each, conditions.device),
-            shape,
-            mode=conditions.mode,
-            precision=conditions.precision,
-            device=conditions.device,
-        )
-        for name, each in cells.items()
-    }
-    samples = time_in_turn(steps, repeats=conditions.repeats, device=conditions.device)
-    own, reference = samples["own"], samples.get("reference", samples["own"])
-    summary = summarise_times(own)
-    ratio, low, high = paired_ratio(reference, own)
-    return {
-        "latency_s": summary["median"],
-        "throughput_img_per_s": conditions.batch_size / summary["median"],
-        "iqr_over_median": summary["iqr_over_median"],
-        "noisy": summary["noisy"],
-        "relative_speed": ratio,
-        "relative_speed_low": low,
-        "relative_speed_high": high,
-        "samples": own,
-        "reference_samples": reference,
-    }
-
-
-def _measure_accuracy(cell: Cell, conditions: Accuracy, data_dir: Path | None, tell: Tell) -> dict[str, Any]:
-    def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-        tell(f"{cell.variant} {cell.arm} epoch {epoch}/{epochs} loss {metrics['loss']:.3f}")
-
-    return measure_accuracy(lambda: build_model(cell.config), conditions, data_dir, progress=progress)
-
-
-def _build(cell: AnyCell, device: str) -> nn.Module:
-    torch.manual_seed(0)
-    with torch.device(device):
-        return build_network(cell)
-
-
-def _input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int]:
-    in_chans = cell.config.in_chans if isinstance(cell, Cell) else 3
-    return (batch_size, in_chans, *as_pair(cell.conditions.resolution))
-
-
 def _device(cell: AnyCell) -> str:
     """Returns the device that a cell needs; a prediction needs none but this one."""
     return "cpu" if _is_exact(cell) else getattr(cell.conditions, "device", "cpu")
+
+
+def _own_process(cell: AnyCell) -> dict[str, Any]:
+    """Returns what is otherwise where a cell is measured in processes of its own."""
+    return {"keeps_freed_memory": False} if isinstance(cell.conditions, Memory) and not _is_exact(cell) else {}
 
 
 def _is_exact(cell: AnyCell) -> bool:
@@ -375,11 +232,15 @@ def _check_needs(cells: Sequence[AnyCell], results: Path, data_dir: Path | None)
     for cell in cells:
         if isinstance(cell, ModelCell):
             check_peer(cell.model)
-    strange = {_at_any_size(cell) for cell in cells if isinstance(cell, ModelCell)}
-    strange -= {_at_any_size(cell) for cell in find_study("paper").cells()}
-    _cost_network.cache_clear()  # a file may hold another model by now
+    strange = {at_any_size(cell) for cell in cells if isinstance(cell, ModelCell)}
+    strange -= {at_any_size(cell) for cell in find_study("paper").cells()}
+    meta_network.cache_clear()  # a file may hold another model by now
     for cell in strange:
-        _cost_network(cell)
+        meta_network(cell)
+    for cell in cells:
+        if isinstance(cell, Cell) and isinstance(cell.conditions, Speed) and cell.conditions.reference != "v1":
+            for library in cell.conditions.reference.split("+"):
+                check_has_peer(cell.config, library, cell.conditions.resolution)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
     for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
         check_data(data, classes, data_dir)
@@ -411,8 +272,10 @@ def _warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[s
         )
 
 
-def _is_done(record: dict[str, Any] | None) -> bool:
-    return record is not None and record["status"] == "done"
+def _is_done(record: dict[str, Any] | None, force: bool = False) -> TypeGuard[dict[str, Any]]:
+    if record is None or record["status"] != "done":
+        return False
+    return not (force and "out_of_memory" in record["result"])
 
 
 def _workload(description: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast, get_args
 
 from ablations.catalogue import MODELS, OTHER_PEERS, OWN_RESOLUTIONS, PAPER_TABLES, SCALED
 from ablations.config import ARMS, FRAMES, AttentionKernel
-from ablations.design import Accuracy, AnyCell, Cell, Conditions, Cost, Device, Memory, Mode, Speed, build_cell
+from ablations.design import Accuracy, AnyCell, Cell, Conditions, Cost, Device, Memory, Method, Mode, Speed, build_cell
 from ablations.errors import pick, refuse
 
 LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
@@ -15,6 +15,7 @@ LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
+METHODS: tuple[Method, ...] = get_args(Method)
 
 Kind = TypeVar("Kind", Cost, Memory, Speed, Accuracy)
 
@@ -50,7 +51,7 @@ class NamedModels:
     """All combinations of named models and conditions; `pvt:` names are arms."""
 
     models: tuple[str, ...]
-    conditions: tuple[Cost, ...]
+    conditions: tuple[Cost | Memory, ...]
 
     def cells(self) -> Iterator[AnyCell]:
         for model, conditions in product(self.models, self.conditions):
@@ -92,6 +93,19 @@ IMAGENETTE = Accuracy(
 
 SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
 """Sides in pixels at which multiply-adds are drawn against the size of the input (the paper's Figure 4)."""
+
+PREDICTED = Memory(method="predicted")
+
+PREDICTED_SIZES = (224, 512, 768, 1024, 1536, 2048, 4096)
+"""Sides in pixels of the curves that are predicted."""
+
+BOTH_WAYS = Memory(resolution=512)
+"""What is predicted and measured under further conditions."""
+
+GPU_SIZES = (224, 512, 1024, 2048)
+"""Sides in pixels at which memory is measured on a GPU."""
+
+PEERS_IN_MEMORY = tuple(MODELS[name] for name in ("ResNet50", "ViT-S/16", "Swin-T"))
 
 STUDIES = {
     study.name: study
@@ -148,18 +162,46 @@ STUDIES = {
         ),
         Study(
             name="memory",
-            description="peak memory predicted: nano where quick measures it, and b2 up to 4096 px; minutes",
+            description="peak memory of b2 and of peers: predicted to 4096 px, measured to 1024 px; an hour on a CPU",
             portable=False,
             grids=(
                 Grid(
+                    variants=("b2",),
+                    attention=KERNELS,
+                    conditions=vary(PREDICTED, mode=MODES, resolution=PREDICTED_SIZES),
+                ),
+                Grid(
                     variants=("nano",),
                     attention=KERNELS,
-                    conditions=vary(Memory(method="predicted"), mode=MODES, resolution=(128, 256, 512)),
+                    conditions=vary(PREDICTED, mode=MODES, resolution=(128, 256, 512)),
+                ),
+                NamedModels(models=PEERS_IN_MEMORY, conditions=vary(PREDICTED, mode=MODES, resolution=PREDICTED_SIZES)),
+                Grid(
+                    variants=("b2",),
+                    attention=KERNELS,
+                    conditions=vary(PREDICTED, mode=MODES, resolution=((800, 1280), (512, 2048))),
+                ),
+                # What the GPU cells of the study `gpu` are compared with.
+                Grid(
+                    variants=("b2", "b0"),
+                    attention=KERNELS,
+                    conditions=vary(replace(PREDICTED, device="cuda"), mode=MODES, resolution=GPU_SIZES),
                 ),
                 Grid(
                     variants=("b2",),
                     attention=KERNELS,
-                    conditions=vary(Memory(method="predicted"), mode=MODES, resolution=(224, 512, 1024, 2048, 4096)),
+                    conditions=vary(Memory(), mode=MODES, resolution=(224, 512, 1024)),
+                ),
+                NamedModels(models=PEERS_IN_MEMORY, conditions=vary(Memory(), mode=MODES, resolution=(224, 512, 1024))),
+                Grid(
+                    variants=("b2",),
+                    arms=LADDER,
+                    attention=KERNELS,
+                    conditions=(
+                        *vary(BOTH_WAYS, method=METHODS, mode=MODES, precision=("bf16",)),
+                        *vary(BOTH_WAYS, method=METHODS, mode=MODES, channels_last=(False,)),
+                        *vary(BOTH_WAYS, method=METHODS, mode=("training",), checkpointing=("1", "1+2+3+4")),
+                    ),
                 ),
             ),
         ),
@@ -184,7 +226,7 @@ STUDIES = {
                 Grid(
                     variants=("b2", "b0"),
                     attention=KERNELS,
-                    conditions=vary(Memory(device="cuda"), mode=MODES, resolution=(224, 512, 1024, 2048)),
+                    conditions=vary(Memory(device="cuda"), mode=MODES, resolution=GPU_SIZES),
                 ),
                 Grid(
                     variants=("b2", "b0"),

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ablations import cli, runner
+from ablations import cli, measurements
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.studies import STUDIES
@@ -247,7 +247,7 @@ def test_a_measurement_prints_its_table_and_where_the_files_are(capsys, tmp_path
 
 
 def test_failed_cells_set_the_exit_code(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(runner.cost, "count_macs", lambda config, resolution: 1)
+    monkeypatch.setattr(measurements.cost, "count_macs", lambda config, resolution: 1)
     code, _, err = call(capsys, "cost", "--variants", "pico", "--arms", "v1", "--results", str(tmp_path))
     assert code == 1
     assert "failed: cost pico v1" in err

@@ -1,6 +1,7 @@
 """Cells, their names and their addresses."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import pytest
@@ -64,6 +65,14 @@ def test_accuracy_builds_the_model_for_its_data():
         (Speed(repeats=0), "repeats=0"),
         (Memory(batch_size=0), "batch_size=0"),
         (Memory(mode="train"), "mode='train' is not possible; allowed: inference, training"),
+        (Memory(checkpointing="1"), "checkpointing='1' is not possible; allowed: none where mode is inference"),
+        *(
+            (
+                Memory(mode="training", checkpointing=text),
+                re.escape(f"checkpointing={text!r} is not possible; allowed: none, or"),
+            )
+            for text in ("", "0", "5", "2+1", "1+1", "1,2", "all")
+        ),
         (Accuracy(epochs=0), "epochs=0"),
         (Accuracy(base_lr=0.0), "base_lr=0.0"),
         (Accuracy(weight_decay=-1.0), "weight_decay=-1.0"),

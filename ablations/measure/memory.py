@@ -119,6 +119,7 @@ def measure_in_process(
             ),
             device,
             memory_limit_bytes=memory_limit_bytes if on_cpu else None,
+            imports=[getattr(build, "func", build).__module__],  # of a partial, its function's
         )
         result |= measured
         if "out_of_memory" in measured:

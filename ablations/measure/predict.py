@@ -15,7 +15,7 @@ from functools import cache, partial
 from itertools import chain
 from math import prod
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from weakref import ref
 
 import torch
@@ -37,6 +37,9 @@ ROUNDING = {"cpu": 1, "cuda": 512}
 
 KINDS = ("parameters", "gradients", "optimizer", "input", "activations", "temporaries")
 """What bytes are for. Buffers are among the parameters; activations are what the forward pass keeps for backward."""
+
+MOST_RESULTS = 10_000
+"""How many results of operators are kept at most, which take about 13 MB. A model has some hundreds at each size."""
 
 LOWER = frozenset(
     """
@@ -90,7 +93,7 @@ def predict_peak_memory(
     The step is `build_step`'s and the model becomes its own, put into the mode and without gradients; it lies on the
     `meta` device. It is one step and begins where a second would, with the optimiser's state in place: what the model
     makes in its first step and keeps is counted as if it were made in every one. `channels_last=False` leaves
-    a batch of pictures in row order.
+    weights as they are and a batch of pictures in row order.
 
     Beside `peak_memory_bytes`, `parameter_bytes`, `input_bytes` and `memory_method` the result has `peak_operator` and
     `peak_phase` (`forward`, `backward` or `optimizer`): what reached the peak; `bytes_at_peak`, by KINDS, which sum to
@@ -109,6 +112,8 @@ def predict_peak_memory(
     images = torch.empty(input_shape, device="meta")
     if images.ndim == 4 and channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
     model.train(mode == "training")
     autocast = precision == "bf16"
     if mode == "inference":
@@ -156,10 +161,9 @@ def _train(
         stack.callback(model.zero_grad, set_to_none=True)
         stack.enter_context(memory)
         memory.kind = "optimizer"
-        for parameter in trained:
-            parameter.grad = torch.empty_like(parameter)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in trained:  # as a first step would leave it
+            moments = {name: torch.empty_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.tensor(0.0)} | moments
         memory.kind = "temporaries"
         memory.restart()
         for parameter in trained:
@@ -173,7 +177,8 @@ def _train(
             loss = F.cross_entropy(model(images), labels)
         casts.clear()
         memory.phase = "backward"
-        with _Device(device, autocast, None):  # for what activation checkpointing runs anew
+        memory.casts = casts
+        with _Device(device, autocast, casts):  # for what activation checkpointing runs anew
             torch.autograd.backward(loss)
         reached = [parameter for parameter in trained if parameter.grad is not None]
         memory.phase = "optimizer"
@@ -203,8 +208,11 @@ class _Storage(NamedTuple):
 class _Memory(TorchDispatchMode):
     """Counts the bytes of live storages, as StorageTracker does and by what they are for, and runs operators on `meta`.
 
-    An operator that ran before on the same shapes does not run again: working shapes out takes most of the time.
+    An operator that ran before on the same shapes, in any prediction, does not run again: working shapes out takes most
+    of the time.
     """
+
+    results: ClassVar[dict[Hashable, tuple[type, list[tuple | None]]]] = {}
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -212,6 +220,7 @@ class _Memory(TorchDispatchMode):
         self.kind = "temporaries"
         self.phase = "forward"
         self.stages = [""]
+        self.casts: dict[Tensor, Tensor] = {}
         self.live_bytes = 0
         self.peak_bytes = 0
         self.peak_operator = ""
@@ -220,7 +229,6 @@ class _Memory(TorchDispatchMode):
         self._live: Counter[tuple[str, str]] = Counter()
         self._storages: dict[int, _Storage] = {}
         self._basic: set[Any] = set()
-        self._results: dict[Hashable, tuple[type, list[tuple | None]]] = {}
 
     def add_all(self, kind: str, tensors: Iterable[Tensor]) -> None:
         """Counts tensors that were made before."""
@@ -289,6 +297,9 @@ class _Memory(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        # In the backward pass gradients are on for what runs anew, all but its views; its autocast ends with it.
+        if self.casts and not (func.is_view or torch.is_grad_enabled()):
+            self.casts.clear()
         if func not in self._basic:
             with self:  # in inference mode composite operators arrive whole
                 result = func.decompose(*args, **kwargs)
@@ -311,8 +322,8 @@ class _Memory(TorchDispatchMode):
                 return args[0] if func._schema.returns else None
             return func(*args, **kwargs)
         call = (func, signature(args), signature(kwargs))
-        if call in self._results:
-            kind, layouts = self._results[call]
+        if call in self.results:
+            kind, layouts = self.results[call]
             parts = [layout and torch.empty_strided(*layout[:2], dtype=layout[2], device="meta") for layout in layouts]
             return parts[0] if kind is Tensor else kind(parts)
         result = func(*args, **kwargs)
@@ -322,7 +333,9 @@ class _Memory(TorchDispatchMode):
         results = result if isinstance(result, tuple | list) else [result]
         if _are_new(results, given):
             layouts = [None if each is None else (each.shape, each.stride(), each.dtype) for each in results]
-            self._results[call] = type(result) if isinstance(result, tuple | list) else Tensor, layouts
+            if len(self.results) == MOST_RESULTS:
+                self.results.clear()
+            self.results[call] = type(result) if isinstance(result, tuple | list) else Tensor, layouts
         return result
 
 

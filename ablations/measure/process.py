@@ -1,5 +1,6 @@
 """A process of its own for one function, with a limit on its memory, and how much memory there is to take."""
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -7,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -32,15 +33,18 @@ class ProcessFailed(RuntimeError):
     """What ran in a process of its own raised an exception, or the process ended before it had an answer."""
 
 
-def run_in_fresh_process(function: Callable[..., T], *args: Any, memory_limit_bytes: int | None = None) -> T:
+def run_in_fresh_process(
+    function: Callable[..., T], *args: Any, memory_limit_bytes: int | None = None, imports: Sequence[str] = ()
+) -> T:
     """Returns `function(*args)` as a process of its own computes it, which ends with the call, and with this process.
 
     The function must be a module's, and its arguments and result are pickled. The process starts with torch's defaults:
     it has no thread, no cached memory and no setting of this one. On Linux it cannot allocate more than
-    `memory_limit_bytes` beside what it starts with; other systems keep no such limit. Raises ProcessFailed with kind
-    and message of an exception, whose traceback is a note, or with the signal or exit code that ended the process.
+    `memory_limit_bytes` beside what it starts with; other systems keep no such limit. The modules that `imports` names
+    are imported once for all processes, if no process was started before. Raises ProcessFailed with kind and message
+    of an exception, whose traceback is a note, or with the signal or exit code that ended the process.
     """
-    context = _context()
+    context = _context(imports)
     reader, writer = context.Pipe(duplex=False)
     # Not left to multiprocessing, which would move tensors of this process to shared memory.
     work = pickle.dumps((function, args))
@@ -68,19 +72,18 @@ def run_in_fresh_process(function: Callable[..., T], *args: Any, memory_limit_by
     raise failure
 
 
-def _context() -> Any:
+def _context(imports: Sequence[str]) -> Any:
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context.set_forkserver_preload([*PRELOADED, *imports])
     return context
 
 
 def _answer(work: bytes, memory_limit_bytes: int | None, writer: Connection) -> None:
     """Sends whether the work was done, and its result or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to handle, and it ends this process
-    parent = cast(Any, multiprocessing.parent_process())
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    follow_parent()
+    gc.freeze()  # what is imported stays: collections that looked through it would take most of a small cell's time
     try:
         if memory_limit_bytes is not None:
             _limit_memory(memory_limit_bytes)
@@ -89,6 +92,13 @@ def _answer(work: bytes, memory_limit_bytes: int | None, writer: Connection) -> 
     except BaseException as error:
         answer = pickle.dumps((False, (first_line(error), traceback.format_exc())))
     writer.send_bytes(answer)
+
+
+def follow_parent() -> None:
+    """Has a worker process leave interrupts to its parent, and end when that is killed: else it would wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = cast(Any, multiprocessing.parent_process())
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _describe_end(exit_code: int) -> str:

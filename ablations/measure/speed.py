@@ -13,15 +13,18 @@ Step = Callable[[], object]
 SETTLED = 0.95
 """Warm-up ends when a round takes at least this share of the fastest before it."""
 
+LONG = 5.0
+"""Seconds of a round after which two are warm-up enough: what is done once weighs little in it."""
+
 
 def time_in_turn(
     steps: Mapping[str, Step], *, repeats: int, warmup: int = 3, device: str | torch.device
 ) -> dict[str, list[float]]:
     """Returns `repeats` raw times in seconds of each step, taken A B A B ...
 
-    Before them come `warmup` rounds or more, until they get no faster. Every time is from an idle device to an idle
-    device, so no step hides its launching behind another's work. Python's garbage collector rests meanwhile. Raises
-    InputError for a device that is not there.
+    Before them come `warmup` rounds or more, until they get no faster; of LONG ones two. Every time is from an idle
+    device to an idle device, so no step hides its launching behind another's work. Python's garbage collector rests
+    meanwhile. Raises InputError for a device that is not there.
     """
     time_step = _time_on_cuda if check_device(device).type == "cuda" else _time_on_cpu
     samples: dict[str, list[float]] = {name: [] for name in steps}
@@ -43,7 +46,7 @@ def _warm_up(steps: Collection[Step], time_step: Callable[[Step], float], rounds
     fastest = float("inf")
     for done in range(1, 4 * rounds + 1):
         seconds = sum(time_step(step) for step in steps)
-        if done >= rounds and seconds >= SETTLED * fastest:
+        if done >= (2 if seconds > LONG else rounds) and seconds >= SETTLED * fastest:
             return
         fastest = min(fastest, seconds)
 

@@ -19,7 +19,9 @@ def build_step(
     device: str | torch.device,
     channels_last: bool = True,
 ) -> Callable[[], None]:
-    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W), in memory channels-last or not.
+    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W).
+
+    `channels_last` is how the batch and the weights of convolutions lie in memory; without it weights stay as they are.
 
     Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
     backward, an AdamW step and the release of the gradients. Precision `bf16` is autocast. The step never waits for
@@ -34,6 +36,8 @@ def build_step(
     if channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     model.to(place).train(mode == "training")
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
 
     def autocast() -> torch.autocast:
         return torch.autocast(place.type, torch.bfloat16, enabled=autocast_enabled)

@@ -6,19 +6,16 @@ import pandas as pd
 
 from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
-from ablations.report.memory_values import GROWTH_CONDITIONS, growth_values, validation_values
-from ablations.report.tables import NOTHING, Column, Table, show_metric, show_plain, show_with_change
+from ablations.report.library_values import LIBRARY_CONDITIONS, geometric_mean, library_values
+from ablations.report.memory_tables import MEMORY_TABLES
+from ablations.report.tables import ARM, MODE_WORDS, NOTHING, Column, Table, show_metric, show_plain, show_with_change
 from ablations.report.values import (
     REFERENCE,
     accuracy_values,
     cost_values,
     ladder_values,
-    memory_values,
-    model_memory_values,
     speed_values,
 )
-
-ARM = Column("Arm", lambda row: row["arm"])
 
 
 def _cost_note(values: pd.DataFrame) -> str:
@@ -32,34 +29,10 @@ def _cost_note(values: pd.DataFrame) -> str:
     )
 
 
-_MODES = {
-    "inference": "One forward pass without gradients.",
-    "training": "One training step: forward, backward and AdamW with its state.",
-}
-_METHODS = {
-    "tracked_storages": (
-        "Counted are the bytes of tensors that live at one time, operator by operator: not the resident memory of a "
-        "process, which adds libraries and what kernels and the allocator keep for themselves."
-    ),
-    "predicted_storages": (
-        "Predicted on shapes alone: the bytes of tensors that would live at one time, operator by operator. On the CPU "
-        "they are those of tracked storages; what kernels and libraries take for themselves is not in them."
-    ),
-    "max_memory_allocated": (
-        "Counted is the most that the CUDA allocator had given out at one time: less than it reserves, and without the "
-        "CUDA context and the libraries."
-    ),
-}
-
-
-def _memory_note(values: pd.DataFrame) -> str:
-    return f"{_MODES[values['mode'].iloc[0]]} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
-
-
 def _speed_note(values: pd.DataFrame) -> str:
     noisy = ", ".join(values.loc[values["noisy"].astype(bool), "arm"])
     repeats = f"n = {values['repeats'].iloc[0]} timed steps of each arm."
-    return f"{_MODES[values['mode'].iloc[0]]} {repeats} Noisy: {noisy or 'none'}."
+    return f"{MODE_WORDS[values['mode'].iloc[0]]} {repeats} Noisy: {noisy or 'none'}."
 
 
 def _interval(metric: str, form: str, divisor: float = 1.0) -> Callable[[pd.Series], str]:
@@ -77,6 +50,26 @@ def _unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series],
 def _speed_interval(row: pd.Series) -> str:
     text = _interval("relative_speed", ".3f")(row)
     return f"{text}, unresolved" if row["relative_speed_low"] <= 1 <= row["relative_speed_high"] else text
+
+
+def _library_ratio(name: str) -> Callable[[pd.Series], str]:
+    def show(row: pd.Series) -> str:
+        if pd.isna(row.get(f"{name}_ratio")):
+            return NOTHING
+        low, high = row[f"{name}_ratio_low"], row[f"{name}_ratio_high"]
+        return f"{row[f'{name}_ratio']:.2f} ({low:.2f} to {high:.2f})"
+
+    return show
+
+
+def _library_note(values: pd.DataFrame) -> str:
+    repeats = f"n = {values['repeats'].iloc[0]} timed steps of each model."
+    default, strictest = (geometric_mean(values[name]) for name in ("ratio", "strictest_ratio"))
+    return (
+        f"{MODE_WORDS[values['mode'].iloc[0]]} {repeats} Geometric mean of {len(values)} rows: {default:.2f} times as "
+        f"fast as the faster library as it comes (least {values['ratio'].min():.2f}), {strictest:.2f} times as fast as "
+        f"the fastest in either layout (least {values['strictest_ratio'].min():.2f})."
+    )
 
 
 POINTS = METRICS["top1"].divisor
@@ -146,73 +139,7 @@ ARM_TABLES = (
             "What the paper calls GFLOPs are multiply-adds."
         ),
     ),
-    Table(
-        name="memory",
-        measurement="memory",
-        title="Peak memory",
-        values=memory_values,
-        conditions=CONDITIONS["memory"],
-        titled_by=("variant", "frame", "mode", "attention", "device", "method"),
-        columns=(ARM,),
-        spread=(Column("{} px", show_with_change("peak_memory_bytes")),),
-        about=(
-            "Peak memory in MiB of the second of two steps; each number is one record, and in brackets stands the "
-            "change against v1."
-        ),
-        note=_memory_note,
-    ),
-    Table(
-        name="memory_growth",
-        measurement="memory",
-        title="How predicted memory grows",
-        values=growth_values,
-        conditions=GROWTH_CONDITIONS,
-        titled_by=("variant", "frame", "mode", "attention", "device", "sizes"),
-        columns=(
-            ARM,
-            Column("Exponent of the peak", show_plain("exponent", ".2f")),
-            Column("of what grows", show_plain("growing_exponent", ".2f")),
-            Column("Scores outweigh the rest from, px", show_plain("scores_overtake_px", ".0f")),
-        ),
-        about=(
-            "The exponent is the slope of the logarithm of peak memory against that of pixels between the two largest "
-            "sizes: 1 is linear in pixels, 2 quadratic. What grows is the peak without parameters, gradients, "
-            "optimiser state and input. The last column is the first predicted size at which explicit attention takes "
-            "at least twice what the fused kernel takes."
-        ),
-    ),
-    Table(
-        name="memory_validation",
-        measurement="memory",
-        title="Predicted memory beside tracked memory",
-        values=validation_values,
-        conditions=("variant", "frame", "attention", "mode", "precision", "batch_size", "resolution", "torch"),
-        titled_by=("variant", "frame", "mode", "attention", "resolution"),
-        columns=(
-            ARM,
-            Column("Predicted, bytes", show_plain("peak_memory_bytes_predicted", ",.0f")),
-            Column("Tracked, bytes", show_plain("peak_memory_bytes_tracked", ",.0f")),
-            Column("Difference, bytes", show_plain("difference_bytes", "+z,.0f")),
-            Column("%", show_plain("difference_percent", "+z.3f")),
-        ),
-        about=(
-            "Peak memory of the second of two steps on the CPU: predicted on shapes alone, and tracked storage by "
-            "storage on real tensors."
-        ),
-    ),
-    Table(
-        name="memory_models",
-        measurement="memory",
-        title="Peak memory of models by name",
-        values=model_memory_values,
-        conditions=("mode", "precision", "batch_size", "device", "method", "memory_method"),
-        titled_by=("mode", "device", "method"),
-        rows_by="model",
-        columns=(Column("Model", lambda row: f"`{row['model']}`"),),
-        spread=(Column("{} px", show_metric("peak_memory_bytes")),),
-        about="Peak memory in MiB of the second of two steps; each number is one record.",
-        note=_memory_note,
-    ),
+    *MEMORY_TABLES,
     Table(
         name="speed",
         measurement="speed",
@@ -227,15 +154,50 @@ ARM_TABLES = (
             Column(METRICS["throughput_img_per_s"].title, show_metric("throughput_img_per_s")),
             Column(METRICS["relative_speed"].label, _unless_reference(show_plain("relative_speed", ".3f"))),
             Column("95 % interval", _unless_reference(_speed_interval)),
+            Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01)),
             Column("Noisy", lambda row: "noisy" if row["noisy"] else ""),
         ),
         about=(
             "Median and interquartile range (IQR) of step times. Speed relative to v1 is the median ratio to v1's "
             "steps, timed in turn in one process, with its 95 % interval, unresolved where that holds 1; the "
             "latencies of two rows were taken at different moments and compare less well. A row is noisy where its "
-            "IQR is over 10 % of its median. All of it holds for one machine, batch and size."
+            "IQR is over 10 % of its median. The peak is the multiply-adds a second of large matrix products, measured "
+            "in the same process; training counts three times the multiply-adds of inference. All of it holds for one "
+            "machine, batch and size."
         ),
         note=_speed_note,
+    ),
+    Table(
+        name="speed_libraries",
+        measurement="speed",
+        title="Speed beside timm and transformers",
+        values=library_values,
+        conditions=LIBRARY_CONDITIONS,
+        titled_by=("mode", "device", "precision"),
+        rows_by="case",
+        columns=(
+            Column("Model", lambda row: row["case"]),
+            Column(METRICS["latency_s"].title, show_metric("latency_s")),
+            Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01)),
+            *(
+                Column(title, _library_ratio(name))
+                for title, name in (
+                    ("timm = 1", "timm"),
+                    ("timm, channels-last = 1", "timm_channels_last"),
+                    ("transformers = 1", "transformers"),
+                    ("transformers, channels-last = 1", "transformers_channels_last"),
+                )
+            ),
+            Column("Noisy", lambda row: "noisy" if row["noisy"] else ""),
+        ),
+        about=(
+            "How fast our models are as a multiple of the same models of libraries, with equal weights and outputs "
+            "that were compared first: the library's time over ours, median and 95 % interval, all timed in turn in "
+            "one process whose allocator keeps freed memory. Libraries' models are timed as they come and with "
+            "pictures and weights channels-last. timm's attend with the fused kernel, transformers' explicitly. A row "
+            "is noisy where an IQR is over 10 % of its median."
+        ),
+        note=_library_note,
     ),
     Table(
         name="accuracy",

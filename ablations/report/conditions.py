@@ -61,8 +61,15 @@ _PHRASES = {
     "drop_path_rate": "drop path {}",
     "threads": "{} threads",
     "torch": "torch {}",
+    "way": "{}",
+    "channels_last": "channel by channel",  # said where it is not so
+    "checkpointing": "stages {} checkpointed",
+    "reference": "beside {}",
+    "compiled": "compiled",
 }
 _UNSAID = {"train_images", "last_sizes"}  # n_train_images says how many there were
+_USUAL = {"num_classes": 0, "reference": "v1", "compiled": False, "channels_last": True, "checkpointing": "none"}
+"""What goes without saying."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ def describe(conditions: dict[str, Any], names: Sequence[str] | None = None) -> 
     words = []
     for name in conditions if names is None else names:
         value = conditions.get(name)
-        if name in _UNSAID or pd.isna(value) or (name == "num_classes" and not value):
+        if name in _UNSAID or pd.isna(value) or value == _USUAL.get(name):
             continue
         text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else f"{value:,}"
         words.append(_PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(text))

@@ -33,15 +33,15 @@ OPERATOR_COLOURS = {"convolution": "#009E73", "linear": "#0072B2", "batched_prod
 OPERATOR_WORDS = {"convolution": "convolutions", "linear": "linear layers", "batched_product": "products in batches"}
 
 
-def plot_scaling(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws multiply-adds against the side of the input on logarithmic axes, with the models' exponents at the end.
+def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent: str = "last_exponent") -> Axes:
+    """Draws a metric against the side of the input on logarithmic axes, with the models' exponents in the legend.
 
     Arms have their colours and share a line where they are ALIKE; other models are grey. `values` are rows of
-    `scaling_values`.
+    `scaling_values`, or of `model_memory_values` for `peak_memory_bytes`.
     """
-    divisor = METRICS["macs"].divisor
+    divisor = METRICS[metric].divisor
     curves = {
-        tuple(rows.iloc[0][["name", "arm", "last_exponent"]]): (rows["macs"] / divisor).set_axis(side(rows))
+        tuple(rows.iloc[0][["name", "arm", exponent]]): (rows[metric] / divisor).set_axis(side(rows))
         for _, rows in values.groupby("name", sort=False)
     }
     arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
@@ -55,11 +55,11 @@ def plot_scaling(ax: Axes, values: pd.DataFrame) -> Axes:
         ]
         ax.plot(curve.index, curve, **styles[0])
         handles.append(tuple(Line2D([], [], **style) for style in styles))
-        exponents = sorted({f"{exponent:.2f}" for *_, exponent in names})
+        exponents = sorted({f"{number:.2f}" for *_, number in names})
         words = f"{', '.join(name for name, *_ in names)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
         labels.append("\n".join(wrap(words, width=40)))
     log_ticks(ax)
-    ax.set_ylabel(METRICS["macs"].title)
+    ax.set_ylabel(METRICS[metric].title)
     resolution_axis(ax, values)
     legend_of_shared_lines(ax, handles, labels)
     return ax

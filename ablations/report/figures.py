@@ -113,8 +113,9 @@ def plot_memory_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws peak memory against the side of the input on logarithmic axes; dashed and hollow is explicit attention.
 
     Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
-    rows of `memory_values` of one mode, of one attention kernel or both.
+    rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
     """
+    values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
     handles, labels = [], []
     divisor = METRICS["peak_memory_bytes"].divisor
     every = {

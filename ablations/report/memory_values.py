@@ -1,76 +1,193 @@
 """Numbers about peak memory beyond one table of it: how it grows, and how good the predictions are."""
 
+from dataclasses import fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ablations.design import Memory
+from ablations.report.comparison import NAMES
 from ablations.report.conditions import CONDITIONS, split_by_conditions
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
 """What takes as many bytes at every resolution, or is given; the rest of the peak grows."""
 
-PAIRED_BY = ("variant", "frame", "arm", "attention", "pool_size", "mode", "precision", "batch_size", "resolution")
-"""What a predicted and a measured record must have in common to be compared, on the CPU."""
+_STEP = tuple(field.name for field in fields(Memory) if field.name != "method")
+
+PAIRED_BY = ("model", "attention", "pool_size", *_STEP)
+"""What a predicted and a measured record must have in common to be compared."""
+
+GROWTH_CONDITIONS = (*CONDITIONS["memory"], "sizes")
+
+BESIDE_MODELS = ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra")
+"""The arms of b2 in frame v2, with fused attention, that stand among models that are no arms."""
+
+GOALS = {
+    ("tracked", "inference"): 0.0,
+    ("tracked", "training"): 0.0,
+    ("resident", "inference"): 0.5,
+    ("resident", "training"): 4.0,
+    ("allocated", "inference"): 3.0,
+    ("allocated", "training"): 3.0,
+}
+"""How far in percent a prediction may lie from what is measured in one of three ways, by mode."""
 
 
 def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns how predicted memory grows in pixels between the two largest squares of each arm, and what of it grows.
 
     `exponent` is the slope of log(peak) against log(pixels), `growing_exponent` that of the peak without FIXED_KINDS.
-    `scores_overtake_px` is the first size that was predicted at which explicit attention takes twice the fused kernel's
-    peak or more, so that its score matrices outweigh all else; empty where it never does, and for fused attention.
+    `scores_overtake_px` is the side at which what grows with explicit attention is twice what grows with the fused
+    kernel, so that its score matrices outweigh all else: between two predicted sizes by a line through logarithms, and
+    never below the smallest; empty where they never do, and for fused attention.
     """
     rows: list[dict[str, Any]] = []
-    peaks: dict[tuple, dict[int, int]] = {}
+    growing: dict[tuple, pd.Series] = {}
     if "bytes_at_peak" not in records:
         return pd.DataFrame()
-    predicted = records[(records["method"] == "predicted") & records["arm"].notna()]
+    predicted = records[records["method"] == "predicted"]
     for group in split_by_conditions(predicted, "memory"):
         for arm, own in group.rows.groupby("arm", sort=False):
             squares = own[own["resolution"].str.isdecimal()].sort_values("pixels")
             if len(squares) < 2:
                 continue
-            fixed = squares["bytes_at_peak"].map(lambda kinds: sum(kinds.get(kind, 0) for kind in FIXED_KINDS))
-            pixels = np.log(squares["pixels"].to_numpy(dtype=float)[-2:])
-            total = squares["peak_memory_bytes"].to_numpy(dtype=float)[-2:]
-            growing = total - fixed.to_numpy(dtype=float)[-2:]
+            exponent, growing_exponent = _last_exponents(squares)
             key = (*(str(value) for name, value in group.conditions.items() if name != "attention"), str(arm))
-            sides = squares["resolution"].astype(int)
-            peaks[(group.conditions["attention"], *key)] = dict(zip(sides, squares["peak_memory_bytes"], strict=True))
+            growing[(group.conditions["attention"], *key)] = _growing(squares)
             rows.append(
                 {
                     **group.conditions,
                     "arm": arm,
                     "sizes": f"{squares['resolution'].iloc[-2]} to {squares['resolution'].iloc[-1]}",
-                    "exponent": np.diff(np.log(total))[0] / np.diff(pixels)[0],
-                    "growing_exponent": np.diff(np.log(growing))[0] / np.diff(pixels)[0],
+                    "exponent": exponent,
+                    "growing_exponent": growing_exponent,
                     "key": key,
                 }
             )
     for row in rows:
         key = row.pop("key")
-        explicit, fused = peaks.get(("explicit", *key), {}), peaks.get(("fused", *key), {})
-        overtaken = [side for side in explicit if side in fused and explicit[side] >= 2 * fused[side]]
-        row["scores_overtake_px"] = min(overtaken, default=None) if row["attention"] == "explicit" else None
-    return pd.DataFrame(rows).astype({"scores_overtake_px": "Int64"}) if rows else pd.DataFrame()
+        curves = (growing.get((kernel, *key), pd.Series(dtype=float)) for kernel in ("explicit", "fused"))
+        row["scores_overtake_px"] = _overtaking_side(*curves) if row["attention"] == "explicit" else np.nan
+    return pd.DataFrame(rows)
+
+
+def _growing(squares: pd.DataFrame) -> pd.Series:
+    """Returns the bytes of the peak that grow, by pixels."""
+    fixed = squares["bytes_at_peak"].map(lambda kinds: sum(kinds.get(kind, 0) for kind in FIXED_KINDS))
+    return (squares["peak_memory_bytes"] - fixed).astype(float).set_axis(squares["pixels"])
+
+
+def _last_exponents(squares: pd.DataFrame) -> tuple[float, float]:
+    """Returns the exponents in pixels of the peak and of what grows of it, between the two largest sizes."""
+    pixels = np.log(squares["pixels"].to_numpy(dtype=float)[-2:])
+    peaks = (squares["peak_memory_bytes"].to_numpy(dtype=float), _growing(squares).to_numpy())
+    total, growing = (float(np.diff(np.log(peak[-2:]))[0] / np.diff(pixels)[0]) for peak in peaks)
+    return total, growing
+
+
+def _overtaking_side(explicit: pd.Series, fused: pd.Series) -> float:
+    """Returns the side in pixels from which `explicit` is at least twice `fused`, both by pixels; nan for never."""
+    excess = (explicit / fused).dropna().map(np.log2) - 1
+    if excess.empty:
+        return np.nan
+    if excess.iloc[0] >= 0:
+        return float(np.sqrt(excess.index.to_numpy(dtype=float)[0]))
+    sides = np.sqrt(excess.index.to_numpy(dtype=float)).tolist()
+    for (small, before), (large, after) in pairwise(zip(sides, excess.tolist(), strict=True)):
+        if after >= 0:
+            return float(small * (large / small) ** (before / (before - after)))
+    return np.nan
+
+
+def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the peak memory of each model that is no arm by conditions and resolution, with some arms beside them.
+
+    The arms are BESIDE_MODELS where they have records of the same conditions. `growing_exponent` is that of
+    `growth_values` where there are predictions of two squares or more.
+    """
+    if "memory_method" not in records:
+        return pd.DataFrame()
+    memory = records[records["measurement"] == "memory"]
+    models = memory[memory["variant"].isna()]
+    conditions = [name for name in (*_STEP, "method", "memory_method") if name != "resolution"]
+    own = memory[(memory["variant"] == "b2") & (memory["frame"] == "v2") & (memory.get("attention") == "fused")]
+    own = own[own["arm"].isin(BESIDE_MODELS)].merge(models[[*conditions, "resolution"]].drop_duplicates())
+    rows = pd.concat([own, models], ignore_index=True)
+    tables = []
+    for _, each in rows.groupby([*conditions, "model"], sort=False):
+        squares = each[each["resolution"].str.isdecimal()].sort_values("pixels")
+        predicted = len(squares) > 1 and squares["method"].iloc[0] == "predicted"
+        model = str(each["model"].iloc[0])
+        exponent = _last_exponents(squares)[1] if predicted else np.nan
+        columns = [*conditions, "model", "arm", "resolution", "pixels", "peak_memory_bytes", "out_of_memory"]
+        arm = each["arm"].iloc[0]
+        name = NAMES.get(model, model) if pd.isna(arm) else f"b2 {arm}"
+        named = each.reindex(columns=columns).assign(name=name, growing_exponent=exponent)
+        tables.append(named.sort_values("pixels"))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def validation_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns predictions for the CPU beside what was tracked there on real tensors, and the difference in bytes."""
+    """Returns every prediction that was measured too: what was measured in each way, and how far it lies off.
+
+    One row for each way: `tracked` storages and, of a process of its own, `resident` memory on the CPU, `allocated` on
+    CUDA. `difference_percent` is predicted against measured; `beyond_goal` says whether it is more than GOALS allows.
+    """
     if "method" not in records:
         return pd.DataFrame()
-    memory = records[(records["measurement"] == "memory") & (records["device"] == "cpu") & records["arm"].notna()]
-    columns = [*PAIRED_BY, "pixels", "peak_memory_bytes"]
-    predicted = memory.loc[memory["method"] == "predicted", columns]
-    tracked = memory.loc[memory["memory_method"] == "tracked_storages", [*columns, "torch"]]
-    pairs = predicted.merge(tracked, on=[*PAIRED_BY, "pixels"], suffixes=("_predicted", "_tracked"))
-    if pairs.empty:
+    memory = records[records["measurement"] == "memory"].reindex(
+        columns=list(dict.fromkeys([*records.columns, "resident_peak_bytes", *PAIRED_BY]))
+    )
+    predicted = memory.loc[memory["method"] == "predicted", [*PAIRED_BY, "peak_memory_bytes"]]
+    measured = memory.loc[
+        memory["method"] == "measured",
+        [*PAIRED_BY, "arm", "pixels", "torch", "memory_method", "peak_memory_bytes", "resident_peak_bytes"],
+    ]
+    pairs = predicted.merge(measured, on=list(PAIRED_BY), suffixes=("_predicted", "_measured"))
+    tables = []
+    for way, column in (("peak", "peak_memory_bytes_measured"), ("resident", "resident_peak_bytes")):
+        own = pairs[pairs[column].notna()]
+        ways = own["memory_method"].map({"tracked_storages": "tracked", "max_memory_allocated": "allocated"})
+        tables.append(own.assign(way=way if way == "resident" else ways, measured_bytes=own[column].astype("int64")))
+    rows = pd.concat(tables, ignore_index=True)
+    if rows.empty:
         return pd.DataFrame()
-    difference = pairs["peak_memory_bytes_predicted"] - pairs["peak_memory_bytes_tracked"]
-    return pairs.assign(
-        difference_bytes=difference, difference_percent=100 * difference / pairs["peak_memory_bytes_tracked"]
+    difference = rows["peak_memory_bytes_predicted"] - rows["measured_bytes"]
+    percent = 100 * difference / rows["measured_bytes"]
+    goals = pd.Series([GOALS[way, mode] for way, mode in zip(rows["way"], rows["mode"], strict=True)])
+    columns = [*PAIRED_BY, "arm", "pixels", "torch", "way", "measured_bytes"]
+    return rows[columns].assign(
+        name=rows["arm"].fillna(rows["model"].map(lambda model: NAMES.get(model, model))),
+        predicted_bytes=rows["peak_memory_bytes_predicted"],
+        difference_bytes=difference,
+        difference_percent=percent.astype(float),
+        beyond_goal=percent.abs() > goals,
     )
 
 
-GROWTH_CONDITIONS = (*CONDITIONS["memory"], "sizes")
+def validation_summary(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns how far predictions lie from measurements, by device and by way, mode and precision."""
+    values = validation_values(records)
+    if values.empty:
+        return values
+    rows = []
+    for (device, way, mode, precision), own in values.groupby(["device", "way", "mode", "precision"], sort=False):
+        distances = own["difference_percent"].abs()
+        worst = own.iloc[int(distances.to_numpy().argmax())]
+        rows.append(
+            {
+                "device": device,
+                "case": f"{way}, {mode}, {precision}",
+                "n": len(own),
+                "n_equal": int((own["difference_bytes"] == 0).sum()),
+                "median_percent": distances.median(),
+                "largest_percent": distances.max(),
+                "goal_percent": GOALS[str(way), str(mode)],
+                "n_beyond_goal": int(own["beyond_goal"].sum()),
+                "worst": f"{worst['name']}, {worst['resolution']} px",
+                "worst_bytes": worst["difference_bytes"],
+            }
+        )
+    return pd.DataFrame(rows)

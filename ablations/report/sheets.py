@@ -25,6 +25,7 @@ from ablations.report.figures import (
     plot_speed,
 )
 from ablations.report.growth import at_both_ends, complexity_values, part_values, scaling_values
+from ablations.report.memory_values import model_memory_values
 from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
 
 PANEL_WIDTH = 3.5
@@ -71,7 +72,7 @@ class Sheet:
 def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
     costs = (_ladder, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
-    kinds = (*costs, _memory, _speed, _accuracy)
+    kinds = (*costs, _memory, _memory_of_models, _speed, _accuracy)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -182,6 +183,26 @@ def _memory(records: pd.DataFrame) -> list[Sheet]:
         if _has_sizes(group)
     ]
     return _sheets("memory", "Peak memory", ("variant", "frame", "device", "method"), panels, 4.3, caption)
+
+
+def _memory_of_models(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Peak memory of models by resolution, both axes logarithmic; arms are b2 in frame v2 with fused attention. The "
+        "number after a name is the exponent in pixels, between the two largest sizes, of the peak without parameters, "
+        f"gradients, optimiser state and input. Arms within {ALIKE:.0%} of another's line share that line."
+    )
+    values = model_memory_values(records)
+    values = values[values["resolution"].str.isdecimal()] if not values.empty else values
+    named = ("mode", "precision", "batch_size", "device", "method", "channels_last")
+    panels = [
+        Panel(
+            group.conditions,
+            partial(plot_scaling, values=group.rows, metric="peak_memory_bytes", exponent="growing_exponent"),
+        )
+        for group in group_by(values, named)
+        if _has_sizes(group) and group.rows["growing_exponent"].notna().all()
+    ]
+    return _sheets("memory_models", "Peak memory of models", ("device", "method"), panels, 4.3, caption)
 
 
 def _speed(records: pd.DataFrame) -> list[Sheet]:

@@ -1,9 +1,12 @@
-"""What a table of the report is, and how it is rendered: to Markdown for people and to CSV for programs."""
+"""What a table of the report is, and how it is rendered: to Markdown for people and to CSV for programs.
+
+`ablations.report.latex` renders the same definitions for articles.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -21,6 +24,17 @@ class Column:
 
     title: str
     show: Callable[[pd.Series], str]
+    best: Literal["min", "max"] | None = None
+    """Which end is the better one, where rows compete; nothing where none is better or they are no rivals."""
+
+
+ARM = Column("Arm", lambda row: row["arm"])
+
+MODE_WORDS = {
+    "inference": "One forward pass without gradients.",
+    "training": "One training step: forward, backward and AdamW with its state.",
+}
+"""What one step of each mode is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +103,53 @@ def render_csv(values: pd.DataFrame) -> str:
     return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 
-def render_markdown(table: Table, values: pd.DataFrame) -> str:
-    """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
+@dataclass(frozen=True)
+class ShownColumn:
+    """A column as words: its heading and a cell for each row."""
+
+    heading: str
+    cells: list[str]
+    best: Literal["min", "max"] | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of a table that was measured under one set of conditions, as words."""
+
+    title: str
+    columns: list[ShownColumn]
+    """Those in which some row has a value."""
+    caption: str
+    """The note and the conditions."""
+
+    @property
+    def lines(self) -> list[list[str]]:
+        """The headings and then the rows."""
+        columns = [[column.heading, *column.cells] for column in self.columns]
+        return [list(line) for line in zip(*columns, strict=True)]
+
+
+def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
+    """Returns a section for each group of equal conditions; their titles tell them apart."""
     groups = group_by(values, table.conditions)
-    sections = [f"# {table.title}", table.about]
+    sections = []
     for group in groups:
         namesakes = [other.conditions for other in groups if _title(table, other) == _title(table, group)]
-        sections += [
-            f"## {describe(group.conditions, [*table.titled_by, *varying(namesakes)])}",
-            _render_rows(table, group.rows),
-            f"{table.note(group.rows)} Conditions: {describe(group.conditions)}.".strip(),
-        ]
+        sections.append(
+            Section(
+                title=describe(group.conditions, [*table.titled_by, *varying(namesakes)]),
+                columns=_show_columns(table, group.rows),
+                caption=f"{table.note(group.rows)} Conditions: {describe(group.conditions)}.".strip(),
+            )
+        )
+    return sections
+
+
+def render_markdown(table: Table, values: pd.DataFrame) -> str:
+    """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
+    sections = [f"# {table.title}", table.about]
+    for section in list_sections(table, values):
+        sections += [f"## {section.title}", markdown_rows(section.lines), section.caption]
     return "\n\n".join(sections) + "\n"
 
 
@@ -107,19 +157,18 @@ def _title(table: Table, group: Group) -> str:
     return describe(group.conditions, table.titled_by)
 
 
-def _render_rows(table: Table, values: pd.DataFrame) -> str:
-    """Returns one Markdown row for each value of `rows_by`; a column in which no row has a value is left out."""
-    resolutions = list(dict.fromkeys(values["resolution"])) if table.spread else []
-    lines = [[column.title for column in table.columns]]
-    lines[0] += [column.title.format(resolution) for resolution in resolutions for column in table.spread]
-    for _, own in values.groupby(table.rows_by, sort=False):
-        cells = [column.show(own.iloc[0]) for column in table.columns]
-        for resolution in resolutions:
-            at = own[own["resolution"] == resolution]
-            cells += [NOTHING if at.empty else column.show(at.iloc[0]) for column in table.spread]
-        lines.append(cells)
-    columns = [column for column in zip(*lines, strict=True) if set(column[1:]) != {NOTHING}]
-    return markdown_rows([list(line) for line in zip(*columns, strict=True)])
+def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
+    """Returns the columns, with a cell for each value of `rows_by`; one in which no row has a value is left out."""
+    rows = [own for _, own in values.groupby(table.rows_by, sort=False)]
+    shown = [
+        ShownColumn(column.title, [column.show(own.iloc[0]) for own in rows], column.best) for column in table.columns
+    ]
+    for resolution in dict.fromkeys(values["resolution"]) if table.spread else ():
+        at = [own[own["resolution"] == resolution] for own in rows]
+        for column in table.spread:
+            cells = [NOTHING if own.empty else column.show(own.iloc[0]) for own in at]
+            shown.append(ShownColumn(column.title.format(resolution), cells, column.best))
+    return [column for column in shown if set(column.cells) != {NOTHING}]
 
 
 def markdown_rows(lines: list[list[str]]) -> str:

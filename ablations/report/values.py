@@ -6,12 +6,10 @@ was measured under. Values keep the records' units, which their column names car
 """
 
 from collections.abc import Iterable
-from dataclasses import fields
 
 import pandas as pd
 
 from ablations.config import ARMS, TOGGLES
-from ablations.design import Memory
 from ablations.paper import load_paper_table
 from ablations.report.conditions import Group, split_by_conditions
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
@@ -28,18 +26,13 @@ def cost_values(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def memory_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the peak memory of each arm and resolution, its change against v1 in percent, and its fixed parts."""
+    """Returns the peak memory of each arm and resolution, its change against v1 in percent, and what goes with it.
+
+    Where memory ran out there is no peak, and `out_of_memory` says what was asked for and what was free.
+    """
     groups = split_by_conditions(records, "memory")
-    parts = ["parameter_bytes", "input_bytes"]
+    parts = ["parameter_bytes", "input_bytes", "resident_peak_bytes", "out_of_memory"]
     return _joined((group, _compared(group.rows, ["peak_memory_bytes"], parts)) for group in groups)
-
-
-def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the peak memory of each model that is no arm, by conditions and resolution."""
-    rows = records[(records["measurement"] == "memory") & records["variant"].isna()]
-    conditions = [field.name for field in fields(Memory) if field.name != "resolution"]
-    columns = [*conditions, "memory_method", "model", "resolution", "pixels", "peak_memory_bytes"]
-    return rows[columns].reset_index(drop=True) if not rows.empty else pd.DataFrame()
 
 
 def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
@@ -54,13 +47,18 @@ def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.D
 
 
 def speed_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the median latency of each arm, its interquartile range, throughput and speed relative to v1."""
+    """Returns the median latency of each arm, its interquartile range, throughput and speed relative to v1.
+
+    `share_of_peak` is of the multiply-adds a second that matrix products reach; an older record has none.
+    """
     tables = []
-    for group in split_by_conditions(records, "speed"):
-        rows = group.rows
+    beside_v1 = records[records["reference"] == "v1"] if "reference" in records else records
+    for group in split_by_conditions(beside_v1, "speed"):
+        rows = group.rows.reindex(columns=[*group.rows, *{"macs_per_s", "peak_macs_per_s"} - set(group.rows)])
         table = rows[["arm", "latency_s"]].assign(latency_iqr_s=rows["latency_s"] * rows["iqr_over_median"])
         others = ["noisy", "throughput_img_per_s", "relative_speed", "relative_speed_low", "relative_speed_high"]
-        tables.append((group, table.join(rows[others])))
+        share = rows["macs_per_s"] / rows["peak_macs_per_s"]
+        tables.append((group, table.join(rows[others]).assign(share_of_peak=share)))
     return _joined(tables)
 
 

@@ -1,6 +1,7 @@
 """Predicted peaks: equal to what real tensors take, byte for byte, and to what can be worked out by hand."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -287,6 +288,23 @@ def test_resolution_does_not_change_how_many_operators_run(monkeypatch: pytest.M
         counts.append(0)
         predicted(lambda: build_model(build_config("pico")), (1, 3, size, size), mode="training")
     assert counts[0] == counts[1] > 100
+
+
+def test_shapes_are_worked_out_once_for_all_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predict._Memory, "results", {})
+    monkeypatch.setattr(predict, "MOST_RESULTS", 10)
+    found, known = [], []
+    for _ in range(2):
+        found.append(predicted(lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU()), (4, 8)))
+        known.append(dict(predict._Memory.results))
+    assert found[0] == found[1]
+    assert 1 < len(known[0]) < 10
+    assert known[0] == known[1]
+    found += [predicted(lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU()), (4 + rows, 8)) for rows in range(10)]
+    assert 0 < len(predict._Memory.results) <= 10
+    assert found[2] == found[0]
+    peaks = [each["peak_memory_bytes"] for each in found[2:]]
+    assert [after - before for before, after in pairwise(peaks)] == [3 * 4 * 8] * 9
 
 
 def test_order_of_pictures_is_a_condition() -> None:

@@ -12,6 +12,7 @@ from ablations.catalogue import FAMILIES, PAPER_TABLES
 from ablations.config import ARMS, FRAMES, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
+from ablations.measurements import measure_cell
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import build_report
@@ -29,7 +30,6 @@ from ablations.report.comparison import (
 from ablations.report.cost_tables import render_breakdown
 from ablations.report.growth import complexity_values, part_values
 from ablations.report.sheets import list_sheets
-from ablations.runner import measure_cell
 
 ARM = Cell(variant="b2", arm="v1", frame="published", conditions=Cost())
 PEER = ModelCell(model="timm:resnet18", conditions=Cost())

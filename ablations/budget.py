@@ -1,0 +1,382 @@
+"""What fits into a memory budget: the largest picture and the largest batches of a cell, from predicted peaks.
+
+A peak grows with the picture and with the batch, so there is one largest size of each that fits. It is closed in on
+between one that fits and one that does not, by guesses: the part of a peak that is not weights, gradients or the
+optimiser's state grows nearly as a power of the size. The answer holds both ends, which are one step apart.
+"""
+
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import count
+from typing import Any, NamedTuple
+
+from ablations.config import LARGEST_INPUT, Size, as_pair
+from ablations.design import AnyCell, Cell, Memory
+from ablations.errors import first_line, refuse
+from ablations.measure.memory import measure_in_process
+from ablations.measure.predict import predict_peak_memory
+from ablations.measure.process import ProcessFailed, available_memory, follow_parent
+from ablations.networks import build_network_on
+from ablations.units import format_bytes
+
+SIDE_STEP = 32
+"""Pixels between the square resolutions that are tried."""
+
+FIRST_SIDES = range(SIDE_STEP, 257, SIDE_STEP)
+"""Sides in pixels among which the smallest that a model takes is looked for; those made for one size take 224 or 256.
+"""
+
+LARGEST_BATCH = 65536
+
+CELLS_PER_WORKER = 4
+"""How many cells there must be for each process: starting one takes as long as answering a few."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Largest:
+    """The largest size that fits and the next one, which does not: pixels a side of a square, or pictures in a batch.
+
+    Peaks are predicted. `next_size` and its peak are None where `size` is the largest that is tried.
+    """
+
+    size: int | None
+    """0 where not even the smallest fits; None where the model refuses a size, so that there is no largest."""
+    peak_memory_bytes: int | None
+    """None where `size` is 0 or None."""
+    next_size: int | None
+    next_peak_memory_bytes: int | None
+    refused: str = ""
+    """Why the model refuses, where it does."""
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether larger ones might fit and were not tried."""
+        return self.size is not None and self.next_size is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetAnswer:
+    """What of one cell fits into `budget_bytes`."""
+
+    subject: dict[str, Any]
+    """Names and conditions of the cell but resolution and batch size, as plain values."""
+    budget_bytes: int
+    largest_resolution: Largest
+    """Of one picture: side in pixels."""
+    largest_batches: tuple[tuple[Size, Largest], ...]
+    """At each resolution that was asked for: pictures."""
+    predictions: int
+    """How many it took."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """One part of an answer, run: what its input took, or why that is not known."""
+
+    resolution: Size
+    batch_size: int
+    predicted_bytes: int
+    measured_bytes: int | None
+    fits: bool | None
+    """Whether it was measured to be within the budget; None where it was not measured."""
+    note: str = ""
+    """Why it was not measured."""
+
+
+class _Peak(NamedTuple):
+    nbytes: int
+    fixed_bytes: int
+    """What of it is for weights, gradients and the optimiser's state: the same for other inputs, or nearly."""
+
+
+class _Refused(Exception):
+    """The model does not take inputs of that size."""
+
+
+def answer_budget(cell: AnyCell, budget_bytes: int, resolutions: Sequence[Size]) -> BudgetAnswer:
+    """Returns what fits into a budget for a cell of memory, whose own resolution and batch size do not matter.
+
+    That is the largest square resolution of one picture, in multiples of SIDE_STEP pixels from the smallest that the
+    model takes to LARGEST_INPUT, and at each of `resolutions` the largest batch up to LARGEST_BATCH. A model that
+    refuses a size on the way has no largest resolution. On CUDA, room for the driver's context and for workspaces has
+    to be left beside the budget: predictions leave them out.
+
+    Raises InputError for a resolution that the cell cannot have and for a budget into which no picture fits.
+    """
+    for resolution in resolutions:
+        _resized(cell, resolution, 1)  # raises
+    predictor = _Predictor(cell)
+    smallest, refusal = _smallest_side(predictor)
+    peaks, refusals = _predict_single(predictor, [*filter(None, [smallest]), *resolutions])
+    if peaks:
+        _check_budget(cell, budget_bytes, peaks)
+    if smallest is None:
+        largest_resolution = _no_largest(refusal)
+    else:
+        largest_resolution = _find_largest(
+            lambda side: predictor.predict(side, 1),
+            range(smallest, LARGEST_INPUT + 1, SIDE_STEP),
+            budget_bytes,
+            {math.sqrt(math.prod(as_pair(size))): peak for size, peak in peaks.items()},
+            exponent=2,
+        )
+    batches = [
+        _no_largest(refusals[resolution])
+        if resolution in refusals
+        else _find_largest(
+            partial(predictor.predict, resolution),
+            range(1, LARGEST_BATCH + 1),
+            budget_bytes,
+            {1: peaks[resolution]},
+            exponent=1,
+        )
+        for resolution in resolutions
+    ]
+    return BudgetAnswer(
+        subject=_subject(cell),
+        budget_bytes=budget_bytes,
+        largest_resolution=largest_resolution,
+        largest_batches=tuple(zip(resolutions, batches, strict=True)),
+        predictions=predictor.count,
+    )
+
+
+def answer_budgets(
+    cells: Sequence[AnyCell], budget_bytes: int, resolutions: Sequence[Size], workers: int
+) -> Iterator[BudgetAnswer]:
+    """Yields `answer_budget`'s answer for each cell in order, from up to `workers` processes where that pays.
+
+    Raises InputError as it does, at the first cell that is wrong. The processes end with the iterator, with an
+    interrupt and with this process.
+    """
+    answer = partial(answer_budget, budget_bytes=budget_bytes, resolutions=tuple(resolutions))
+    workers = min(workers, len(cells) // CELLS_PER_WORKER)
+    if workers < 2:
+        yield from map(answer, cells)
+        return
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent) as pool:
+        answers = [pool.submit(answer, cell) for cell in cells]
+        try:
+            for each in answers:
+                yield each.result()
+        except BaseException:
+            # The pool then gives the rest up by itself; what is cancelled before would confuse it.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
+
+
+def verify_answer(answer: BudgetAnswer, cell: AnyCell) -> Iterator[Verification]:
+    """Runs every part of an answer on the cell's device, each in a fresh process, and yields what it took.
+
+    Measured are tracked storages on the CPU and the allocator's peak on CUDA. What is predicted to need more than is
+    free now is not run. Raises InputError where the device is not there.
+    """
+    conditions = _memory(cell)
+    for _, resolution, batch_size, largest in _questions(answer):
+        predicted = largest.peak_memory_bytes
+        if not (resolution and batch_size and predicted):
+            continue
+        measured, note = None, ""
+        free = available_memory(conditions.device)
+        if predicted > free:
+            note = f"not run: predicted to need {format_bytes(predicted)}, free {format_bytes(free)}"
+        else:
+            build = partial(build_network_on, conditions.device, cell)
+            try:
+                result = measure_in_process(build, _input_shape(cell, resolution, batch_size), **_how(conditions))
+                measured, note = result["peak_memory_bytes"], result.get("out_of_memory", "")
+            except ProcessFailed as failure:
+                note = str(failure)
+        yield Verification(
+            resolution=resolution,
+            batch_size=batch_size,
+            predicted_bytes=predicted,
+            measured_bytes=measured,
+            fits=None if measured is None else measured <= answer.budget_bytes,
+            note=note,
+        )
+
+
+def budget_values(answers: Sequence[BudgetAnswer]) -> list[dict[str, Any]]:
+    """Returns a row for each question, in the answers' order: first the largest resolution, then the batches.
+
+    `asked` says which, `resolution` or `batch_size`; a row has both, and the one asked for is the answer. Resolutions
+    are text as in the records, such as `224` or `800x1280`, in pixels; `next_size` is in the unit of what was asked.
+    """
+    rows = []
+    for answer in answers:
+        for asked, resolution, batch_size, largest in _questions(answer):
+            rows.append(
+                answer.subject
+                | {
+                    "budget_bytes": answer.budget_bytes,
+                    "asked": asked,
+                    "resolution": None if resolution is None else _size_text(resolution),
+                    "batch_size": batch_size,
+                    "peak_memory_bytes": largest.peak_memory_bytes,
+                    "next_size": largest.next_size,
+                    "next_peak_memory_bytes": largest.next_peak_memory_bytes,
+                    "at_limit": largest.at_limit,
+                    "refused": largest.refused or None,
+                }
+            )
+    return rows
+
+
+def _questions(answer: BudgetAnswer) -> Iterator[tuple[str, Size | None, int | None, Largest]]:
+    """Yields what was asked for, and the resolution and the batch size that it was asked of or that are the answer."""
+    yield "resolution", answer.largest_resolution.size, 1, answer.largest_resolution
+    for resolution, largest in answer.largest_batches:
+        yield "batch_size", resolution, largest.size, largest
+
+
+class _Predictor:
+    """The peaks of a cell's network, which is built once, for all inputs; no peak is predicted twice."""
+
+    def __init__(self, cell: AnyCell) -> None:
+        self.cell = cell
+        self.network = build_network_on("meta", cell).to("meta")
+        self.count = 0
+        self._peaks: dict[tuple[int, ...], _Peak] = {}
+
+    def predict(self, resolution: Size, batch_size: int) -> _Peak:
+        shape = _input_shape(self.cell, resolution, batch_size)
+        if shape not in self._peaks:
+            self.count += 1
+            try:
+                result = predict_peak_memory(self.network, shape, **_how(_memory(self.cell)))
+            except (AssertionError, ValueError, RuntimeError) as error:
+                if isinstance(self.cell, Cell) or isinstance(error, NotImplementedError) or "meta" in str(error):
+                    raise  # it is not about the size
+                raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {first_line(error)}") from error
+            kinds = result["bytes_at_peak"]
+            fixed = kinds["parameters"] + kinds["gradients"] + kinds["optimizer"]
+            self._peaks[shape] = _Peak(result["peak_memory_bytes"], fixed)
+        return self._peaks[shape]
+
+
+def _smallest_side(predictor: _Predictor) -> tuple[int | None, str]:
+    """Returns the smallest side that the model takes; None, and why it refuses the first, where it takes none."""
+    reasons = []
+    for side in FIRST_SIDES:
+        try:
+            predictor.predict(side, 1)
+        except _Refused as refusal:
+            reasons.append(str(refusal))
+        else:
+            return side, ""
+    return None, reasons[0]
+
+
+def _predict_single(predictor: _Predictor, resolutions: Sequence[Size]) -> tuple[dict[Size, _Peak], dict[Size, str]]:
+    """Returns the peaks of one picture, and why the model refuses the other resolutions."""
+    peaks, refusals = {}, {}
+    for resolution in resolutions:
+        try:
+            peaks[resolution] = predictor.predict(resolution, 1)
+        except _Refused as refusal:
+            refusals[resolution] = str(refusal)
+    return peaks, refusals
+
+
+def _check_budget(cell: AnyCell, budget_bytes: int, peaks: dict[Size, _Peak]) -> None:
+    """Raises InputError if none of the peaks of single pictures is within the budget."""
+    size = min(peaks, key=lambda size: peaks[size].nbytes)
+    least = peaks[size].nbytes
+    if least > budget_bytes:
+        allowed = f"{least}B ({format_bytes(least)}) or more, for one picture in: {_resized(cell, size, 1).label}"
+        raise refuse("budget", f"{budget_bytes}B", allowed)
+
+
+def _find_largest(
+    predict: Callable[[int], _Peak], sizes: range, budget_bytes: int, known: dict[float, _Peak], exponent: float
+) -> Largest:
+    """Returns the largest of `sizes` that fits, by guesses and now and then by halving.
+
+    `known` are peaks of sizes like these, that of the first among them; `exponent` is how peaks grow with the size as
+    far as one peak alone can tell.
+    """
+    peaks = dict(known)
+    fits, exceeds = 0, len(sizes)
+    if peaks[sizes[0]].nbytes > budget_bytes:
+        return Largest(
+            size=0, peak_memory_bytes=None, next_size=sizes[0], next_peak_memory_bytes=peaks[sizes[0]].nbytes
+        )
+    for attempt in count(1):
+        if exceeds - fits == 1:
+            break
+        if attempt % 4:
+            index = math.floor((_guess(peaks, budget_bytes, exponent) - sizes[0]) / sizes.step)
+        else:
+            index = math.isqrt((fits + 1) * exceeds)
+        index = min(max(index, fits + 1), exceeds - 1)
+        try:
+            peak = peaks[sizes[index]] = predict(sizes[index])
+        except _Refused as refusal:
+            return _no_largest(str(refusal))
+        if peak.nbytes <= budget_bytes:
+            fits = index
+        else:
+            exceeds = index
+    following = sizes[exceeds] if exceeds < len(sizes) else None
+    return Largest(
+        size=sizes[fits],
+        peak_memory_bytes=peaks[sizes[fits]].nbytes,
+        next_size=following,
+        next_peak_memory_bytes=None if following is None else peaks[following].nbytes,
+    )
+
+
+def _guess(peaks: dict[float, _Peak], budget_bytes: int, exponent: float) -> float:
+    """Returns the size whose peak may be the budget, by the two known peaks that are nearest to it."""
+    nearest = sorted(peaks, key=lambda size: abs(math.log(peaks[size].nbytes / budget_bytes)))[:2]
+    size, peak = nearest[0], peaks[nearest[0]]
+    growing = [max(peaks[each].nbytes - peaks[each].fixed_bytes, 1) for each in nearest]
+    if len(nearest) == 2 and growing[0] != growing[1]:
+        exponent = max(math.log(growing[0] / growing[1]) / math.log(nearest[0] / nearest[1]), exponent / 2)
+    room = max(budget_bytes - peak.fixed_bytes, 1)
+    return size * (room / growing[0]) ** (1 / exponent)
+
+
+def _no_largest(reason: str) -> Largest:
+    return Largest(size=None, peak_memory_bytes=None, next_size=None, next_peak_memory_bytes=None, refused=reason)
+
+
+def _memory(cell: AnyCell) -> Memory:
+    assert isinstance(cell.conditions, Memory)
+    return cell.conditions
+
+
+def _how(conditions: Memory) -> dict[str, Any]:
+    """The conditions that a prediction and a measurement are told; the network has the others in it."""
+    return {name: getattr(conditions, name) for name in ("mode", "precision", "device", "channels_last")}
+
+
+def _resized(cell: AnyCell, resolution: Size, batch_size: int) -> AnyCell:
+    return replace(cell, conditions=replace(_memory(cell), resolution=resolution, batch_size=batch_size))
+
+
+def _input_shape(cell: AnyCell, resolution: Size, batch_size: int) -> tuple[int, ...]:
+    in_chans = cell.config.in_chans if isinstance(cell, Cell) else 3
+    return (batch_size, in_chans, *as_pair(resolution))
+
+
+def _subject(cell: AnyCell) -> dict[str, Any]:
+    names: dict[str, Any] = {"model": cell.name, "variant": None, "arm": None, "frame": None, "attention": None}
+    if isinstance(cell, Cell):
+        names = {name: getattr(cell, name) for name in ("variant", "arm", "frame", "attention")}
+        names = {"model": f"pvt:{cell.variant}/{cell.arm}/{cell.frame}", **names}
+    of_input = ("resolution", "batch_size", "method")
+    return names | {name: value for name, value in asdict(_memory(cell)).items() if name not in of_input}
+
+
+def _size_text(size: Size) -> str:
+    height, width = as_pair(size)
+    return str(height) if height == width else f"{height}x{width}"

@@ -1,0 +1,218 @@
+"""From one cell to its result: builds what is measured and measures it. Writes nothing."""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ablations import cost
+from ablations.config import ARMS, as_pair
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
+from ablations.errors import first_line
+from ablations.measure.macs import UncountedOperator, trace_macs
+from ablations.measure.matmul_peak import measure_matmul_peak
+from ablations.measure.memory import MIB, measure_in_process
+from ablations.measure.predict import predict_peak_memory
+from ablations.measure.process import available_memory
+from ablations.measure.samples import paired_ratio, summarise_times
+from ablations.measure.speed import Step, time_in_turn
+from ablations.measure.step import build_step
+from ablations.model import PVT, build_model
+from ablations.networks import build_network, build_network_on, traceable_part
+from ablations.peers.equal import build_equal, check_equal
+from ablations.training.loop import measure_accuracy
+
+Tell = Callable[[str], None]
+"""Takes a few words on how far a cell is."""
+
+
+def measure_cell(
+    cell: AnyCell, *, data_dir: Path | None = None, force: bool = False, tell: Tell = lambda words: None
+) -> dict[str, Any]:
+    """Returns the result of one cell: its metrics, and the raw samples they come from.
+
+    Memory of the CPU is not measured where a prediction says that there is not enough, unless `force`.
+    """
+    if isinstance(cell.conditions, Cost):
+        return _measure_cost(cell)
+    if isinstance(cell.conditions, Memory):
+        return _measure_memory(cell, cell.conditions, force)
+    assert isinstance(cell, Cell)  # other models have no other conditions
+    match cell.conditions:
+        case Speed():
+            return _measure_speed(cell, cell.conditions)
+        case Accuracy():
+            return _measure_accuracy(cell, cell.conditions, data_dir, tell)
+
+
+def _measure_cost(cell: AnyCell) -> dict[str, Any]:
+    """Counts a cell; where a model refuses the size, or a picture's content decides the work, there are no macs."""
+    conditions = cast(Cost, cell.conditions)
+    network = meta_network(at_any_size(cell))
+    params = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    result: dict[str, Any] = {"params": sum(params.values()), "macs": None}
+    part = traceable_part(network, conditions.head)
+    if part is None:
+        return result | {"refused": "the second stage's work depends on what the first proposes"}
+    try:
+        traced = trace_macs(part, _input_shape(cell))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        if isinstance(cell, Cell) or not _is_refusal(error):
+            raise
+        return result | {"refused": first_line(error)}
+    if isinstance(cell, Cell) and conditions.head == "classifier":
+        counted = cost.count_macs(cell.config, conditions.resolution), cost.count_params(cell.config)
+        if counted != (traced.total, result["params"]):
+            raise RuntimeError(
+                f"closed form {counted}, trace {(traced.total, result['params'])}: (macs, params) differ"
+            )
+        result["macs_traced"] = traced.total
+    return result | {
+        "macs": traced.total,
+        "macs_by_operator": traced.by_operator,
+        "breakdown": _break_down(params, traced.by_module),
+        "other_values": traced.other_values,
+    }
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a model's error is about its input's size: not about operators, or about tensors without numbers."""
+    return not isinstance(error, UncountedOperator | NotImplementedError) and "meta" not in str(error)
+
+
+def at_any_size(cell: AnyCell) -> AnyCell:
+    """Returns the cell at the default size: it has the same network."""
+    return replace(cell, conditions=replace(cast(Any, cell.conditions), resolution=Cost.resolution))
+
+
+def _at_any_step(cell: AnyCell, conditions: Memory) -> AnyCell:
+    """Returns the cell with the conditions that its network depends on, and defaults for all others."""
+    return replace(cell, conditions=Memory(mode="training", checkpointing=conditions.checkpointing))
+
+
+@lru_cache(maxsize=2 * len(ARMS))
+def meta_network(cell: AnyCell) -> nn.Module:
+    """Returns the network of a cell without numbers; the same one for equal cells."""
+    with torch.device("meta"):
+        return build_network(cell)
+
+
+def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Returns what each module has by itself, from parameters by name and multiply-adds by module.
+
+    Repeated blocks are one row: a module's name loses its numbers, but for those of `stages` and `layers`.
+    """
+    rows: dict[str, Counter[str]] = {}
+    owners = [(name.rpartition(".")[0], "params", count) for name, count in params.items()]
+    for name, metric, count in [*owners, *((name, "macs", count) for name, count in macs.items())]:
+        merged = re.sub(r"(?<!^stages)(?<!^layers)(?<!\.stages)(?<!\.layers)\.\d+(?=\.|$)", "", name)
+        rows.setdefault(merged, Counter())[metric] += count
+    return {name: {"params": row["params"], "macs": row["macs"]} for name, row in rows.items()}
+
+
+def _measure_memory(cell: AnyCell, conditions: Memory, force: bool) -> dict[str, Any]:
+    """Measures in fresh processes, or predicts in this one; too little memory is a result without a peak."""
+    shape = _input_shape(cell, conditions.batch_size)
+    how: dict[str, Any] = {name: getattr(conditions, name) for name in ("mode", "precision", "device", "channels_last")}
+    if conditions.method == "predicted":
+        # A prediction leaves the network as it was but for its mode, which it sets.
+        return predict_peak_memory(meta_network(_at_any_step(cell, conditions)).to("meta"), shape, **how)
+    if conditions.device == "cpu" and not force:
+        free, needed = available_memory("cpu"), _predict_need(cell)
+        if needed > free:
+            told = f"predicted to need {needed / MIB:.1f} MiB, free {free / MIB:.1f} MiB; not run"
+            return {"peak_memory_bytes": None, "memory_method": "tracked_storages", "out_of_memory": told}
+    return measure_in_process(partial(build_network_on, conditions.device, cell), shape, **how)
+
+
+def _predict_need(cell: AnyCell) -> int:
+    """Returns the predicted peak in bytes of a measured cell; 0 for a model that does not run without numbers."""
+    predicted = replace(cell, conditions=replace(cast(Memory, cell.conditions), method="predicted"))
+    try:
+        return _measure_memory(predicted, cast(Memory, predicted.conditions), force=False)["peak_memory_bytes"]
+    except Exception:  # whatever a strange model may do; the measurement has a limit of its own
+        return 0
+
+
+def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
+    """Times a cell's step in turn with its references'; `relative_speed` is against the fastest of them."""
+    own, compared = _speed_steps(cell, conditions)
+    samples = time_in_turn({OWN: own} | compared, repeats=conditions.repeats, device=conditions.device)
+    summary = summarise_times(samples[OWN])
+    references = {}
+    for name in compared or (OWN,):  # arm v1 is its own reference
+        times = summarise_times(samples[name])
+        ratio, low, high = paired_ratio(samples[name], samples[OWN])
+        references[name] = {
+            "latency_s": times["median"],
+            "noisy": times["noisy"],
+            "relative_speed": ratio,
+            "relative_speed_low": low,
+            "relative_speed_high": high,
+            "samples": samples[name],
+        }
+    fastest = min(references.values(), key=lambda reference: reference["latency_s"])
+    macs = cost.count_macs(cell.config, conditions.resolution) * conditions.batch_size
+    work = macs * (3 if conditions.mode == "training" else 1)
+    result = {
+        "latency_s": summary["median"],
+        "throughput_img_per_s": conditions.batch_size / summary["median"],
+        "iqr_over_median": summary["iqr_over_median"],
+        "noisy": summary["noisy"],
+        **{name: fastest[name] for name in ("relative_speed", "relative_speed_low", "relative_speed_high")},
+        "macs_per_s": work / summary["median"],
+        "peak_macs_per_s": _matmul_peak(conditions.device, conditions.precision)["macs_per_s"],
+        "samples": samples[OWN],
+    }
+    if conditions.reference == "v1":
+        return result | {"reference_samples": fastest["samples"]}
+    return result | {"references": references}
+
+
+OWN = "own"
+
+
+def _speed_steps(cell: Cell, conditions: Speed) -> tuple[Step, dict[str, Step]]:
+    """Returns the step of a cell's model, and those that it is compared with by name."""
+    shape = _input_shape(cell, conditions.batch_size)
+
+    def step(model: nn.Module, channels_last: bool) -> Step:
+        if conditions.compiled:
+            model.compile()
+        how = {name: getattr(conditions, name) for name in ("mode", "precision", "device")}
+        return build_step(model, shape, channels_last=channels_last, **how)
+
+    own = cast(PVT, build_network_on(conditions.device, cell))
+    if conditions.reference == "v1":
+        others = [replace(cell, arm="v1")] if cell.arm != "v1" else []
+        models = {each.arm: (build_network_on(conditions.device, each), conditions.channels_last) for each in others}
+    else:
+        models = {}
+        for library in conditions.reference.split("+"):
+            for name, channels_last in ((library, False), (f"{library}, channels-last", True)):
+                models[name] = build_equal(own, library, channels_last), channels_last
+                check_equal(own, models[name][0], shape)
+    return step(own, conditions.channels_last), {name: step(*model) for name, model in models.items()}
+
+
+@cache
+def _matmul_peak(device: str, precision: str) -> dict[str, Any]:
+    return measure_matmul_peak(device, precision)
+
+
+def _measure_accuracy(cell: Cell, conditions: Accuracy, data_dir: Path | None, tell: Tell) -> dict[str, Any]:
+    def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+        tell(f"{cell.variant} {cell.arm} epoch {epoch}/{epochs} loss {metrics['loss']:.3f}")
+
+    return measure_accuracy(lambda: build_model(cell.config), conditions, data_dir, progress=progress)
+
+
+def _input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int]:
+    in_chans = cell.config.in_chans if isinstance(cell, Cell) else 3
+    return (batch_size, in_chans, *as_pair(cell.conditions.resolution))

@@ -1,0 +1,58 @@
+"""How fast our models are beside the same models of libraries, from the records of `speed --versus`."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablations.report.conditions import CONDITIONS, split_by_conditions
+
+NOT_IN_A_ROW = ("variant", "frame", "attention", "pool_size", "num_classes", "resolution", "batch_size")
+
+LIBRARY_CONDITIONS = tuple(name for name in CONDITIONS["speed"] if name not in NOT_IN_A_ROW)
+"""What is equal within one table of models, sizes and batches."""
+
+BY_DEFAULT = ("timm", "transformers")
+"""The libraries' models as they come: pictures and weights channel by channel."""
+
+
+def library_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns our latency, its share of the machine's peak, and our speed relative to each library's model.
+
+    `NAME_ratio`, with `NAME_ratio_low` and `NAME_ratio_high`, is the library's time over ours, in turn in one process
+    with equal weights; NAME is `timm`, `transformers`, and either in channels-last layout. `ratio` is against
+    the fastest of BY_DEFAULT, `strictest_ratio` against the fastest of all.
+    """
+    if "references" not in records:
+        return pd.DataFrame()
+    rows: list[dict[str, Any]] = []
+    chosen = records[(records["measurement"] == "speed") & records["references"].notna()]
+    for group in split_by_conditions(chosen, "speed"):
+        for _, record in group.rows.iterrows():
+            references: dict[str, dict[str, Any]] = record["references"]
+            fastest = min(references.values(), key=lambda each: each["latency_s"])
+            default = min((references[name] for name in BY_DEFAULT if name in references), key=lambda r: r["latency_s"])
+            row = {**group.conditions, "resolution": record["resolution"], "pixels": record["pixels"]}
+            row |= {
+                "arm": record["arm"],
+                "case": "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record),
+                "latency_s": record["latency_s"],
+                "share_of_peak": record["macs_per_s"] / record["peak_macs_per_s"],
+                "noisy": record["noisy"] or any(each["noisy"] for each in references.values()),
+                "ratio": default["relative_speed"],
+                "strictest_ratio": fastest["relative_speed"],
+            }
+            for name, each in references.items():
+                for end in ("", "_low", "_high"):
+                    row[f"{name.replace(', channels-last', '_channels_last')}_ratio{end}"] = each[
+                        f"relative_speed{end}"
+                    ]
+            rows.append(row)
+    values = pd.DataFrame(rows)
+    order = [name for name in ("device", "mode", "precision", "variant", "arm", "pixels") if name in values]
+    return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
+
+
+def geometric_mean(ratios: pd.Series) -> float:
+    """Returns the geometric mean, which treats twice as fast and half as fast alike."""
+    return float(np.exp(np.log(ratios.astype(float)).mean()))

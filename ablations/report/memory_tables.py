@@ -1,0 +1,150 @@
+"""The tables of peak memory: by arm, how it grows, of models by name, and what predictions of it are worth."""
+
+import pandas as pd
+
+from ablations.report.conditions import CONDITIONS
+from ablations.report.memory_values import (
+    GROWTH_CONDITIONS,
+    growth_values,
+    model_memory_values,
+    validation_summary,
+    validation_values,
+)
+from ablations.report.tables import ARM, MODE_WORDS, Column, Table, show_metric, show_plain, show_with_change
+from ablations.report.values import memory_values
+
+_METHODS = {
+    "tracked_storages": (
+        "Counted are the bytes of tensors that live at one time, operator by operator, in a process of its own. Its "
+        "resident memory, which has what kernels take for themselves too, stands in the CSV and in memory_validation."
+    ),
+    "predicted_storages": (
+        "Predicted on shapes alone: the bytes of tensors that would live at one time, operator by operator. On the CPU "
+        "they are those of tracked storages; what kernels and libraries take for themselves is not in them."
+    ),
+    "max_memory_allocated": (
+        "Counted is the most that the CUDA allocator had given out at one time, in a process of its own: less than it "
+        "reserves, and without the CUDA context and the libraries."
+    ),
+}
+
+
+def _note(values: pd.DataFrame) -> str:
+    return f"{MODE_WORDS[values['mode'].iloc[0]]} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
+
+
+def _show_peak(row: pd.Series) -> str:
+    if pd.notna(row.get("out_of_memory")):
+        return "out of memory"
+    change = "peak_memory_bytes_change_percent" in row
+    return (show_with_change if change else show_metric)("peak_memory_bytes")(row)
+
+
+MEMORY_TABLES = (
+    Table(
+        name="memory",
+        measurement="memory",
+        title="Peak memory",
+        values=memory_values,
+        conditions=CONDITIONS["memory"],
+        titled_by=("variant", "frame", "mode", "attention", "device", "method"),
+        columns=(ARM,),
+        spread=(Column("{} px", _show_peak),),
+        about=(
+            "Peak memory in MiB of the second of two steps; each number is one record, and in brackets stands the "
+            "change against v1."
+        ),
+        note=_note,
+    ),
+    Table(
+        name="memory_growth",
+        measurement="memory",
+        title="How predicted memory grows",
+        values=growth_values,
+        conditions=GROWTH_CONDITIONS,
+        titled_by=("variant", "frame", "mode", "attention", "device", "sizes"),
+        columns=(
+            ARM,
+            Column("Exponent of the peak", show_plain("exponent", ".2f")),
+            Column("of what grows", show_plain("growing_exponent", ".2f")),
+            Column("Scores outweigh the rest from about, px", show_plain("scores_overtake_px", ".0f")),
+        ),
+        about=(
+            "The exponent is the slope of the logarithm of peak memory against that of pixels between the two largest "
+            "sizes: 1 is linear in pixels, 2 quadratic. What grows is the peak without parameters, gradients, "
+            "optimiser state and input. The last column is the side at which what grows with explicit attention is "
+            "twice what grows with the fused kernel, between predicted sizes along a line through logarithms."
+        ),
+    ),
+    Table(
+        name="memory_models",
+        measurement="memory",
+        title="Peak memory of models by name",
+        values=model_memory_values,
+        conditions=(
+            *("mode", "precision", "batch_size", "device", "method", "memory_method"),
+            *("channels_last", "checkpointing"),
+        ),
+        titled_by=("mode", "device", "method"),
+        rows_by="model",
+        columns=(
+            Column("Model", lambda row: f"`{row['model']}`"),
+            Column("Exponent of what grows", show_plain("growing_exponent", ".2f")),
+        ),
+        spread=(Column("{} px", _show_peak),),
+        about=(
+            "Peak memory in MiB of the second of two steps; each number is one record. The exponent in pixels is that "
+            "of the peak without parameters, gradients, optimiser state and input, between the two largest squares."
+        ),
+        note=_note,
+    ),
+    Table(
+        name="memory_validation",
+        measurement="memory",
+        title="Predicted memory against measured memory",
+        values=validation_summary,
+        conditions=("device",),
+        titled_by=("device",),
+        rows_by="case",
+        columns=(
+            Column("Measured as", lambda row: row["case"]),
+            Column("n", show_plain("n", "d")),
+            Column("Equal to the byte", show_plain("n_equal", "d")),
+            Column("Median distance, %", show_plain("median_percent", ".2f")),
+            Column("Largest, %", show_plain("largest_percent", ".2f")),
+            Column("Allowed, %", show_plain("goal_percent", "g")),
+            Column("Beyond", show_plain("n_beyond_goal", "d")),
+            Column("Largest at", lambda row: row["worst"]),
+            Column("bytes", show_plain("worst_bytes", "+z,.0f")),
+        ),
+        about=(
+            "Every prediction that was measured too. Tracked is the peak of live storages on real tensors, resident "
+            "by how much the second step raises the resident memory of a fresh process, allocated what CUDA's "
+            "allocator gave out. Predictions leave out what kernels take for themselves: buffers in which matrix "
+            "products and convolutions of the CPU lay out their factors anew (copies in float32 where the precision is "
+            "bf16), and pages that an allocator holds beside tensors, which weigh most where little is needed."
+        ),
+    ),
+    Table(
+        name="memory_validation_cells",
+        measurement="memory",
+        title="Predicted memory against measured memory, cell by cell",
+        values=validation_values,
+        conditions=(
+            *("way", "attention", "mode", "precision", "batch_size", "device", "channels_last", "checkpointing"),
+            *("resolution", "torch"),
+        ),
+        titled_by=("way", "mode", "attention", "resolution"),
+        rows_by="model",
+        columns=(
+            Column("Model", lambda row: f"`{row['model']}`"),
+            Column("Predicted, bytes", show_plain("predicted_bytes", ",.0f")),
+            Column("Measured, bytes", show_plain("measured_bytes", ",.0f")),
+            Column("Difference, bytes", show_plain("difference_bytes", "+z,.0f")),
+            Column("%", show_plain("difference_percent", "+z.3f")),
+            Column("Beyond what is allowed", lambda row: "beyond" if row["beyond_goal"] else ""),
+        ),
+        about="What stands behind the table memory_validation, which says what is measured and what is left out.",
+    ),
+)
+"""Every table of memory, in the report's order."""

@@ -1,0 +1,75 @@
+"""Ratios to libraries' models, on records that are made up."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from ablations.design import Cell, Speed
+from ablations.records import load_records
+from ablations.report.arm_tables import ARM_TABLES
+from ablations.report.library_values import geometric_mean, library_values
+from ablations.report.tables import render_markdown
+from ablations.report.values import speed_values
+
+CONDITIONS = Speed(reference="timm+transformers", resolution=64, repeats=4)
+CELL = Cell(variant="b0", arm="v1+ope+cffn", frame="published", conditions=CONDITIONS)
+
+
+def timed(seconds, noisy=False):
+    ratio = seconds / 0.1
+    ends = {"relative_speed": ratio, "relative_speed_low": 0.9 * ratio, "relative_speed_high": 1.1 * ratio}
+    return {"latency_s": seconds, "noisy": noisy, "samples": [seconds] * 4, **ends}
+
+
+def write(results, write_cell, cell, **seconds):
+    """Writes a record of a step of 0.1 s beside those of libraries."""
+    references = {
+        name.replace("_", ", ").replace("channels, last", "channels-last"): timed(each)
+        for name, each in seconds.items()
+    }
+    result = {
+        "latency_s": 0.1,
+        "throughput_img_per_s": 80.0,
+        "iqr_over_median": 0.02,
+        "noisy": False,
+        "macs_per_s": 30.0,
+        "peak_macs_per_s": 40.0,
+        "samples": [0.1] * 4,
+        "references": references,
+    }
+    write_cell(results, cell, result | timed(min(seconds.values())) | {"latency_s": 0.1})
+
+
+def test_ratios_to_each_library_and_to_the_fastest(tmp_path, write_cell):
+    write(tmp_path, write_cell, CELL, timm=0.2, timm_channels_last=0.11, transformers=0.15)
+    (row,) = library_values(load_records(tmp_path)).to_dict("records")
+    assert row["case"] == "b0 v1+ope+cffn, 64 px, batch 8"
+    assert row["timm_ratio"] == pytest.approx(2)
+    assert (row["timm_ratio_low"], row["timm_ratio_high"]) == (pytest.approx(1.8), pytest.approx(2.2))
+    assert (row["ratio"], row["strictest_ratio"]) == (pytest.approx(1.5), pytest.approx(1.1))
+    assert row["share_of_peak"] == 0.75
+
+
+def test_the_table_has_a_row_a_model_and_the_mean_of_all(tmp_path, write_cell):
+    write(tmp_path, write_cell, CELL, timm=0.2)
+    large = replace(CELL, conditions=replace(CONDITIONS, resolution=128, batch_size=2))
+    write(tmp_path, write_cell, large, timm=0.05)
+    (table,) = (table for table in ARM_TABLES if table.name == "speed_libraries")
+    text = render_markdown(table, table.values(load_records(tmp_path)))
+    rows = [line for line in text.splitlines() if line.startswith("| b0")]
+    assert "64 px, batch 8" in rows[0]
+    assert "2.00 (1.80 to 2.20)" in rows[0]
+    assert "128 px, batch 2" in rows[1]
+    # 2 and 1/2 cancel out.
+    assert "Geometric mean of 2 rows: 1.00 times as fast as the faster library as it comes (least 0.50)" in text
+
+
+def test_what_is_timed_beside_libraries_is_in_no_table_of_arms(tmp_path, write_cell):
+    write(tmp_path, write_cell, CELL, timm=0.2)
+    assert speed_values(load_records(tmp_path)).empty
+    assert library_values(load_records(tmp_path / "nothing")).empty
+
+
+def test_the_geometric_mean():
+    assert geometric_mean(pd.Series([1.0, 4.0])) == pytest.approx(2)
