@@ -3,7 +3,7 @@
 The model lies on the `meta` device, where tensors have shapes and no numbers, so that a prediction takes the same time
 at every resolution and for every batch. Counted is what StorageTracker counts on real tensors. What a device does
 otherwise than `meta` is modelled: the kernel that attention takes, autocast's casts, the layout of convolutions and, on
-CUDA, the rounding of the caching allocator and AdamW's `foreach` form. Left out is what kernels take for themselves
+CUDA, the rounding of the caching allocator. Left out is what kernels take for themselves
 (workspaces, copies of masks and of heads of odd width), and with it the context of CUDA.
 """
 
@@ -96,7 +96,7 @@ def predict_peak_memory(
     weights as they are and a batch of pictures in row order.
 
     Beside `peak_memory_bytes`, `parameter_bytes`, `input_bytes` and `memory_method` the result has `peak_operator` and
-    `peak_phase` (`forward`, `backward` or `optimizer`): what reached the peak; `bytes_at_peak`, by KINDS, which sum to
+    `peak_phase` (`forward` or `backward`): what reached the peak; `bytes_at_peak`, by KINDS, which sum to
     it; and `activations_by_stage`, the part of it that backward waits for by the part of the model that made it: the
     first name of a module's path and the number after it, as in `stages.0`. What activation checkpointing computes
     anew counts as temporary.
@@ -154,16 +154,15 @@ def _train(
     """Runs a step with the optimiser's state of `trained`; returns its memory and which of them had a gradient."""
     memory = _Memory(device)
     labels = torch.empty(images.shape[:1], dtype=torch.long, device="meta")
-    optimizer = torch.optim.AdamW(trained, lr=1e-9, foreach=device == "cuda")
+    state = []
     memory.add_all("parameters", chain(model.parameters(), model.buffers()))
     memory.add_all("input", [images, labels])
     with ExitStack() as stack:
         stack.callback(model.zero_grad, set_to_none=True)
         stack.enter_context(memory)
         memory.kind = "optimizer"
-        for parameter in trained:  # as a first step would leave it
-            moments = {name: torch.empty_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {"step": torch.tensor(0.0)} | moments
+        for parameter in trained:  # two moments and a count of steps, as a first step would leave them
+            state += [torch.empty_like(parameter), torch.empty_like(parameter), torch.empty((), device="meta")]
         memory.kind = "temporaries"
         memory.restart()
         for parameter in trained:
@@ -181,9 +180,7 @@ def _train(
         with _Device(device, autocast, casts):  # for what activation checkpointing runs anew
             torch.autograd.backward(loss)
         reached = [parameter for parameter in trained if parameter.grad is not None]
-        memory.phase = "optimizer"
-        optimizer.step()
-    return memory, reached
+    return memory, reached  # the fused AdamW has no memory of its own
 
 
 @contextmanager
@@ -244,7 +241,7 @@ class _Memory(TorchDispatchMode):
 
     def add(self, tensor: Tensor) -> None:
         """Counts the tensor's storage, unless it is counted already or lies on another device than the model."""
-        if self.device == "cuda" and not tensor.is_meta:  # AdamW's counts of steps stay on the CPU
+        if self.device == "cuda" and not tensor.is_meta:  # made on the CPU
             return
         storage = tensor.untyped_storage()
         address = id(storage)

@@ -24,7 +24,7 @@ def build_step(
     `channels_last` is how the batch and the weights of convolutions lie in memory; without it weights stay as they are.
 
     Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
-    backward, an AdamW step and the release of the gradients. Precision `bf16` is autocast. The step never waits for
+    backward, a step of the fused AdamW and the release of the gradients. Precision `bf16` is autocast. The step never waits for
     the device. The model becomes the step's: it is moved to `device` and put into the mode. Raises InputError for an
     unknown mode, precision or device, and for a device that is not there.
     """
@@ -52,7 +52,7 @@ def build_step(
 
     labels = torch.randint(2, input_shape[:1], generator=random).to(place)  # two classes: every classifier has them
     # So small a rate leaves the weights as they are: the last step does the same work on the same numbers.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
 
     def train() -> None:
         with autocast():

@@ -18,8 +18,11 @@ def as_tokens(feature_map: Tensor) -> Tensor:
 
 def as_map(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Views the last H·W of the tokens (B, N, C) as a map (B, C, H, W); tokens before them are left out."""
+    num_tokens = size[0] * size[1]
+    if tokens.shape[1] != num_tokens:  # even a slice of everything would copy its gradient
+        tokens = tokens[:, -num_tokens:]
     # In this order even a single picture gets the strides by which convolutions know channels-last.
-    return tokens[:, -size[0] * size[1] :].unflatten(1, size).permute(0, 3, 1, 2)
+    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
 
 
 def on_map(layer: Callable[[Tensor], Tensor], tokens: Tensor, size: tuple[int, int]) -> Tensor:
