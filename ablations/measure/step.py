@@ -24,9 +24,9 @@ def build_step(
     `channels_last` is how the batch and the weights of convolutions lie in memory; without it weights stay as they are.
 
     Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
-    backward, a step of the fused AdamW and the release of the gradients. Precision `bf16` is autocast. The step never waits for
-    the device. The model becomes the step's: it is moved to `device` and put into the mode. Raises InputError for an
-    unknown mode, precision or device, and for a device that is not there.
+    backward, a step of the fused AdamW and the release of the gradients. Precision `bf16` is autocast. The step never
+    waits for the device. The model becomes the step's: it is moved to `device` and put into the mode. Raises InputError
+    for an unknown mode, precision or device, and for a device that is not there.
     """
     pick("mode", mode, ("inference", "training"))
     autocast_enabled = pick("precision", precision, ("float32", "bf16")) == "bf16"

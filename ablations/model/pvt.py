@@ -122,7 +122,6 @@ class PVT(nn.Module):
         width = config.embed_dims[-1]
         self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
         self.apply(self._init_weights)
-        self.to(memory_format=torch.channels_last)  # as maps are
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
