@@ -94,6 +94,19 @@ IMAGENETTE = Accuracy(
 SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
 """Sides in pixels at which multiply-adds are drawn against the size of the input (the paper's Figure 4)."""
 
+BESIDE_LIBRARIES = Speed(reference="timm+transformers", repeats=6)
+
+SPEED_BESIDE_LIBRARIES = (
+    *(
+        replace(BESIDE_LIBRARIES, mode=mode, resolution=side, batch_size=batch)
+        for side, batch in ((64, 16), (224, 4), (512, 1))
+        for mode in MODES
+    ),
+    replace(BESIDE_LIBRARIES, resolution=1024, batch_size=1),
+    replace(BESIDE_LIBRARIES, mode="training", resolution=1024, batch_size=1, reference="timm"),
+)
+"""Sizes and batches on a CPU. A step of transformers' training at 1024 px would take longer than all others."""
+
 PREDICTED = Memory(method="predicted")
 
 PREDICTED_SIZES = (224, 512, 768, 1024, 1536, 2048, 4096)
@@ -206,6 +219,42 @@ STUDIES = {
             ),
         ),
         Study(
+            name="speed",
+            description="speed of b0, b2 and nano beside timm's and transformers'; half an hour on a quiet CPU",
+            portable=False,
+            grids=(
+                Grid(
+                    variants=("nano",),
+                    arms=("v1+ope+cffn", "v1+ope+cffn+lsra"),
+                    frames=("published",),
+                    conditions=vary(BESIDE_LIBRARIES, mode=MODES, resolution=(32,), batch_size=(128,)),
+                ),
+                Grid(
+                    variants=("b0", "b2"),
+                    arms=("v1+ope+cffn",),
+                    frames=("published",),
+                    conditions=SPEED_BESIDE_LIBRARIES,
+                ),
+                Grid(
+                    variants=("b2",),
+                    arms=("v1+ope+cffn+lsra",),
+                    frames=("published",),
+                    conditions=SPEED_BESIDE_LIBRARIES,
+                ),
+                Grid(
+                    variants=("b2",),
+                    arms=("v1",),
+                    frames=("published",),
+                    conditions=vary(
+                        replace(BESIDE_LIBRARIES, reference="transformers"),
+                        mode=MODES,
+                        resolution=(224,),
+                        batch_size=(4,),
+                    ),
+                ),
+            ),
+        ),
+        Study(
             name="fashion-mnist",
             description="accuracy of eight arms on all of Fashion-MNIST, pico, paired seeds; about an hour on a CPU",
             grids=(
@@ -236,6 +285,28 @@ STUDIES = {
                         precision=("float32", "bf16"),
                         resolution=(224, 512),
                     ),
+                ),
+                *(
+                    Grid(
+                        variants=("b0", "b2"),
+                        arms=arms,
+                        frames=("published",),
+                        conditions=vary(
+                            replace(BESIDE_LIBRARIES, device="cuda", batch_size=64, repeats=30, reference=reference),
+                            mode=MODES,
+                            precision=("float32", "bf16"),
+                            resolution=sizes,
+                            compiled=(False, True),
+                        ),
+                    )
+                    for arms, reference, sizes in (
+                        (("v1+ope+cffn", "v1+ope+cffn+lsra"), "timm+transformers", (224, 512)),
+                        (("v1",), "transformers", (224,)),
+                    )
+                ),
+                NamedModels(
+                    models=PEERS_IN_MEMORY,
+                    conditions=vary(Memory(device="cuda"), mode=MODES, resolution=GPU_SIZES),
                 ),
                 Grid(variants=("b0",), conditions=vary(IMAGENETTE, seed=(1, 2))),
             ),

@@ -8,6 +8,7 @@ from ablations.catalogue import MODELS
 from ablations.config import ARMS, FRAMES
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, build_cell
 from ablations.errors import InputError
+from ablations.peers.equal import has_peer
 from ablations.studies import LADDER, SCALES, STUDIES, Grid, NamedModels, find_study, on_devices, select, vary
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
@@ -28,6 +29,8 @@ def test_arms_vary_fastest_so_that_an_interrupted_study_holds_comparisons():
 def test_studies_hold_all_eight_arms_of_every_measurement(name):
     cells = find_study(name).cells()
     assert len({cell.key for cell in cells}) == len(cells)
+    # Libraries do not have all arms.
+    cells = [cell for cell in cells if getattr(cell.conditions, "reference", "v1") == "v1"]
     for measurement in {cell.measurement for cell in cells}:
         arms = {cell.arm for cell in cells if cell.measurement == measurement and isinstance(cell, Cell)}
         assert arms == set(ARMS)
@@ -127,3 +130,12 @@ def test_the_paper_s_study_has_table_6_and_its_figure_4():
 def test_an_unknown_study_is_refused():
     with pytest.raises(InputError, match=r"study='papers' is not possible; allowed: .* \(did you mean 'paper'\?\)"):
         find_study("papers")
+
+
+@pytest.mark.parametrize("name", ["speed", "gpu"])
+def test_what_is_timed_beside_libraries_they_have(name):
+    cells = [cell for cell in find_study(name).cells() if getattr(cell.conditions, "reference", "v1") != "v1"]
+    assert {cell.arm for cell in cells} == {"v1", "v1+ope+cffn", "v1+ope+cffn+lsra"}
+    for cell in cells:
+        for library in cell.conditions.reference.split("+"):
+            assert has_peer(cell.config, library, cell.conditions.resolution)

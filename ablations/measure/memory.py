@@ -28,9 +28,9 @@ from ablations.measure.step import build_step
 
 MIB = 2**20
 
-# Of glibc's mallopt(3). The threshold is in bytes: 16 pages, so that all but a model's smallest tensors are above it.
+# Of glibc's mallopt(3). The threshold is in bytes: 4 pages, so that all but a model's smallest tensors are above it.
 _MMAP_THRESHOLD = -3
-_SMALLEST_MAPPED = 2**16
+_SMALLEST_MAPPED = 2**14
 
 _PEAK_RESET = Path("/proc/self/clear_refs")
 

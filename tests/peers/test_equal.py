@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import timm.models.pvt_v2
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
+from ablations.catalogue import ARMS_OF_LIBRARIES
 from ablations.config import ARMS, PVTConfig, build_config
 from ablations.errors import InputError
 from ablations.model import PVT, build_model
@@ -36,6 +38,7 @@ def build_random(config: PVTConfig) -> PVT:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_the_arms_that_each_library_has(library: str) -> None:
     expected = {"timm": {V2, V2_LI}, "transformers": {"v1", V2, V2_LI}}[library]
+    assert set(ARMS_OF_LIBRARIES[library]) == expected
     for variant in ("b0", "b2", "b5"):
         assert {arm for arm in ARMS if has_peer(build_config(variant, arm), library, 224)} == expected
 
@@ -216,3 +219,31 @@ def test_what_has_no_peer_is_refused(library: str, config: PVTConfig, resolution
 def test_nothing_is_built_that_has_no_peer() -> None:
     with pytest.raises(InputError, match="arm='v1'"):
         build_equal(build_model(build_config("pico", "v1")), "timm")
+
+
+@pytest.mark.parametrize("other", ["timm", "explicit"])
+def test_the_same_weights_train_alike_for_a_hundred_steps(other: str) -> None:
+    torch.manual_seed(0)
+    own = build_model(build_config("pico", "v1+ope+cffn", num_classes=10)).double()
+    if other == "timm":
+        theirs = build_equal(own, "timm")
+    else:
+        theirs = build_model(build_config("pico", "v1+ope+cffn", num_classes=10, attention="explicit")).double()
+        theirs.load_state_dict(own.state_dict())
+    pictures = torch.randn(100, 4, 3, 32, 32, dtype=torch.float64)
+    labels = torch.randint(10, (100, 4))
+
+    def train(model: nn.Module) -> list[float]:
+        optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-3, fused=True)
+        losses = []
+        for images, truth in zip(pictures, labels, strict=True):
+            loss = F.cross_entropy(model(images), truth)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    curve = train(own)
+    assert curve[0] != pytest.approx(curve[-1], rel=1e-3)  # it did learn something
+    assert train(theirs) == pytest.approx(curve, rel=1e-6)
