@@ -42,7 +42,8 @@ def measure_accuracy(
     data = load_data(conditions, data_dir).to(conditions.device)
     with torch.random.fork_rng([torch.cuda.current_device()] if conditions.device == "cuda" else []):
         torch.manual_seed(conditions.seed)
-        model = build().to(conditions.device, memory_format=torch.channels_last)  # as its maps lie in memory
+        model = build().to(conditions.device)
+        model.to(memory_format=torch.channels_last)  # as its maps lie in memory
         history = train(model, data, conditions, progress=progress)
     scores = evaluate(model, data, conditions)
     seconds = sum(epoch["seconds"] for epoch in history)

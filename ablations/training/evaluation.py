@@ -1,0 +1,313 @@
+"""Evaluation of finished models on a folder of pictures: top-1, top-5, loss and calibration, at one resolution or more.
+
+Pictures are streamed, so the folder may be of any size. Each counts once, and the scores are summed picture by picture
+in their order: they depend neither on the batches nor on the number of workers, but for the rounding of the model's
+own products. Letters: B pictures of a batch, N of the folder, K logits, S the resolution in pixels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.data import ImageNetInfo
+from torch import Tensor, nn
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from ablations.config import PVTConfig
+from ablations.design import CHOICES
+from ablations.errors import InputError, first_line, pick, refuse
+from ablations.measure.environment import check_device
+from ablations.training.protocols import build_transform, expected_top1, normalise_bytes, read_in_order
+
+Progress = Callable[[int, int], None]
+"""Called after each batch with the number of pictures that are done, and of all."""
+
+Classify = Callable[[Tensor], Tensor]
+"""From bytes (B, 3, S, S) to logits (B, K), on the model's device."""
+
+CALIBRATION_BINS = 15
+"""As in Guo et al., "On Calibration of Modern Neural Networks" (2017)."""
+
+_NAMED = 5  # classes at most, in an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """The pictures of a folder in their order, each with the logit that is its class's."""
+
+    root: Path
+    """Where the class folders are."""
+    paths: list[str]
+    labels: list[int]
+    num_classes: int
+    """Of the folder; the model may have more."""
+    classes: str
+    """Which they are, and among how many logits they compete, in words."""
+    is_imagenet: bool
+    """Whether all of ImageNet's classes are there."""
+
+
+def evaluate_checkpoint(
+    model: nn.Module,
+    folder: Path,
+    *,
+    protocol: str,
+    resolution: int,
+    batch_size: int,
+    device: str | torch.device,
+    precision: str,
+    workers: int,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Returns the scores of a classifier, pictures (B, 3, S, S) to logits (B, K), on the pictures of a folder.
+
+    Keys: `top1`, `top5` (fractions), `loss` (cross-entropy, the mean), `ece` (see `expected_calibration_error`),
+    `n_images` that count, `skipped` (the pictures that could not be read, by path in the folder of classes),
+    `n_classes` of the folder, `classes` (in words, with the logits that they compete with), `protocol`, `resolution`
+    and `expected_top1` (of the released checkpoint of such a model, where the folder has all of ImageNet's classes and
+    one is known, else None).
+
+    `workers` threads read ahead. Precision `float32` is what torch is set to on CUDA, `bf16` is autocast. The model is
+    moved to the device, put into evaluation mode and left so. Raises InputError for a folder as `open_pictures` does;
+    for pictures that cannot be read, unless `skip_unreadable`; for an unknown or impossible condition. Raises
+    FloatingPointError where the model answers with what is no finite number.
+    """
+    transform = build_transform(protocol, resolution)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        if value < 1:
+            raise refuse(name, value, "1 or more")
+    classify = _place(model, device, precision)
+    pictures = open_pictures(folder, count_logits(classify, resolution))
+    stream = read_in_order(pictures.paths, transform, workers=workers, ahead=batch_size + 2 * workers)
+    with closing(stream):
+        scores, skipped = _score_all(classify, pictures, stream, batch_size, skip_unreadable, progress)
+    config = getattr(model, "config", None)
+    expected = None
+    if pictures.is_imagenet and isinstance(config, PVTConfig):
+        expected = expected_top1(config, protocol, resolution)
+    return {
+        **mean_scores(scores),
+        "skipped": skipped,
+        "n_classes": pictures.num_classes,
+        "classes": pictures.classes,
+        "protocol": protocol,
+        "resolution": resolution,
+        "expected_top1": expected,
+    }
+
+
+def _score_all(
+    classify: Classify,
+    pictures: Pictures,
+    stream: Iterator[Tensor | str],
+    batch_size: int,
+    skip_unreadable: bool,
+    progress: Progress | None,
+) -> tuple[Tensor, list[str]]:
+    """Returns the scores (N, 4) of all pictures that can be read, in main memory, and the others' paths."""
+    total = len(pictures.paths)
+    scores = []
+    faults: dict[str, str] = {}
+    for start in range(0, total, batch_size):
+        batch = slice(start, start + batch_size)
+        images, labels = [], []
+        for path, label, read in zip(
+            pictures.paths[batch], pictures.labels[batch], islice(stream, batch_size), strict=True
+        ):
+            if isinstance(read, Tensor):
+                images.append(read)
+                labels.append(label)
+            else:
+                faults[Path(path).relative_to(pictures.root).as_posix()] = read
+        # After a fault that ends it the model rests, and the others are read so that all faults are known at once.
+        if images and (skip_unreadable or not faults):
+            scores.append(score_pictures(classify(torch.stack(images)), torch.tensor(labels)))
+        if progress:
+            progress(min(start + batch_size, total), total)
+    if not scores or (faults and not skip_unreadable):
+        first, reason = next(iter(faults.items()))
+        way_out = "" if skip_unreadable else "; skip_unreadable leaves such pictures out"
+        raise InputError(f"{len(faults)} of {total} pictures cannot be read, first {first} ({reason}){way_out}")
+    return torch.cat(scores).cpu(), list(faults)
+
+
+def evaluate_resolutions(
+    model: nn.Module,
+    folder: Path,
+    resolutions: Sequence[int],
+    *,
+    protocol: str,
+    batch_size: int,
+    device: str | torch.device,
+    precision: str,
+    workers: int,
+    skip_unreadable: bool = False,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Returns the scores of one model at several test resolutions, each as `evaluate_checkpoint` does.
+
+    A PVT resizes learned position embeddings itself. A resolution that the model cannot take is refused before any is
+    evaluated. Progress counts the pictures of all resolutions.
+    """
+    if not resolutions:
+        raise refuse("resolutions", list(resolutions), "one side in pixels or more")
+    classify = _place(model, device, precision)
+    for resolution in resolutions:
+        build_transform(protocol, resolution)
+        count_logits(classify, resolution)
+    return [
+        evaluate_checkpoint(
+            model,
+            folder,
+            protocol=protocol,
+            resolution=resolution,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            workers=workers,
+            skip_unreadable=skip_unreadable,
+            progress=partial(_count_all, progress, position, len(resolutions)) if progress else None,
+        )
+        for position, resolution in enumerate(resolutions)
+    ]
+
+
+def _count_all(progress: Progress, position: int, rounds: int, done: int, total: int) -> None:
+    progress(position * total + done, rounds * total)
+
+
+def _place(model: nn.Module, device: str | torch.device, precision: str) -> Classify:
+    """Moves a model to a device, puts it into evaluation mode and returns how it answers in a precision."""
+    place = check_device(device)
+    autocast_enabled = pick("precision", precision, CHOICES["precision"]) == "bf16"
+    model.to(place)
+    model.to(memory_format=torch.channels_last)
+    model.eval()
+
+    @torch.inference_mode()
+    def classify(images: Tensor) -> Tensor:
+        with torch.autocast(place.type, torch.bfloat16, enabled=autocast_enabled):
+            return model(normalise_bytes(images.to(place)))
+
+    return classify
+
+
+def count_logits(classify: Classify, resolution: int) -> int:
+    """Returns K, from a trial with a black picture; raises InputError where a model cannot take the resolution."""
+    try:
+        return classify(torch.zeros(1, 3, resolution, resolution, dtype=torch.uint8)).shape[1]
+    except InputError:
+        raise
+    except (AssertionError, RuntimeError, ValueError) as error:  # as models of a fixed size do
+        raise InputError(f"resolution={resolution} is not possible for this model: {first_line(error)}") from error
+
+
+def open_pictures(folder: Path, num_logits: int) -> Pictures:
+    """Returns the pictures of `folder/val/CLASS/*`, or where there is no `val` of `folder/CLASS/*`, in order of name.
+
+    Classes that have ImageNet's names (synsets, such as n01440764) have ImageNet's labels beside a model of 1000
+    logits, even if there are only some of them. Any other classes are numbered in order of name, and must be as many
+    as the logits. Raises InputError where they are not, for a class without pictures, and for a folder that is missing
+    or has no classes.
+    """
+    root = folder / "val" if (folder / "val").is_dir() else folder
+    if not root.is_dir():
+        raise refuse("folder", str(folder), "one that is there, of pictures as val/CLASS/* or CLASS/*")
+    if not any(entry.is_dir() for entry in root.iterdir()):
+        raise InputError(f"{root} has no class folders; allowed: pictures as val/CLASS/* or CLASS/*")
+    found = ImageFolder(root, allow_empty=True)
+    logits = label_classes(found.classes, num_logits)
+    empty = sorted(set(range(len(found.classes))) - set(found.targets))
+    if empty:
+        names = _listed([found.classes[index] for index in empty])
+        raise InputError(f"{root} has no pictures ({', '.join(IMG_EXTENSIONS)}) of class {names}")
+    count = len(found.classes)
+    by_synset = num_logits == len(imagenet_synsets()) and found.classes[0] in imagenet_synsets()
+    in_order = f"the folder's {count} classes, in order of name"
+    return Pictures(
+        root=root,
+        paths=[path for path, _ in found.samples],
+        labels=[logits[target] for target in found.targets],
+        num_classes=count,
+        classes=f"{count} of ImageNet's {num_logits} classes, among all {num_logits} logits" if by_synset else in_order,
+        is_imagenet=by_synset and count == num_logits,
+    )
+
+
+def label_classes(classes: Sequence[str], num_logits: int) -> list[int]:
+    """Returns the logit of each class, as `open_pictures` says: all are synsets then, or none is."""
+    synsets = imagenet_synsets() if num_logits == len(imagenet_synsets()) else {}
+    foreign = [name for name in classes if name not in synsets]
+    if not foreign:
+        return [synsets[name] for name in classes]
+    # Among ImageNet's names a foreign one would give those that follow it wrong labels.
+    if len(foreign) == len(classes) == num_logits:
+        return list(range(num_logits))
+    if synsets:
+        allowed = f"some of ImageNet's, such as n01440764, or {num_logits} of other names, as the model has logits"
+        raise refuse("classes", _listed(foreign), allowed)
+    raise refuse("classes", _listed(classes), f"{num_logits}, as the model has logits, and not {len(classes)}")
+
+
+@cache
+def imagenet_synsets() -> dict[str, int]:
+    """Returns the label of each of ImageNet's 1000 classes by its synset; the labels are in order of synset."""
+    return {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
+
+
+def score_pictures(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns what each picture adds to the scores, (B, 4) of float64, from logits (B, K) and labels (B,).
+
+    Columns: whether the label is the first, whether it is one of the first five, the cross-entropy, and the probability
+    of the first. Of equal logits, as bf16 has them often, the one with the lower label is the first.
+    """
+    labels = labels.to(logits.device)
+    log_probabilities = logits.double().log_softmax(dim=1)
+    ranking = logits.sort(dim=1, descending=True, stable=True).indices
+    hits = ranking[:, :5] == labels[:, None]
+    loss = F.nll_loss(log_probabilities, labels, reduction="none")
+    return torch.stack([hits[:, 0], hits.any(dim=1), loss, log_probabilities.amax(dim=1).exp()], dim=1)
+
+
+def mean_scores(scores: Tensor) -> dict[str, Any]:
+    """Returns `top1`, `top5`, `loss`, `ece` and `n_images` from the scores (N, 4) of all pictures.
+
+    Raises FloatingPointError for a loss that is not finite.
+    """
+    count = len(scores)
+    first, among_five, loss, confidence = scores.T.contiguous()
+    finite = int(loss.isfinite().sum())
+    if finite < count:
+        raise FloatingPointError(f"the loss of {count - finite} of {count} pictures is not finite")
+    return {
+        "top1": int(first.sum()) / count,
+        "top5": int(among_five.sum()) / count,
+        "loss": float(loss.sum()) / count,
+        "ece": expected_calibration_error(confidence, first),
+        "n_images": count,
+    }
+
+
+def expected_calibration_error(confidence: Tensor, hits: Tensor) -> float:
+    """Returns how far a model's confidence is from its accuracy, 0 to 1; arguments are (N,) of float64.
+
+    Pictures are put into 15 bins of equal width by confidence, the largest softmax probability; the error is the mean,
+    over all pictures, of the distance between their bin's accuracy and its mean confidence (Guo et al., 2017, eq. 3).
+    A bin holds its upper edge.
+    """
+    edges = torch.arange(1, CALIBRATION_BINS, dtype=torch.float64) / CALIBRATION_BINS
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    gaps.index_add_(0, torch.bucketize(confidence, edges), hits - confidence)
+    return float(gaps.abs().sum()) / len(hits)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

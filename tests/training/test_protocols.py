@@ -1,0 +1,154 @@
+"""Protocols: timm's own numbers, and which accuracy is expected of which model."""
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from torchvision import transforms
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+from ablations.config import PVTConfig, build_config
+from ablations.errors import InputError
+from ablations.training.protocols import (
+    CROPS,
+    EXPECTED,
+    build_transform,
+    expected_top1,
+    normalise_bytes,
+    read_in_order,
+)
+
+
+def draw_picture(width: int, height: int) -> Image.Image:
+    random = torch.Generator().manual_seed(width)
+    coarse = torch.randint(256, (3, height // 8, width // 8), generator=random, dtype=torch.uint8)
+    return to_pil_image(coarse).resize((width, height), Image.Resampling.BILINEAR)
+
+
+PICTURES = [(500, 375), (300, 420), (64, 64), (1000, 40)]
+
+
+@pytest.mark.parametrize("size", PICTURES)
+@pytest.mark.parametrize("resolution", [32, 192, 224, 288])
+@pytest.mark.parametrize("protocol", CROPS)
+def test_pictures_are_those_of_timms_pipeline(protocol, resolution, size):
+    settings = timm.get_pretrained_cfg("pvt_v2_b2").to_dict()
+    changes = {"img_size": resolution} | ({} if protocol == "timm" else {"crop_pct": 0.875})
+    config = resolve_data_config(changes, pretrained_cfg=settings)
+    assert config["crop_pct"] == CROPS[protocol]
+    picture = draw_picture(*size)
+    shown = build_transform(protocol, resolution)(picture)
+    assert (shown.dtype, shown.shape) == (torch.uint8, (3, resolution, resolution))
+    expected = create_transform(**config, is_training=False)(picture)
+    assert torch.equal(normalise_bytes(shown[None])[0], expected)
+
+
+@pytest.mark.parametrize("size", PICTURES)
+def test_the_papers_protocol_is_256_pixels_and_the_centre_224(size):
+    steps = [
+        transforms.Resize(256, transforms.InterpolationMode.BICUBIC),
+        transforms.CenterCrop(224),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+    picture = draw_picture(*size)
+    shown = build_transform("paper", 224)(picture)
+    assert torch.equal(normalise_bytes(shown[None])[0], transforms.Compose(steps)(picture))
+
+
+def test_the_protocols_differ():
+    picture = draw_picture(500, 375)
+    assert not torch.equal(*(build_transform(protocol, 224)(picture) for protocol in CROPS))
+
+
+def test_bytes_become_mean_0_and_deviation_1_channels_last():
+    images = torch.tensor([124, 116, 104], dtype=torch.uint8)[None, :, None, None].expand(2, 3, 4, 4)
+    shown = normalise_bytes(images)
+    assert shown.abs().max() < 0.02  # ImageNet's mean, to the byte
+    assert shown.is_contiguous(memory_format=torch.channels_last)
+    assert images.dtype == torch.uint8
+
+
+def test_unknown_protocols_and_resolutions_are_refused():
+    with pytest.raises(InputError, match="protocol='papers' is not possible; allowed: paper, timm"):
+        build_transform("papers", 224)
+    with pytest.raises(InputError, match="protocol='papers'"):
+        expected_top1(build_config("b2"), "papers")
+    for resolution in (0, -224, 2**17):
+        with pytest.raises(InputError, match=f"resolution={resolution} "):
+            build_transform("timm", resolution)
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(1, 0), (1, 5), (3, 2), (4, 100)])
+def test_pictures_come_in_order_and_what_cannot_be_read_in_its_place(tmp_path, workers, ahead):
+    for level in range(12):
+        Image.new("L" if level % 2 else "RGB", (40, 32), level if level % 2 else (level, 0, 0)).save(
+            tmp_path / f"{level:02}.png"
+        )
+    (tmp_path / "07.png").write_bytes((tmp_path / "07.png").read_bytes()[:45])
+    (tmp_path / "09.png").write_text("no picture")
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    stream = list(read_in_order(paths, pil_to_tensor, workers=workers, ahead=ahead))
+    assert len(stream) == 12
+    for level, read in enumerate(stream):
+        if level in (7, 9):
+            assert isinstance(read, str)
+        else:
+            assert read.shape == (3, 32, 40)
+            assert read[0].unique().tolist() == [level]
+    assert "UnidentifiedImageError" in stream[9]
+
+
+def test_no_more_is_read_ahead_than_asked(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
+    started = []
+
+    def transform(picture):
+        started.append(picture)
+        return pil_to_tensor(picture)
+
+    stream = read_in_order([str(tmp_path / "picture.png")] * 50, transform, workers=2, ahead=4)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    assert 3 <= len(started) <= 3 + 4
+
+
+@pytest.mark.parametrize(
+    ("config", "timm_top1", "paper_top1"),
+    [
+        (build_config("b0"), 0.70654, 0.705),
+        (build_config("b2"), 0.82062, 0.82),
+        (build_config("b2", "v1+ope+cffn+lsra"), 0.822, 0.821),
+        (build_config("b3"), 0.8312, 0.832),
+        (build_config("b5"), 0.8376, 0.838),
+        (build_config("tiny", "v1"), None, 0.751),
+        (build_config("large", "v1"), None, 0.817),
+        # What changes no answer of the released weights:
+        (build_config("b2", attention="explicit", drop_path_rate=0.1, img_size=384), 0.82062, 0.82),
+        # What makes another model:
+        (build_config("b2", "v1+ope"), None, None),
+        (build_config("b2", "v1+ope+cffn+lsra", "v2"), None, None),  # no ReLU
+        (build_config("b2", "v1", "v2"), None, None),
+        (build_config("b2", "v1", img_size=384), None, None),
+        (build_config("b2", num_classes=100), None, None),
+        (build_config("b0", "v1+ope+cffn+lsra"), None, None),
+        (build_config("pico"), None, None),
+    ],
+)
+def test_released_checkpoints_have_an_expected_accuracy(
+    config: PVTConfig, timm_top1: float | None, paper_top1: float | None
+):
+    assert expected_top1(config, "timm") == timm_top1
+    assert expected_top1(config, "paper") == pytest.approx(paper_top1)
+
+
+def test_expected_accuracies_are_those_at_224_pixels():
+    assert expected_top1(build_config("b2"), "timm", 224) == 0.82062
+    assert expected_top1(build_config("b2"), "timm", 256) is None
+
+
+def test_both_protocols_expect_nearly_the_same():
+    for (variant, arm), top1 in EXPECTED.items():
+        assert expected_top1(build_config(variant, arm), "paper") == pytest.approx(top1, abs=0.002)
