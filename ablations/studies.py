@@ -107,6 +107,10 @@ SPEED_BESIDE_LIBRARIES = (
 )
 """Sizes and batches on a CPU. A step of transformers' training at 1024 px would take longer than all others."""
 
+GPU_BESIDE_LIBRARIES = replace(BESIDE_LIBRARIES, device="cuda", batch_size=64, repeats=30)
+
+GPU_SETTINGS: dict[str, tuple] = {"mode": MODES, "precision": ("float32", "bf16"), "compiled": (False, True)}
+
 PREDICTED = Memory(method="predicted")
 
 PREDICTED_SIZES = (224, 512, 768, 1024, 1536, 2048, 4096)
@@ -286,23 +290,17 @@ STUDIES = {
                         resolution=(224, 512),
                     ),
                 ),
-                *(
-                    Grid(
-                        variants=("b0", "b2"),
-                        arms=arms,
-                        frames=("published",),
-                        conditions=vary(
-                            replace(BESIDE_LIBRARIES, device="cuda", batch_size=64, repeats=30, reference=reference),
-                            mode=MODES,
-                            precision=("float32", "bf16"),
-                            resolution=sizes,
-                            compiled=(False, True),
-                        ),
-                    )
-                    for arms, reference, sizes in (
-                        (("v1+ope+cffn", "v1+ope+cffn+lsra"), "timm+transformers", (224, 512)),
-                        (("v1",), "transformers", (224,)),
-                    )
+                Grid(
+                    variants=("b0", "b2"),
+                    arms=("v1+ope+cffn", "v1+ope+cffn+lsra"),
+                    frames=("published",),
+                    conditions=vary(GPU_BESIDE_LIBRARIES, **GPU_SETTINGS, resolution=(224, 512)),
+                ),
+                Grid(
+                    variants=("b0", "b2"),
+                    arms=("v1",),
+                    frames=("published",),
+                    conditions=vary(replace(GPU_BESIDE_LIBRARIES, reference="transformers"), **GPU_SETTINGS),
                 ),
                 NamedModels(
                     models=PEERS_IN_MEMORY,

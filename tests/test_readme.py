@@ -45,6 +45,15 @@ def test_rows_of_tables_are_rows_of_the_committed_tables():
     assert [row for row in shown if row not in committed] == []
 
 
+def test_the_budget_s_answers_are_what_the_command_prints(capsys):
+    (arguments,) = (command for command in COMMANDS if "--budget 24GiB" in command)
+    rows = re.findall(r"^    (\| v1.*)$", README, re.MULTILINE)
+    assert len(rows) == 2
+    assert cli.main(shlex.split(arguments)) == 0
+    out = capsys.readouterr().out
+    assert [row for row in rows if row not in out.partition("explicit attention")[2]] == []
+
+
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
 def test_links_lead_somewhere(link):
     assert (ROOT / link).exists()

@@ -101,8 +101,8 @@ ARM_TABLES = (
         values=cost_values,
         conditions=CONDITIONS["cost"],
         titled_by=("variant", "frame", "head"),
-        columns=(ARM, Column(METRICS["params"].title, show_with_change("params"))),
-        spread=(Column("{} px: " + METRICS["macs"].title, show_with_change("macs")),),
+        columns=(ARM, Column(METRICS["params"].title, show_with_change("params"), best="min")),
+        spread=(Column("{} px: " + METRICS["macs"].title, show_with_change("macs"), best="min"),),
         about=(
             "One picture's forward pass. Multiply-adds are those of convolutions and matrix products, attention's "
             "two included; norms, activations and pooling count as none. In brackets the change against v1. "
@@ -149,10 +149,10 @@ ARM_TABLES = (
         titled_by=("variant", "frame", "mode", "resolution", "device"),
         columns=(
             ARM,
-            Column(METRICS["latency_s"].title, show_metric("latency_s")),
+            Column(METRICS["latency_s"].title, show_metric("latency_s"), best="min"),
             Column("IQR, ms", show_metric("latency_s", "latency_iqr_s")),
-            Column(METRICS["throughput_img_per_s"].title, show_metric("throughput_img_per_s")),
-            Column(METRICS["relative_speed"].label, _unless_reference(show_plain("relative_speed", ".3f"))),
+            Column(METRICS["throughput_img_per_s"].title, show_metric("throughput_img_per_s"), best="max"),
+            Column(METRICS["relative_speed"].label, _unless_reference(show_plain("relative_speed", ".3f")), best="max"),
             Column("95 % interval", _unless_reference(_speed_interval)),
             Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01)),
             Column("Noisy", lambda row: "noisy" if row["noisy"] else ""),
@@ -209,7 +209,7 @@ ARM_TABLES = (
         columns=(
             ARM,
             Column("n", lambda row: str(row["n_seeds"])),
-            Column(METRICS["top1"].title, show_metric("top1", "top1_mean")),
+            Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
             Column("95 % interval", _mean_interval),
             Column("Against v1, points", _unless_reference(_difference)),
             Column("95 % interval", _unless_reference(_difference_interval)),

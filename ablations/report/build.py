@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter
@@ -25,6 +25,7 @@ from ablations.records import find_damaged, iterate_records, load_records, write
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES
 from ablations.report.figures import STYLE
+from ablations.report.latex import render_latex
 from ablations.report.sheets import Sheet, list_sheets
 from ablations.report.tables import Table, markdown_rows, render_csv, render_markdown
 
@@ -80,6 +81,7 @@ def _make(results: Path) -> tuple[dict[str, str], list[Sheet]]:
     for table, values in tables.items():
         texts[f"tables/{table.name}.md"] = render_markdown(table, values)
         texts[f"tables/{table.name}.csv"] = render_csv(values)
+        texts[f"tables/{table.name}.tex"] = render_latex(table, values)
     sheets = list_sheets(records)
     texts["README.md"] = render_index(list(iterate_records(results)), find_damaged(results), list(tables), sheets)
     return texts, sheets
@@ -87,7 +89,7 @@ def _make(results: Path) -> tuple[dict[str, str], list[Sheet]]:
 
 def _generated(results: Path) -> Iterator[Path]:
     """Yields the files of a report that are there."""
-    for folder, suffixes in (("tables", (".md", ".csv")), ("figures", PICTURES)):
+    for folder, suffixes in (("tables", (".md", ".csv", ".tex")), ("figures", PICTURES)):
         yield from (path for path in sorted((results / folder).glob("*")) if path.suffix in suffixes)
     if (results / "README.md").exists():
         yield results / "README.md"
@@ -123,7 +125,8 @@ def figure_digest(figure: Figure) -> str:
             [text.get_text() for text in (*ax.texts, *(legend.get_texts() if legend else ()))],
             [[line.get_color(), line.get_marker(), line.get_linestyle(), line.get_xydata()] for line in ax.lines],
             [[bar.get_facecolor(), *bar.get_bbox().extents] for bar in ax.patches if isinstance(bar, Rectangle)],
-            [lines.get_segments() for lines in ax.collections if isinstance(lines, LineCollection)],
+            [lines.get_segments() for lines in ax.collections if isinstance(lines, LineCollection)]
+            + [band.get_paths()[0].vertices for band in ax.collections if isinstance(band, PolyCollection)],
         ]
     return hashlib.sha256(json.dumps(_plain(shown)).encode()).hexdigest()
 
@@ -168,7 +171,7 @@ def render_index(
         f"{len(records) - len(failed)} finished records, {len(failed)} failed cells, {len(damaged)} damaged files.",
     ]
     if tables:
-        links = "- {0.title}: [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv)"
+        links = "- {0.title}: [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["## Tables", "\n".join(links.format(table) for table in tables)]
     if sheets:
         sections += ["## Figures"]

@@ -66,6 +66,8 @@ _PHRASES = {
     "checkpointing": "stages {} checkpointed",
     "reference": "beside {}",
     "compiled": "compiled",
+    "measured_as": "cost: {}",
+    "shown": "{}",
 }
 _UNSAID = {"train_images", "last_sizes"}  # n_train_images says how many there were
 _USUAL = {"num_classes": 0, "reference": "v1", "compiled": False, "channels_last": True, "checkpointing": "none"}

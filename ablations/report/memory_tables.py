@@ -49,7 +49,7 @@ MEMORY_TABLES = (
         conditions=CONDITIONS["memory"],
         titled_by=("variant", "frame", "mode", "attention", "device", "method"),
         columns=(ARM,),
-        spread=(Column("{} px", _show_peak),),
+        spread=(Column("{} px", _show_peak, best="min"),),
         about=(
             "Peak memory in MiB of the second of two steps; each number is one record, and in brackets stands the "
             "change against v1."

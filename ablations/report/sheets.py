@@ -12,9 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.catalogue import MODELS
+from ablations.records import METRICS
 from ablations.report.comparison import operator_values
 from ablations.report.conditions import CONDITIONS, Group, describe, group_by, split_by_conditions, varying
 from ablations.report.cost_figures import plot_complexity, plot_operators, plot_parts, plot_scaling
+from ablations.report.differences import effect_name
+from ablations.report.effect_choice import CLEAN_FRAMES
+from ablations.report.effect_figures import (
+    learning_curve,
+    plot_effects,
+    plot_interaction,
+    plot_learning_curves,
+    plot_roadmap,
+    plot_tradeoff,
+)
+from ablations.report.effect_values import effect_values
+from ablations.report.effects import EFFECTS
 from ablations.report.figures import (
     ALIKE,
     plot_accuracy,
@@ -26,13 +39,20 @@ from ablations.report.figures import (
 )
 from ablations.report.growth import at_both_ends, complexity_values, part_values, scaling_values
 from ablations.report.memory_values import model_memory_values
+from ablations.report.roadmap import roadmap_values
+from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
 
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
 
 TITLE_WIDTH = 50
-"""Letters of a title above one panel."""
+"""Letters of a figure's title above one panel."""
+
+PANEL_TITLE_WIDTH = 46
+"""Letters of a panel's own title."""
+
+_OF_DESIGN = ("data", "variant", "frame")
 
 FEWEST_ARMS = 4
 """Bars that are worth a figure; fewer are as well read in the table."""
@@ -65,14 +85,15 @@ class Sheet:
         names = varying(panel.conditions for panel in self.panels)
         for place, panel in enumerate(self.panels, start=1):
             ax = panel.draw(figure.add_subplot(rows, columns, place))
-            ax.set_title(describe(panel.conditions, names), loc="left")
+            ax.set_title("\n".join(wrap(describe(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left")
         return figure
 
 
 def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
     costs = (_ladder, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
-    kinds = (*costs, _memory, _memory_of_models, _speed, _accuracy)
+    accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning)
+    kinds = (*costs, _memory, _memory_of_models, _speed, *accuracies)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -227,6 +248,72 @@ def _accuracy(records: pd.DataFrame) -> list[Sheet]:
         for group in split_by_conditions(records, "accuracy")
     ]
     return _sheets("accuracy", "Accuracy", ("data", "variant", "frame"), panels, 2.2, caption)
+
+
+def _effects(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "What each change does to top-1, from the seeds with all eight arms. First the seven effects of the pooled "
+        "linear model, each with its own 95 % interval, hollow where that holds 0 or one seed has none; then each pair "
+        "of changes: mean "
+        "top-1 over both settings of the third and over seeds, which are the small dots. Parallel lines are no "
+        "interaction; each interaction is half of the difference between the lines' slopes. The table effects_accuracy "
+        "says what the model assumes, and allows for seven effects."
+    )
+    panels = []
+    for group in split_by_conditions(records[records["frame"].isin(CLEAN_FRAMES)], "accuracy"):
+        values = effect_values(group.rows, "accuracy")
+        if values.empty or values["top1_effect_mean"].isna().all():
+            continue
+        panels.append(Panel(group.conditions | {"shown": "effects"}, partial(plot_effects, values=values)))
+        for effect, changes in EFFECTS.items():
+            if len(changes) == 2:
+                draw = partial(
+                    plot_interaction, records=group.rows, effects=values, change=changes[0], other=changes[1]
+                )
+                panels.append(Panel(group.conditions | {"shown": effect_name(effect)}, draw))
+    return _sheets("effects", "Effects and interactions", _OF_DESIGN, panels, 3.0, caption)
+
+
+def _roadmap(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "The paper's path through the arms in our own training: mean top-1 over seeds with its 95 % t interval, the "
+        "step from the row above, paired by seed, and the cost of each arm. One seed has no interval and resolves no "
+        "step."
+    )
+    groups = group_by(roadmap_values(records), CONDITIONS["accuracy"])
+    panels = [Panel(group.conditions, partial(plot_roadmap, values=group.rows)) for group in groups]
+    return _sheets("roadmap", "The ladder in our own training", _OF_DESIGN, panels, 2.8, caption)
+
+
+def _tradeoff(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Top-1 against cost: mean over seeds with its 95 % t interval. The grey line is the Pareto front of the means; "
+        "hollow arms are not on it. Whether an arm is surely beaten, the tables tradeoff_… say."
+    )
+    values, accuracies = tradeoff_values(records), accuracy_values(records)
+    if not values.empty:
+        place = [name for name in (*CONDITIONS["accuracy"], "arm") if name in values]
+        values = values.merge(accuracies[[*place, "top1_low", "top1_high"]], on=place)
+    panels = []
+    for group in group_by(values, (*CONDITIONS["accuracy"], "cost", "measured_as")):
+        if len(group.rows) >= FEWEST_ARMS:
+            shown = {"shown": METRICS[group.conditions["cost"]].label.lower()}
+            conditions = {name: value for name, value in group.conditions.items() if name != "cost"}
+            panels.append(Panel(shown | conditions, partial(plot_tradeoff, values=group.rows)))
+    return _sheets("tradeoff", "Accuracy against cost", _OF_DESIGN, panels, 3.6, caption)
+
+
+def _learning(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Training loss by epoch, the mean over its steps: the mean of the seeds, and a band from the lowest seed to "
+        "the highest. A lower training loss is not a higher accuracy."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_learning_curves, records=group.rows))
+        for group in split_by_conditions(records, "accuracy")
+        if all(len(learning_curve(record)) > 1 for _, record in group.rows.iterrows())
+    ]
+    return _sheets("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
 
 
 def _has_sizes(group: Group) -> bool:

@@ -93,7 +93,7 @@ def show_plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[p
 
     def show(row: pd.Series) -> str:
         value = row.get(column)
-        return NOTHING if pd.isna(value) else format(value / divisor, form)
+        return NOTHING if pd.isna(value) else format(value if divisor == 1 else value / divisor, form)
 
     return show
 
@@ -159,14 +159,19 @@ def _title(table: Table, group: Group) -> str:
 
 def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
     """Returns the columns, with a cell for each value of `rows_by`; one in which no row has a value is left out."""
-    rows = [own for _, own in values.groupby(table.rows_by, sort=False)]
+    rows: dict[Any, pd.Series] = {}
+    rows_at: dict[tuple[Any, Any], pd.Series] = {}
+    for place, name in enumerate(values[table.rows_by]):
+        row = values.iloc[place]
+        rows.setdefault(name, row)
+        rows_at.setdefault((name, row.get("resolution")), row)
     shown = [
-        ShownColumn(column.title, [column.show(own.iloc[0]) for own in rows], column.best) for column in table.columns
+        ShownColumn(column.title, [column.show(row) for row in rows.values()], column.best) for column in table.columns
     ]
     for resolution in dict.fromkeys(values["resolution"]) if table.spread else ():
-        at = [own[own["resolution"] == resolution] for own in rows]
         for column in table.spread:
-            cells = [NOTHING if own.empty else column.show(own.iloc[0]) for own in at]
+            at = [rows_at.get((name, resolution)) for name in rows]
+            cells = [NOTHING if row is None else column.show(row) for row in at]
             shown.append(ShownColumn(column.title.format(resolution), cells, column.best))
     return [column for column in shown if set(column.cells) != {NOTHING}]
 

@@ -157,7 +157,7 @@ def test_quick_has_its_sheets(quick_records):
         "macs_by_resolution_b2_v2_classifier",
         "memory_nano_v2_cpu_measured",
         "speed_nano_v2_cpu",
-        "accuracy_digits_pico_v2",
+        *(f"{kind}_digits_pico_v2" for kind in ("accuracy", "effects", "roadmap", "tradeoff")),
     ]
 
 
@@ -170,6 +170,8 @@ def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
 
 def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
     sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_sheets(quick_records)}
-    assert set(sheets) == {"ladder", "parts", "cost", "macs", "memory", "speed", "accuracy"}
+    assert set(sheets) == {
+        *("ladder", "parts", "cost", "macs", "memory", "speed", "accuracy", "effects", "roadmap", "tradeoff")
+    }
     for name, sheet in sheets.items():
         assert find_illegible(sheet) == [], name
