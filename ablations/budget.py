@@ -20,6 +20,7 @@ from ablations.errors import first_line, refuse
 from ablations.measure.memory import measure_in_process
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed, available_memory, follow_parent
+from ablations.measurements import input_shape, is_refusal, memory_arguments
 from ablations.networks import build_network_on
 from ablations.units import format_bytes
 
@@ -190,7 +191,9 @@ def verify_answer(answer: BudgetAnswer, cell: AnyCell) -> Iterator[Verification]
         else:
             build = partial(build_network_on, conditions.device, cell)
             try:
-                result = measure_in_process(build, _input_shape(cell, resolution, batch_size), **_how(conditions))
+                result = measure_in_process(
+                    build, input_shape(_resized(cell, resolution, 1), batch_size), **memory_arguments(conditions)
+                )
                 measured, note = result["peak_memory_bytes"], result.get("out_of_memory", "")
             except ProcessFailed as failure:
                 note = str(failure)
@@ -247,14 +250,14 @@ class _Predictor:
         self._peaks: dict[tuple[int, ...], _Peak] = {}
 
     def predict(self, resolution: Size, batch_size: int) -> _Peak:
-        shape = _input_shape(self.cell, resolution, batch_size)
+        shape = input_shape(_resized(self.cell, resolution, 1), batch_size)
         if shape not in self._peaks:
             self.count += 1
             try:
-                result = predict_peak_memory(self.network, shape, **_how(_memory(self.cell)))
+                result = predict_peak_memory(self.network, shape, **memory_arguments(_memory(self.cell)))
             except (AssertionError, ValueError, RuntimeError) as error:
-                if isinstance(self.cell, Cell) or isinstance(error, NotImplementedError) or "meta" in str(error):
-                    raise  # it is not about the size
+                if isinstance(self.cell, Cell) or not is_refusal(error):
+                    raise
                 raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {first_line(error)}") from error
             kinds = result["bytes_at_peak"]
             fixed = kinds["parameters"] + kinds["gradients"] + kinds["optimizer"]
@@ -354,18 +357,8 @@ def _memory(cell: AnyCell) -> Memory:
     return cell.conditions
 
 
-def _how(conditions: Memory) -> dict[str, Any]:
-    """The conditions that a prediction and a measurement are told; the network has the others in it."""
-    return {name: getattr(conditions, name) for name in ("mode", "precision", "device", "channels_last")}
-
-
 def _resized(cell: AnyCell, resolution: Size, batch_size: int) -> AnyCell:
     return replace(cell, conditions=replace(_memory(cell), resolution=resolution, batch_size=batch_size))
-
-
-def _input_shape(cell: AnyCell, resolution: Size, batch_size: int) -> tuple[int, ...]:
-    in_chans = cell.config.in_chans if isinstance(cell, Cell) else 3
-    return (batch_size, in_chans, *as_pair(resolution))
 
 
 def _subject(cell: AnyCell) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Honest ablations of the Pyramid Vision Transformer, v1 to v2. Without a command it runs the study `quick`."""
 
 # No torch is imported before something is measured, so that help and lists answer at once.
+import hashlib
 import io
 import itertools
 import os
@@ -30,7 +31,22 @@ from ablations.config import (
     build_config,
 )
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy, AnyCell, Cost, Device, Head, Memory, Mode, Precision, Speed, build_cell
+from ablations.design import (
+    Accuracy,
+    AnyCell,
+    Cell,
+    Cost,
+    Device,
+    Evaluation,
+    Head,
+    Memory,
+    Mode,
+    Precision,
+    Protocol,
+    Speed,
+    build_cell,
+    parse_stages,
+)
 from ablations.errors import InputError, pick, refuse
 from ablations.studies import MODES, STUDIES, Grid, find_study, on_devices, select, vary
 from ablations.units import format_bytes, parse_bytes
@@ -210,6 +226,8 @@ class MeasureMemory(Models):
             method="predicted" if self.predict else "measured",
             channels_last=self.channels_last,
         )
+        for stages in self.checkpointing:
+            parse_stages(stages)
         sizes = self.sizes((224, 512, 1024, 2048, 4096) if self.predict else (224, 512, 1024))
         varied = [
             each
@@ -262,9 +280,13 @@ class MeasureSpeed(Models):
             compiled=self.compiled,
         )
         sizes = tuple(map(parse_size, self.resolutions))
+        shared = [arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)]
+        small = any("stem_stride" in VARIANTS.get(name, {}) for name in self.variants)
+        if self.versus and (small or set(sizes) != {224}):  # libraries' v1 has patches of 4 px and inputs of 224
+            shared = [arm for arm in shared if arm != "v1"]
         models = replace(
             self,
-            arms=self.arms or tuple(arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)),
+            arms=self.arms or tuple(shared),
             frames=self.frames or (("published",) if self.versus else ("v2",)),
         )
         return models._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
@@ -281,6 +303,43 @@ class MeasureAccuracy(Models):
 
     def cells(self) -> list[AnyCell]:
         return self._grid(vary(self.recipe, seed=self.seeds or (self.recipe.seed,)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Output):
+    """Evaluate finished weights on a folder of pictures, at one test resolution or several."""
+
+    checkpoint: Path
+    """File of weights, by torch.save or .safetensors: this project's, the released code's, timm's or transformers'."""
+    variant: str = "b2"
+    arm: str = "v1+ope+cffn"
+    frame: str = "published"
+    data: str = "imagenet"
+    """Folder in the data directory, with pictures as val/CLASS/* or CLASS/*; some of ImageNet's classes will do."""
+    resolutions: tuple[int, ...] = (224,)
+    """Sides in pixels."""
+    protocol: Protocol = "timm"
+    """The centre crop is 0.9 of the resized picture's short side in timm, 0.875 in paper."""
+    num_classes: int = 1000
+    img_size: int = 224
+    """Pixels that learned position embeddings of the checkpoint are made for."""
+    skip_unreadable: bool = False
+    """Leave out pictures that cannot be read, and name them in the record."""
+    batch_size: int = 64
+    precision: Precision = "float32"
+    device: Device = "cpu"
+
+    def cells(self) -> list[AnyCell]:
+        if not self.checkpoint.is_file():
+            raise refuse("checkpoint", str(self.checkpoint), "a file of weights")
+        names = ("data", "protocol", "num_classes", "img_size", "skip_unreadable", "batch_size", "precision", "device")
+        with self.checkpoint.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        conditions = Evaluation(checkpoint=digest, **{name: getattr(self, name) for name in names})
+        return [
+            Cell(variant=self.variant, arm=self.arm, frame=self.frame, conditions=each)
+            for each in vary(conditions, resolution=self.resolutions)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,6 +370,7 @@ Command = (
     | Annotated[MeasureMemory, tyro.conf.subcommand("memory")]
     | Annotated[MeasureSpeed, tyro.conf.subcommand("speed")]
     | Annotated[MeasureAccuracy, tyro.conf.subcommand("accuracy")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
@@ -333,6 +393,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _benchmark_count(command)
             case MeasureMemory(budget=str()):
                 return _answer_budget(command)
+            case MeasureMemory(verify=True):
+                raise refuse("verify", True, "False without --budget")
             case _:
                 return _measure(command, shlex.join(arguments))
     except InputError as error:
@@ -376,7 +438,7 @@ def _one_line(box: str) -> str:
     return " ".join(lines).partition("───")[0].strip()
 
 
-def _measure(command: Run | Models, arguments: str) -> int:
+def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
     """Measures what a command asks for, rebuilds the report, and prints the tables and where the files are."""
     cells = command.cells()
     budget_s = parse_duration(command.time_budget) if command.time_budget else float("inf")
@@ -391,6 +453,7 @@ def _measure(command: Run | Models, arguments: str) -> int:
         study=study,
         results=command.results,
         data_dir=command.data_dir,
+        checkpoint=getattr(command, "checkpoint", None),
         time_budget_s=budget_s,
         force=command.force,
         debug=command.debug,
@@ -422,7 +485,7 @@ NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "ladder")
 """Long tables that the count of the whole paper leaves in their files."""
 
 
-def _print_tables(cells: list[AnyCell], command: Run | Models) -> None:
+def _print_tables(cells: list[AnyCell], command: Run | Models | Evaluate) -> None:
     """Prints the tables that the records of these cells give, and no others'."""
     from ablations.records import load_records
     from ablations.report.comparison import model_values
@@ -493,7 +556,7 @@ def _benchmark_count(command: Benchmark) -> int:
 
 
 def _answer_budget(command: MeasureMemory) -> int:
-    """Prints what fits into a budget; with `verify` returns 1 if something does not that was predicted to."""
+    """Prints what fits into a budget; with `verify` returns 1 unless all of it was measured to fit."""
     budget_bytes = parse_bytes(cast(str, command.budget))
     sizes = command.sizes((224, 512, 1024))
     # One cell for all sizes: the first of them stands for the others.
@@ -507,9 +570,9 @@ def _answer_budget(command: MeasureMemory) -> int:
 
     if command.verify:
         check_device(command.device)
-    answers = []
-    for answer in tqdm(answer_budgets(cells, budget_bytes, sizes, available_cores()), total=len(cells), unit="cell"):
-        answers.append(answer)
+    # Without a terminal a mistake is to be the only line.
+    asked = answer_budgets(cells, budget_bytes, sizes, available_cores())
+    answers = list(tqdm(asked, total=len(cells), unit="cell", disable=None))
     print(f"\n{render_budget(budget_values(answers))}")
     fits = True
     for cell, answer in zip(cells, answers, strict=True) if command.verify else ():
@@ -518,10 +581,10 @@ def _answer_budget(command: MeasureMemory) -> int:
                 f"{cell.name} {cast(Memory, cell.conditions).mode} at {check.resolution} px, batch {check.batch_size}"
             )
             predicted = f"predicted {format_bytes(check.predicted_bytes)}"
+            fits = fits and check.fits is True
             if check.measured_bytes is None:
-                print(f"{where}: {predicted}; {check.note}")
+                print(f"{where}: {predicted}; not verified: {check.note}")
             else:
-                fits = fits and bool(check.fits)
                 words = "fits" if check.fits else "does not fit"
                 print(f"{where}: {predicted}, measured {format_bytes(check.measured_bytes)}: {words}")
     return 0 if fits else 1

@@ -21,7 +21,8 @@ from ablations.config import (
 )
 from ablations.errors import pick, refuse
 
-Measurement = Literal["cost", "memory", "speed", "accuracy"]
+Measurement = Literal["cost", "memory", "speed", "accuracy", "evaluation"]
+Protocol = Literal["paper", "timm"]
 Mode = Literal["inference", "training"]
 Precision = Literal["float32", "bf16"]
 Device = Literal["cpu", "cuda"]
@@ -134,6 +135,31 @@ class Accuracy:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Accuracy of finished weights on a folder of pictures, as they are."""
+
+    measurement = "evaluation"
+
+    checkpoint: str = ""
+    """SHA-256 of the file of weights."""
+    data: str = "imagenet"
+    """Name of the folder in the data directory, with pictures as val/CLASS/* or CLASS/*."""
+    resolution: int = 224
+    """Side in pixels of the centre crop that the model sees."""
+    protocol: Protocol = "timm"
+    """The crop is 0.875 of the resized picture's short side in `paper`, 0.9 in `timm`."""
+    num_classes: int = 1000
+    img_size: int = 224
+    """Pixels that learned position embeddings of the checkpoint are made for."""
+    skip_unreadable: bool = False
+    """Leave out pictures that cannot be read, and name them."""
+    batch_size: int = 64
+    precision: Precision = "float32"
+    """`bf16` is autocast to bfloat16."""
+    device: Device = "cpu"
+
+
 CHOICES: dict[str, tuple[str, ...]] = {
     "mode": get_args(Mode),
     "precision": get_args(Precision),
@@ -141,11 +167,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "head": get_args(Head),
     "method": get_args(Method),
     "reference": get_args(Reference),
+    "protocol": get_args(Protocol),
 }
 LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_decay": 0, "seed": 0, "num_classes": 2}
 """The smallest value that makes sense for a condition."""
 
-Conditions = Cost | Memory | Speed | Accuracy
+Conditions = Cost | Memory | Speed | Accuracy | Evaluation
 
 CONDITIONS_OF: dict[str, type] = {kind.measurement: kind for kind in get_args(Conditions)}
 """The class of each measurement's conditions."""
@@ -186,6 +213,8 @@ class Cell:
                 "num_classes": self.conditions.num_classes,
                 "drop_path_rate": self.conditions.drop_path_rate,
             }
+        elif isinstance(self.conditions, Evaluation):
+            overrides |= {"img_size": self.conditions.img_size, "num_classes": self.conditions.num_classes}
         elif isinstance(self.conditions, Cost) and self.conditions.head != "classifier":
             # As in the released detectors: a class token is for classifying.
             overrides |= {"num_classes": 0, "pooling": "average"}
@@ -333,13 +362,14 @@ def address(description: dict[str, Any]) -> str:
     """
     kinds = {"config": PVTConfig, "conditions": CONDITIONS_OF[description["measurement"]]}
     counted = description | {
-        name: _without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
+        name: without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
     }
     text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
+def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Returns the values that are not the default of their field in `kind`: an older record lacks newer fields."""
     defaults = {field.name: field.default for field in fields(kind)}
     return {name: value for name, value in values.items() if value != defaults.get(name, MISSING)}
 

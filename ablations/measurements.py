@@ -13,19 +13,23 @@ from torch import nn
 
 from ablations import cost
 from ablations.config import ARMS, as_pair
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Evaluation, Memory, Speed
 from ablations.errors import first_line
+from ablations.measure.environment import available_cores
 from ablations.measure.macs import UncountedOperator, trace_macs
 from ablations.measure.matmul_peak import measure_matmul_peak
-from ablations.measure.memory import MIB, measure_in_process
+from ablations.measure.memory import METHODS, MIB, measure_in_process
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import available_memory
 from ablations.measure.samples import paired_ratio, summarise_times
 from ablations.measure.speed import Step, time_in_turn
 from ablations.measure.step import build_step
 from ablations.model import PVT, build_model
+from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
 from ablations.peers.equal import build_equal, check_equal
+from ablations.training.data import data_directory
+from ablations.training.evaluation import evaluate_checkpoint
 from ablations.training.loop import measure_accuracy
 
 Tell = Callable[[str], None]
@@ -33,11 +37,17 @@ Tell = Callable[[str], None]
 
 
 def measure_cell(
-    cell: AnyCell, *, data_dir: Path | None = None, force: bool = False, tell: Tell = lambda words: None
+    cell: AnyCell,
+    *,
+    data_dir: Path | None = None,
+    checkpoint: Path | None = None,
+    force: bool = False,
+    tell: Tell = lambda words: None,
 ) -> dict[str, Any]:
     """Returns the result of one cell: its metrics, and the raw samples they come from.
 
-    Memory of the CPU is not measured where a prediction says that there is not enough, unless `force`.
+    `checkpoint` is the file of weights of an evaluation, which is loaded anew for each. Memory of the CPU is not
+    measured where a prediction says that there is not enough, unless `force`.
     """
     if isinstance(cell.conditions, Cost):
         return _measure_cost(cell)
@@ -49,6 +59,8 @@ def measure_cell(
             return _measure_speed(cell, cell.conditions)
         case Accuracy():
             return _measure_accuracy(cell, cell.conditions, data_dir, tell)
+        case Evaluation():
+            return _evaluate(cell, cell.conditions, data_dir, cast(Path, checkpoint), tell)
 
 
 def _measure_cost(cell: AnyCell) -> dict[str, Any]:
@@ -61,9 +73,9 @@ def _measure_cost(cell: AnyCell) -> dict[str, Any]:
     if part is None:
         return result | {"refused": "the second stage's work depends on what the first proposes"}
     try:
-        traced = trace_macs(part, _input_shape(cell))
+        traced = trace_macs(part, input_shape(cell))
     except (AssertionError, ValueError, RuntimeError) as error:
-        if isinstance(cell, Cell) or not _is_refusal(error):
+        if isinstance(cell, Cell) or not is_refusal(error):
             raise
         return result | {"refused": first_line(error)}
     if isinstance(cell, Cell) and conditions.head == "classifier":
@@ -81,7 +93,7 @@ def _measure_cost(cell: AnyCell) -> dict[str, Any]:
     }
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether a model's error is about its input's size: not about operators, or about tensors without numbers."""
     return not isinstance(error, UncountedOperator | NotImplementedError) and "meta" not in str(error)
 
@@ -92,8 +104,9 @@ def at_any_size(cell: AnyCell) -> AnyCell:
 
 
 def _at_any_step(cell: AnyCell, conditions: Memory) -> AnyCell:
-    """Returns the cell with the conditions that its network depends on, and defaults for all others."""
-    return replace(cell, conditions=Memory(mode="training", checkpointing=conditions.checkpointing))
+    """Returns the cell with the conditions that its network has, or keeps from a prediction; defaults for others."""
+    kept = {name: getattr(conditions, name) for name in ("checkpointing", "channels_last")}
+    return replace(cell, conditions=Memory(mode="training", **kept))
 
 
 @lru_cache(maxsize=2 * len(ARMS))
@@ -117,31 +130,47 @@ def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[
 
 
 def _measure_memory(cell: AnyCell, conditions: Memory, force: bool) -> dict[str, Any]:
-    """Measures in fresh processes, or predicts in this one; too little memory is a result without a peak."""
-    shape = _input_shape(cell, conditions.batch_size)
-    how: dict[str, Any] = {name: getattr(conditions, name) for name in ("mode", "precision", "device", "channels_last")}
+    """Measures in fresh processes, or predicts in this one; a refused size and too little memory are results too."""
     if conditions.method == "predicted":
-        # A prediction leaves the network as it was but for its mode, which it sets.
-        return predict_peak_memory(meta_network(_at_any_step(cell, conditions)).to("meta"), shape, **how)
+        return _predict_memory(cell, conditions)
+    unknown = {"peak_memory_bytes": None, "memory_method": METHODS[conditions.device]}
+    predicted = _foresee(cell, conditions)
+    if "refused" in predicted:
+        return unknown | {"refused": predicted["refused"]}
     if conditions.device == "cpu" and not force:
-        free, needed = available_memory("cpu"), _predict_need(cell)
+        needed, free = predicted.get("peak_memory_bytes", 0), available_memory("cpu")
         if needed > free:
             told = f"predicted to need {needed / MIB:.1f} MiB, free {free / MIB:.1f} MiB; not run"
-            return {"peak_memory_bytes": None, "memory_method": "tracked_storages", "out_of_memory": told}
-    return measure_in_process(partial(build_network_on, conditions.device, cell), shape, **how)
+            return unknown | {"out_of_memory": told}
+    build = partial(build_network_on, conditions.device, cell)
+    return measure_in_process(build, input_shape(cell, conditions.batch_size), **memory_arguments(conditions))
 
 
-def _predict_need(cell: AnyCell) -> int:
-    """Returns the predicted peak in bytes of a measured cell; 0 for a model that does not run without numbers."""
-    predicted = replace(cell, conditions=replace(cast(Memory, cell.conditions), method="predicted"))
+def _predict_memory(cell: AnyCell, conditions: Memory) -> dict[str, Any]:
+    network = meta_network(_at_any_step(cell, conditions)).to("meta")
     try:
-        return _measure_memory(predicted, cast(Memory, predicted.conditions), force=False)["peak_memory_bytes"]
+        return predict_peak_memory(network, input_shape(cell, conditions.batch_size), **memory_arguments(conditions))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        if isinstance(cell, Cell) or not is_refusal(error):
+            raise
+        return {"peak_memory_bytes": None, "memory_method": "predicted_storages", "refused": first_line(error)}
+
+
+def _foresee(cell: AnyCell, conditions: Memory) -> dict[str, Any]:
+    """Returns the prediction for a measured cell; nothing for a model that does not run without numbers."""
+    try:
+        return _predict_memory(cell, conditions)
     except Exception:  # whatever a strange model may do; the measurement has a limit of its own
-        return 0
+        return {}
+
+
+def memory_arguments(conditions: Memory) -> dict[str, Any]:
+    """Returns what a measurement and a prediction are told of the conditions; the network has the others in it."""
+    return {name: getattr(conditions, name) for name in ("mode", "precision", "device", "channels_last")}
 
 
 def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
-    """Times a cell's step in turn with its references'; `relative_speed` is against the fastest of them."""
+    """Times a cell's step in turn with its references', arm v1's or those of libraries."""
     own, compared = _speed_steps(cell, conditions)
     samples = time_in_turn({OWN: own} | compared, repeats=conditions.repeats, device=conditions.device)
     summary = summarise_times(samples[OWN])
@@ -157,22 +186,24 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
             "relative_speed_high": high,
             "samples": samples[name],
         }
-    fastest = min(references.values(), key=lambda reference: reference["latency_s"])
     macs = cost.count_macs(cell.config, conditions.resolution) * conditions.batch_size
     work = macs * (3 if conditions.mode == "training" else 1)
+    peak = _matmul_peak(conditions.device, conditions.precision)
     result = {
         "latency_s": summary["median"],
         "throughput_img_per_s": conditions.batch_size / summary["median"],
         "iqr_over_median": summary["iqr_over_median"],
         "noisy": summary["noisy"],
-        **{name: fastest[name] for name in ("relative_speed", "relative_speed_low", "relative_speed_high")},
         "macs_per_s": work / summary["median"],
-        "peak_macs_per_s": _matmul_peak(conditions.device, conditions.precision)["macs_per_s"],
+        "peak_macs_per_s": peak["macs_per_s"],
         "samples": samples[OWN],
+        "peak_samples": peak["samples"],
     }
-    if conditions.reference == "v1":
-        return result | {"reference_samples": fastest["samples"]}
-    return result | {"references": references}
+    if conditions.reference != "v1":
+        return result | {"references": references}
+    (v1,) = references.values()
+    ratios = {name: v1[name] for name in ("relative_speed", "relative_speed_low", "relative_speed_high")}
+    return result | ratios | {"reference_samples": v1["samples"]}
 
 
 OWN = "own"
@@ -180,7 +211,7 @@ OWN = "own"
 
 def _speed_steps(cell: Cell, conditions: Speed) -> tuple[Step, dict[str, Step]]:
     """Returns the step of a cell's model, and those that it is compared with by name."""
-    shape = _input_shape(cell, conditions.batch_size)
+    shape = input_shape(cell, conditions.batch_size)
 
     def step(model: nn.Module, channels_last: bool) -> Step:
         if conditions.compiled:
@@ -213,6 +244,23 @@ def _measure_accuracy(cell: Cell, conditions: Accuracy, data_dir: Path | None, t
     return measure_accuracy(lambda: build_model(cell.config), conditions, data_dir, progress=progress)
 
 
-def _input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int]:
+def _evaluate(
+    cell: Cell, conditions: Evaluation, data_dir: Path | None, checkpoint: Path, tell: Tell
+) -> dict[str, Any]:
+    model = build_model(cell.config)
+    load_weights(model, checkpoint)
+    names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
+    how: dict[str, Any] = {name: getattr(conditions, name) for name in names}
+    scores = evaluate_checkpoint(
+        model,
+        data_directory(data_dir) / conditions.data,
+        **how,
+        workers=available_cores(),
+        progress=lambda done, total: tell(f"{cell.name} {conditions.resolution} px, {done}/{total} pictures"),
+    )
+    return {name: value for name, value in scores.items() if name not in names}
+
+
+def input_shape(cell: AnyCell, batch_size: int = 1) -> tuple[int, int, int, int]:
     in_chans = cell.config.in_chans if isinstance(cell, Cell) else 3
     return (batch_size, in_chans, *as_pair(cell.conditions.resolution))

@@ -25,15 +25,32 @@ _OUTCOME = ("key", "study", "status", "failure", "result", "environment", "start
 
 _SORTED_BY = (
     *("measurement", "data", "head", "variant", "frame", "attention", "pool_size", "device", "device_name", "torch"),
-    *("mode", "precision", "batch_size", "train_images", "epochs", "pixels", "resolution", "arm", "model", "seed"),
+    *(
+        "mode",
+        "precision",
+        "batch_size",
+        "reference",
+        "channels_last",
+        "checkpointing",
+        "compiled",
+        "train_images",
+        "epochs",
+        "pixels",
+        "resolution",
+        "arm",
+        "model",
+        "seed",
+    ),
     "key",
 )
-_ORDERS: dict[str, list[str]] = {
+_ORDERS: dict[str, list[Any]] = {
     "variant": list(VARIANTS),
     "frame": list(FRAMES),
     "attention": list(get_args(AttentionKernel)),
     "head": list(get_args(Head)),
     "arm": list(ARMS),
+    "checkpointing": ["none"],
+    "channels_last": [True, False],
 }
 
 
@@ -58,6 +75,8 @@ METRICS = {
     "throughput_img_per_s": Metric("Throughput", "img/s"),
     "relative_speed": Metric("Speed, v1 = 1", "x"),
     "top1": Metric("Top-1", "%", 1e-2),
+    "top5": Metric("Top-5", "%", 1e-2),
+    "ece": Metric("Calibration error", "%", 1e-2),
 }
 """Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
 

@@ -18,22 +18,36 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, cast
 
 import torch
 from tqdm import tqdm
 
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
+from ablations.design import (
+    CONDITIONS_OF,
+    Accuracy,
+    AnyCell,
+    Cell,
+    Cost,
+    Evaluation,
+    Memory,
+    ModelCell,
+    Speed,
+    without_defaults,
+)
 from ablations.errors import first_line, refuse
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
 from ablations.measure.process import follow_parent
 from ablations.measurements import Tell, at_any_size, measure_cell, meta_network
+from ablations.model import build_model
+from ablations.model.checkpoint import load_weights
 from ablations.peers.build import check_peer
 from ablations.peers.equal import check_has_peer
 from ablations.records import find_record, iterate_records, write_record
 from ablations.studies import find_study
-from ablations.training.data import check_data
+from ablations.training.data import check_data, data_directory
+from ablations.training.evaluation import open_pictures
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
@@ -62,6 +76,7 @@ class Job:
     study: str
     results: Path
     data_dir: Path | None
+    checkpoint: Path | None
     environments: dict[str, dict[str, Any]]
     deadline: float
     """In seconds of the monotonic clock."""
@@ -84,6 +99,7 @@ def run_cells(
     study: str,
     results: Path,
     data_dir: Path | None = None,
+    checkpoint: Path | None = None,
     time_budget_s: float = float("inf"),
     force: bool = False,
     debug: bool = False,
@@ -95,8 +111,8 @@ def run_cells(
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
     and so does a model from a user's file, and with `force` a cell for which there was not enough memory.
     No cell is started that by the records of its like will not be finished within the budget. Several processes may
-    share a folder. Raises InputError, before anything is measured, if the folder, a device, a model or a data set that
-    a missing cell needs is not there.
+    share a folder. `checkpoint` is the file of weights that evaluations take. Raises InputError, before anything is
+    measured, if the folder, a device, a model, a data set or weights that a missing cell needs are not there.
     """
     start = time.monotonic()
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
@@ -107,7 +123,8 @@ def run_cells(
         study=study,
         results=results,
         data_dir=data_dir,
-        environments=_check_needs(missing, results, data_dir),
+        checkpoint=checkpoint,
+        environments=_check_needs(missing, results, data_dir, checkpoint),
         deadline=start + time_budget_s,
         force=force,
         debug=debug,
@@ -183,7 +200,7 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure = None, None
     try:
-        result = measure_cell(cell, data_dir=job.data_dir, force=job.force, tell=tell)
+        result = measure_cell(cell, data_dir=job.data_dir, checkpoint=job.checkpoint, force=job.force, tell=tell)
     except Exception as error:  # whatever one cell does, the others go on
         failure = first_line(error)
         if job.debug:
@@ -221,7 +238,9 @@ def _is_exact(cell: AnyCell) -> bool:
     return isinstance(cell.conditions, Cost) or getattr(cell.conditions, "method", "") == "predicted"
 
 
-def _check_needs(cells: Sequence[AnyCell], results: Path, data_dir: Path | None) -> dict[str, dict[str, Any]]:
+def _check_needs(
+    cells: Sequence[AnyCell], results: Path, data_dir: Path | None, checkpoint: Path | None
+) -> dict[str, dict[str, Any]]:
     """Returns the environment of each device that the cells need, and raises InputError for what is not there.
 
     The environment is taken before the first cell, while the code that runs is the code that lies there.
@@ -241,6 +260,14 @@ def _check_needs(cells: Sequence[AnyCell], results: Path, data_dir: Path | None)
         if isinstance(cell, Cell) and isinstance(cell.conditions, Speed) and cell.conditions.reference != "v1":
             for library in cell.conditions.reference.split("+"):
                 check_has_peer(cell.config, library, cell.conditions.resolution)
+    evaluated = {
+        (cell.config, cell.conditions.data)
+        for cell in cells
+        if isinstance(cell, Cell) and isinstance(cell.conditions, Evaluation)
+    }
+    for config, data in evaluated:
+        load_weights(build_model(config), cast(Path, checkpoint))
+        open_pictures(data_directory(data_dir) / data, config.num_classes)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
     for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
         check_data(data, classes, data_dir)
@@ -280,7 +307,8 @@ def _is_done(record: dict[str, Any] | None, force: bool = False) -> TypeGuard[di
 
 def _workload(description: dict[str, Any]) -> str:
     """Returns what cells share that take about the same time: all but arm, frame and seed."""
-    conditions = {name: value for name, value in description["conditions"].items() if name != "seed"}
+    conditions = without_defaults(description["conditions"], CONDITIONS_OF[description["measurement"]])
+    conditions.pop("seed", None)
     model = description.get("model") or [description["variant"], description["config"]["attention"]]
     return json.dumps([description["measurement"], model, conditions])
 

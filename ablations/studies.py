@@ -7,7 +7,20 @@ from typing import Any, TypeVar, cast, get_args
 
 from ablations.catalogue import MODELS, OTHER_PEERS, OWN_RESOLUTIONS, PAPER_TABLES, SCALED
 from ablations.config import ARMS, FRAMES, AttentionKernel
-from ablations.design import Accuracy, AnyCell, Cell, Conditions, Cost, Device, Memory, Method, Mode, Speed, build_cell
+from ablations.design import (
+    Accuracy,
+    AnyCell,
+    Cell,
+    Conditions,
+    Cost,
+    Device,
+    Evaluation,
+    Memory,
+    Method,
+    Mode,
+    Speed,
+    build_cell,
+)
 from ablations.errors import pick, refuse
 
 LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
@@ -17,7 +30,7 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
 METHODS: tuple[Method, ...] = get_args(Method)
 
-Kind = TypeVar("Kind", Cost, Memory, Speed, Accuracy)
+Kind = TypeVar("Kind", Cost, Memory, Speed, Accuracy, Evaluation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,7 +225,7 @@ STUDIES = {
                 NamedModels(models=PEERS_IN_MEMORY, conditions=vary(Memory(), mode=MODES, resolution=(224, 512, 1024))),
                 Grid(
                     variants=("b2",),
-                    arms=LADDER,
+                    arms=(LADDER[0], LADDER[-1]),
                     attention=KERNELS,
                     conditions=(
                         *vary(BOTH_WAYS, method=METHODS, mode=MODES, precision=("bf16",)),

@@ -38,9 +38,11 @@ OPTIONS = (
 
 
 class CheckpointedBlock(Block):
-    """A block that keeps its input alone for the backward pass and computes the rest again."""
+    """A block that, where it trains, keeps its input alone for the backward pass and computes the rest again."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x, size)
         return checkpoint(super().forward, x, size, use_reentrant=False)
 
 

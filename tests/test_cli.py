@@ -6,13 +6,28 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from PIL import Image
 
 from ablations import cli, measurements
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
+from ablations.model import build_model
+from ablations.model.checkpoint import save_weights
 from ablations.studies import STUDIES
 
-COMMANDS = ("run", "cost", "closed-form", "benchmark-count", "memory", "speed", "accuracy", "report", "list")
+COMMANDS = (
+    "run",
+    "cost",
+    "closed-form",
+    "benchmark-count",
+    "memory",
+    "speed",
+    "accuracy",
+    "evaluate",
+    "report",
+    "list",
+)
 
 
 def call(capsys, *arguments):
@@ -51,7 +66,7 @@ def test_list_names_arms_and_studies(capsys):
     [
         (
             ["run", "quik"],
-            "study='quik' is not possible; allowed: paper, quick, memory, fashion-mnist, gpu (did you mean 'quick'?)",
+            "study='quik' is not possible; allowed: paper, quick, memory, speed, fashion-mnist, gpu (did you mean 'qui",
         ),
         (["--arms", "v1+op"], "arm='v1+op'"),
         (["cost", "--variants", "b7"], "variant='b7'"),
@@ -66,6 +81,13 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
         (["cost", "--model"], "model=() is not possible; allowed: one or more values"),
         (["memory", "--modes"], "modes=() is not possible; allowed: one or more values"),
+        (["memory", "--budget", "24XB"], "budget='24XB' is not possible; allowed: a number and a unit"),
+        (["memory", "--budget", "1MiB", "--arms", "v1"], "budget='1048576B' is not possible; allowed: "),
+        (["memory", "--verify"], "verify=True is not possible; allowed: False without --budget"),
+        (["memory", "--checkpointing", "5", "--modes", "inference"], "checkpointing='5' is not possible"),
+        (["speed", "--versus", "keras"], "invalid choice"),
+        (["speed", "--versus", "timm", "--arms", "v1"], "arm='v1' is not possible; allowed: v1+ope+cffn, "),
+        (["evaluate", "--checkpoint", "nowhere.pth"], "checkpoint='nowhere.pth' is not possible; allowed: a file"),
         (["cost", "--model", "timm:resnet81"], "model='resnet81' is not possible; allowed: one of"),
         (["cost", "--model", "timm:resnet18?nonsense=3"], "model='timm:resnet18' cannot be built with {'nonsense': 3}"),
         (["cost", "--model", "resnet18"], "model='resnet18' is not possible; allowed: timm:NAME, transformers:NAME"),
@@ -309,3 +331,89 @@ def test_a_report_names_the_records_that_it_leaves_out(capsys, tmp_path):
     path.write_text("{")
     code, _, err = call(capsys, "report", "--results", str(tmp_path))
     assert (code, err) == (0, f"damaged, and left out: records/cost/{path.name}: not JSON\n")
+
+
+def test_a_budget_is_answered_and_verified(capsys):
+    asked = ["memory", "--budget", "4MiB", "--variants", "pico", "--arms", "v1", "--modes", "training"]
+    code, out, _ = call(capsys, *asked, "--resolutions", "32", "--verify")
+    assert code == 0
+    assert "# What fits into 4.0 MiB" in out
+    answer = re.search(r"^\| v1 +\| +(\d+) \(([\d.]+) MiB\) \| +(\d+) \(([\d.]+) MiB\) \|$", out, re.MULTILINE)
+    side, of_side, batch, of_batch = map(float, answer.groups())
+    assert side % 32 == 0
+    assert max(of_side, of_batch) <= 4
+    assert f"at {side:.0f} px, batch 1: predicted {of_side} MiB, measured {of_side} MiB: fits" in out
+    assert f"at 32 px, batch {batch:.0f}: predicted {of_batch} MiB, measured {of_batch} MiB: fits" in out
+
+
+def test_a_budget_is_answered_for_models_that_refuse_sizes(capsys):
+    models = ["--model", "timm:vit_tiny_patch16_224", "timm:resnet18"]
+    sizes = ["--resolutions", "224", "256", "--modes", "inference"]
+    code, out, _ = call(capsys, "memory", "--budget", "1GiB", *models, *sizes)
+    assert code == 0
+    vit, resnet = (re.findall(r"(?<=\| )[^|]+", line) for line in out.splitlines() if line.startswith("| timm"))
+    assert [answer.strip() == "-" for answer in vit[1:]] == [True, False, True]
+    assert all(re.match(r" *\d+ \([\d.]+ MiB\)", answer) for answer in resnet[1:])
+    assert "timm:vit_tiny_patch16_224 refuses a size on the way" in out
+
+
+def test_what_is_not_verified_is_no_success(capsys, monkeypatch):
+    monkeypatch.setattr("ablations.budget.available_memory", lambda device: 2**20)
+    asked = ["memory", "--budget", "4MiB", "--variants", "pico", "--arms", "v1", "--modes", "training"]
+    code, out, _ = call(capsys, *asked, "--resolutions", "32", "--verify")
+    assert code == 1
+    assert "not verified: not run: predicted to need" in out
+
+
+def test_models_are_timed_beside_libraries(capsys, tmp_path):
+    sizes = ["--resolutions", "32", "--batch-size", "1", "--repeats", "2", "--modes", "inference"]
+    code, out, _ = call(
+        capsys, "speed", "--versus", "timm", "transformers", "--variants", "pico", *sizes, "--results", str(tmp_path)
+    )
+    assert code == 0
+    rows = [line for line in out.splitlines() if line.startswith("| pico")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "pico v1+ope+cffn, 32 px, batch 1",
+        "pico v1+ope+cffn+lsra, 32 px, batch 1",
+    ]
+    assert all(len(re.findall(r"\d \([\d.]+ to [\d.]+\)", row)) == 4 for row in rows)
+
+
+@pytest.fixture
+def weights_and_pictures(tmp_path):
+    """A checkpoint of pico for two classes that always answers the second, and a folder of three pictures."""
+    model = build_model(build_config("pico", "v1+ope+cffn", num_classes=2))
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.copy_(torch.tensor([0.0, 1.0]))
+    save_weights(model, tmp_path / "pico.pth")
+    for number, name in enumerate(("cat", "dog", "dog")):
+        path = tmp_path / "data" / "pets" / "val" / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 50), (80 * number, 9, 9)).save(path)
+    return tmp_path
+
+
+def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_and_pictures):
+    folder = weights_and_pictures
+    command = ["evaluate", "--checkpoint", str(folder / "pico.pth"), "--variant", "pico", "--num-classes", "2"]
+    where = ["--data", "pets", "--data-dir", str(folder / "data"), "--results", str(folder / "runs")]
+    code, out, _ = call(capsys, *command, *where, "--resolutions", "32", "64")
+    assert code == 0
+    (row,) = (line for line in out.splitlines() if line.startswith("| `v1+ope+cffn"))
+    assert row.count("66.67") == 2
+    assert (folder / "runs" / "figures" / "transfer_pets_pico_published.png").exists()
+    assert "0 cells measured" in call(capsys, *command, *where, "--resolutions", "32", "64")[1]
+    (record,) = (
+        json.loads(path.read_text())
+        for path in (folder / "runs" / "records" / "evaluation").glob("*.json")
+        if json.loads(path.read_text())["conditions"]["resolution"] == 32
+    )
+    assert (record["result"]["n_images"], record["result"]["skipped"]) == (3, [])
+    code, _, err = call(capsys, *command, *where, "--arm", "v1+ope")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert "v1+ope" in err
+    code, _, err = call(capsys, *command, *where[:3], "elsewhere", *where[4:])
+    assert code == 2
+    assert "folder='elsewhere/pets' is not possible" in err

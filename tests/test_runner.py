@@ -16,7 +16,16 @@ from ablations import measurements, runner
 from ablations.config import ARMS
 from ablations.design import Accuracy, Cell, Cost, Memory, Speed, build_cell
 from ablations.errors import InputError
-from ablations.records import find_damaged, find_record, iterate_records, record_path, write_record
+from ablations.records import (
+    find_damaged,
+    find_record,
+    iterate_records,
+    load_records,
+    record_path,
+    write_record,
+)
+from ablations.report.memory_tables import MEMORY_TABLES
+from ablations.report.tables import render_markdown
 from ablations.studies import Grid, vary
 
 CELLS = list(Grid(variants=("pico",), conditions=(Cost(resolution=32),)).cells())
@@ -517,3 +526,30 @@ def test_what_would_not_fit_is_a_row_and_runs_when_it_is_forced_to(tmp_path, mon
     forced = find_record(tmp_path, cells[0])["result"]
     assert forced["peak_memory_bytes"] / 2**20 == pytest.approx(float(needed[1]), abs=0.06)
     assert run(cells, tmp_path, force=True).kept == 2
+
+
+def test_a_prediction_does_not_depend_on_those_before_it():
+    rows = Memory(resolution=64, mode="training", method="predicted", channels_last=False)
+    cells = [
+        Cell(variant="pico", arm="v1+ope+cffn+lsra", frame="v2", conditions=replace(rows, channels_last=layout))
+        for layout in (False, True, False)
+    ]
+    first, _, again = (measurements.measure_cell(cell)["peak_memory_bytes"] for cell in cells)
+    assert (
+        first
+        == again
+        == measurements.measure_cell(replace(cells[0], conditions=replace(rows, method="measured")))[
+            "peak_memory_bytes"
+        ]
+    )
+
+
+@pytest.mark.parametrize("method", ["predicted", "measured"])
+def test_a_model_that_refuses_a_size_is_a_row_of_memory_too(tmp_path, method):
+    cell = build_cell("timm:vit_tiny_patch16_224", Memory(resolution=256, method=method))
+    assert run([cell], tmp_path).failed == []
+    result = find_record(tmp_path, cell)["result"]
+    assert result["peak_memory_bytes"] is None
+    assert "doesn't match model" in result["refused"]
+    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_models")
+    assert "refused |" in render_markdown(table, table.values(load_records(tmp_path)))

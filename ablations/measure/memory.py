@@ -28,6 +28,9 @@ from ablations.measure.step import build_step
 
 MIB = 2**20
 
+METHODS = {"cpu": "tracked_storages", "cuda": "max_memory_allocated"}
+"""How the peak is measured on each device."""
+
 # Of glibc's mallopt(3). The threshold is in bytes: 4 pages, so that all but a model's smallest tensors are above it.
 _MMAP_THRESHOLD = -3
 _SMALLEST_MAPPED = 2**14
@@ -123,7 +126,7 @@ def measure_in_process(
         )
         result |= measured
         if "out_of_memory" in measured:
-            return measured | {"memory_method": "tracked_storages" if on_cpu else "max_memory_allocated"}
+            return measured | {"memory_method": METHODS["cpu" if on_cpu else "cuda"]}
     return result
 
 
@@ -266,7 +269,7 @@ def _measure_tracked(model: nn.Module, build: Callable[[], Callable[[], None]]) 
         gc.collect()
         tracker.restart()
         step()
-    return {"peak_memory_bytes": tracker.peak_bytes, "memory_method": "tracked_storages"}
+    return {"peak_memory_bytes": tracker.peak_bytes, "memory_method": METHODS["cpu"]}
 
 
 def _measure_allocated(build: Callable[[], Callable[[], None]]) -> dict[str, Any]:
@@ -286,5 +289,5 @@ def _measure_allocated(build: Callable[[], Callable[[], None]]) -> dict[str, Any
         "peak_memory_bytes": torch.cuda.max_memory_allocated(),
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
         "left_over_bytes": left_over,
-        "memory_method": "max_memory_allocated",
+        "memory_method": METHODS["cuda"],
     }

@@ -21,10 +21,10 @@ def render_budget(rows: list[dict[str, Any]]) -> str:
     sections = [
         f"# What fits into {budget}",
         "The largest square picture in multiples of 32 px at batch 1, and the largest batch at each size, with the "
-        "predicted peak of the second of two steps: one more step would be over the budget. On a GPU leave room for "
+        "predicted peak of the second of two steps: the next size would be over the budget. On a GPU leave room for "
         "its context and for workspaces, which predictions leave out.",
     ]
-    refusals = {row["refused"]: row["model"] for row in rows if row["refused"]}
+    refusals = dict.fromkeys((row["model"], row["refused"]) for row in rows if row["refused"])
     for group in group_by(values, CONDITIONS):
         lines = [["Model"]]
         for model, own in group.rows.groupby("model", sort=False):
@@ -34,7 +34,7 @@ def render_budget(rows: list[dict[str, Any]]) -> str:
             arm = own["arm"].iloc[0]
             lines.append([str(model) if pd.isna(arm) else arm, *map(_answer, answers)])
         sections += [f"## {describe(group.conditions)}", markdown_rows(lines)]
-    sections += [f"{model} refuses a size on the way: {reason}" for reason, model in refusals.items()]
+    sections += [f"{model} refuses a size on the way: {reason}" for model, reason in refusals]
     return "\n\n".join(sections) + "\n"
 
 
@@ -44,9 +44,9 @@ def _question(answer: pd.Series) -> str:
 
 def _answer(answer: pd.Series) -> str:
     size = answer["resolution" if answer["asked"] == "resolution" else "batch_size"]
-    if answer["refused"]:
+    if pd.notna(answer["refused"]):
         return NOTHING
     if pd.isna(answer["peak_memory_bytes"]):
         return "none"
     at_least = "at least " if answer["at_limit"] else ""
-    return f"{at_least}{size} ({format_bytes(int(answer['peak_memory_bytes']))})"
+    return f"{at_least}{int(size)} ({format_bytes(int(answer['peak_memory_bytes']))})"

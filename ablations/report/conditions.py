@@ -14,11 +14,17 @@ AXES = {
     "memory": ("resolution", "arm"),
     "speed": ("arm",),
     "accuracy": ("arm", "seed"),
+    "evaluation": ("resolution", "arm", "checkpoint"),
 }
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
 
 _MODEL = ("variant", "frame", "attention", "pool_size", "num_classes")
-_FOUND = {"memory": ("memory_method",), "speed": ("threads",), "accuracy": ("n_train_images", "n_eval_images")}
+_FOUND = {
+    "memory": ("memory_method",),
+    "speed": ("threads",),
+    "accuracy": ("n_train_images", "n_eval_images"),
+    "evaluation": ("n_images", "classes"),
+}
 _MACHINE = ("device_name", "torch")
 
 CONDITIONS = {
@@ -54,6 +60,11 @@ _PHRASES = {
     "epochs": "{} epochs",
     "n_train_images": "{} training pictures",
     "n_eval_images": "{} held-out pictures",
+    "n_images": "{} pictures",
+    "classes": "{}",
+    "protocol": "protocol {}",
+    "img_size": "position embeddings made for {} px",
+    "skip_unreadable": "pictures that cannot be read left out",
     "base_lr": "learning rate {}",
     "weight_decay": "weight decay {}",
     "warmup_epochs": "{} warm-up epochs",
@@ -70,7 +81,14 @@ _PHRASES = {
     "shown": "{}",
 }
 _UNSAID = {"train_images", "last_sizes"}  # n_train_images says how many there were
-_USUAL = {"num_classes": 0, "reference": "v1", "compiled": False, "channels_last": True, "checkpointing": "none"}
+_USUAL = {
+    "num_classes": 0,
+    "reference": "v1",
+    "compiled": False,
+    "skip_unreadable": False,
+    "channels_last": True,
+    "checkpointing": "none",
+}
 """What goes without saying."""
 
 

@@ -3,8 +3,16 @@
 from ablations.report.arm_tables import ARM_TABLES
 from ablations.report.cost_tables import COST_TABLES
 from ablations.report.effect_tables import EFFECT_TABLES
+from ablations.report.evaluation_tables import EVALUATION_TABLES
 from ablations.report.rider_tables import RIDER_TABLES
 from ablations.report.tables import Table
 from ablations.report.tradeoff_tables import TRADEOFF_TABLES
 
-TABLES: tuple[Table, ...] = (*COST_TABLES, *ARM_TABLES, *EFFECT_TABLES, *RIDER_TABLES, *TRADEOFF_TABLES)
+TABLES: tuple[Table, ...] = (
+    *COST_TABLES,
+    *ARM_TABLES,
+    *EVALUATION_TABLES,
+    *EFFECT_TABLES,
+    *RIDER_TABLES,
+    *TRADEOFF_TABLES,
+)

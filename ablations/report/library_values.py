@@ -7,9 +7,9 @@ import pandas as pd
 
 from ablations.report.conditions import CONDITIONS, split_by_conditions
 
-NOT_IN_A_ROW = ("variant", "frame", "attention", "pool_size", "num_classes", "resolution", "batch_size")
+OF_A_ROW = ("variant", "resolution", "batch_size", "reference")
 
-LIBRARY_CONDITIONS = tuple(name for name in CONDITIONS["speed"] if name not in NOT_IN_A_ROW)
+LIBRARY_CONDITIONS = tuple(name for name in CONDITIONS["speed"] if name not in OF_A_ROW)
 """What is equal within one table of models, sizes and batches."""
 
 BY_DEFAULT = ("timm", "transformers")

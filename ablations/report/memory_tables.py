@@ -36,6 +36,8 @@ def _note(values: pd.DataFrame) -> str:
 def _show_peak(row: pd.Series) -> str:
     if pd.notna(row.get("out_of_memory")):
         return "out of memory"
+    if pd.notna(row.get("refused")):
+        return "refused"
     change = "peak_memory_bytes_change_percent" in row
     return (show_with_change if change else show_metric)("peak_memory_bytes")(row)
 
@@ -83,7 +85,7 @@ MEMORY_TABLES = (
         values=model_memory_values,
         conditions=(
             *("mode", "precision", "batch_size", "device", "method", "memory_method"),
-            *("channels_last", "checkpointing"),
+            *("channels_last", "checkpointing", "device_name", "torch"),
         ),
         titled_by=("mode", "device", "method"),
         rows_by="model",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ablations.design import Memory
 from ablations.report.comparison import NAMES
-from ablations.report.conditions import CONDITIONS, split_by_conditions
+from ablations.report.conditions import CONDITIONS, describe, split_by_conditions
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
 """What takes as many bytes at every resolution, or is given; the rest of the peak grows."""
@@ -50,7 +50,7 @@ def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     predicted = records[records["method"] == "predicted"]
     for group in split_by_conditions(predicted, "memory"):
         for arm, own in group.rows.groupby("arm", sort=False):
-            squares = own[own["resolution"].str.isdecimal()].sort_values("pixels")
+            squares = own[own["resolution"].str.isdecimal() & own["peak_memory_bytes"].notna()].sort_values("pixels")
             if len(squares) < 2:
                 continue
             exponent, growing_exponent = _last_exponents(squares)
@@ -111,17 +111,20 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     memory = records[records["measurement"] == "memory"]
     models = memory[memory["variant"].isna()]
-    conditions = [name for name in (*_STEP, "method", "memory_method") if name != "resolution"]
+    conditions = [
+        *(name for name in _STEP if name != "resolution"),
+        *("method", "memory_method", "device_name", "torch"),
+    ]
     own = memory[(memory["variant"] == "b2") & (memory["frame"] == "v2") & (memory.get("attention") == "fused")]
     own = own[own["arm"].isin(BESIDE_MODELS)].merge(models[[*conditions, "resolution"]].drop_duplicates())
     rows = pd.concat([own, models], ignore_index=True)
     tables = []
-    for _, each in rows.groupby([*conditions, "model"], sort=False):
-        squares = each[each["resolution"].str.isdecimal()].sort_values("pixels")
+    for _, each in rows.groupby([*conditions, "model"], sort=False, dropna=False):
+        squares = each[each["resolution"].str.isdecimal() & each["peak_memory_bytes"].notna()].sort_values("pixels")
         predicted = len(squares) > 1 and squares["method"].iloc[0] == "predicted"
         model = str(each["model"].iloc[0])
         exponent = _last_exponents(squares)[1] if predicted else np.nan
-        columns = [*conditions, "model", "arm", "resolution", "pixels", "peak_memory_bytes", "out_of_memory"]
+        columns = [*conditions, "model", "arm", "resolution", "pixels", "peak_memory_bytes", "out_of_memory", "refused"]
         arm = each["arm"].iloc[0]
         name = NAMES.get(model, model) if pd.isna(arm) else f"b2 {arm}"
         named = each.reindex(columns=columns).assign(name=name, growing_exponent=exponent)
@@ -167,6 +170,11 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _describe_cell(row: pd.Series) -> str:
+    conditions = {name: row[name] for name in ("attention", "resolution", "channels_last", "checkpointing")}
+    return f"`{row['model']}`, {describe(conditions)}"
+
+
 def validation_summary(records: pd.DataFrame) -> pd.DataFrame:
     """Returns how far predictions lie from measurements, by device and by way, mode and precision."""
     values = validation_values(records)
@@ -186,7 +194,7 @@ def validation_summary(records: pd.DataFrame) -> pd.DataFrame:
                 "largest_percent": distances.max(),
                 "goal_percent": GOALS[str(way), str(mode)],
                 "n_beyond_goal": int(own["beyond_goal"].sum()),
-                "worst": f"{worst['name']}, {worst['resolution']} px",
+                "worst": _describe_cell(worst),
                 "worst_bytes": worst["difference_bytes"],
             }
         )

@@ -28,6 +28,7 @@ from ablations.report.effect_figures import (
 )
 from ablations.report.effect_values import effect_values
 from ablations.report.effects import EFFECTS
+from ablations.report.evaluation_tables import evaluation_values, plot_resolution_transfer
 from ablations.report.figures import (
     ALIKE,
     plot_accuracy,
@@ -93,7 +94,7 @@ def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
     costs = (_ladder, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
     accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning)
-    kinds = (*costs, _memory, _memory_of_models, _speed, *accuracies)
+    kinds = (*costs, _memory, _memory_of_models, _speed, *accuracies, _evaluation)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -314,6 +315,16 @@ def _learning(records: pd.DataFrame) -> list[Sheet]:
         if all(len(learning_curve(record)) > 1 for _, record in group.rows.iterrows())
     ]
     return _sheets("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
+
+
+def _evaluation(records: pd.DataFrame) -> list[Sheet]:
+    caption = "Top-1 of finished weights against the test resolution; one file of weights is one training."
+    panels = [
+        Panel(group.conditions, partial(plot_resolution_transfer, values=group.rows))
+        for group in group_by(evaluation_values(records), CONDITIONS["evaluation"])
+        if _has_sizes(group)
+    ]
+    return _sheets("transfer", "Resolution transfer", ("data", "variant", "frame"), panels, 3.0, caption)
 
 
 def _has_sizes(group: Group) -> bool:

@@ -120,7 +120,7 @@ def _peaks(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Sour
     for group in groups:
         rows = group.rows[group.rows["resolution"] == conditions["resolution"]]
         if _same_model(group, conditions) and not rows.empty:
-            yield "peak_memory_bytes", _words(group), rows.set_index("arm")["peak_memory_bytes"]
+            yield "peak_memory_bytes", _words(group), rows.set_index("arm")["peak_memory_bytes"].astype(float)
 
 
 def _latencies(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Source]:
@@ -128,7 +128,7 @@ def _latencies(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[
     for group in groups:
         rows = group.rows.set_index("arm")
         same = _same_model(group, conditions) and group.conditions["resolution"] == conditions["resolution"]
-        if same and REFERENCE in rows.index:
+        if same and group.conditions["reference"] == "v1" and REFERENCE in rows.index:
             yield "latency_s", _words(group), float(rows["latency_s"][REFERENCE]) / rows["relative_speed"]
 
 

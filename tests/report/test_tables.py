@@ -17,7 +17,14 @@ from ablations.report.tables import four_figures, markdown_rows, metric_text, re
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
 BY_NAME = {table.name: table for table in TABLES}
 NOT_OF_QUICK = (
-    *("memory_growth", "memory_validation", "memory_validation_cells", "memory_models", "speed_libraries"),
+    *(
+        "memory_growth",
+        "memory_validation",
+        "memory_validation_cells",
+        "memory_models",
+        "speed_libraries",
+        "evaluation",
+    ),
     *("riders_memory", "riders_accuracy", "tradeoff_peak_memory_bytes", "tradeoff_latency_s"),
 )
 """Tables of records that `quick` has none of; they have tests of their own."""
@@ -106,7 +113,7 @@ def test_the_paper_is_named_where_its_numbers_stand(quick_records):
 
 def test_memory_says_what_its_bytes_are(quick_records):
     text = render("memory", quick_records)
-    assert text.count("the bytes of tensors that live at one time") == 4
+    assert text.count("the bytes of tensors that live at one time, operator by operator, in a process of its own") == 4
     assert "allocator had given out" not in text
 
 

@@ -1,0 +1,66 @@
+"""The table and the curve of finished weights: accuracy by test resolution."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ablations.records import METRICS
+from ablations.report.conditions import CONDITIONS, split_by_conditions
+from ablations.report.figures import arm_line, legend_below, resolution_axis, side
+from ablations.report.tables import Column, Table, show_metric
+
+WEIGHTS = 8
+"""Digits of a checkpoint's SHA-256 that tell it from others."""
+
+
+def evaluation_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the scores of each checkpoint at each test resolution, with the released weights' top-1 beside them.
+
+    `weights` names arm and checkpoint. `expected_top1` is that of the released checkpoint of such a model on all of
+    ImageNet, whether or not these weights are the released ones.
+    """
+    tables = []
+    for group in split_by_conditions(records, "evaluation"):
+        weights = group.rows["arm"] + ", " + group.rows["checkpoint"].str[:WEIGHTS]
+        columns = ["arm", "checkpoint", "resolution", "pixels", "top1", "top5", "loss", "ece", "expected_top1"]
+        rows = group.rows.reindex(columns=columns).assign(weights=weights, skipped=group.rows["skipped"].map(len))
+        tables.append(rows.assign(**group.conditions))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def plot_resolution_transfer(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the top-1 of finished weights against the test resolution; `values` are rows of `evaluation_values`."""
+    for weights, rows in values.groupby("weights", sort=False):
+        curve = rows.sort_values("pixels")
+        top1 = curve["top1"] / METRICS["top1"].divisor
+        ax.plot(side(curve), top1, **arm_line(str(curve["arm"].iloc[0]), label=str(weights)))
+    resolution_axis(ax, values)
+    ax.set_ylabel(METRICS["top1"].title)
+    legend_below(ax)
+    return ax
+
+
+EVALUATION_TABLES = (
+    Table(
+        name="evaluation",
+        measurement="evaluation",
+        title="Finished weights by test resolution",
+        values=evaluation_values,
+        conditions=CONDITIONS["evaluation"],
+        titled_by=("data", "variant", "frame", "protocol"),
+        rows_by="weights",
+        columns=(Column("Weights", lambda row: f"`{row['weights']}`"),),
+        spread=(
+            Column("{} px: " + METRICS["top1"].title, show_metric("top1"), best="max"),
+            Column(METRICS["top5"].title, show_metric("top5"), best="max"),
+            Column(METRICS["ece"].title, show_metric("ece"), best="min"),
+            Column("Released weights' top-1, %", show_metric("top1", "expected_top1")),
+        ),
+        about=(
+            "Accuracy of weights as they are, each picture once. The eight digits begin the SHA-256 of the file of "
+            "weights. The calibration error is the expected one over 15 bins of equal width. What the released weights "
+            "of such a model reach, by timm's own evaluation or in the paper, stands beside where the pictures are all "
+            "of ImageNet's. One file of weights is one training: differences between two have no interval."
+        ),
+    ),
+)
+"""Every table of finished weights."""
