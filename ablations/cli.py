@@ -350,6 +350,8 @@ class Report:
     """Folder of records, tables and figures."""
     check: bool = False
     """Write nothing; name the tables and figures that differ from what the records give, and exit with 1 if any do."""
+    html: bool = False
+    """Write report.html too: one page with all of it, to be read anywhere."""
     debug: bool = False
     """Print full tracebacks."""
 
@@ -606,6 +608,8 @@ def _print_plan(cells: list[AnyCell], results: Path) -> int:
 
 
 def _report(command: Report) -> int:
+    if command.check and command.html:
+        raise refuse("html", True, "False with --check, which writes nothing")
     if not (command.results / "records").is_dir():
         raise refuse("results", str(command.results), "a folder that holds records")
 
@@ -617,6 +621,11 @@ def _report(command: Report) -> int:
     if not command.check:
         for path in build_report(command.results):
             print(path)
+        if command.html:
+            from ablations.report.page import write_page
+
+            write_page(command.results, command.results / "report.html")
+            print(command.results / "report.html")
         return 0
     stale = check_report(command.results)
     for name in stale:

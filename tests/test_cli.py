@@ -87,6 +87,7 @@ def test_list_names_arms_and_studies(capsys):
         (["memory", "--checkpointing", "5", "--modes", "inference"], "checkpointing='5' is not possible"),
         (["speed", "--versus", "keras"], "invalid choice"),
         (["speed", "--versus", "timm", "--arms", "v1"], "arm='v1' is not possible; allowed: v1+ope+cffn, "),
+        (["report", "--check", "--html"], "html=True is not possible; allowed: False with --check"),
         (["evaluate", "--checkpoint", "nowhere.pth"], "checkpoint='nowhere.pth' is not possible; allowed: a file"),
         (["cost", "--model", "timm:resnet81"], "model='resnet81' is not possible; allowed: one of"),
         (["cost", "--model", "timm:resnet18?nonsense=3"], "model='timm:resnet18' cannot be built with {'nonsense': 3}"),
@@ -266,6 +267,17 @@ def test_a_measurement_prints_its_table_and_where_the_files_are(capsys, tmp_path
     records = [json.loads(path.read_text()) for path in (tmp_path / "records" / "cost").glob("*.json")]
     assert {record["arm"] for record in records} == set(ARMS)
     assert call(capsys, "report", "--check", "--results", str(tmp_path))[0] == 0
+
+
+def test_the_report_is_a_page_too(capsys, tmp_path):
+    asked = ["cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path)]
+    assert call(capsys, *asked)[0] == 0
+    code, out, _ = call(capsys, "report", "--html", "--results", str(tmp_path))
+    assert code == 0
+    assert out.splitlines()[-1] == str(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.lower().startswith("<!doctype html>")
+    assert "Parameters and multiply-adds" in page
 
 
 def test_failed_cells_set_the_exit_code(capsys, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ def test_there_is_something_to_test():
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_commands_are_understood(arguments):
     command = cli.parse(shlex.split(arguments))
-    if hasattr(command, "cells"):
+    if hasattr(command, "cells") and not hasattr(command, "checkpoint"):  # that file is the reader's
         assert command.cells()
 
 

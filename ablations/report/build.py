@@ -42,13 +42,13 @@ def build_report(results: Path) -> list[Path]:
     texts, sheets = _make(results)
     files = {results / name: text.encode() for name, text in texts.items()}
     drawn: dict[Path, None] = {}
-    with _drawing():
+    with drawing():
         for sheet in sheets:
             figure = sheet.draw()
             paths = [results / "figures" / f"{sheet.name}{suffix}" for suffix in PICTURES]
             drawn |= dict.fromkeys(paths)
             if any(not path.exists() or _file_digest(path) != figure_digest(figure) for path in paths):
-                files |= dict(zip(paths, _save(figure), strict=True))
+                files |= dict(zip(paths, save_figure(figure), strict=True))
     for path, content in files.items():
         write_bytes(path, content)
     for path in set(_generated(results)) - {*files, *drawn}:
@@ -64,7 +64,7 @@ def check_report(results: Path) -> list[str]:
     """
     texts, sheets = _make(results)
     current = {results / name: _text_digest(text.encode()) for name, text in texts.items()}
-    with _drawing():
+    with drawing():
         for sheet in sheets:
             digest = figure_digest(sheet.draw())
             current |= {results / "figures" / f"{sheet.name}{suffix}": digest for suffix in PICTURES}
@@ -96,13 +96,13 @@ def _generated(results: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _drawing() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """Sets the drawing library to this report's style, whatever the user's own is."""
     with style.context(["default", STYLE], after_reset=True):
         yield
 
 
-def _save(figure: Figure) -> tuple[bytes, bytes]:
+def save_figure(figure: Figure) -> tuple[bytes, bytes]:
     """Returns a figure as PNG and as SVG; both carry its digest, and no date and no version."""
     named = {"Identifier": figure_digest(figure)}
     png, svg = io.BytesIO(), io.BytesIO()
@@ -179,21 +179,22 @@ def render_index(
         picture = f"figures/{sheet.name}"
         sections += [f"### {sheet.title}", f"![{sheet.title}]({picture}.png)", f"{sheet.caption} [SVG]({picture}.svg)"]
     if records:
-        sections += ["## Where the numbers come from", _render_provenance(records)]
+        sections += ["## Where the numbers come from", markdown_rows(provenance_lines(records))]
     if failed:
-        lines = [f"- {each['measurement']} {_name(each)}, {each['key']}: {each['failure']}" for each in failed]
+        lines = [f"- {each['measurement']} {name_record(each)}, {each['key']}: {each['failure']}" for each in failed]
         sections += ["## Failed cells", "\n".join(lines)]
     if damaged:
         sections += ["## Damaged files, left out", "\n".join(f"- {name}: {why}" for name, why in damaged.items())]
     return "\n\n".join(sections) + "\n"
 
 
-def _name(record: dict[str, Any]) -> str:
+def name_record(record: dict[str, Any]) -> str:
+    """Returns the model of a record, or its variant, arm and frame."""
     return record.get("model") or "{variant} {arm}, frame {frame}".format(**record)
 
 
-def _render_provenance(records: list[dict[str, Any]]) -> str:
-    """Returns where and when each measurement's records were made, as Markdown rows."""
+def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
+    """Returns where and when each measurement's records were made, as lines of cells, the heading's first."""
     lines = [["Measurement", "Records", "Studies", "Machines", "torch", "Commits", "Days", "Hours"]]
     for measurement in AXES:
         own = [record for record in records if record["measurement"] == measurement]
@@ -212,7 +213,7 @@ def _render_provenance(records: list[dict[str, Any]]) -> str:
                 f"{sum(record['duration_s'] for record in own) / 3600:.2f}",
             ]
         )
-    return markdown_rows(lines)
+    return lines
 
 
 def _different(words: Iterable[Any]) -> str:
