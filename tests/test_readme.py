@@ -45,6 +45,13 @@ def test_rows_of_tables_are_rows_of_the_committed_tables():
     assert [row for row in shown if row not in committed] == []
 
 
+def test_geometric_means_are_the_committed_ones():
+    table = (ROOT / "results" / "tables" / "speed_libraries.md").read_text(encoding="utf-8")
+    claims = re.findall(r"[\d.]+ times as fast as the fast[a-z ]+(?:comes|layout)", README.replace("\n", " "))
+    assert len(claims) == 3
+    assert [claim for claim in claims if claim not in table] == []
+
+
 def test_the_budget_s_answers_are_what_the_command_prints(capsys):
     (arguments,) = (command for command in COMMANDS if "--budget 24GiB" in command)
     rows = re.findall(r"^    (\| v1.*)$", README, re.MULTILINE)
