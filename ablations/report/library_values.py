@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from ablations.report.conditions import CONDITIONS, split_by_conditions
+from ablations.report.figures import GREY, legend_below, list_rows
 
 OF_A_ROW = ("variant", "resolution", "batch_size", "reference")
 
@@ -51,6 +53,45 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
     values = pd.DataFrame(rows)
     order = [name for name in ("device", "mode", "precision", "variant", "arm", "pixels") if name in values]
     return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
+
+
+LIBRARY_STYLES = {
+    "timm": ("timm", "#D55E00", "o", "full"),
+    "timm_channels_last": ("timm, channels-last", "#D55E00", "o", "none"),
+    "transformers": ("transformers", "#0072B2", "s", "full"),
+    "transformers_channels_last": ("transformers, channels-last", "#0072B2", "s", "none"),
+}
+"""How each library's model is named and drawn: its words, colour, marker and filling."""
+
+
+def plot_libraries(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws our speed relative to each library's model with its interval, a row a case, on a logarithmic axis.
+
+    `values` are rows of `library_values` under the same conditions.
+    """
+    ax.axvline(1, color=GREY, linewidth=1)
+    present = [name for name in LIBRARY_STYLES if f"{name}_ratio" in values]
+    for place, name in enumerate(present):
+        label, colour, marker, filling = LIBRARY_STYLES[name]
+        ratio, low, high = (values[f"{name}_ratio{end}"] for end in ("", "_low", "_high"))
+        heights = [row + 0.18 * (place - (len(present) - 1) / 2) for row in range(len(values))]
+        style: dict[str, Any] = {
+            "color": colour,
+            "marker": marker,
+            "fillstyle": filling,
+            "markersize": 4,
+            "linewidth": 1,
+        }
+        ax.errorbar(ratio, heights, xerr=[ratio - low, high - ratio], linestyle="none", label=label, **style)
+    ax.set_xscale("log")
+    ax.set_xticks([0.75, 1, 1.5, 2, 3], ["0.75", "1", "1.5", "2", "3"])
+    ax.set_xticks([], minor=True)
+    ax.set_xlabel("Speed relative to the library (over 1 is faster)")
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    legend_below(ax)
+    list_rows(ax, [case.replace(", ", "\n", 1) for case in values["case"]])
+    ax.tick_params(axis="y", labelsize=6)
+    return ax
 
 
 def geometric_mean(ratios: pd.Series) -> float:

@@ -2,11 +2,14 @@
 
 import pandas as pd
 
+from ablations.config import NUM_STAGES
+from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
 from ablations.report.memory_values import (
     GROWTH_CONDITIONS,
     growth_values,
     model_memory_values,
+    peak_parts,
     validation_summary,
     validation_values,
 )
@@ -77,6 +80,33 @@ MEMORY_TABLES = (
             "optimiser state and input. The last column is the side at which what grows with explicit attention is "
             "twice what grows with the fused kernel, between predicted sizes along a line through logarithms."
         ),
+    ),
+    Table(
+        name="memory_parts",
+        measurement="memory",
+        title="What peak memory is made of",
+        values=peak_parts,
+        conditions=(*CONDITIONS["memory"], "resolution"),
+        titled_by=("variant", "frame", "mode", "attention", "device", "resolution"),
+        columns=(
+            ARM,
+            Column(METRICS["peak_memory_bytes"].title, show_metric("peak_memory_bytes"), best="min"),
+            *(
+                Column(f"{kind}, MiB", show_metric("peak_memory_bytes", f"{kind}_bytes"))
+                for kind in ("parameters", "gradients", "optimizer", "input", "activations", "temporaries")
+            ),
+            *(
+                Column(f"of stage {stage}", show_metric("peak_memory_bytes", f"stage_{stage}_bytes"))
+                for stage in range(1, NUM_STAGES + 1)
+            ),
+            Column("Reached by", lambda row: f"{row['peak_operator'].removeprefix('aten.')}, {row['peak_phase']}"),
+        ),
+        about=(
+            "The predicted peak by what the bytes are for, at the smallest and the largest square. Activations are "
+            "what the forward pass keeps for the backward pass, and by the stage that made them; temporaries are all "
+            "else that lives then, a gradient that is not accumulated yet among it."
+        ),
+        note=_note,
     ),
     Table(
         name="memory_models",

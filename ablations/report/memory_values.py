@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.config import NUM_STAGES
 from ablations.design import Memory
 from ablations.report.comparison import NAMES
 from ablations.report.conditions import CONDITIONS, describe, split_by_conditions
@@ -71,6 +72,29 @@ def growth_values(records: pd.DataFrame) -> pd.DataFrame:
         curves = (growing.get((kernel, *key), pd.Series(dtype=float)) for kernel in ("explicit", "fused"))
         row["scores_overtake_px"] = _overtaking_side(*curves) if row["attention"] == "explicit" else np.nan
     return pd.DataFrame(rows)
+
+
+def peak_parts(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns what the predicted peak of each arm is made of, at the smallest and the largest square of each variant.
+
+    `NAME_bytes` for each kind of `bytes_at_peak`, which sum to the peak; `stage_1_bytes` to `stage_4_bytes` are those
+    of the activations that a stage made; `peak_operator` and `peak_phase` say what reached the peak.
+    """
+    if "bytes_at_peak" not in records:
+        return pd.DataFrame()
+    usual = (records["method"] == "predicted") & records["bytes_at_peak"].notna() & (records["checkpointing"] == "none")
+    chosen = records[usual & records["resolution"].str.isdecimal()]
+    tables = []
+    for group in split_by_conditions(chosen, "memory"):
+        ends = group.rows["pixels"].isin([group.rows["pixels"].min(), group.rows["pixels"].max()])
+        for _, record in group.rows[ends].iterrows():
+            columns = ("arm", "resolution", "pixels", "peak_memory_bytes", "peak_operator", "peak_phase")
+            row = {**group.conditions, **{name: record[name] for name in columns}}
+            row |= {f"{kind}_bytes": count for kind, count in record["bytes_at_peak"].items()}
+            stages = record["activations_by_stage"]
+            row |= {f"stage_{stage + 1}_bytes": stages.get(f"stages.{stage}", 0) for stage in range(NUM_STAGES)}
+            tables.append(row)
+    return pd.DataFrame(tables)
 
 
 def _growing(squares: pd.DataFrame) -> pd.Series:

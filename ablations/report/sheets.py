@@ -39,6 +39,7 @@ from ablations.report.figures import (
     plot_speed,
 )
 from ablations.report.growth import at_both_ends, complexity_values, part_values, scaling_values
+from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
 from ablations.report.memory_values import model_memory_values
 from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
@@ -94,7 +95,7 @@ def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
     costs = (_ladder, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
     accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning)
-    kinds = (*costs, _memory, _memory_of_models, _speed, *accuracies, _evaluation)
+    kinds = (*costs, _memory, _memory_of_models, _speed, _libraries, *accuracies, _evaluation)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -237,6 +238,20 @@ def _speed(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(speed_values(records), CONDITIONS["speed"])
     ]
     return _sheets("speed", "Speed", ("variant", "frame", "device"), panels, 2.0, caption)
+
+
+def _libraries(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Speed of our models relative to the same models of libraries with equal weights, timed in turn in one "
+        "process: median ratio and its 95 % interval. Filled: the library's model as it comes; hollow: with pictures "
+        "and weights channels-last, which ours always has. It holds for this machine, these batches and sizes."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_libraries, values=group.rows))
+        for group in group_by(library_values(records), LIBRARY_CONDITIONS)
+        if len(group.rows) >= FEWEST_ARMS
+    ]
+    return _sheets("speed_libraries", "Speed beside libraries", ("device", "precision"), panels, 5.4, caption)
 
 
 def _accuracy(records: pd.DataFrame) -> list[Sheet]:

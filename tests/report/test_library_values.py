@@ -9,6 +9,7 @@ from ablations.design import Cell, Speed
 from ablations.records import load_records
 from ablations.report.arm_tables import ARM_TABLES
 from ablations.report.library_values import geometric_mean, library_values
+from ablations.report.sheets import list_sheets
 from ablations.report.tables import render_markdown
 from ablations.report.values import speed_values
 
@@ -73,3 +74,16 @@ def test_what_is_timed_beside_libraries_is_in_no_table_of_arms(tmp_path, write_c
 
 def test_the_geometric_mean():
     assert geometric_mean(pd.Series([1.0, 4.0])) == pytest.approx(2)
+
+
+def test_the_figure_has_a_line_a_case_and_a_mark_a_library(tmp_path, write_cell):
+    for resolution in (32, 64, 128, 256):
+        cell = replace(CELL, conditions=replace(CONDITIONS, resolution=resolution))
+        write(tmp_path, write_cell, cell, timm=0.2, timm_channels_last=0.11)
+    (sheet,) = list_sheets(load_records(tmp_path))
+    assert sheet.name == "speed_libraries_cpu_float32"
+    (ax,) = sheet.draw().axes
+    assert [text.get_text() for text in ax.get_yticklabels()] == [
+        f"b0 v1+ope+cffn\n{resolution} px, batch 8" for resolution in (32, 64, 128, 256)
+    ]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["timm", "timm, channels-last"]

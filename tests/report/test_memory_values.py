@@ -14,6 +14,7 @@ from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.memory_values import (
     growth_values,
     model_memory_values,
+    peak_parts,
     validation_summary,
     validation_values,
 )
@@ -131,6 +132,28 @@ def test_models_are_drawn_without_arms_too(tmp_path, write_cell):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ResNet50: 1.00"]
 
 
+def test_the_parts_of_a_peak_sum_to_it(tmp_path, write_cell):
+    for side in (64, 128, 256):
+        kinds = FIXED | {"activations": 7, "temporaries": side}
+        result = {
+            "peak_memory_bytes": sum(kinds.values()),
+            "memory_method": "predicted_storages",
+            "bytes_at_peak": kinds,
+        }
+        result |= {"activations_by_stage": {"stages.0": 5, "stages.2": 2}, "peak_operator": "aten.gelu"}
+        write_cell(
+            tmp_path, at(side, "fused"), result | {"peak_phase": "forward", "parameter_bytes": 600, "input_bytes": 50}
+        )
+    rows = peak_parts(load_records(tmp_path)).to_dict("records")
+    assert [row["resolution"] for row in rows] == ["64", "256"]
+    for row, side in zip(rows, (64, 256), strict=True):
+        kinds = [row[f"{kind}_bytes"] for kind in (*FIXED, "activations", "temporaries")]
+        assert sum(kinds) == row["peak_memory_bytes"] == 1007 + side
+        assert [row[f"stage_{stage}_bytes"] for stage in range(1, 5)] == [5, 0, 2, 0]
+    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_parts")
+    assert "gelu, forward" in render_markdown(table, table.values(load_records(tmp_path)))
+
+
 def test_what_did_not_fit_says_so_and_has_no_change(tmp_path, write_cell):
     measure(tmp_path, write_cell, PREDICTED, peak_memory_bytes=2**20)
     told = {"peak_memory_bytes": None, "out_of_memory": "asked for 2 MiB, free 1 MiB"}
@@ -142,7 +165,7 @@ def test_what_did_not_fit_says_so_and_has_no_change(tmp_path, write_cell):
 
 def test_no_predictions_make_no_values(tmp_path, write_cell):
     empty = load_records(tmp_path)
-    every = (growth_values, validation_values, validation_summary, model_memory_values)
+    every = (growth_values, validation_values, validation_summary, model_memory_values, peak_parts)
     assert all(values(empty).empty for values in every)
     measure(tmp_path, write_cell, PREDICTED, peak_memory_bytes=1)
     records = load_records(tmp_path)

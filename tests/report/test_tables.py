@@ -19,6 +19,7 @@ BY_NAME = {table.name: table for table in TABLES}
 NOT_OF_QUICK = (
     *(
         "memory_growth",
+        "memory_parts",
         "memory_validation",
         "memory_validation_cells",
         "memory_models",
