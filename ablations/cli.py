@@ -559,6 +559,9 @@ def _benchmark_count(command: Benchmark) -> int:
 
 def _answer_budget(command: MeasureMemory) -> int:
     """Prints what fits into a budget; with `verify` returns 1 unless all of it was measured to fit."""
+    for name in ("predict", "dry_run", "time_budget", "force"):
+        if getattr(command, name):
+            raise refuse(name, getattr(command, name), "no such flag beside --budget, which writes no records")
     budget_bytes = parse_bytes(cast(str, command.budget))
     sizes = command.sizes((224, 512, 1024))
     # One cell for all sizes: the first of them stands for the others.

@@ -83,6 +83,7 @@ def test_list_names_arms_and_studies(capsys):
         (["memory", "--modes"], "modes=() is not possible; allowed: one or more values"),
         (["memory", "--budget", "24XB"], "budget='24XB' is not possible; allowed: a number and a unit"),
         (["memory", "--budget", "1MiB", "--arms", "v1"], "budget='1048576B' is not possible; allowed: "),
+        (["memory", "--budget", "1GiB", "--dry-run"], "dry_run=True is not possible; allowed: no such flag beside"),
         (["memory", "--verify"], "verify=True is not possible; allowed: False without --budget"),
         (["memory", "--checkpointing", "5", "--modes", "inference"], "checkpointing='5' is not possible"),
         (["speed", "--versus", "keras"], "invalid choice"),
