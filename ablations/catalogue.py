@@ -104,6 +104,16 @@ ARMS_OF_LIBRARIES = {
 }
 """The arms, as published, that libraries have too; transformers' v1 takes inputs of 224 px and no others."""
 
+EQUAL_MODELS = {
+    library: {(f"b{size}", arm): f"{library}:{name.format(size)}" for arm, name in names.items() for size in range(6)}
+    for library, names in {
+        "timm": {"v1+ope+cffn": "pvt_v2_b{}", "v1+ope+cffn+lsra": "pvt_v2_b{}?linear=True"},
+        "transformers": {"v1": "pvt_b{}", "v1+ope+cffn": "pvt_v2_b{}", "v1+ope+cffn+lsra": "pvt_v2_b{}_linear"},
+    }.items()
+}
+"""The models by name that libraries have of a variant and an arm as published. transformers' attend explicitly, timm's
+by the fused kernel unless timm is told otherwise."""
+
 FAMILIES = {
     "ViT": ("ViT-Base/16", "ViT-S/16", "ViT-S/32"),
     "DeiT": ("DeiT-Tiny/16", "DeiT-Small/16", "DeiT-Base/16"),

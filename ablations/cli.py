@@ -48,14 +48,22 @@ from ablations.design import (
     parse_stages,
 )
 from ablations.errors import InputError, pick, refuse
+from ablations.recipes import RECIPES, recipe_values
 from ablations.studies import MODES, STUDIES, Grid, find_study, on_devices, select, vary
 from ablations.units import format_bytes, parse_bytes
 
 Library = Literal["timm", "transformers"]
 
+RecipeName = Literal["small", "smoke", "paper"]
+
+CLASSES = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
+"""How many the data sets have that are no image folders."""
+
 DATA_SETS = {
     "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
     "fashion-mnist": "70,000 pictures of clothes, 28 x 28 px, 10 classes; DIR/FashionMNIST/raw, else downloaded",
+    "cifar10": "60,000 pictures, 32 x 32 px, 10 classes; DIR/cifar-10-batches-bin, else downloaded",
+    "cifar100": "60,000 pictures, 32 x 32 px, 100 classes; DIR/cifar-100-binary, else downloaded",
     "NAME": "any image folder: DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*",
 }
 
@@ -79,7 +87,19 @@ class Output:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Output):
+class Training:
+    """How trainings run, and what is kept of them; their numbers do not depend on it."""
+
+    jobs: int = 1
+    """Trainings side by side on the CPU, which share its cores; for small models one a core is fastest."""
+    tensorboard: bool = False
+    """Write TensorBoard's events to RESULTS/tensorboard; the history is in the records and RESULTS/logs anyway."""
+    save_weights: bool = False
+    """Write the trained weights to RESULTS/weights, for `evaluate`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Training, Output):
     """Measure a study; the flags choose among its cells."""
 
     study: tyro.conf.Positional[str] = "quick"
@@ -293,16 +313,48 @@ class MeasureSpeed(Models):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureAccuracy(Models):
-    """Train each arm from scratch and evaluate it."""
+class MeasureAccuracy(Training, Models):
+    """Train each arm, or any model, from scratch by a recipe and evaluate it; a training that was stopped goes on."""
 
-    variants: tuple[str, ...] = ("nano",)
+    variants: tuple[str, ...] = ()
+    """nano by default."""
+    arms: tuple[str, ...] = ()
+    """All eight by default."""
+    model: tuple[str, ...] = ()
+    """These models instead of arms, or beside named ones: timm:NAME, pvt:VARIANT/ARM/FRAME, FILE.py:FUNCTION."""
+    recipe: RecipeName = "small"
+    """Where the fields below begin; each may be given by itself."""
     seeds: tuple[int, ...] = ()
     """Several seeds instead of the one of --seed."""
-    recipe: tyro.conf.OmitArgPrefixes[Accuracy] = field(default_factory=Accuracy)
+    training: tyro.conf.OmitArgPrefixes[Accuracy] = field(default_factory=lambda: start_recipe("small"))
 
     def cells(self) -> list[AnyCell]:
-        return self._grid(vary(self.recipe, seed=self.seeds or (self.recipe.seed,)))
+        conditions = self.training
+        if not conditions.num_classes:
+            conditions = replace(conditions, num_classes=count_classes(conditions.data, self.data_dir))
+        varied = vary(conditions, seed=self.seeds or (conditions.seed,))
+        cells = [build_cell(model, each) for model in self.model for each in varied]
+        if self.variants or self.arms or not self.model:
+            arms = replace(self, variants=self.variants or ("nano",), arms=self.arms or ARMS)
+            cells += arms._grid(varied)
+        return list({cell.key: cell for cell in cells}.values())
+
+
+def start_recipe(name: str) -> Accuracy:
+    """Returns the conditions that a recipe begins with; 0 classes are those of the data set, whatever it is."""
+    values: dict[str, Any] = recipe_values(name)
+    return Accuracy(**values, num_classes=0)
+
+
+def count_classes(data: str, data_dir: Path | None) -> int:
+    """Returns how many classes a data set has: a known one, or the class folders of an image folder."""
+    if data in CLASSES:
+        return CLASSES[data]
+    folder = (data_dir or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")) / data / "train"
+    classes = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
+    if classes < 2:
+        raise refuse("data", data, f"{', '.join(CLASSES)}, or an image folder: {folder}/CLASS/* of 2 classes or more")
+    return classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,7 +423,6 @@ Command = (
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark-count")]
     | Annotated[MeasureMemory, tyro.conf.subcommand("memory")]
     | Annotated[MeasureSpeed, tyro.conf.subcommand("speed")]
-    | Annotated[MeasureAccuracy, tyro.conf.subcommand("accuracy")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[List, tyro.conf.subcommand("list")]
@@ -405,8 +456,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{str(stop) or 'stopped; the same command goes on from here'}", file=sys.stderr)
         return 130
     except Exception as error:
         if "--debug" in arguments:
@@ -423,7 +474,7 @@ def parse(arguments: list[str]) -> Any:
     complaint = io.StringIO()
     try:
         with redirect_stderr(complaint):
-            command = tyro.cli(Command, prog="run_ablation.py", description=__doc__, args=arguments)
+            command: Any = tyro.cli(_commands(arguments), prog="run_ablation.py", description=__doc__, args=arguments)
     except SystemExit as leaving:
         if leaving.code:
             raise InputError(_one_line(complaint.getvalue())) from None
@@ -432,6 +483,16 @@ def parse(arguments: list[str]) -> Any:
         if value == () and f"--{name.replace('_', '-')}" in arguments:
             raise refuse(name, (), "one or more values")
     return command
+
+
+def _commands(arguments: list[str]) -> Any:
+    """Returns the commands; `accuracy` has the defaults, and so the help, of the recipe that the arguments name."""
+    name = next((after for flag, after in itertools.pairwise(arguments) if flag == "--recipe"), "small")
+    name = next((each.partition("=")[2] for each in arguments if each.startswith("--recipe=")), name)
+    if name not in RECIPES:
+        name = "small"  # the parser complains
+    default = MeasureAccuracy(recipe=cast(Any, name), training=start_recipe(name))
+    return Command | Annotated[MeasureAccuracy, tyro.conf.subcommand("accuracy", default=default)]
 
 
 def _one_line(box: str) -> str:
@@ -447,16 +508,25 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
     if command.dry_run:
         return _print_plan(cells, command.results)
 
-    from ablations.runner import run_cells
+    from ablations.runner import Keep, run_cells
 
+    if isinstance(command, MeasureAccuracy):
+        _print_recipe(cast(Accuracy, cells[0].conditions))
+    training = command if isinstance(command, Training) else Training()
+    if training.tensorboard:
+        from ablations.training.logs import check_tensorboard
+
+        check_tensorboard()
     study = command.study if isinstance(command, Run) else cells[0].measurement
     summary = run_cells(
         cells,
         study=study,
         results=command.results,
         data_dir=command.data_dir,
-        checkpoint=getattr(command, "checkpoint", None),
+        weights=getattr(command, "checkpoint", None),
         time_budget_s=budget_s,
+        jobs=training.jobs,
+        keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
         force=command.force,
         debug=command.debug,
     )
@@ -478,6 +548,13 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
         if (command.results / name).exists():
             print(f"{name:10}{command.results / name}")
     return 1 if summary.failed else 0
+
+
+def _print_recipe(conditions: Accuracy) -> None:
+    """Prints what is trained by, as it was resolved."""
+    fields = " ".join(f"{name}={value}" for name, value in vars(conditions).items() if name != "seed")
+    print(f"recipe: {fields}")
+    print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)
 
 
 NAMED_MODELS_TABLES = ("models", "operators")

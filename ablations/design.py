@@ -3,10 +3,10 @@
 import hashlib
 import json
 import re
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from ablations.catalogue import MODEL_SOURCES
 from ablations.config import (
@@ -20,6 +20,7 @@ from ablations.config import (
     variant_name,
 )
 from ablations.errors import pick, refuse
+from ablations.recipes import Loading, Recipe, as_released
 
 Measurement = Literal["cost", "memory", "speed", "accuracy", "evaluation"]
 Protocol = Literal["paper", "timm"]
@@ -93,42 +94,28 @@ class Speed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Top-1 accuracy on the held-out pictures after training from scratch."""
+class Accuracy(Recipe):
+    """Top-1 accuracy on the held-out pictures after training from scratch by a recipe."""
 
     measurement = "accuracy"
 
-    data: str = "digits"
-    """`digits`, `fashion-mnist`, or the name of an image folder in the data directory."""
     num_classes: int = 10
     """Of the data set; one that has another number is refused."""
-    resolution: int = 32
-    """Side in pixels of the pictures as the model sees them; grey ones are given to all three channels."""
     train_images: int = 0
     """How many training pictures to use, the same number of each class; 0 is all."""
-    epochs: int = 20
-    batch_size: int = 64
-    base_lr: float = 3e-3
-    """Peak learning rate of AdamW."""
-    weight_decay: float = 0.05
-    warmup_epochs: float = 0.5
-    """Epochs of linear rise of the learning rate; a cosine takes it to 1 % of its peak after them."""
-    label_smoothing: float = 0.1
-    drop_path_rate: float = 0.0
+    skip_unreadable: bool = False
+    """Leave out pictures that cannot be read, and name them in the record."""
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
+    compiled: bool = False
+    """Whether the model is compiled by `torch.compile`."""
     seed: int = 0
     """Of the initial weights, the order of the pictures and their augmentation: arms with equal seeds are paired."""
 
     def check(self) -> None:
-        """Raises InputError for a recipe that cannot be trained."""
-        if not self.base_lr > 0:
-            raise refuse("base_lr", self.base_lr, "more than 0")
-        if not 0 <= self.label_smoothing < 1:
-            raise refuse("label_smoothing", self.label_smoothing, "0 or more and less than 1")
-        if not 0 <= self.warmup_epochs < self.epochs:
-            raise refuse("warmup_epochs", self.warmup_epochs, f"0 or more and less than epochs, {self.epochs}")
+        """Raises InputError for a recipe that cannot be trained, or a subset that cannot be drawn."""
+        super().check()
         if self.train_images % self.num_classes:
             raise refuse(
                 "train_images", self.train_images, f"0 for all, or a multiple of num_classes, {self.num_classes}"
@@ -168,11 +155,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method": get_args(Method),
     "reference": get_args(Reference),
     "protocol": get_args(Protocol),
+    "loading": get_args(Loading),
 }
-LEAST = {"batch_size": 1, "repeats": 2, "epochs": 1, "train_images": 0, "weight_decay": 0, "seed": 0, "num_classes": 2}
+LEAST = {
+    **{"batch_size": 1, "repeats": 2, "epochs": 1, "augment_repeats": 1, "num_classes": 2},
+    **dict.fromkeys(("train_images", "weight_decay", "seed", "cooldown_epochs", "lr_batch", "eval_every"), 0),
+    **dict.fromkeys(("mixup", "cutmix", "clip_norm"), 0),
+}
 """The smallest value that makes sense for a condition."""
 
 Conditions = Cost | Memory | Speed | Accuracy | Evaluation
+
+Kind = TypeVar("Kind", bound=Conditions)
 
 CONDITIONS_OF: dict[str, type] = {kind.measurement: kind for kind in get_args(Conditions)}
 """The class of each measurement's conditions."""
@@ -192,6 +186,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", variant_name(self.variant))
+        object.__setattr__(self, "conditions", _resolve(self.conditions, self.variant))
         _check_conditions(self.conditions)
         self.config.check_size("resolution", self.conditions.resolution)
 
@@ -256,9 +251,10 @@ class ModelCell:
     """A model that is no arm, under one set of conditions; what it is, its name says (`ablations.catalogue`)."""
 
     model: str
-    conditions: Cost | Memory
+    conditions: Cost | Memory | Accuracy
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "conditions", _resolve(self.conditions, self.model))
         _check_conditions(self.conditions)
         if getattr(self.conditions, "checkpointing", "none") != "none":
             raise refuse("checkpointing", vars(self.conditions)["checkpointing"], "none for a model that is no arm")
@@ -322,6 +318,15 @@ def _check_conditions(conditions: Conditions) -> None:
         conditions.check()
 
 
+def _resolve(conditions: Kind, model: str) -> Kind:
+    """Returns conditions without None: what a recipe leaves to the model is as released."""
+    values = vars(conditions)
+    left_open: dict[str, Any] = {
+        name: value for name, value in as_released(model).items() if name in values and values[name] is None
+    }
+    return replace(conditions, **left_open)
+
+
 def parse_stages(checkpointing: str) -> tuple[int, ...]:
     """Returns the stages, from 1, that a text such as `1+2` names; none for `none`. Raises InputError for another."""
     if checkpointing == "none":
@@ -374,7 +379,7 @@ def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != defaults.get(name, MISSING)}
 
 
-def build_cell(model: str, conditions: Cost | Memory) -> AnyCell:
+def build_cell(model: str, conditions: Cost | Memory | Accuracy) -> AnyCell:
     """Returns the cell of a model by its name: a Cell for `pvt:VARIANT/ARM/FRAME`, else a ModelCell.
 
     Raises InputError for a name that no source has the form of; whether the source knows it, is seen when it is built.

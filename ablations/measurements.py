@@ -1,9 +1,10 @@
 """From one cell to its result: builds what is measured and measures it. Writes nothing."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -28,39 +29,53 @@ from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
 from ablations.peers.equal import build_equal, check_equal
+from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.data import data_directory
+from ablations.training.distributed import Ranks
 from ablations.training.evaluation import evaluate_checkpoint
-from ablations.training.loop import measure_accuracy
 
 Tell = Callable[[str], None]
 """Takes a few words on how far a cell is."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the cells of a run are measured with, beside their own conditions."""
+
+    data_dir: Path | None = None
+    weights: Path | None = None
+    """The file that evaluations take, which is loaded anew for each."""
+    force: bool = False
+    """Measure memory of the CPU even where a prediction says that there is not enough."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """This process among those that train together."""
+    deadline: float = math.inf
+    """When a training has to end, in seconds of the monotonic clock."""
+
+
 def measure_cell(
     cell: AnyCell,
+    setting: Setting | None = None,
     *,
-    data_dir: Path | None = None,
-    checkpoint: Path | None = None,
-    force: bool = False,
+    files: Files | None = None,
     tell: Tell = lambda words: None,
 ) -> dict[str, Any]:
     """Returns the result of one cell: its metrics, and the raw samples they come from.
 
-    `checkpoint` is the file of weights of an evaluation, which is loaded anew for each. Memory of the CPU is not
-    measured where a prediction says that there is not enough, unless `force`.
+    A training writes its checkpoints and logs to `files`, and goes on from them.
     """
-    if isinstance(cell.conditions, Cost):
-        return _measure_cost(cell)
-    if isinstance(cell.conditions, Memory):
-        return _measure_memory(cell, cell.conditions, force)
-    assert isinstance(cell, Cell)  # other models have no other conditions
+    setting = setting or Setting()
     match cell.conditions:
-        case Speed():
-            return _measure_speed(cell, cell.conditions)
+        case Cost():
+            return _measure_cost(cell)
+        case Memory():
+            return _measure_memory(cell, cell.conditions, setting.force)
         case Accuracy():
-            return _measure_accuracy(cell, cell.conditions, data_dir, tell)
-        case Evaluation():
-            return _evaluate(cell, cell.conditions, data_dir, cast(Path, checkpoint), tell)
+            return _measure_accuracy(cell, cell.conditions, setting, files, tell)
+    assert isinstance(cell, Cell)  # other models have no other conditions
+    if isinstance(cell.conditions, Speed):
+        return _measure_speed(cell, cell.conditions)
+    return _evaluate(cell, cell.conditions, setting, tell)
 
 
 def _measure_cost(cell: AnyCell) -> dict[str, Any]:
@@ -237,23 +252,29 @@ def _matmul_peak(device: str, precision: str) -> dict[str, Any]:
     return measure_matmul_peak(device, precision)
 
 
-def _measure_accuracy(cell: Cell, conditions: Accuracy, data_dir: Path | None, tell: Tell) -> dict[str, Any]:
-    def progress(epoch: int, epochs: int, metrics: dict[str, float]) -> None:
-        tell(f"{cell.variant} {cell.arm} epoch {epoch}/{epochs} loss {metrics['loss']:.3f}")
-
-    return measure_accuracy(lambda: build_model(cell.config), conditions, data_dir, progress=progress)
-
-
-def _evaluate(
-    cell: Cell, conditions: Evaluation, data_dir: Path | None, checkpoint: Path, tell: Tell
+def _measure_accuracy(
+    cell: AnyCell, conditions: Accuracy, setting: Setting, files: Files | None, tell: Tell
 ) -> dict[str, Any]:
+    return measure_accuracy(
+        lambda: build_network(cell),
+        conditions,
+        setting.data_dir,
+        ranks=setting.ranks,
+        workers=max(available_cores() // setting.ranks.count, 1),
+        files=files,
+        deadline=setting.deadline,
+        progress=lambda words: tell(f"{cell.name} {words}"),
+    )
+
+
+def _evaluate(cell: Cell, conditions: Evaluation, setting: Setting, tell: Tell) -> dict[str, Any]:
     model = build_model(cell.config)
-    load_weights(model, checkpoint)
+    load_weights(model, cast(Path, setting.weights))
     names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
     how: dict[str, Any] = {name: getattr(conditions, name) for name in names}
     scores = evaluate_checkpoint(
         model,
-        data_directory(data_dir) / conditions.data,
+        data_directory(setting.data_dir) / conditions.data,
         **how,
         workers=available_cores(),
         progress=lambda done, total: tell(f"{cell.name} {conditions.resolution} px, {done}/{total} pictures"),

@@ -1,13 +1,15 @@
 """From cells to modules: an arm or a named model, as a classifier or with another head on it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ablations.design import AnyCell, Cell, Cost, Memory, parse_stages
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, parse_stages
 from ablations.downstream.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
 from ablations.downstream.segmentation import SemanticFPN
+from ablations.errors import first_line, refuse
 from ablations.measure.checkpointing import checkpoint_stages
 from ablations.model import PVT, build_model
 from ablations.peers.build import build_peer, build_peer_backbone
@@ -36,6 +38,8 @@ def build_network(cell: AnyCell) -> nn.Module:
 
     Raises InputError for a model that nobody knows or that cannot have the head.
     """
+    if isinstance(cell, ModelCell) and isinstance(cell.conditions, Accuracy):
+        return _build_trainable(cell.model, cell.conditions)
     head = cell.conditions.head if isinstance(cell.conditions, Cost) else "classifier"
     if head == "classifier":
         network = build_model(cell.config) if isinstance(cell, Cell) else build_peer(cell.model)
@@ -45,6 +49,28 @@ def build_network(cell: AnyCell) -> nn.Module:
     if isinstance(cell, Cell):
         return HEADS[head](StageMaps(build_model(cell.config)), cell.config.embed_dims)
     return HEADS[head](*build_peer_backbone(cell.model))
+
+
+def _build_trainable(model: str, conditions: Accuracy) -> nn.Module:
+    """Returns a model that is no arm with the classes and the drop path of the conditions; timm's can have both.
+
+    Raises InputError for a model of any other source that has not as many classes, and for a size that it refuses.
+    """
+    options: dict[str, Any] = {"num_classes": conditions.num_classes}
+    if conditions.drop_path_rate:
+        options["drop_path_rate"] = conditions.drop_path_rate
+    network = build_peer(model, **options)
+    picture = torch.zeros(1, 3, conditions.resolution, conditions.resolution)
+    try:
+        with torch.random.fork_rng([]), torch.no_grad():
+            logits = network.eval()(picture)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise refuse("resolution", conditions.resolution, f"a size that {model} takes ({first_line(error)})") from error
+    if logits.shape != (1, conditions.num_classes):
+        raise refuse(
+            "model", model, f"one that returns (B, {conditions.num_classes}) logits, not {tuple(logits.shape)}"
+        )
+    return network
 
 
 def build_network_on(device: str, cell: AnyCell) -> nn.Module:

@@ -7,6 +7,7 @@ import gc
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 import traceback
@@ -35,19 +36,22 @@ from ablations.design import (
     Speed,
     without_defaults,
 )
-from ablations.errors import first_line, refuse
+from ablations.errors import InputError, first_line, refuse
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
 from ablations.measure.process import follow_parent
-from ablations.measurements import Tell, at_any_size, measure_cell, meta_network
+from ablations.measurements import Setting, Tell, at_any_size, measure_cell, meta_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.peers.build import check_peer
 from ablations.peers.equal import check_has_peer
 from ablations.records import find_record, iterate_records, write_record
 from ablations.studies import find_study
+from ablations.training.accuracy import Files
 from ablations.training.data import check_data, data_directory
+from ablations.training.distributed import Ranks, count_ranks, joined
 from ablations.training.evaluation import open_pictures
+from ablations.training.loop import Diverged, OutOfTime, Stopped
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
@@ -70,17 +74,24 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keep:
+    """What is kept of a training beside its record and its log."""
+
+    tensorboard: bool = False
+    """TensorBoard's events."""
+    weights: bool = False
+    """The trained weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What all cells of a run have in common."""
 
     study: str
     results: Path
-    data_dir: Path | None
-    checkpoint: Path | None
+    setting: Setting
+    keep: Keep
     environments: dict[str, dict[str, Any]]
-    deadline: float
-    """In seconds of the monotonic clock."""
-    force: bool
     debug: bool
 
 
@@ -99,60 +110,85 @@ def run_cells(
     study: str,
     results: Path,
     data_dir: Path | None = None,
-    checkpoint: Path | None = None,
+    weights: Path | None = None,
     time_budget_s: float = float("inf"),
+    jobs: int = 1,
+    keep: Keep | None = None,
     force: bool = False,
     debug: bool = False,
 ) -> Summary:
     """Measures the cells that have no finished record under `results`, with a progress bar.
 
-    Costs and predictions, which do not depend on what else the machine does, are computed on all cores; all else is
-    measured one by one.
+    Costs and predictions, which do not depend on what else the machine does, are computed on all cores; so many `jobs`
+    as are given train side by side on the CPU; all else is measured one by one. Where `torchrun` started several
+    processes, all of them train each cell together, and the first one writes.
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
     and so does a model from a user's file, and with `force` a cell for which there was not enough memory.
-    No cell is started that by the records of its like will not be finished within the budget. Several processes may
-    share a folder. `checkpoint` is the file of weights that evaluations take. Raises InputError, before anything is
-    measured, if the folder, a device, a model, a data set or weights that a missing cell needs are not there.
+    No cell is started that by the records of its like will not be finished within the budget, but trainings, which are
+    left with a checkpoint when it is spent. Several processes may share a folder. `weights` is the file that
+    evaluations take. Raises InputError, before anything is measured, if the folder, a device, a model, a data set or
+    weights that a missing cell needs are not there, or what is missing cannot be measured in so many processes.
     """
     start = time.monotonic()
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
     kept = {key: record for key, record in records.items() if _is_done(record, force)}
     missing = [cell for cell in cells if cell.key not in kept]
-    summary = Summary(kept=len(kept))
-    job = Job(
-        study=study,
-        results=results,
-        data_dir=data_dir,
-        checkpoint=checkpoint,
-        environments=_check_needs(missing, results, data_dir, checkpoint),
-        deadline=start + time_budget_s,
-        force=force,
-        debug=debug,
-    )
-    _warn_of_other_machines(kept.values(), job.environments)
+    device = _check_processes(missing, jobs)
+    environments = _check_needs(missing, results, data_dir, weights)
+    _warn_of_other_machines(kept.values(), environments)
     gc.collect()
     gc.freeze()  # what is imported stays; the collections between cells need not look through it
-    with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR) as bar:
-        for cell, outcome in _run_missing(missing, job, bar):
-            summary.measured += outcome.state == "measured"
-            summary.kept += outcome.state == "kept"
-            summary.left += outcome.state == "left"
-            if outcome.state == "failed":
-                summary.failed.append((cell.label, outcome.failure))
-            bar.update()
+    with joined(device) as ranks:
+        missing, summary = ranks.tell_all((missing, Summary(kept=len(cells) - len(missing))))
+        setting = Setting(data_dir=data_dir, weights=weights, force=force, ranks=ranks, deadline=start + time_budget_s)
+        job = Job(
+            study=study,
+            results=results,
+            setting=setting,
+            keep=keep or Keep(),
+            environments=environments,
+            debug=debug,
+        )
+        hidden = None if ranks.is_first else True
+        with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR, disable=hidden) as bar:
+            for cell, outcome in _run_missing(missing, job, jobs, bar):
+                summary.measured += outcome.state == "measured"
+                summary.kept += outcome.state == "kept"
+                summary.left += outcome.state == "left"
+                if outcome.state == "failed":
+                    summary.failed.append((cell.label, outcome.failure))
+                bar.update()
     summary.seconds = time.monotonic() - start
     return summary
 
 
-def _run_missing(missing: list[AnyCell], job: Job, bar: tqdm) -> Iterator[tuple[AnyCell, Outcome]]:
+def _check_processes(missing: Sequence[AnyCell], jobs: int) -> str:
+    """Returns the device that several processes train on together; raises InputError for what they cannot do."""
+    if not 1 <= jobs <= available_cores():
+        raise refuse("jobs", jobs, f"1 to {available_cores()}, the number of cores")
+    processes = count_ranks()
+    devices = {_device(cell) for cell in missing}
+    alike = len(devices) <= 1 and all(isinstance(cell.conditions, Accuracy) for cell in missing)
+    if processes > 1 and (jobs > 1 or not alike):
+        raise refuse("processes", processes, "1, but for trainings on one device, without --jobs")
+    return min(devices, default="cpu")
+
+
+def _run_missing(missing: list[AnyCell], job: Job, jobs: int, bar: tqdm) -> Iterator[tuple[AnyCell, Outcome]]:
     """Yields every cell when it is finished: the exact ones first, side by side if that pays, then the others."""
+    forecast = Forecast(job.results)
     exact = [cell for cell in missing if _is_exact(cell)]
     workers = min(available_cores(), len(exact) // CELLS_PER_WORKER)
     if workers > 1:
         bar.set_description_str(f"{exact[0].measurement:8}")
-        yield from _run_side_by_side(exact, job, workers)
+        yield from _run_side_by_side(_of_one_network(exact), job, workers)
         missing = [cell for cell in missing if not _is_exact(cell)]
-    forecast = Forecast(job.results)
+    trained = [cell for cell in missing if isinstance(cell.conditions, Accuracy) and _device(cell) == "cpu"]
+    if jobs > 1 and len(trained) > 1:
+        bar.set_description_str("accuracy")
+        bar.set_postfix_str(f"{forecast.left(trained)} over {jobs}, each epoch is in {job.results / 'logs'}")
+        yield from _run_side_by_side([[cell] for cell in trained], job, jobs)
+        missing = [cell for cell in missing if cell not in trained]
     for number, cell in enumerate(missing):
         bar.set_description_str(f"{cell.measurement:8}")
         tell = partial(_tell, bar, forecast.left(missing[number:]))
@@ -163,14 +199,20 @@ def _run_missing(missing: list[AnyCell], job: Job, bar: tqdm) -> Iterator[tuple[
         yield cell, outcome
 
 
-def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[tuple[AnyCell, Outcome]]:
-    """Yields every cell when one of the worker processes has counted it; cells of one network go to one worker."""
+def _of_one_network(cells: list[AnyCell]) -> list[list[AnyCell]]:
+    """Returns the cells in groups that share a network, which is built once then."""
     networks: dict[AnyCell, list[AnyCell]] = {}
     for cell in cells:
         networks.setdefault(at_any_size(cell), []).append(cell)
+    return list(networks.values())
+
+
+def _run_side_by_side(groups: list[list[AnyCell]], job: Job, workers: int) -> Iterator[tuple[AnyCell, Outcome]]:
+    """Yields every cell when one of the worker processes has done it; the cells of a group go to one worker."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent) as pool:
-        waiting = {pool.submit(_run_in_worker, own, job): own for own in networks.values()}
+    threads = max(available_cores() // workers, 1)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)) as pool:
+        waiting = {pool.submit(_run_in_worker, own, job): own for own in groups}
         try:
             for finished in as_completed(waiting):
                 own = waiting[finished]
@@ -182,27 +224,42 @@ def _run_side_by_side(cells: list[AnyCell], job: Job, workers: int) -> Iterator[
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
-                worker.terminate()  # what it has written is whole
+                worker.terminate()  # what it has written is whole, and a training writes a checkpoint
             raise
+
+
+def _begin_worker(threads: int) -> None:
+    follow_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent then tells its workers
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    use_full_float32()
 
 
 def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
     gc.freeze()  # as in the parent
-    return [_run_cell(cell, job, expected_s=0.0) for cell in cells]
+    try:
+        return [_run_cell(cell, job, expected_s=0.0) for cell in cells]
+    except Stopped:
+        os._exit(1)  # else the pool would give it the next cell
 
 
 def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda words: None) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
-    if not cell.is_from_file and _is_done(find_record(job.results, cell), job.force):
-        return Outcome("kept")
-    if time.monotonic() + expected_s > job.deadline:
-        return Outcome("left")
+    ranks = job.setting.ranks
+    if state := ranks.tell_all(_skip(cell, job, expected_s)):
+        return Outcome(state)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    result, failure = None, None
+    result, failure, is_final = None, None, True
+    files = _training_files(cell, job)
     try:
-        result = measure_cell(cell, data_dir=job.data_dir, checkpoint=job.checkpoint, force=job.force, tell=tell)
+        result = measure_cell(cell, job.setting, files=files, tell=tell)
+    except OutOfTime:
+        return Outcome("left")
     except Exception as error:  # whatever one cell does, the others go on
-        failure = first_line(error)
+        if ranks.count > 1 and not isinstance(error, InputError | Diverged):
+            raise  # what not all processes have met would leave the others waiting
+        failure, is_final = first_line(error), isinstance(error, Diverged)
         if job.debug:
             traceback.print_exc()
     if not _is_exact(cell):
@@ -210,17 +267,39 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     seconds = time.monotonic() - clock
-    write_record(
-        job.results,
-        cell,
-        study=job.study,
-        result=result,
-        failure=failure,
-        environment=job.environments[_device(cell)] | _own_process(cell),
-        started=started,
-        duration_s=round(seconds, 3),
-    )
+    if ranks.is_first:
+        write_record(
+            job.results,
+            cell,
+            study=job.study,
+            result=result,
+            failure=failure,
+            environment=job.environments[_device(cell)] | _own_process(cell, ranks),
+            started=started,
+            duration_s=round(seconds, 3),
+        )
+        if is_final:  # what failed for want of memory, say, may go on
+            files.checkpoint.unlink(missing_ok=True)
     return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
+
+
+def _skip(cell: AnyCell, job: Job, expected_s: float) -> Literal["kept", "left"] | None:
+    """Returns the outcome of a cell that is not measured."""
+    if not cell.is_from_file and _is_done(find_record(job.results, cell), job.setting.force):
+        return "kept"
+    needed_s = 0.0 if isinstance(cell.conditions, Accuracy) else expected_s
+    return "left" if time.monotonic() + needed_s > job.setting.deadline else None
+
+
+def _training_files(cell: AnyCell, job: Job) -> Files:
+    environment = job.environments[_device(cell)]
+    return Files(
+        checkpoint=job.results / "checkpoints" / f"{cell.file_name}.pt",
+        log=job.results / "logs" / f"{cell.file_name}.jsonl",
+        tensorboard=job.results / "tensorboard" / cell.file_name if job.keep.tensorboard else None,
+        weights=job.results / "weights" / f"{cell.file_name}.safetensors" if job.keep.weights else None,
+        made_by={name: environment[name] for name in ("commit", "torch", "device_name")},
+    )
 
 
 def _device(cell: AnyCell) -> str:
@@ -228,8 +307,10 @@ def _device(cell: AnyCell) -> str:
     return "cpu" if _is_exact(cell) else getattr(cell.conditions, "device", "cpu")
 
 
-def _own_process(cell: AnyCell) -> dict[str, Any]:
-    """Returns what is otherwise where a cell is measured in processes of its own."""
+def _own_process(cell: AnyCell, ranks: Ranks) -> dict[str, Any]:
+    """Returns what is otherwise where a cell is measured in processes of its own, or by several together."""
+    if isinstance(cell.conditions, Accuracy):
+        return {"threads": torch.get_num_threads(), "processes": ranks.count}
     return {"keeps_freed_memory": False} if isinstance(cell.conditions, Memory) and not _is_exact(cell) else {}
 
 
@@ -239,7 +320,7 @@ def _is_exact(cell: AnyCell) -> bool:
 
 
 def _check_needs(
-    cells: Sequence[AnyCell], results: Path, data_dir: Path | None, checkpoint: Path | None
+    cells: Sequence[AnyCell], results: Path, data_dir: Path | None, weights: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Returns the environment of each device that the cells need, and raises InputError for what is not there.
 
@@ -251,7 +332,9 @@ def _check_needs(
     for cell in cells:
         if isinstance(cell, ModelCell):
             check_peer(cell.model)
-    strange = {at_any_size(cell) for cell in cells if isinstance(cell, ModelCell)}
+    strange = {
+        at_any_size(cell) for cell in cells if isinstance(cell, ModelCell) and not isinstance(cell.conditions, Accuracy)
+    }
     strange -= {at_any_size(cell) for cell in find_study("paper").cells()}
     meta_network.cache_clear()  # a file may hold another model by now
     for cell in strange:
@@ -266,7 +349,7 @@ def _check_needs(
         if isinstance(cell, Cell) and isinstance(cell.conditions, Evaluation)
     }
     for config, data in evaluated:
-        load_weights(build_model(config), cast(Path, checkpoint))
+        load_weights(build_model(config), cast(Path, weights))
         open_pictures(data_directory(data_dir) / data, config.num_classes)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
     for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):

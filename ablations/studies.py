@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypeVar, cast, get_args
 
-from ablations.catalogue import MODELS, OTHER_PEERS, OWN_RESOLUTIONS, PAPER_TABLES, SCALED
+from ablations.catalogue import (
+    ARMS_OF_LIBRARIES,
+    EQUAL_MODELS,
+    MODELS,
+    OTHER_PEERS,
+    OWN_RESOLUTIONS,
+    PAPER_TABLES,
+    SCALED,
+)
 from ablations.config import ARMS, FRAMES, AttentionKernel
 from ablations.design import (
     Accuracy,
@@ -137,6 +145,27 @@ GPU_SIZES = (224, 512, 1024, 2048)
 
 PEERS_IN_MEMORY = tuple(MODELS[name] for name in ("ResNet50", "ViT-S/16", "Swin-T"))
 
+LIBRARY_SIZES = (64, 224, 512, 1024)
+"""Sides in pixels at which memory stands beside that of libraries' equal models."""
+
+
+def beside_libraries(variant: str, conditions: tuple[Memory, ...]) -> tuple[Grid | NamedModels, ...]:
+    """Returns a variant's arms that libraries have too, and the libraries' models.
+
+    These are taken as they come, channel by channel, and at 224 px channels-last too. v1 is taken at 224 px alone, the
+    only size that transformers' takes.
+    """
+    grids: list[Grid | NamedModels] = []
+    at_224 = tuple(each for each in conditions if each.resolution == 224)
+    for arm in ARMS_OF_LIBRARIES["transformers"]:
+        chosen = at_224 if arm == "v1" else conditions
+        as_they_come = tuple(replace(each, channels_last=False) for each in chosen)
+        models = tuple(names[variant, arm] for names in EQUAL_MODELS.values() if (variant, arm) in names)
+        grids.append(Grid(variants=(variant,), arms=(arm,), frames=("published",), conditions=chosen))
+        grids.append(NamedModels(models=models, conditions=(*as_they_come, *at_224)))
+    return tuple(grids)
+
+
 STUDIES = {
     study.name: study
     for study in (
@@ -233,6 +262,9 @@ STUDIES = {
                         *vary(BOTH_WAYS, method=METHODS, mode=("training",), checkpointing=("1", "1+2+3+4")),
                     ),
                 ),
+                *beside_libraries("b0", vary(PREDICTED, mode=MODES, resolution=LIBRARY_SIZES)),
+                *beside_libraries("b2", vary(PREDICTED, mode=MODES, resolution=LIBRARY_SIZES)),
+                *beside_libraries("b0", vary(Memory(), mode=MODES, resolution=LIBRARY_SIZES[:2])),
             ),
         ),
         Study(
@@ -284,11 +316,25 @@ STUDIES = {
             ),
         ),
         Study(
+            name="fashion-mnist-long",
+            description="the paper's path on all of Fashion-MNIST, pico, 8 epochs, paired seeds; an hour on a CPU",
+            grids=(
+                Grid(
+                    variants=("pico",),
+                    arms=LADDER,
+                    conditions=vary(
+                        Accuracy(data="fashion-mnist", epochs=8, base_lr=6e-3, eval_every=1), seed=(0, 1, 2)
+                    ),
+                ),
+            ),
+        ),
+        Study(
             name="gpu",
             description="what needs a GPU: Imagenette at 224 px with b0; memory and speed of b0 and b2",
             portable=False,
             grids=(
                 Grid(variants=("b0",), conditions=(IMAGENETTE,)),
+                Grid(variants=("b0",), frames=("published",), conditions=(IMAGENETTE,)),
                 Grid(
                     variants=("b2", "b0"),
                     attention=KERNELS,
@@ -319,7 +365,21 @@ STUDIES = {
                     models=PEERS_IN_MEMORY,
                     conditions=vary(Memory(device="cuda"), mode=MODES, resolution=GPU_SIZES),
                 ),
-                Grid(variants=("b0",), conditions=vary(IMAGENETTE, seed=(1, 2))),
+                Grid(variants=("b0",), frames=("v2", "published"), conditions=vary(IMAGENETTE, seed=(1, 2))),
+                Grid(
+                    variants=("nano",),
+                    conditions=vary(
+                        Accuracy(
+                            data="fashion-mnist",
+                            epochs=15,
+                            batch_size=128,
+                            base_lr=6e-3,
+                            precision="bf16",
+                            device="cuda",
+                        ),
+                        seed=(0, 1, 2),
+                    ),
+                ),
             ),
         ),
     )

@@ -16,8 +16,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ablations.config import build_config
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.peers import cpvt, local_vit, t2t_vit
+from ablations.peers.equal import Logits, build_transformers
 
 OWN: dict[str, Callable[[], nn.Module]] = {
     builder.__name__: builder
@@ -30,7 +32,14 @@ OWN: dict[str, Callable[[], nn.Module]] = {
 """The models of `ablations.peers` by name."""
 
 CVT_DEPTHS = {"cvt-13": [1, 2, 10], "cvt-21": [1, 4, 16]}
-"""The models that are built from transformers, and the depths of their stages (Wu et al. 2021, Table 1)."""
+"""The CvTs that are built from transformers, and the depths of their stages (Wu et al. 2021, Table 1)."""
+
+PVTS = {
+    name.format(size): (f"b{size}", arm)
+    for name, arm in (("pvt_b{}", "v1"), ("pvt_v2_b{}", "v1+ope+cffn"), ("pvt_v2_b{}_linear", "v1+ope+cffn+lsra"))
+    for size in range(6)
+}
+"""The PVTs that are built from transformers, and the variant and the arm, as published, that each is."""
 
 STRIDES = (4, 8, 16, 32)
 """Of the maps that detectors take."""
@@ -44,21 +53,22 @@ def check_peer(name: str) -> None:
         pick("model", _without_tag(name), timm.list_models())
         _parse_options(settings)
     elif source == "transformers":
-        pick("model", rest, CVT_DEPTHS)
+        pick("model", rest, [*CVT_DEPTHS, *PVTS])
     elif source == "peers":
         pick("model", rest, OWN)
 
 
-def build_peer(name: str) -> nn.Module:
+def build_peer(name: str, **options: Any) -> nn.Module:
     """Returns a classifier, pictures (B, 3, H, W) to logits (B, classes); raises InputError for an unknown name.
 
-    A user's file is run, and its model is built on the CPU; others are built on the current default device.
+    A user's file is run, and its model is built on the CPU; others are built on the current default device. `options`
+    are for timm's models; the others are what they are.
     """
     source, _, rest = name.partition(":")
     if source == "timm":
-        return _build_timm(rest)
+        return _build_timm(rest, **options)
     if source == "transformers":
-        return _build_cvt(rest)
+        return _build_transformers(rest)
     if source == "peers":
         return OWN[pick("model", rest, OWN)]()
     return _build_from_file(name)
@@ -144,8 +154,10 @@ def _parse_options(settings: str) -> dict[str, Any]:
         raise refuse("model options", settings, allowed) from error
 
 
-def _build_cvt(name: str) -> nn.Module:
-    depth = CVT_DEPTHS[pick("model", name, CVT_DEPTHS)]
+def _build_transformers(name: str) -> nn.Module:
+    if pick("model", name, [*CVT_DEPTHS, *PVTS]) in PVTS:
+        return Logits(build_transformers(build_config(*PVTS[name], "published")))
+    depth = CVT_DEPTHS[name]
     from transformers import CvtConfig, CvtForImageClassification  # takes seconds
 
     config = CvtConfig(depth=depth)

@@ -67,7 +67,7 @@ def build_equal(model: PVT, library: str, channels_last: bool = False) -> nn.Mod
     config = model.config
     check_has_peer(config, library, config.img_size)
     with torch.device("cpu"):  # timm computes drop-path rates from tensors, which must hold numbers
-        peer = _build_timm(config) if library == "timm" else _build_transformers(config)
+        peer = _build_timm(config) if library == "timm" else build_transformers(config)
     for module in peer.modules():
         if isinstance(module, nn.AdaptiveAvgPool2d):  # linear SRA's, and no other
             module.output_size = config.pool_size
@@ -143,7 +143,8 @@ def _build_timm(config: PVTConfig) -> Any:
     return peer
 
 
-def _build_transformers(config: PVTConfig) -> nn.Module:
+def build_transformers(config: PVTConfig) -> nn.Module:
+    """Returns transformers' classifier of a config that has one, with fresh weights, but for P: that is always 7."""
     from transformers import (  # takes seconds
         PvtConfig,
         PvtForImageClassification,

@@ -1,27 +1,35 @@
 """What a model is shown: the order and the augmentation of an epoch, drawn from nothing but the seed and the epoch.
 
-So arms that train with one seed see the same pictures, cut the same way, in the same order. The numbers are drawn on
-the CPU, for all pictures of an epoch at once, and are the same on every device. The pictures are cut on theirs.
-Letters: B pictures of a batch, N of the data set, C channels, S the resolution in pixels.
+So arms that train with one seed see the same pictures, cut the same way, in the same order; so do a run that was
+interrupted, and several processes that share the batches. Letters: B pictures of a batch, or of a process's share of
+it, N of the data set, S the resolution in pixels.
 """
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ablations.design import Accuracy
-from ablations.training.data import ImageData
+from ablations.training.augmentation import (
+    SMALL,
+    draw_boxes,
+    draw_crops,
+    draw_noise,
+    draw_shifts,
+    erase,
+    look,
+    normalise,
+)
+from ablations.training.data import ImageData, StreamedData
+from ablations.training.distributed import Ranks
+from ablations.training.stream import stream_eval, stream_pictures
 
-SMALL = 64
-"""Pictures of up to so many pixels a side are shifted; from larger ones a random part is cut and resized."""
-
-LARGEST_SHIFT = 1 / 16  # of the side: 1/8 loses part of the garment, and cost 3 points in an epoch of Fashion-MNIST
-CROP_AREA = (0.35, 1.0)  # of the picture; from 0.08 up is for hundreds of epochs
-CROP_RATIO = (3 / 4, 4 / 3)
+Batch = tuple[Tensor, Tensor]
+"""Pictures (B, 3, S, S), normalised and channels-last, and labels (B,), on the data's device."""
 
 
 def mix_seeds(*seeds: int) -> int:
@@ -29,61 +37,111 @@ def mix_seeds(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
 
-def steps_per_epoch(data: ImageData, conditions: Accuracy) -> int:
+def steps_per_epoch(data: ImageData | StreamedData, conditions: Accuracy) -> int:
     """Returns the number of whole batches, at least one: pictures that fill none are left out of that epoch."""
     return max(len(data.train_labels) // conditions.batch_size, 1)
 
 
-def training_batches(data: ImageData, conditions: Accuracy, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the batches of an epoch on the data's device: pictures (B, 3, S, S), channels-last, and labels (B,)."""
-    count, side = len(data.train_labels), data.train_images.shape[-1]
+@dataclass(frozen=True)
+class Epoch:
+    """What was drawn for an epoch: the pictures in their order, and for each place in it the number of its draw."""
+
+    pictures: Tensor
+    draws: Tensor
+    views: Tensor | None
+    """Of resident pictures, (N, 2, 3) by draw."""
+    seeds: Tensor | None
+    """Of streamed pictures, (N,) by draw."""
+    boxes: Tensor | None
+    """What is erased, (N, 5) by draw."""
+
+
+def draw_epoch(data: ImageData | StreamedData, conditions: Accuracy, epoch: int) -> Epoch:
+    """Draws an epoch (from 1) on the CPU."""
+    count = len(data.train_labels)
     generator = torch.Generator().manual_seed(mix_seeds(conditions.seed, epoch))
     order = torch.randperm(count, generator=generator)
-    views = draw_shifts(count, side, generator) if side <= SMALL else draw_crops(count, generator)
-    if data.may_flip:
-        views[:, 0, 0] *= 1 - 2 * torch.randint(2, (count,), generator=generator)
+    views = seeds = boxes = None
+    if isinstance(data, StreamedData):
+        seeds = torch.randint(2**62, (count,), generator=generator)
+    else:
+        side = data.train_images.shape[-1]
+        if side <= SMALL:
+            views = draw_shifts(count, side, generator)
+        else:
+            views = draw_crops(count, conditions.crop_area, generator)
+        if data.may_flip:
+            views[:, 0, 0] *= 1 - 2 * torch.randint(2, (count,), generator=generator)
+    if conditions.random_erasing:
+        boxes = draw_boxes(count, conditions.random_erasing, generator)
+    repeats = conditions.augment_repeats
+    shown = order[: math.ceil(count / repeats)].repeat_interleave(repeats)[
+        :count
+    ]  # beside each other, as in the paper's code
+    return Epoch(pictures=shown, draws=order, views=views, seeds=seeds, boxes=boxes)
+
+
+def training_batches(
+    data: ImageData | StreamedData,
+    conditions: Accuracy,
+    epoch: int,
+    *,
+    first_step: int = 0,
+    ranks: Ranks | None = None,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yields the batches of an epoch from `first_step` (from 0) on, or this process's share of each.
+
+    `workers` processes read streamed pictures ahead; none where it is 0.
+    """
+    ranks = ranks or Ranks()
+    drawn = draw_epoch(data, conditions, epoch)
+    size = min(conditions.batch_size, len(drawn.pictures))
+    share = ranks.share(size)
+    places = [share + step * size for step in range(first_step, steps_per_epoch(data, conditions))]
     device = data.train_labels.device
-    order, views = order.to(device), views.to(device)
-    used = steps_per_epoch(data, conditions) * conditions.batch_size
-    for index in order[:used].split(conditions.batch_size):
-        images = look(data.train_images[index], views[index], beyond="zeros" if side <= SMALL else "border")
-        yield normalise(images, data), data.train_labels[index]
+    noise = draw_noise(3, conditions.resolution).to(device) if drawn.boxes is not None else None
+    for images, place in zip(_look_at(data, conditions, drawn, places, workers), places, strict=True):
+        images = normalise(images, data.mean, data.std)
+        if drawn.boxes is not None and noise is not None:
+            images = erase(images, drawn.boxes[drawn.draws[place]].to(device), noise)
+        yield images, data.train_labels[drawn.pictures[place].to(device)]
 
 
-def draw_shifts(count: int, side: int, generator: torch.Generator) -> Tensor:
-    """Returns views (N, 2, 3) that are moved by whole pixels, up to a sixteenth of the side either way."""
-    most = int(side * LARGEST_SHIFT)
-    pixels = torch.randint(-most, most + 1, (count, 2), generator=generator)
-    return _views(torch.ones(count, 2), 2 * pixels / side)
+def _look_at(
+    data: ImageData | StreamedData, conditions: Accuracy, drawn: Epoch, places: list[Tensor], workers: int
+) -> Iterator[Tensor]:
+    """Yields the pictures (B, C, S, S) at each of the lists of places, cut as was drawn, on the data's device."""
+    if isinstance(data, StreamedData):
+        assert drawn.seeds is not None
+        batches, seeds = (
+            [drawn.pictures[place] for place in places],
+            [drawn.seeds[drawn.draws[place]] for place in places],
+        )
+        for images in stream_pictures(data, batches, seeds=seeds, conditions=conditions, workers=workers):
+            yield images.to(data.train_labels.device, non_blocking=True)
+        return
+    assert drawn.views is not None
+    device = data.train_labels.device
+    pictures, views = drawn.pictures.to(device), drawn.views[drawn.draws].to(device)
+    beyond = "zeros" if data.train_images.shape[-1] <= SMALL else "border"
+    for place in places:
+        where = place.to(device)
+        yield look(data.train_images[pictures[where]], views[where], beyond)
 
 
-def draw_crops(count: int, generator: torch.Generator) -> Tensor:
-    """Returns views (N, 2, 3) of a random part of the picture, 35 to 100 % of it, of a ratio from 3:4 to 4:3.
-
-    A part that would be wider or higher than the picture is as wide or as high as that.
-    """
-    area = torch.empty(count).uniform_(*CROP_AREA, generator=generator)
-    ratio = torch.empty(count).uniform_(*map(math.log, CROP_RATIO), generator=generator).exp()
-    extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1)  # width and height
-    centre = (1 - extent) * torch.empty(count, 2).uniform_(-1, 1, generator=generator)
-    return _views(extent, centre)
-
-
-def _views(extent: Tensor, centre: Tensor) -> Tensor:
-    return torch.cat([torch.diag_embed(extent), centre[:, :, None]], dim=2)
-
-
-def look(images: Tensor, views: Tensor, beyond: str) -> Tensor:
-    """Returns pictures (B, C, S, S) of floats through views (B, 2, 3), sampled bilinearly.
-
-    A view is the affine map, in coordinates from -1 to 1, from a place in the result to one in the picture. Outside
-    of the picture is `zeros`, or its `border` goes on.
-    """
-    grid = F.affine_grid(views, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, padding_mode=beyond, align_corners=False)
-
-
-def normalise(images: Tensor, data: ImageData) -> Tensor:
-    """Returns pictures (B, C, S, S) as models take them: (B, 3, S, S), mean 0 and deviation 1, channels-last."""
-    images = (images - data.mean[:, None, None]) / data.std[:, None, None]
-    return images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+def eval_batches(
+    data: ImageData | StreamedData, conditions: Accuracy, *, ranks: Ranks | None = None, workers: int = 0
+) -> Iterator[Batch]:
+    """Yields the held-out pictures as they are, each in one batch of one process."""
+    ranks = ranks or Ranks()
+    device = data.train_labels.device
+    batches = torch.arange(len(data.eval_labels)).split(conditions.batch_size)[ranks.rank :: ranks.count]
+    if isinstance(data, StreamedData):
+        if batches:
+            for images, labels in stream_eval(data, conditions, torch.cat(batches), workers):
+                yield normalise(images.to(device), data.mean, data.std), labels.to(device)
+        return
+    for batch in batches:
+        where = slice(int(batch[0]), int(batch[-1]) + 1)
+        yield normalise(data.eval_images[where], data.mean, data.std), data.eval_labels[where]

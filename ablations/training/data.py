@@ -1,11 +1,9 @@
-"""Data sets, whole in memory: decoded once to bytes, which are augmented and normalised batch by batch on the device.
+"""Data sets by name: whole in memory, decoded once to bytes, or as paths and labels of pictures to stream.
 
 Letters: N pictures, C channels (1 of grey pictures, else 3), S the resolution in pixels.
 """
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,15 +14,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import FashionMNIST, ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.datasets import FashionMNIST
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from ablations.design import Accuracy
-from ablations.errors import InputError, refuse
+from ablations.errors import InputError, first_line, refuse
+from ablations.training.cache import Question, describe_files, library_versions, load_pictures, store_pictures
+from ablations.training.cifar import CIFARS, fetch_cifar, read_cifar
+from ablations.training.folders import Split, find_unreadable, listed, open_image_folder, unreadable_pictures
+from ablations.training.protocols import read_in_order
+from ablations.training.stream import StreamedData, build_augmentation
 
-BUILT_IN = {"digits": 10, "fashion-mnist": 10}
+BUILT_IN = {"digits": 10, "fashion-mnist": 10, **{name: cifar.classes for name, cifar in CIFARS.items()}}
 """The classes of the data sets that have a loader of their own. Any other name is an image folder's."""
 
 VAL_CROP = 0.875
@@ -51,6 +53,8 @@ class ImageData:
     """Of each channel (C,), in levels of 0 to 255."""
     may_flip: bool
     """Whether a mirrored picture is still of its class."""
+    skipped: tuple[str, ...] = ()
+    """Pictures that were left out because they cannot be read, by path in the set's folder."""
 
     def to(self, device: str | torch.device) -> "ImageData":
         """Returns the same data on a device."""
@@ -68,10 +72,12 @@ def data_directory(given: Path | None) -> Path:
 def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
     """Raises InputError if a data set is not there, not laid out as it must be, or has another number of classes.
 
-    Fetches Fashion-MNIST if it is missing.
+    Fetches Fashion-MNIST and CIFAR if they are missing.
     """
     if name == "fashion-mnist":
         _open_fashion_mnist(data_directory(data_dir), train=False)
+    elif name in CIFARS:
+        fetch_cifar(name, data_directory(data_dir))
     classes = count_classes(name, data_dir)
     if classes != num_classes:
         raise refuse("num_classes", num_classes, f"{classes}, which {name} has")
@@ -82,29 +88,46 @@ def count_classes(name: str, data_dir: Path | None) -> int:
     return BUILT_IN[name] if name in BUILT_IN else len(_open_folder(name, data_directory(data_dir))[0].classes)
 
 
-def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData:
-    """Returns the data set of the conditions in main memory, at their resolution and with their training subset.
+def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData | StreamedData:
+    """Returns the data set of the conditions with their training subset, in main memory.
+
+    Resident sets are decoded, to bytes of the conditions' resolution:
 
     - `digits`: scikit-learn's, 80 % for training, the split stratified and always the same; enlarged bilinearly.
     - `fashion-mnist`: padded with zeros from 28 to 32 pixels, to other resolutions resized bilinearly.
+    - `cifar10`, `cifar100`: as they are, to other resolutions resized bilinearly.
     - An image folder: the short side resized to S for training, to S / 0.875 for validation, both bicubically, then
-      the centre S x S. Validation does so with every picture, even one that has S x S already.
+      the centre S x S. Validation does so with every picture, even one that has S x S already. What was decoded is
+      kept in the cache (`ablations.training.cache`).
+
+    Streamed ones, which only image folders can be, are paths and labels. With `skip_unreadable` pictures that cannot be
+    read are left out of the subset too; all are tried for it, once for as long as the files stay as they are.
 
     The last set loaded is kept, because studies train many arms on one. Raises InputError if the set is not there, not
-    laid out as it must be, too large for the memory, or has another number of classes or too few training pictures.
+    laid out as it must be, too large for the memory, has pictures that cannot be read (streamed ones are met later),
+    labels out of range, or has another number of classes or too few training pictures.
     """
+    if conditions.loading == "streamed":
+        if conditions.data in BUILT_IN:
+            raise refuse("loading", conditions.loading, f"resident for {conditions.data}: only image folders stream")
+        build_augmentation(conditions, may_flip=True)  # refuses what it cannot do before the pictures are listed
     check_data(conditions.data, conditions.num_classes, data_dir)
     directory = data_directory(data_dir).resolve()
-    return _load(conditions.data, directory, conditions.resolution, conditions.train_images)
+    folder = {"streamed": conditions.loading == "streamed", "skip_unreadable": conditions.skip_unreadable}
+    return _load(conditions.data, directory, conditions.resolution, conditions.train_images, **folder)
 
 
 @lru_cache(maxsize=1)
-def _load(name: str, directory: Path, resolution: int, train_images: int) -> ImageData:
+def _load(
+    name: str, directory: Path, resolution: int, train_images: int, *, streamed: bool, skip_unreadable: bool
+) -> ImageData | StreamedData:
     if name == "digits":
         return _load_digits(resolution, train_images)
     if name == "fashion-mnist":
         return _load_fashion_mnist(directory, resolution, train_images)
-    return _load_folder(name, directory, resolution, train_images)
+    if name in CIFARS:
+        return _load_cifar(name, directory, resolution, train_images)
+    return _load_folder(name, directory, resolution, train_images, streamed, skip_unreadable)
 
 
 def _load_digits(resolution: int, train_images: int) -> ImageData:
@@ -113,20 +136,23 @@ def _load_digits(resolution: int, train_images: int) -> ImageData:
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
-    images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)  # its levels are 0 to 16
+    images = torch.from_numpy(digits.images[:, None] * (255 / 16)).round().to(torch.uint8)  # its levels are 0 to 16
     labels = torch.from_numpy(digits.target).long()
     train, held_out = train_test_split(
         torch.arange(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED
     )
     train = train[choose_subset(labels[train], train_images)]
-    return _grey_data((images[train], labels[train]), (images[held_out], labels[held_out]), resolution, may_flip=False)
+    return _small_data((images[train], labels[train]), (images[held_out], labels[held_out]), resolution, may_flip=False)
 
 
 def _load_fashion_mnist(directory: Path, resolution: int, train_images: int) -> ImageData:
     train, held_out = (_open_fashion_mnist(directory, train=train) for train in (True, False))
     kept = choose_subset(train.targets, train_images)
-    return _grey_data(
-        (train.data[kept], train.targets[kept]), (held_out.data, held_out.targets), resolution, may_flip=True
+    return _small_data(
+        (train.data[kept, None], train.targets[kept]),
+        (held_out.data[:, None], held_out.targets),
+        resolution,
+        may_flip=True,
     )
 
 
@@ -134,100 +160,144 @@ def _open_fashion_mnist(directory: Path, *, train: bool) -> FashionMNIST:
     raw = directory / "FashionMNIST" / "raw"
     made = [folder for folder in (raw, raw.parent, directory) if not folder.exists()]
     try:
-        return FashionMNIST(directory, train=train, download=True)
+        opened = FashionMNIST(directory, train=train, download=True)
     except (OSError, EOFError, RuntimeError, ValueError, AssertionError) as error:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
         raise InputError(
             f"fashion-mnist can be neither read from {raw} nor downloaded to it "
-            f"({_first_line(error)}); put its four idx files there, or give another data directory"
+            f"({first_line(error)}); put its four idx files there, or give another data directory"
         ) from error
+    _check_labels("fashion-mnist", raw, opened.data, opened.targets)
+    return opened
 
 
-def _grey_data(
+def _load_cifar(name: str, directory: Path, resolution: int, train_images: int) -> ImageData:
+    (images, labels), held_out = (read_cifar(name, directory, train=train) for train in (True, False))
+    for split in ((images, labels), held_out):
+        _check_labels(name, directory / CIFARS[name].folder, *split)
+    kept = choose_subset(labels, train_images)
+    return _small_data((images[kept], labels[kept]), held_out, resolution, may_flip=True)
+
+
+def _check_labels(name: str, folder: Path, images: Tensor, labels: Tensor) -> None:
+    """Raises InputError unless each picture has a label, each label is a class's and each class has a picture."""
+    if len(images) != len(labels):
+        raise InputError(f"{name} in {folder} has {len(images)} pictures and {len(labels)} labels in one split")
+    present, classes = set(labels.unique().tolist()), set(range(BUILT_IN[name]))
+    if unknown := sorted(present - classes):
+        raise InputError(f"{name} in {folder} has a label {unknown[0]}; allowed: 0 to {len(classes) - 1}")
+    if missing := sorted(classes - present):
+        raise InputError(f"{name} in {folder} has no pictures of class {listed([str(label) for label in missing])}")
+
+
+def _small_data(
     train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], resolution: int, *, may_flip: bool
 ) -> ImageData:
-    """Makes grey pictures (N, h, w) with their labels the data of a resolution."""
-    _check_memory(len(train[0]) + len(held_out[0]), 1, resolution)
-    images = _resize_grey(train[0][:, None], resolution)
-    counts = torch.bincount(images.flatten(), minlength=256).double()
-    levels = torch.arange(256, dtype=torch.float64)
-    mean = (counts * levels).sum() / counts.sum()
-    std = ((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt()
+    """Makes small pictures (N, C, h, w) with their labels the data of a resolution."""
+    _check_memory(len(train[0]) + len(held_out[0]), train[0].shape[1], resolution, "a lower resolution fits")
+    images = _resize_small(train[0], resolution)
+    mean, std = zip(*map(_mean_and_std, images.unbind(1)), strict=True)
     return ImageData(
         train_images=images,
         train_labels=train[1],
-        eval_images=_resize_grey(held_out[0][:, None], resolution),
+        eval_images=_resize_small(held_out[0], resolution),
         eval_labels=held_out[1],
-        mean=mean.float()[None],
-        std=std.float()[None],
+        mean=torch.stack(mean).float(),
+        std=torch.stack(std).float(),
         may_flip=may_flip,
     )
 
 
-def _resize_grey(images: Tensor, resolution: int) -> Tensor:
+def _mean_and_std(levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mean and the deviation of bytes of any shape, as float64."""
+    counts = torch.bincount(levels.flatten(), minlength=256).double()
+    level = torch.arange(256, dtype=torch.float64)
+    mean = (counts * level).sum() / counts.sum()
+    return mean, ((counts * (level - mean) ** 2).sum() / counts.sum()).sqrt()
+
+
+def _resize_small(images: Tensor, resolution: int) -> Tensor:
     if images.shape[-1] == 28 and resolution == 32:
         return F.pad(images, [2, 2, 2, 2])
     return resize(images, [resolution, resolution], antialias=True)
 
 
-def _load_folder(name: str, directory: Path, resolution: int, train_images: int) -> ImageData:
+def _load_folder(
+    name: str, directory: Path, resolution: int, train_images: int, streamed: bool, skip_unreadable: bool
+) -> ImageData | StreamedData:
     train, held_out = _open_folder(name, directory)
-    labels = torch.tensor(train.targets)
+    skipped: tuple[str, ...] = ()
+    if skip_unreadable:
+        faults = find_unreadable(train), find_unreadable(held_out)
+        skipped = tuple(
+            split.name(path) for split, found in zip((train, held_out), faults, strict=True) for path in found
+        )
+        train, held_out = train.without(faults[0]), held_out.without(faults[1])
+    labels = torch.tensor(train.labels)
     kept = choose_subset(labels, train_images)
-    _check_memory(len(kept) + len(held_out.samples), 3, resolution)
-    return ImageData(
-        train_images=_decode([train.samples[index][0] for index in kept.tolist()], resolution, resolution),
-        train_labels=labels[kept],
-        eval_images=_decode([path for path, _ in held_out.samples], resolution, round(resolution / VAL_CROP)),
-        eval_labels=torch.tensor(held_out.targets),
-        mean=255 * torch.tensor(IMAGENET_MEAN),
-        std=255 * torch.tensor(IMAGENET_STD),
-        may_flip=True,
-    )
+    train = replace(train, paths=[train.paths[index] for index in kept.tolist()], labels=labels[kept].tolist())
+    both: dict[str, Any] = {
+        "train_labels": labels[kept],
+        "eval_labels": torch.tensor(held_out.labels),
+        "mean": 255 * torch.tensor(IMAGENET_MEAN),
+        "std": 255 * torch.tensor(IMAGENET_STD),
+        "may_flip": True,
+        "skipped": skipped,
+    }
+    if streamed:
+        return StreamedData(train_paths=tuple(train.paths), eval_paths=tuple(held_out.paths), **both)
+    count = len(train.paths) + len(held_out.paths)
+    _check_memory(count, 3, resolution, "loading=streamed reads them anew in every epoch instead")
+    unread: dict[str, str] = {}
+    images = [
+        _decode(train, resolution, resolution, train_images, unread),
+        _decode(held_out, resolution, round(resolution / VAL_CROP), 0, unread),
+    ]
+    if unread:
+        raise unreadable_pictures(unread, count)
+    return ImageData(train_images=images[0], eval_images=images[1], **both)
 
 
-def _open_folder(name: str, directory: Path) -> tuple[ImageFolder, ImageFolder]:
+def _open_folder(name: str, directory: Path) -> tuple[Split, Split]:
     """Returns the training and the validation split of an image folder, or raises InputError with what is wrong."""
     root = directory / name
     if not root.is_dir():
         raise refuse("data", name, f"{', '.join(BUILT_IN)}, or an image folder in {directory}, where this one is not")
-    train, held_out = (_open_split(root / split) for split in ("train", "val"))
-    if train.classes != held_out.classes:
-        alone = sorted(set(train.classes) ^ set(held_out.classes))
-        raise InputError(f"{root}: train and val must have the same classes; only one of them has {_listed(alone)}")
-    return train, held_out
+    return open_image_folder(root)
 
 
-def _open_split(folder: Path) -> ImageFolder:
-    if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
-        raise InputError(f"{folder} is missing or has no class folders; an image folder is train/CLASS/*, val/CLASS/*")
-    split = ImageFolder(folder, allow_empty=True)
-    empty = sorted(set(split.classes) - {split.classes[label] for label in split.targets})
-    if empty:
-        raise InputError(f"{folder} has no pictures ({', '.join(IMG_EXTENSIONS)}) of class {_listed(empty)}")
-    return split
+def _decode(split: Split, resolution: int, short_side: int, subset: int, unread: dict[str, str]) -> Tensor:
+    """Returns the pictures (N, 3, S, S): the short side resized to `short_side`, then the centre.
 
+    They come from the cache, if it has them. Those that cannot be read are added to `unread`, with the reason.
+    """
+    question: Question = {
+        "what": "decoded pictures",
+        **{"folder": str(split.folder), "resolution": resolution, "short_side": short_side, "subset": subset},
+    }
+    state = {"files": describe_files(split.folder, split.paths), **library_versions()}
+    shape = (len(split.paths), 3, resolution, resolution)
+    known = load_pictures(question, state, shape)
+    if known is not None:
+        return known
 
-def _decode(paths: Sequence[str], resolution: int, short_side: int) -> Tensor:
-    """Returns the pictures (N, 3, S, S): the short side resized to `short_side`, then the centre."""
-    images = torch.empty(len(paths), 3, resolution, resolution, dtype=torch.uint8)
-
-    def decode_one(index: int) -> None:
-        try:
-            with Image.open(paths[index]) as file:
-                picture = pil_to_tensor(file.convert("RGB"))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{paths[index]} is not a picture that can be read: {_first_line(error)}") from error
+    def show(picture: Image.Image) -> Tensor:
         # Resizing bytes gives Pillow's numbers in half of Pillow's time.
-        picture = resize(picture, [short_side], InterpolationMode.BICUBIC, antialias=True)
-        images[index] = center_crop(picture, [resolution, resolution])
+        resized = resize(pil_to_tensor(picture), [short_side], InterpolationMode.BICUBIC, antialias=True)
+        return center_crop(resized, [resolution, resolution])
 
-    # Decoding and resizing run without the interpreter's lock, so threads are enough.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for _ in pool.map(decode_one, range(len(paths))):
-            pass
+    images = torch.empty(shape, dtype=torch.uint8)
+    threads = torch.get_num_threads()
+    stream = read_in_order(split.paths, show, workers=threads, ahead=16 * threads)
+    for index, (path, read) in enumerate(zip(split.paths, stream, strict=True)):
+        if isinstance(read, str):
+            unread[split.name(path)] = read
+        else:
+            images[index] = read
+    if not unread:
+        store_pictures(question, state, images)
     return images
 
 
@@ -249,23 +319,15 @@ def choose_subset(labels: Tensor, count: int) -> Tensor:
     return torch.cat(members).sort().values
 
 
-def _check_memory(pictures: int, channels: int, resolution: int) -> None:
+def _check_memory(pictures: int, channels: int, resolution: int, way_out: str) -> None:
     needed, limit = pictures * channels * resolution**2, physical_memory_bytes() // 2
     if needed > limit:
         raise InputError(
             f"{pictures} pictures at resolution={resolution} need {needed / 2**30:.1f} GiB, more than half of this "
-            f"machine's memory ({limit / 2**30:.1f} GiB); data that does not fit in memory cannot be streamed yet"
+            f"machine's memory ({limit / 2**30:.1f} GiB); {way_out}"
         )
 
 
 def physical_memory_bytes() -> int:
     """Returns the size of the machine's main memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -17,13 +17,12 @@ import torch
 import torch.nn.functional as F
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ablations.config import PVTConfig
 from ablations.design import CHOICES
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.measure.environment import check_device
+from ablations.training.folders import listed, open_split, unreadable_pictures
 from ablations.training.protocols import build_transform, expected_top1, normalise_bytes, read_in_order
 
 Progress = Callable[[int, int], None]
@@ -35,7 +34,7 @@ Classify = Callable[[Tensor], Tensor]
 CALIBRATION_BINS = 15
 """As in Guo et al., "On Calibration of Modern Neural Networks" (2017)."""
 
-_NAMED = 5  # classes at most, in an error
+LAYOUT = "pictures as val/CLASS/* or CLASS/*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +132,7 @@ def _score_all(
         if progress:
             progress(min(start + batch_size, total), total)
     if not scores or (faults and not skip_unreadable):
-        first, reason = next(iter(faults.items()))
-        way_out = "" if skip_unreadable else "; skip_unreadable leaves such pictures out"
-        raise InputError(f"{len(faults)} of {total} pictures cannot be read, first {first} ({reason}){way_out}")
+        raise unreadable_pictures(faults, total, skipping=skip_unreadable)
     return torch.cat(scores).cpu(), list(faults)
 
 
@@ -219,23 +216,15 @@ def open_pictures(folder: Path, num_logits: int) -> Pictures:
     or has no classes.
     """
     root = folder / "val" if (folder / "val").is_dir() else folder
-    if not root.is_dir():
-        raise refuse("folder", str(folder), "one that is there, of pictures as val/CLASS/* or CLASS/*")
-    if not any(entry.is_dir() for entry in root.iterdir()):
-        raise InputError(f"{root} has no class folders; allowed: pictures as val/CLASS/* or CLASS/*")
-    found = ImageFolder(root, allow_empty=True)
+    found = open_split(root, LAYOUT)
     logits = label_classes(found.classes, num_logits)
-    empty = sorted(set(range(len(found.classes))) - set(found.targets))
-    if empty:
-        names = _listed([found.classes[index] for index in empty])
-        raise InputError(f"{root} has no pictures ({', '.join(IMG_EXTENSIONS)}) of class {names}")
     count = len(found.classes)
     by_synset = num_logits == len(imagenet_synsets()) and found.classes[0] in imagenet_synsets()
     in_order = f"the folder's {count} classes, in order of name"
     return Pictures(
         root=root,
-        paths=[path for path, _ in found.samples],
-        labels=[logits[target] for target in found.targets],
+        paths=found.paths,
+        labels=[logits[label] for label in found.labels],
         num_classes=count,
         classes=f"{count} of ImageNet's {num_logits} classes, among all {num_logits} logits" if by_synset else in_order,
         is_imagenet=by_synset and count == num_logits,
@@ -253,8 +242,8 @@ def label_classes(classes: Sequence[str], num_logits: int) -> list[int]:
         return list(range(num_logits))
     if synsets:
         allowed = f"some of ImageNet's, such as n01440764, or {num_logits} of other names, as the model has logits"
-        raise refuse("classes", _listed(foreign), allowed)
-    raise refuse("classes", _listed(classes), f"{num_logits}, as the model has logits, and not {len(classes)}")
+        raise refuse("classes", listed(foreign), allowed)
+    raise refuse("classes", listed(classes), f"{num_logits}, as the model has logits, and not {len(classes)}")
 
 
 @cache
@@ -307,7 +296,3 @@ def expected_calibration_error(confidence: Tensor, hits: Tensor) -> float:
     gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
     gaps.index_add_(0, torch.bucketize(confidence, edges), hits - confidence)
     return float(gaps.abs().sum()) / len(hits)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

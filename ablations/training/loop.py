@@ -1,105 +1,291 @@
-"""Training from scratch, and the whole measurement: train, then evaluate once."""
+"""Training from scratch, which may stop at any step and go on in another process as if nothing had happened."""
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import nn
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ablations.design import Accuracy
 from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
-from ablations.training.data import ImageData, load_data
+from ablations.training.checkpoints import load_checkpoint, save_checkpoint
+from ablations.training.data import ImageData, StreamedData
+from ablations.training.distributed import Ranks
 from ablations.training.evaluate import evaluate
-from ablations.training.recipe import CLIP_NORM, autocast, build_optimizer, build_schedule
+from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
 
-Progress = Callable[[int, int, dict[str, Any]], None]
-"""Called after each epoch with its number (from 1), how many there are, and its entry in the history."""
+CHECKPOINT_EVERY_S = 60.0
+
+AGREE_EVERY = 10
+"""Steps after which several processes ask each other whether to stop; one asks itself after each."""
+
+_GO_ON, _SAVE, _PAUSE, _STOP = range(4)
 
 
 class Diverged(RuntimeError):
-    """The loss was not finite: at `step` (from 1, over all epochs), with learning rate `lr`."""
+    """The loss was not finite: at `step` (from 1, over all epochs), with this learning rate and gradient norm."""
 
-    def __init__(self, step: int, lr: float, loss: float) -> None:
-        super().__init__(f"the loss is {loss} at step {step}, learning rate {lr:.3g}")
-        self.step, self.lr, self.loss = step, lr, loss
+    def __init__(self, step: int, lr: float, loss: float, grad_norm: float) -> None:
+        super().__init__(f"the loss is {loss} at step {step}, learning rate {lr:.3g}, gradient norm {grad_norm:.3g}")
+        self.step, self.lr, self.loss, self.grad_norm = step, lr, loss, grad_norm
 
 
-def measure_accuracy(
-    build: Callable[[], nn.Module], conditions: Accuracy, data_dir: Path | None, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Builds a model, trains it from scratch and evaluates it; returns the record's result, as plain values.
+class OutOfTime(RuntimeError):
+    """The time for a training was over before it was finished; it has written a checkpoint."""
 
-    `build` is called once and draws its weights from torch's generator, seeded with the conditions' seed. Keys:
-    `top1` (a fraction), `eval_loss`, `n_eval_images`, `n_train_images`, `history` as of `train`, `train_s` (the epochs
-    without loading and evaluation) and `train_img_per_s`. The caller's random state is left as it was. Raises
-    InputError as `load_data` does, and Diverged.
+
+class Stopped(KeyboardInterrupt):
+    """A training was asked to stop by a signal; it has written a checkpoint."""
+
+
+class Training:
+    """A model on its way through a recipe.
+
+    `model` is trained in place; it and `data` are on one device. `history` has one entry for each finished epoch:
+    `epoch` (from 1), `loss` (the mean of its steps), `lr` (of its last step), `grad_norm` (the mean, before clipping),
+    `seconds` (without evaluation), `wait_s` (of these, waiting for pictures) and `top1` where one was evaluated on the
+    way. Raises InputError for batches that the processes cannot share.
     """
-    conditions.check()
-    data = load_data(conditions, data_dir).to(conditions.device)
-    with torch.random.fork_rng([torch.cuda.current_device()] if conditions.device == "cuda" else []):
-        torch.manual_seed(conditions.seed)
-        model = build().to(conditions.device)
-        model.to(memory_format=torch.channels_last)  # as its maps lie in memory
-        history = train(model, data, conditions, progress=progress)
-    scores = evaluate(model, data, conditions)
-    seconds = sum(epoch["seconds"] for epoch in history)
-    batch_size = min(conditions.batch_size, len(data.train_labels))
-    seen = conditions.epochs * steps_per_epoch(data, conditions) * batch_size
-    return {
-        "top1": scores["top1"],
-        "eval_loss": scores["loss"],
-        "n_eval_images": scores["n_images"],
-        "n_train_images": len(data.train_labels),
-        "history": history,
-        "train_s": seconds,
-        "train_img_per_s": seen / seconds,
-    }
 
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageData | StreamedData,
+        conditions: Accuracy,
+        *,
+        ranks: Ranks | None = None,
+        workers: int = 0,
+    ) -> None:
+        self.model, self.data, self.conditions = model, data, conditions
+        self.ranks, self.workers = ranks or Ranks(), workers
+        self.steps_per_epoch = steps_per_epoch(data, conditions)
+        self.ranks.check_batch(min(conditions.batch_size, len(data.train_labels)))
+        self.optimizer = build_optimizer(model, conditions)
+        self.schedule = build_schedule(self.optimizer, conditions, self.steps_per_epoch)
+        self.mixup, self.loss = build_mixup(conditions), build_loss(conditions)
+        self.average = ModelEmaV3(model, decay=conditions.ema_decay) if conditions.ema_decay else None
+        self.network = DistributedDataParallel(model) if self.ranks.count > 1 else model
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self._begin_epoch()
 
-def train(
-    model: nn.Module, data: ImageData, conditions: Accuracy, *, progress: Progress | None = None
-) -> list[dict[str, Any]]:
-    """Trains a model in place by the conditions; model and data are on one device.
+    def _begin_epoch(self) -> None:
+        self.losses: list[Tensor] = []
+        self.norms: list[Tensor] = []
+        self.rates: list[float] = []
+        self.seconds = self.wait_s = 0.0
+        # Stochastic depth draws from torch's own generator; several processes drop different pictures' paths.
+        own = (self.ranks.rank,) if self.ranks.rank else ()
+        torch.manual_seed(mix_seeds(self.conditions.seed, self.epoch, 1, *own))
 
-    Returns the history, one entry an epoch: `epoch` (from 1), `loss` (the mean of its steps), `lr` (of its last step),
-    `seconds`. Seeds torch's own generator, which stochastic depth draws from, anew each epoch from the conditions'
-    seed. Nothing waits for the device within an epoch, so a loss that is not finite raises Diverged at its end.
-    """
-    optimizer = build_optimizer(model, conditions)
-    schedule = build_schedule(optimizer, conditions, steps_per_epoch(data, conditions))
-    history: list[dict[str, Any]] = []
-    step = 0
-    for epoch in range(1, conditions.epochs + 1):
-        started = time.perf_counter()
-        model.train()
-        torch.manual_seed(mix_seeds(conditions.seed, epoch, 1))
-        losses, rates = [], []
-        for images, labels in training_batches(data, conditions, epoch):
-            rates.append(optimizer.param_groups[0]["lr"])
-            with autocast(conditions):
-                loss = F.cross_entropy(model(images), labels, label_smoothing=conditions.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-            optimizer.step()
-            step += 1
-            schedule.step_update(step)
-            losses.append(loss.detach())
-        values = torch.stack(losses).tolist()
-        for index, (value, rate) in enumerate(zip(values, rates, strict=True)):
-            if not math.isfinite(value):
-                raise Diverged(step - len(values) + index + 1, rate, value)
-        metrics = {
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next step is in, from 1."""
+        return self.step // self.steps_per_epoch + 1
+
+    @property
+    def trained(self) -> nn.Module:
+        """The model that counts: the moving average of the weights where there is one."""
+        return self.average.module if self.average else self.model
+
+    def run(self, *, progress: Callable[["Training"], None] | None = None, saver: "Saver | None" = None) -> None:
+        """Trains from where it stands to the end.
+
+        `progress` is called after each step. Nothing waits for the device within an epoch, so a loss that is not finite
+        raises Diverged at its end. Raises Stopped after the step in which the saver was asked to stop.
+        """
+        while self.epoch <= self.conditions.total_epochs:
+            self._run_epoch(progress, saver)
+
+    def _run_epoch(self, progress: Callable[["Training"], None] | None, saver: "Saver | None") -> None:
+        self.network.train()
+        first_step = self.step % self.steps_per_epoch
+        batches = training_batches(
+            self.data, self.conditions, self.epoch, first_step=first_step, ranks=self.ranks, workers=self.workers
+        )
+        epoch, clock = self.epoch, time.perf_counter()
+        for images, labels in batches:
+            ready = time.perf_counter()
+            self.wait_s += ready - clock
+            self._take_step(images, labels)
+            now = time.perf_counter()
+            self.seconds += now - clock
+            clock = now
+            if self.epoch > epoch:
+                self._end_epoch(clock)
+            if progress:
+                progress(self)
+            if saver:
+                saver.look(self)
+                clock = time.perf_counter()  # writing is not training
+
+    def _take_step(self, images: Tensor, labels: Tensor) -> None:
+        if self.mixup:
+            np.random.seed(mix_seeds(self.conditions.seed, self.step, 2) % 2**32)  # noqa: NPY002, what timm draws from
+            images, labels = self.mixup(images, labels)
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+        with autocast(self.conditions):
+            loss = self.loss(self.network(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        limit = self.conditions.clip_norm or math.inf
+        self.norms.append(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        self.optimizer.step()
+        self.step += 1
+        self.schedule.step_update(self.step)
+        if self.average:
+            self.average.update(self.model)
+        self.losses.append(loss.detach())
+
+    def _end_epoch(self, clock: float) -> None:
+        """Adds the epoch that was just finished to the history, and begins the next."""
+        losses = (self.ranks.add(torch.stack(self.losses)) / self.ranks.count).tolist()
+        norms = torch.stack(self.norms).tolist()
+        self.seconds += time.perf_counter() - clock  # until here the device was at work
+        before = self.step - len(losses)
+        for index, (loss, rate, norm) in enumerate(zip(losses, self.rates, norms, strict=True), 1):
+            if not math.isfinite(loss):
+                raise Diverged(before + index, rate, loss, norm)
+        epoch = self.epoch - 1
+        entry = {
             "epoch": epoch,
-            "loss": sum(values) / len(values),
-            "lr": rates[-1],
-            "seconds": time.perf_counter() - started,
+            "loss": sum(losses) / len(losses),
+            "lr": self.rates[-1],
+            "grad_norm": sum(norms) / len(norms),
+            "seconds": self.seconds,
+            "wait_s": self.wait_s,
         }
-        history.append(metrics)
-        if progress:
-            progress(epoch, conditions.epochs, metrics)
-    return history
+        every = self.conditions.eval_every
+        if every and epoch % every == 0 and epoch < self.conditions.total_epochs:
+            entry["top1"] = self.evaluate()["top1"]
+        self.history.append(entry)
+        self._begin_epoch()
+
+    def evaluate(self) -> dict[str, Any]:
+        """Returns the scores of the model that counts, as `evaluate` does."""
+        return evaluate(self.trained, self.data, self.conditions, ranks=self.ranks, workers=self.workers)
+
+    def state(self) -> dict[str, Any]:
+        """Returns all that a process needs to go on from here, as tensors and plain values."""
+        generators = {"cpu": torch.get_rng_state()}
+        if self.conditions.device == "cuda":
+            generators["cuda"] = torch.cuda.get_rng_state()
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.module.state_dict() if self.average else {},
+            "step": self.step,
+            "history": self.history,
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+            "norms": torch.stack(self.norms) if self.norms else torch.empty(0),
+            "rates": self.rates,
+            "seconds": self.seconds,
+            "wait_s": self.wait_s,
+            "generators": self.ranks.gather(generators),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on from a state; the schedule follows from the number of steps."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average:
+            self.average.module.load_state_dict(state["average"])
+        self.step = state["step"]
+        self.schedule.step_update(self.step)
+        self.history = state["history"]
+        self._begin_epoch()
+        device = self.data.train_labels.device
+        self.losses = list(state["losses"].to(device).unbind())
+        self.norms = list(state["norms"].to(device).unbind())
+        self.rates, self.seconds, self.wait_s = state["rates"], state["seconds"], state["wait_s"]
+        if len(state["generators"]) == self.ranks.count:  # with other processes the next epoch's are the same again
+            generators = state["generators"][self.ranks.rank]
+            torch.set_rng_state(generators["cpu"])
+            if self.conditions.device == "cuda":
+                torch.cuda.set_rng_state(generators["cuda"])
+
+
+class Saver:
+    """Writes the checkpoints of one training: every so often, when its time is over, and when it is asked to stop.
+
+    `made_by` says what its numbers depend on beside the conditions; a checkpoint that was made by another is not gone
+    on from. `deadline` is in seconds of the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        made_by: dict[str, Any],
+        *,
+        deadline: float = math.inf,
+        every_s: float = CHECKPOINT_EVERY_S,
+    ) -> None:
+        self.path, self.made_by, self.deadline, self.every_s = path, made_by, deadline, every_s
+        self._saved = time.monotonic()
+        self._asked = False
+
+    def restore(self, training: Training) -> None:
+        """Lets a training go on from the checkpoint, if there is one."""
+        ranks = training.ranks
+        state = load_checkpoint(self.path, self.made_by) if ranks.is_first else None
+        state = ranks.tell_all(state)
+        if state is not None:
+            training.load_state(state)
+
+    def look(self, training: Training) -> None:
+        """Saves where it is time to; raises OutOfTime or Stopped, after saving, where the training has to end."""
+        ranks = training.ranks
+        if ranks.count > 1 and training.step % AGREE_EVERY:
+            return
+        wish = ranks.agree(self._wish(), training.conditions.device)
+        if wish == _GO_ON:
+            return
+        state = training.state()
+        if ranks.is_first:
+            save_checkpoint(self.path, state | {"made_by": self.made_by})
+        self._saved = time.monotonic()
+        done = training.step % training.steps_per_epoch
+        where = f"in epoch {training.epoch} of {training.conditions.total_epochs}, after {done} of its steps"
+        if wish == _PAUSE:
+            raise OutOfTime(f"the time is over {where}; a checkpoint is written")
+        if wish == _STOP:
+            raise Stopped(f"stopped {where}; a checkpoint is written, and the same command goes on from there")
+
+    def _wish(self) -> int:
+        if self._asked:
+            return _STOP
+        now = time.monotonic()
+        if now >= self.deadline:
+            return _PAUSE
+        return _SAVE if now - self._saved >= self.every_s else _GO_ON
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """Has SIGINT and SIGTERM stop the training after its step; a second one stops the process as before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # which Python gives no signals
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+        def ask(number: int, frame: Any) -> None:
+            self._asked = True
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

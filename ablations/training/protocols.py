@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from torch import Tensor
 from torchvision.transforms.v2.functional import normalize
@@ -82,6 +82,8 @@ def read_in_order(
 
 def read_picture(path: str, transform: Transform) -> Tensor | str:
     """Returns a picture as the transform makes it of its RGB, or in words why it cannot be read."""
+    # Another library may have set this for the whole process: then grey would stand for what is missing of a picture.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as file:
             picture = file.convert("RGB")

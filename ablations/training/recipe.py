@@ -1,21 +1,19 @@
-"""The recipe that the conditions name: AdamW, and a cosine after a linear warm-up, step by step.
+"""From a recipe to what it trains with: optimiser, schedule, mixing, loss, precision."""
 
-It is the official recipe (PVT v2, 4.1) without what 300 epochs need and small data sets do not: no mixup, cutmix,
-RandAugment, random erasing or repeated augmentation.
-"""
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.loss import SoftTargetCrossEntropy
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
-from torch import nn
+from torch import Tensor, nn
 
 from ablations.design import Accuracy
 
-CLIP_NORM = 1.0
-"""Largest norm of the gradient, in every model. The official recipe clips those of the larger ones only."""
-
-LOWEST = 0.01
-"""The learning rate at both ends, over its peak."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From logits (B, K) and labels (B,), or targets (B, K) where they are mixed, to the mean."""
 
 
 def build_optimizer(model: nn.Module, conditions: Accuracy) -> torch.optim.AdamW:
@@ -26,25 +24,47 @@ def build_optimizer(model: nn.Module, conditions: Accuracy) -> torch.optim.AdamW
     """
     spared: set[str] = getattr(model, "no_weight_decay", set)()
     groups = param_groups_weight_decay(model, conditions.weight_decay, no_weight_decay_list=spared)
-    return torch.optim.AdamW(groups, lr=conditions.base_lr, fused=True)
+    return torch.optim.AdamW(groups, lr=conditions.peak_lr, fused=True)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, conditions: Accuracy, steps_per_epoch: int) -> CosineLRScheduler:
     """Returns the schedule, at its first step: `step_update(n)` sets the rate of the step that follows `n` steps.
 
-    From 1 % of the peak the rate rises linearly to the peak, then falls along a cosine to 1 % after the last step.
+    The rate rises linearly to the peak, then falls along a cosine to the lowest, where it stays.
     """
     warmup_steps = int(conditions.warmup_epochs * steps_per_epoch)
-    lowest = LOWEST * conditions.base_lr
     return CosineLRScheduler(
         optimizer,
         t_initial=conditions.epochs * steps_per_epoch - warmup_steps,
-        lr_min=lowest,
+        lr_min=conditions.last_lr * conditions.peak_lr,
         warmup_t=warmup_steps,
-        warmup_lr_init=lowest,
+        warmup_lr_init=conditions.first_lr * conditions.peak_lr,
         warmup_prefix=True,
         t_in_epochs=False,
     )
+
+
+def build_mixup(conditions: Accuracy) -> Mixup | None:
+    """Returns what mixes a batch with itself in reverse, or None; it draws from NumPy's global generator."""
+    if not (conditions.mixup or conditions.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=conditions.mixup,
+        cutmix_alpha=conditions.cutmix,
+        label_smoothing=conditions.label_smoothing,
+        num_classes=conditions.num_classes,
+    )
+
+
+def build_loss(conditions: Accuracy) -> Loss:
+    """Returns the cross-entropy with smoothed labels, or with mixed targets, which are smoothed already."""
+    if conditions.mixup or conditions.cutmix:
+        return SoftTargetCrossEntropy()
+
+    def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=conditions.label_smoothing)
+
+    return smoothed
 
 
 def autocast(conditions: Accuracy) -> torch.autocast:

@@ -1,0 +1,148 @@
+"""The whole measurement of accuracy: train a model from scratch, or go on where it was left, and evaluate it once."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ablations.design import Accuracy
+from ablations.errors import refuse
+from ablations.training.data import load_data
+from ablations.training.distributed import Ranks
+from ablations.training.logs import Logs
+from ablations.training.loop import Saver, Training
+
+Progress = Callable[[str], None]
+"""Takes in words how far a training is."""
+
+TELL_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """What a training writes beside its record."""
+
+    checkpoint: Path
+    """To go on from."""
+    log: Path
+    """One JSON line an epoch."""
+    tensorboard: Path | None = None
+    """Folder of TensorBoard's events."""
+    weights: Path | None = None
+    """The trained weights, as safetensors."""
+    made_by: dict[str, Any] = field(default_factory=dict)
+    """What the numbers depend on beside the conditions; a checkpoint of another is not gone on from."""
+
+
+def measure_accuracy(
+    build: Callable[[], nn.Module],
+    conditions: Accuracy,
+    data_dir: Path | None,
+    *,
+    ranks: Ranks | None = None,
+    workers: int = 0,
+    files: Files | None = None,
+    deadline: float = math.inf,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Builds a model, trains it from scratch and evaluates it; returns the record's result, as plain values.
+
+    `build` is called once and draws its weights from torch's generator, seeded with the conditions' seed. Keys:
+    `top1` (a fraction), `eval_loss`, `n_eval_images`, `n_train_images`, `skipped` (pictures that could not be read),
+    `peak_lr`, `history` as of `Training`, `train_s` (the epochs without loading and evaluation), `train_img_per_s` and
+    `wait_fraction` (of `train_s`, waiting for pictures). With `files` a training that was stopped, or killed, goes on
+    from its last checkpoint, which stays. The caller's random state is left as
+    it was. Raises InputError as `load_data` does, or for a model of other classes; Diverged as `Training`; with `files`
+    OutOfTime after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
+    """
+    conditions.check()
+    ranks = ranks or Ranks()
+    data = load_data(conditions, data_dir).to(conditions.device)
+    saver = Saver(files.checkpoint, files.made_by, deadline=deadline) if files else None
+    logs = Logs(files.log, files.tensorboard) if files and ranks.is_first else None
+    with _random_state_kept(conditions), saver.catching_signals() if saver else nullcontext():
+        model = _start_model(build, conditions, ranks)
+        training = Training(model, data, conditions, ranks=ranks, workers=workers)
+        if saver:
+            saver.restore(training)
+        training.run(progress=_Teller(progress, logs), saver=saver)
+        scores = training.evaluate()
+    if files and files.weights and ranks.is_first:
+        files.weights.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in training.trained.state_dict().items()}, files.weights)
+    seconds = sum(entry["seconds"] for entry in training.history)
+    seen = training.step * min(conditions.batch_size, len(data.train_labels))
+    return {
+        "top1": scores["top1"],
+        "eval_loss": scores["loss"],
+        "n_eval_images": scores["n_images"],
+        "n_train_images": len(data.train_labels),
+        "skipped": list(data.skipped),
+        "peak_lr": conditions.peak_lr,
+        "history": training.history,
+        "train_s": seconds,
+        "train_img_per_s": seen / seconds,
+        "wait_fraction": sum(entry["wait_s"] for entry in training.history) / seconds,
+    }
+
+
+@contextmanager
+def _random_state_kept(conditions: Accuracy) -> Iterator[None]:
+    drawn = np.random.get_state()  # noqa: NPY002, timm's mixup draws from it
+    try:
+        with torch.random.fork_rng([torch.cuda.current_device()] if conditions.device == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(drawn)  # noqa: NPY002
+
+
+def _start_model(build: Callable[[], nn.Module], conditions: Accuracy, ranks: Ranks) -> nn.Module:
+    """Returns the model with the weights that the seed gives it, on its device, channels-last as its maps lie."""
+    torch.manual_seed(conditions.seed)
+    model = build().to(conditions.device)
+    model.to(memory_format=torch.channels_last)
+    if ranks.count > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        if conditions.device == "cpu":
+            raise refuse("processes", ranks.count, "1 for a model with batch norm on a CPU, where it is not shared")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if conditions.compiled:
+        model.compile()
+    return model
+
+
+class _Teller:
+    """Tells of a training about once a second, and logs each epoch."""
+
+    def __init__(self, progress: Progress | None, logs: Logs | None) -> None:
+        self.progress, self.logs = progress, logs
+        self._told, self._logged = 0.0, 0
+
+    def __call__(self, training: Training) -> None:
+        history = training.history
+        if self.logs and history and history[-1]["epoch"] > self._logged:
+            self.logs.write(history)
+            self._logged = history[-1]["epoch"]
+        if self.progress and time.monotonic() - self._told >= TELL_EVERY_S:
+            self._told = time.monotonic()
+            self.progress(_describe(training))
+
+
+def _describe(training: Training) -> str:
+    history, total = training.history, training.conditions.total_epochs
+    words = f"epoch {min(training.epoch, total)}/{total}"
+    if not history:
+        return f"{words} step {training.step}/{training.steps_per_epoch}"
+    last = history[-1]
+    rate = training.steps_per_epoch * training.conditions.batch_size / last["seconds"]
+    words += f" loss {last['loss']:.3f} lr {last['lr']:.1e} {rate:.0f} img/s"
+    words += f" {last['wait_s'] / last['seconds']:.0%} waiting"
+    evaluated = [entry["top1"] for entry in history if "top1" in entry]
+    return f"{words} top-1 {evaluated[-1]:.1%}" if evaluated else words

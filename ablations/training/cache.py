@@ -1,0 +1,132 @@
+"""What takes long to make from files and is kept on disk: decoded pictures, and which of them cannot be read.
+
+An entry is an answer to a question, such as the pictures of a folder at a resolution, in a state: the files' sizes and
+times, the libraries' versions. It counts for exactly that state. What cannot be read back, or does not agree with its
+checksum, is as if it were not there; and where the cache cannot be written, nothing is kept. So it never changes what
+comes out, or ends a run.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import PIL
+import torch
+import torchvision
+from torch import Tensor
+
+Question = dict[str, Any]
+"""What is asked, as plain values: one entry is kept for it."""
+
+State = dict[str, Any]
+"""All that the answer depends on, as plain values."""
+
+
+def cache_directory() -> Path:
+    """Returns the folder that ABLATIONS_CACHE_DIR names, else `pvt-ablations` in the user's folder of caches."""
+    return Path(os.environ.get("ABLATIONS_CACHE_DIR") or Path("~/.cache/pvt-ablations").expanduser())
+
+
+def describe_files(folder: Path, paths: Sequence[str]) -> list[list[Any]]:
+    """Returns each file's path under the folder, size in bytes and time of change in ns; None where there is none."""
+    return [[Path(path).relative_to(folder).as_posix(), *_size_and_time(path)] for path in paths]
+
+
+def _size_and_time(path: str) -> tuple[int | None, int | None]:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime_ns
+
+
+def library_versions() -> State:
+    """Returns what decides about a decoded picture's levels beside its file."""
+    return {
+        "pillow": PIL.__version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # resizing bytes has kernels for each, which round differently
+    }
+
+
+def digest(value: Any) -> str:
+    """Returns the SHA-256 of a plain value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def load_answer(question: Question, state: State) -> Any:
+    """Returns the answer that is kept, a plain value; None where there is none for this state."""
+    try:
+        entry = json.loads(_place(question, ".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # a RuntimeError where the user has no home
+        return None
+    if isinstance(entry, dict) and (entry.get("question"), entry.get("state")) == (question, state):
+        return entry.get("answer")
+    return None
+
+
+def store_answer(question: Question, state: State, answer: Any) -> None:
+    """Keeps an answer, in place of an older one to the same question."""
+    entry = {"question": question, "state": state, "answer": answer}
+    with suppress(OSError, RuntimeError), _written(_place(question, ".json")) as file:
+        file.write(json.dumps(entry, indent=1).encode())
+
+
+def load_pictures(question: Question, state: State, shape: Sequence[int]) -> Tensor | None:
+    """Returns the pictures that are kept, bytes of the given shape; None where there are none for this state."""
+    known = load_answer(question, state)
+    if not isinstance(known, dict) or known.get("shape") != list(shape):
+        return None
+    pictures = torch.empty(*shape, dtype=torch.uint8)
+    content = _bytes_of(pictures)
+    try:
+        with _place(question, ".bin").open("rb") as file:
+            if os.fstat(file.fileno()).st_size != len(content) or file.readinto(content) != len(content):
+                return None
+    except OSError:
+        return None
+    return pictures if hashlib.sha256(content).hexdigest() == known.get("sha256") else None
+
+
+def store_pictures(question: Question, state: State, pictures: Tensor) -> None:
+    """Keeps pictures, contiguous bytes in main memory, in place of older ones for the same question."""
+    content = _bytes_of(pictures)
+    try:
+        with _written(_place(question, ".bin")) as file:
+            file.write(content)
+    except (OSError, RuntimeError):
+        return
+    # After a crash in between, the checksum of the older note refuses the newer pictures.
+    answer = {"shape": list(pictures.shape), "dtype": "uint8", "sha256": hashlib.sha256(content).hexdigest()}
+    store_answer(question, state, answer)
+
+
+def _bytes_of(pictures: Tensor) -> memoryview:
+    return pictures.numpy().data.cast("B")
+
+
+def _place(question: Question, suffix: str) -> Path:
+    return cache_directory() / f"{digest(question)[:16]}{suffix}"
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to be written whole: a kill at any moment leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own, because several processes may write the same entry, on several machines.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,54 @@
+"""Checkpoints of a training on its way: written whole or not at all, and read without unpickling anything."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablations.errors import first_line, refuse
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes a state of tensors and plain values; a kill at any moment leaves the old file or the new one.
+
+    Raises InputError where the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise refuse("checkpoint", str(path), f"a file that can be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the state that `save_checkpoint` wrote, in main memory, or None where there is none to go on from.
+
+    A file that is damaged, or that other code or another kind of machine wrote, whose numbers might differ, is not gone
+    on from; a warning says so.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        others = [name for name, value in made_by.items() if state["made_by"][name] != value]
+    except Exception as error:  # a damaged file fails in every way that a reader can
+        _warn(f"{path} is damaged ({first_line(error)})")
+        return None
+    if others:
+        was, is_now = (", ".join(str(source[name]) for name in others) for source in (state["made_by"], made_by))
+        _warn(f"{path} was written with another {' and '.join(others)} ({was}; now {is_now})")
+        return None
+    return state
+
+
+def _warn(fact: str) -> None:
+    print(f"warning: {fact}; that training starts anew", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) in their binary version: plain records of labels and levels.
+
+The version for Python, which torchvision reads, is a pickle, and a file from outside is never unpickled here.
+"""
+
+import tarfile
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets.utils import download_url
+
+from ablations.errors import InputError, first_line
+
+SIDE = 32
+LEVELS = 3 * SIDE * SIDE  # bytes of a picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar:
+    """One of the two sets: where it comes from, and how its files are laid out."""
+
+    classes: int
+    archive: str
+    """The file's name under the site; it unpacks to `folder`."""
+    md5: str
+    """Of the archive, as the site has it."""
+    folder: str
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    labels: int
+    """Bytes before each picture; the last is its label. CIFAR-100 has one of twenty coarse classes before it."""
+
+
+SITE = "https://www.cs.toronto.edu/~kriz/"
+
+CIFARS = {
+    "cifar10": Cifar(
+        classes=10,
+        archive="cifar-10-binary.tar.gz",
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        held_out=("test_batch.bin",),
+        labels=1,
+    ),
+    "cifar100": Cifar(
+        classes=100,
+        archive="cifar-100-binary.tar.gz",
+        md5="03b5dce01913d631647c71ecec9e9cb8",
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        held_out=("test.bin",),
+        labels=2,
+    ),
+}
+
+
+def fetch_cifar(name: str, directory: Path) -> None:
+    """Downloads and unpacks a set into `directory` if its files are not there; raises InputError if it cannot."""
+    cifar = CIFARS[name]
+    folder = directory / cifar.folder
+    if all((folder / file).is_file() for file in (*cifar.train, *cifar.held_out)):
+        return
+    was_there = directory.exists()
+    try:
+        if folder.exists():  # what is there in part is its owner's to see to
+            raise FileNotFoundError("some of its files are missing there")
+        download_url(SITE + cifar.archive, directory, md5=cifar.md5)
+        _unpack(cifar, directory / cifar.archive, folder)
+    except (OSError, EOFError, HTTPException, RuntimeError, ValueError, tarfile.TarError) as error:
+        if not was_there:
+            with suppress(OSError):
+                directory.rmdir()
+        files = ", ".join((*cifar.train, *cifar.held_out))
+        raise InputError(
+            f"{name} can be neither read from {folder} nor downloaded to it ({first_line(error)}); put its files "
+            f"there ({files}), the binary version, or give another data directory"
+        ) from error
+
+
+def _unpack(cifar: Cifar, archive: Path, folder: Path) -> None:
+    """Unpacks the set's own files, whole or not at all."""
+    with tarfile.open(archive) as packed, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as place:
+        unpacked = Path(place) / folder.name
+        unpacked.mkdir()
+        for name in (*cifar.train, *cifar.held_out):
+            source = packed.extractfile(f"{cifar.folder}/{name}")
+            assert source is not None  # the checksum says what the archive holds
+            (unpacked / name).write_bytes(source.read())
+        unpacked.rename(folder)
+
+
+def read_cifar(name: str, directory: Path, *, train: bool) -> tuple[Tensor, Tensor]:
+    """Returns a split: pictures (N, 3, 32, 32) as bytes, and their labels (N,) as int64, not checked.
+
+    Raises InputError for a file that holds no whole number of records.
+    """
+    cifar = CIFARS[name]
+    files = [directory / cifar.folder / file for file in (cifar.train if train else cifar.held_out)]
+    records = torch.cat([_read_records(name, file, cifar.labels + LEVELS) for file in files])
+    images = records[:, cifar.labels :].reshape(-1, 3, SIDE, SIDE)
+    return images, records[:, cifar.labels - 1].long()
+
+
+def _read_records(name: str, file: Path, length: int) -> Tensor:
+    try:
+        size = file.stat().st_size
+        if not size or size % length:
+            raise ValueError(f"{size} bytes, where a picture has {length}")
+        return torch.from_file(str(file), size=size, dtype=torch.uint8).view(-1, length)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"{name}: {file} is not one of its files ({first_line(error)})") from error

@@ -1,0 +1,106 @@
+"""Image folders: a folder for each class, whose files are its pictures, in order of name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from ablations.errors import InputError
+from ablations.training.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
+from ablations.training.protocols import read_in_order
+
+SPLITS = ("train", "val")
+
+LAYOUT = "pictures as train/CLASS/* and val/CLASS/*"
+
+_NAMED = 5  # classes at most, in an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The pictures below one folder of classes."""
+
+    folder: Path
+    classes: list[str]
+    paths: list[str]
+    labels: list[int]
+    """Of each picture, the place of its class in `classes`."""
+
+    def name(self, path: str) -> str:
+        """Returns a picture's path under the folder that the split lies in, such as `train/cat/1.png`."""
+        return Path(path).relative_to(self.folder.parent).as_posix()
+
+    def check(self, what: str) -> None:
+        """Raises InputError for a class without `what`."""
+        empty = sorted(set(range(len(self.classes))) - set(self.labels))
+        if empty:
+            names = listed([self.classes[label] for label in empty])
+            raise InputError(f"{self.folder} has no {what} of class {names}")
+
+    def without(self, paths: Mapping[str, str]) -> "Split":
+        """Returns the split without some pictures; raises InputError for a class that has no other."""
+        kept = [index for index, path in enumerate(self.paths) if path not in paths]
+        left = replace(self, paths=[self.paths[index] for index in kept], labels=[self.labels[index] for index in kept])
+        left.check("pictures that can be read")
+        return left
+
+
+def open_image_folder(root: Path) -> tuple[Split, Split]:
+    """Returns the training and the validation split of an image folder.
+
+    Raises InputError for a split that is missing or has no classes, a class without pictures, and for splits of
+    different classes.
+    """
+    train, held_out = (open_split(root / split, LAYOUT) for split in SPLITS)
+    if train.classes != held_out.classes:
+        alone = sorted(set(train.classes) ^ set(held_out.classes))
+        raise InputError(f"{root}: train and val must have the same classes; only one of them has {listed(alone)}")
+    return train, held_out
+
+
+def open_split(folder: Path, layout: str) -> Split:
+    """Returns the pictures of `folder/CLASS/*`, classes and pictures in order of name.
+
+    Raises InputError if the folder is missing or has no classes, which `layout` says how to lay out, and for a class
+    without pictures.
+    """
+    if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
+        raise InputError(f"{folder} is missing or has no class folders; allowed: {layout}")
+    found = ImageFolder(folder, allow_empty=True)
+    split = Split(folder=folder, classes=found.classes, paths=[path for path, _ in found.samples], labels=found.targets)
+    split.check(f"pictures ({', '.join(IMG_EXTENSIONS)})")
+    return split
+
+
+def find_unreadable(split: Split) -> dict[str, str]:
+    """Returns the paths of the pictures that cannot be read, in order, with the reason in words.
+
+    All are decoded once: what was found is kept in the cache, until a file of the split changes.
+    """
+    # A digest, because ImageNet's million files would make a note of a hundred megabytes.
+    question: Question = {"what": "unreadable pictures", "folder": str(split.folder)}
+    state = {"files": digest(describe_files(split.folder, split.paths)), **library_versions()}
+    known = load_answer(question, state)
+    if isinstance(known, dict) and known.keys() <= set(split.paths):
+        return {path: str(reason) for path, reason in known.items()}
+    threads = torch.get_num_threads()
+    nothing = torch.empty(0)
+    stream = read_in_order(split.paths, lambda picture: nothing, workers=threads, ahead=16 * threads)
+    found = {path: read for path, read in zip(split.paths, stream, strict=True) if isinstance(read, str)}
+    store_answer(question, state, found)
+    return found
+
+
+def unreadable_pictures(faults: Mapping[str, str], total: int, *, skipping: bool = False) -> InputError:
+    """The error for pictures, by name with the reason, that cannot be read among `total`."""
+    first, reason = next(iter(faults.items()))
+    way_out = "" if skipping else "; skip_unreadable leaves such pictures out"
+    return InputError(f"{len(faults)} of {total} pictures cannot be read, first {first} ({reason}){way_out}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the first few names, and how many more there are."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,258 @@
+"""Image folders that do not fit in memory: pictures are read anew in every epoch, ahead of the step, in processes.
+
+Each picture is cut and augmented by numbers drawn from a seed of its own. So neither the number of workers nor the
+batches change a picture, and the process's own generators are left as they were. Letters: B pictures of a batch, N of
+the data set, C channels, S the resolution in pixels.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing.context import BaseContext
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import create_transform
+from timm.data.auto_augment import RandAugment, posterize
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from ablations.design import Accuracy
+from ablations.errors import InputError, refuse
+from ablations.training.protocols import Transform, build_transform, read_in_order, read_picture
+
+Request = tuple[str, int]
+"""A picture's path and the seed of what is drawn for it."""
+
+AHEAD = 4  # batches that a worker has ready, or in work
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedData:
+    """A data set's two splits, as paths and labels (N,) of int64: nothing is decoded yet."""
+
+    train_paths: tuple[str, ...]
+    train_labels: Tensor
+    eval_paths: tuple[str, ...]
+    eval_labels: Tensor
+    mean: Tensor
+    """Of each channel (C,), in levels of 0 to 255."""
+    std: Tensor
+    """Of each channel (C,), in levels of 0 to 255."""
+    may_flip: bool
+    """Whether a mirrored picture is still of its class."""
+    skipped: tuple[str, ...] = ()
+    """Pictures that were left out because they cannot be read, by path in the set's folder."""
+
+    def to(self, device: str | torch.device) -> "StreamedData":
+        """Returns the same data with its tensors on a device."""
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **tensors)
+
+
+def stream_pictures(
+    data: StreamedData,
+    batches: Sequence[Tensor],
+    *,
+    seeds: Sequence[Tensor],
+    conditions: Accuracy,
+    workers: int,
+) -> Iterator[Tensor]:
+    """Yields training pictures (B, 3, S, S) as bytes in main memory, pinned where there is CUDA.
+
+    `batches` are indices (B,) of training pictures, `seeds` (B,) those of what is drawn for each. `workers` processes
+    read ahead, and wait for the next call after the last batch; with 0, this one reads. Raises InputError for a picture
+    that cannot be read, where it is met.
+    """
+    requests = (
+        [(data.train_paths[index], seed) for index, seed in zip(batch.tolist(), own.tolist(), strict=True)]
+        for batch, own in zip(batches, seeds, strict=True)
+    )
+    with _open_reader(conditions, workers, may_flip=data.may_flip) as reader:
+        for pictures in reader.read(requests):
+            if isinstance(pictures, str):
+                raise _cannot_be_read(pictures, conditions)
+            yield pictures
+
+
+def stream_eval(
+    data: StreamedData, conditions: Accuracy, indices: Tensor, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields held-out pictures (B, 3, S, S) as bytes in main memory, with their labels (B,) on the data's device.
+
+    They are those of `indices` (n,), in that order and in batches of the conditions' size, as the paper's protocol
+    shows them. `workers` threads read ahead, at least one. Raises InputError for a picture that cannot be read.
+    """
+    paths = [data.eval_paths[index] for index in indices.tolist()]
+    threads = max(workers, 1)
+    stream = read_in_order(
+        paths,
+        build_transform("paper", conditions.resolution),
+        workers=threads,
+        ahead=conditions.batch_size + 2 * threads,
+    )
+    with closing(stream):
+        for start in range(0, len(paths), conditions.batch_size):
+            pictures = []
+            batch = slice(start, start + conditions.batch_size)
+            for path, read in zip(paths[batch], islice(stream, conditions.batch_size), strict=True):
+                if isinstance(read, str):
+                    raise _cannot_be_read(f"{path} ({read})", conditions)
+                pictures.append(read)
+            yield torch.stack(pictures), data.eval_labels[indices[batch].to(data.eval_labels.device)]
+
+
+def _cannot_be_read(which: str, conditions: Accuracy) -> InputError:
+    way_out = "" if conditions.skip_unreadable else "; skip_unreadable leaves such pictures out"
+    return InputError(f"a picture cannot be read: {which}{way_out}")
+
+
+def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
+    """Returns what makes a training picture (3, S, S), bytes, of an RGB picture, as the conditions' recipe says.
+
+    A part of it is cut and resized bicubically, mirrored half of the time, and changed by RandAugment. What is drawn
+    comes from the generators of `random`, numpy and torch. Raises InputError for a RandAugment that timm does not know.
+    """
+    words = conditions.rand_augment
+    try:
+        if words and words.split("-")[0] != "rand":
+            raise ValueError
+        transform = create_transform(
+            input_size=(3, conditions.resolution, conditions.resolution),
+            is_training=True,
+            scale=(conditions.crop_area, 1.0),
+            hflip=0.5 if may_flip else 0.0,
+            color_jitter=None,  # type: ignore[arg-type]  # none, which timm takes and does not declare
+            auto_augment=words or None,
+            interpolation="bicubic",
+            normalize=False,
+        )
+    except (AssertionError, ValueError) as error:
+        raise refuse("rand_augment", words, "RandAugment in timm's words, such as rand-m9-mstd0.5-inc1") from error
+    for step in transform.transforms:
+        if isinstance(step, RandAugment):
+            for operation in step.ops:
+                if operation.aug_fn is posterize:
+                    operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(picture: Image.Image, bits: int, **others: Any) -> Image.Image:
+    """As timm's, but keeps at least one bit: at its strongest timm asks for none, which Pillow 12 and later refuse."""
+    return posterize(picture, max(bits, 1), **others)
+
+
+@contextmanager
+def drawn_from(seed: int) -> Iterator[None]:
+    """Draws from one seed inside, in `random`, numpy and torch on the CPU, and goes on as before outside."""
+    generator = torch.default_generator  # torch.manual_seed would seed the GPUs' too
+    before = random.getstate(), np.random.get_state(), generator.get_state()  # noqa: NPY002, timm draws from it
+    try:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        generator.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        generator.set_state(before[2])
+
+
+class _Pictures(Dataset):
+    """Training pictures by request, or in words which cannot be read, and why."""
+
+    def __init__(self, transform: Transform) -> None:
+        self.transform = transform
+
+    def __getitem__(self, request: Request) -> Tensor | str:
+        path, seed = request
+        with drawn_from(seed):
+            read = read_picture(path, self.transform)
+        return f"{path} ({read})" if isinstance(read, str) else read
+
+
+def _join(pictures: list[Tensor | str]) -> Tensor | str:
+    """Returns the batch, or the first fault in it: an error that a worker raises would come with its whole trace."""
+    faults = [picture for picture in pictures if isinstance(picture, str)]
+    return faults[0] if faults else default_collate(pictures)
+
+
+class _Reader:
+    """Processes that make batches of training pictures, for one epoch after the other."""
+
+    def __init__(self, transform: Transform, workers: int) -> None:
+        self._requests: Iterable[list[Request]] = ()
+        processes: dict[str, Any] = {}
+        if workers:
+            processes = {
+                "multiprocessing_context": _start_context(),
+                "persistent_workers": True,
+                "prefetch_factor": AHEAD,
+                "worker_init_fn": _follow_parent,
+            }
+        self._loader: DataLoader = DataLoader(
+            _Pictures(transform),
+            batch_sampler=self,
+            collate_fn=_join,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else it draws a seed for its workers from the training's
+            **processes,
+        )
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self._requests)
+
+    def read(self, requests: Iterable[list[Request]]) -> Iterator[Tensor | str]:
+        self._requests = requests
+        return iter(self._loader)
+
+
+def _start_context() -> BaseContext:
+    # A fork of this process would copy locks that its threads hold, and a CUDA context, which does not work there.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["timm.data"])  # imported once, not by each worker
+    return context
+
+
+def _follow_parent(worker: int) -> None:
+    """Lets a worker live as long as the process that trains, whatever ends that, and no shorter."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; what to do about it, that process says
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # torch's own watch is on the fork server, which lives as long as a worker does.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+_idle: dict[tuple[Any, ...], _Reader] = {}
+"""The reader that was used last, for what it reads, while nobody uses it: starting its processes takes seconds."""
+
+
+@contextmanager
+def _open_reader(conditions: Accuracy, workers: int, *, may_flip: bool) -> Iterator[_Reader]:
+    """Gives the idle reader, if it reads the same way, else a new one; it is idle again afterwards, unless it broke."""
+    key = (conditions.resolution, conditions.crop_area, conditions.rand_augment, may_flip, workers)
+    reader = _idle.pop(key, None)
+    _idle.clear()
+    reader = reader or _Reader(build_augmentation(conditions, may_flip=may_flip), workers)
+    try:
+        yield reader
+    except GeneratorExit:  # not all was read: what is left is dropped when it is read from again
+        _idle[key] = reader
+        raise
+    _idle[key] = reader
