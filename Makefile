@@ -47,6 +47,10 @@ results: $(ready) ## fill the CPU cells that results/ lacks: paper, memory, quic
 report-check: $(ready) ## fail if a table or figure in results/ is not what its records give
 	$(PY) run_ablation.py report --check --results results
 
+.PHONY: notebooks
+notebooks: $(ready) ## run the notebooks anew, where records or figures have changed
+	ABLATIONS_UPDATE_NOTEBOOKS=1 $(PY) -m pytest tests/test_notebooks.py
+
 .PHONY: clean
 clean: ## remove .venv and all caches; measurements stay
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

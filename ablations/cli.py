@@ -14,6 +14,7 @@ import traceback
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any, Literal, cast
 
 import tyro
@@ -48,16 +49,13 @@ from ablations.design import (
     parse_stages,
 )
 from ablations.errors import InputError, pick, refuse
-from ablations.recipes import RECIPES, recipe_values
+from ablations.recipes import BUILT_IN, RECIPES, recipe_values
 from ablations.studies import MODES, STUDIES, Grid, find_study, on_devices, select, vary
 from ablations.units import format_bytes, parse_bytes
 
 Library = Literal["timm", "transformers"]
 
 RecipeName = Literal["small", "smoke", "paper"]
-
-CLASSES = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
-"""How many the data sets have that are no image folders."""
 
 DATA_SETS = {
     "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
@@ -214,6 +212,47 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkEpoch:
+    """Time an epoch of training beside timm's step and loader doing the same work, in turn in one process."""
+
+    variant: str = "b0"
+    """Of arm v1+ope+cffn in the published frame, which timm has too."""
+    data: str | None = None
+    """`digits`, ... or an image folder; imagenette224 by default if the data directory has it, else digits."""
+    data_dir: Path | None = None
+    """Folder of the data sets; else the environment variable ABLATIONS_DATA_DIR, else `data`."""
+    resolution: int = 224
+    """Side in pixels; more than 64."""
+    batch_size: int = 64
+    steps: int | None = None
+    """Timed steps of each side; by default as many as take about 20 s, 0 is an epoch."""
+    workers: int | None = None
+    """Processes of timm's loader; one a core by default."""
+    channels_last: bool = False
+    """Lay timm's pictures and weights out pixel by pixel, as ours are; by default as in timm's train.py."""
+    precision: Precision = "float32"
+    device: Device = "cpu"
+    compiled: bool = False
+    """Compile both models with torch.compile."""
+    debug: bool = False
+    """Print full tracebacks."""
+
+    def conditions(self) -> Accuracy:
+        directory = self.data_dir or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")
+        data = self.data or ("imagenette224" if (directory / "imagenette224").is_dir() else "digits")
+        return replace(
+            start_recipe("small"),
+            data=data,
+            num_classes=count_classes(data, self.data_dir),
+            resolution=self.resolution,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+            compiled=self.compiled,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeasureMemory(Models):
     """Measure peak memory of inference and of training steps, or predict it."""
 
@@ -348,12 +387,12 @@ def start_recipe(name: str) -> Accuracy:
 
 def count_classes(data: str, data_dir: Path | None) -> int:
     """Returns how many classes a data set has: a known one, or the class folders of an image folder."""
-    if data in CLASSES:
-        return CLASSES[data]
+    if data in BUILT_IN:
+        return BUILT_IN[data]
     folder = (data_dir or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")) / data / "train"
     classes = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
     if classes < 2:
-        raise refuse("data", data, f"{', '.join(CLASSES)}, or an image folder: {folder}/CLASS/* of 2 classes or more")
+        raise refuse("data", data, f"{', '.join(BUILT_IN)}, or an image folder: {folder}/CLASS/* of 2 classes or more")
     return classes
 
 
@@ -421,12 +460,17 @@ Command = (
     | Annotated[MeasureCost, tyro.conf.subcommand("cost")]
     | Annotated[ClosedForm, tyro.conf.subcommand("closed-form")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark-count")]
+    | Annotated[BenchmarkEpoch, tyro.conf.subcommand("benchmark-epoch")]
     | Annotated[MeasureMemory, tyro.conf.subcommand("memory")]
     | Annotated[MeasureSpeed, tyro.conf.subcommand("speed")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[List, tyro.conf.subcommand("list")]
 )
+
+
+SILENCE_S = 30.0
+"""How long the other processes of a training wait for the first one to complain."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -444,6 +488,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _print_closed_form(command)
             case Benchmark():
                 return _benchmark_count(command)
+            case BenchmarkEpoch():
+                return _benchmark_epoch(command)
             case MeasureMemory(budget=str()):
                 return _answer_budget(command)
             case MeasureMemory(verify=True):
@@ -451,13 +497,16 @@ def main(arguments: list[str] | None = None) -> int:
             case _:
                 return _measure(command, shlex.join(arguments))
     except InputError as error:
+        if not _is_first_process():
+            _await_the_first()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        print(f"\n{str(stop) or 'stopped; the same command goes on from here'}", file=sys.stderr)
+        if _is_first_process():
+            print(f"\n{str(stop) or 'stopped; the same command goes on from here'}", file=sys.stderr)
         return 130
     except Exception as error:
         if "--debug" in arguments:
@@ -465,6 +514,18 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(f"internal error: {error!r}; --debug prints the traceback", file=sys.stderr)
         return 1
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process that speaks, among those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _await_the_first() -> None:
+    """Gives the first process time to meet the same error and to say it; `torchrun` then ends this one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(SILENCE_S)
 
 
 def parse(arguments: list[str]) -> Any:
@@ -510,7 +571,7 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
 
     from ablations.runner import Keep, run_cells
 
-    if isinstance(command, MeasureAccuracy):
+    if isinstance(command, MeasureAccuracy) and _is_first_process():
         _print_recipe(cast(Accuracy, cells[0].conditions))
     training = command if isinstance(command, Training) else Training()
     if training.tensorboard:
@@ -531,6 +592,8 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
         debug=command.debug,
     )
 
+    if not _is_first_process():
+        return 1 if summary.failed else 0
     for label, reason in summary.failed:
         print(f"failed: {label}: {reason}", file=sys.stderr)
     if summary.left:
@@ -631,6 +694,67 @@ def _benchmark_count(command: Benchmark) -> int:
     print(f"fvcore counts beside them: {', '.join(f'{name} {count:,}' for name, count in third.others.items())}")
     ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
     print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
+    return 0
+
+
+def _benchmark_epoch(command: BenchmarkEpoch) -> int:
+    if command.steps is not None and command.steps != 0 and command.steps < 2:
+        raise refuse("steps", command.steps, "2 or more, or 0 for an epoch")
+    if command.workers is not None and command.workers < 0:
+        raise refuse("workers", command.workers, "0 or more")
+    conditions = command.conditions()
+
+    import torch
+
+    from ablations.measure.allocator import keep_freed_memory
+    from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
+    from ablations.model import build_model
+    from ablations.peers.equal import build_equal, check_equal
+    from ablations.training.epoch_benchmark import COMPARED, Rounds, benchmark_epoch, check_alike
+
+    check_device(command.device)
+    check_alike(conditions)
+    cell = Cell(variant=command.variant, arm="v1+ope+cffn", frame="published", conditions=conditions)
+    keep_freed_memory()
+    use_full_float32()
+    torch.manual_seed(conditions.seed)
+    model = build_model(cell.config).to(command.device)
+    peer = build_equal(model, "timm")
+    check_equal(model, peer, (2, 3, command.resolution, command.resolution))
+    workers = available_cores() if command.workers is None else command.workers
+    times = benchmark_epoch(
+        model,
+        peer,
+        conditions,
+        command.data_dir,
+        steps=command.steps,
+        workers=workers,
+        channels_last=command.channels_last,
+    )
+
+    def row(name: str, rounds: Rounds) -> str:
+        rates = "  ".join(f"{rounds.images / median(side):7.1f} img/s" for side in (rounds.ours, rounds.timms))
+        ratio, low, high = rounds.relative_speed
+        interval = "95 % interval" if len(rounds.ours) >= 6 else "range"
+        return f"{name:14}  {rates}  {ratio:6.2f} ({interval} {low:.2f} to {high:.2f}, n = {len(rounds.ours)})"
+
+    machine = describe_environment(command.device)
+    layout = "channels-last" if command.channels_last else "channels-first"
+    print(
+        f"{cell.name} on {conditions.data} at {conditions.resolution} px, batches of {conditions.batch_size}, "
+        f"{conditions.precision}{', compiled' if conditions.compiled else ''}, on {machine['device_name']} "
+        f"({command.device}, {machine['threads']} threads, torch {machine['torch']}, timm {machine['timm']})"
+    )
+    print(
+        f"{len(times.whole.ours)} rounds of {times.whole.images // conditions.batch_size} steps of each in turn, of "
+        f"{times.steps_per_epoch} in an epoch; timm's {layout}, its loader with {workers} workers"
+    )
+    print(f"losses of {COMPARED} steps on one batch differ by {times.loss_difference:.1e} of them at most")
+    print(f"{'':14}  {'ours':>13}  {'timm':>13}  ours over timm")
+    print(row("epoch", times.whole))
+    print(row("step alone", times.step))
+    print(row("pictures alone", times.pictures))
+    print(f"waiting for pictures: ours {times.ours_waiting:.1%} of the time, timm {times.timms_waiting:.1%}")
     return 0
 
 

@@ -24,7 +24,7 @@ from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import available_memory
 from ablations.measure.samples import paired_ratio, summarise_times
 from ablations.measure.speed import Step, time_in_turn
-from ablations.measure.step import build_step
+from ablations.measure.step import build_step, fused_kernels
 from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
@@ -214,6 +214,8 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
         "samples": samples[OWN],
         "peak_samples": peak["samples"],
     }
+    if kernels := fused_kernels(meta_network(cell), conditions.device):
+        result["attention_kernels"] = "+".join(kernels)
     if conditions.reference != "v1":
         return result | {"references": references}
     (v1,) = references.values()

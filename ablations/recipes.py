@@ -7,6 +7,9 @@ from ablations.errors import pick, refuse
 
 Loading = Literal["resident", "streamed"]
 
+BUILT_IN = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
+"""The classes of the data sets that have a loader of their own. Any other name is an image folder's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

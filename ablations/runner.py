@@ -43,12 +43,13 @@ from ablations.measure.process import follow_parent
 from ablations.measurements import Setting, Tell, at_any_size, measure_cell, meta_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
+from ablations.networks import build_network
 from ablations.peers.build import check_peer
 from ablations.peers.equal import check_has_peer
 from ablations.records import find_record, iterate_records, write_record
 from ablations.studies import find_study
 from ablations.training.accuracy import Files
-from ablations.training.data import check_data, data_directory
+from ablations.training.data import check_data, check_loading, data_directory
 from ablations.training.distributed import Ranks, count_ranks, joined
 from ablations.training.evaluation import open_pictures
 from ablations.training.loop import Diverged, OutOfTime, Stopped
@@ -135,7 +136,6 @@ def run_cells(
     missing = [cell for cell in cells if cell.key not in kept]
     device = _check_processes(missing, jobs)
     environments = _check_needs(missing, results, data_dir, weights)
-    _warn_of_other_machines(kept.values(), environments)
     gc.collect()
     gc.freeze()  # what is imported stays; the collections between cells need not look through it
     with joined(device) as ranks:
@@ -149,6 +149,8 @@ def run_cells(
             environments=environments,
             debug=debug,
         )
+        if ranks.is_first:
+            _warn_of_other_machines(kept.values(), environments)
         hidden = None if ranks.is_first else True
         with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR, disable=hidden) as bar:
             for cell, outcome in _run_missing(missing, job, jobs, bar):
@@ -167,6 +169,9 @@ def _check_processes(missing: Sequence[AnyCell], jobs: int) -> str:
     if not 1 <= jobs <= available_cores():
         raise refuse("jobs", jobs, f"1 to {available_cores()}, the number of cores")
     processes = count_ranks()
+    for cell in missing:
+        if isinstance(cell.conditions, Accuracy):
+            Ranks(count=processes).check_batch(cell.conditions.batch_size)
     devices = {_device(cell) for cell in missing}
     alike = len(devices) <= 1 and all(isinstance(cell.conditions, Accuracy) for cell in missing)
     if processes > 1 and (jobs > 1 or not alike):
@@ -332,6 +337,13 @@ def _check_needs(
     for cell in cells:
         if isinstance(cell, ModelCell):
             check_peer(cell.model)
+    trained = {
+        (cell.model, cell.conditions.num_classes, cell.conditions.resolution, cell.conditions.drop_path_rate): cell
+        for cell in cells
+        if isinstance(cell, ModelCell) and isinstance(cell.conditions, Accuracy)
+    }
+    for cell in trained.values():
+        build_network(cell)
     strange = {
         at_any_size(cell) for cell in cells if isinstance(cell, ModelCell) and not isinstance(cell.conditions, Accuracy)
     }
@@ -354,6 +366,8 @@ def _check_needs(
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
     for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
         check_data(data, classes, data_dir)
+    for conditions in accuracies:
+        check_loading(conditions)
     try:
         results.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,26 +1,40 @@
 """Records: written whole, read with suspicion, shown as a tidy table."""
 
 import json
-import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, build_cell
+from ablations.design import (
+    CONDITIONS_OF,
+    Accuracy,
+    AnyCell,
+    Cell,
+    Cost,
+    Memory,
+    ModelCell,
+    Speed,
+    address,
+    build_cell,
+)
+from ablations.errors import InputError
 from ablations.records import (
+    COLUMNS,
     METRICS,
+    describe_columns,
     find_damaged,
     find_record,
     iterate_records,
     load_records,
     read_record,
     record_path,
-    write_bytes,
     write_record,
 )
 
+RESULTS = Path(__file__).parents[1] / "results"
 CELL = Cell(variant="pico", arm="v1+ope", frame="v2", conditions=Cost(resolution=64))
 
 
@@ -64,22 +78,18 @@ def test_a_cell_that_was_not_measured_has_no_record(tmp_path):
     assert find_record(tmp_path, replace(CELL, arm="v1")) is None
 
 
-def test_a_write_that_breaks_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-
-    def fail(_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        write_bytes(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def edit(path: Path, **changes: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_in(path: Path, part: str, **changes: object) -> None:
+    """Changes an object within a record, and the address as another version of this code would."""
+    record = json.loads(path.read_text())
+    record[part] |= changes
+    described = {name: record[name] for name in ("measurement", "variant", "arm", "frame", "config", "conditions")}
+    record["key"] = address(described)
+    path.unlink()
+    path.with_name(f"pico_{record['key']}.json").write_text(json.dumps(record))
 
 
 def truncate(path: Path) -> None:
@@ -98,6 +108,17 @@ DAMAGES = {
     "lacks result": drop_result,
     "its result and its status contradict each other": lambda path: edit(path, result=None),
     "its description was changed after it was measured": lambda path: edit(path, arm="v1"),
+    "this version does not know ema of its conditions": lambda path: edit_in(path, "conditions", ema=0.9),
+    "this version does not know registers of its config": lambda path: edit_in(path, "config", registers=4),
+    "it has no params of the kind that it should be": lambda path: edit_in(path, "result", params="ten"),
+    "it has no macs of the kind that it should be": lambda path: edit_in(path, "result", macs=True),
+    "it has no threads of the kind that it should be": lambda path: edit_in(path, "environment", threads=[2]),
+    "it has no resolution of the kind that it should be": lambda path: edit_in(
+        path, "conditions", resolution=[1, 2, 3]
+    ),
+    "it has no started of the kind that it should be": lambda path: edit(path, started=20260102),
+    "it has no duration_s of the kind that it should be": lambda path: edit(path, duration_s="long"),
+    "cannot be read: Is a directory": lambda path: (path.unlink(), path.mkdir()),
     "it lies under another record's name": lambda path: path.rename(path.with_name("copy.json")),
 }
 
@@ -169,7 +190,9 @@ def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"measurement": "energy"}, {"config": []}, {"conditions": None}, {"environment": "laptop"}], ids=str
+    "change",
+    [{"measurement": "energy"}, {"measurement": []}, {"config": []}, {"conditions": None}, {"environment": "laptop"}],
+    ids=str,
 )
 def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
     cell = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
@@ -234,3 +257,152 @@ def test_of_a_users_file_only_the_newest_model_is_loaded(tmp_path):
         write_record(tmp_path, cell, result={"params": number, "macs": 1}, started=started, **outcome)
     assert len(list((tmp_path / "records" / "cost").iterdir())) == 2
     assert load_records(tmp_path)["params"].tolist() == [1]
+
+
+def test_files_that_are_no_records_are_named_and_hidden_ones_are_not(tmp_path):
+    path = write(tmp_path)
+    folder = tmp_path / "records"
+    for name in ("notes.md", "cost/notes.txt", f"cost/old/{path.name}", ".DS_Store", f"cost/.{path.name}.7"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    (folder / "cost" / "deep.json").write_text("[" * 100_000)
+    misplaced = "not MEASUREMENT/NAME.json, which records are"
+    assert find_damaged(tmp_path) == {
+        "records/cost/deep.json": "not JSON",
+        "records/cost/notes.txt": misplaced,
+        f"records/cost/old/{path.name}": misplaced,
+        "records/notes.md": misplaced,
+    }
+    assert len(load_records(tmp_path)) == 1
+
+
+KINDS = {
+    "integer": pd.api.types.is_integer_dtype,
+    "number": pd.api.types.is_float_dtype,
+    "boolean": pd.api.types.is_bool_dtype,
+    "text": pd.api.types.is_string_dtype,
+    "object": pd.api.types.is_object_dtype,
+}
+
+
+@pytest.mark.parametrize("measurement", [None, "cost", "memory", "speed", "accuracy"])
+def test_every_committed_column_is_described_and_of_its_kind(measurement):
+    frame, described = load_records(RESULTS, measurement), describe_columns()
+    assert set(frame) <= set(described.index)
+    for name in frame:
+        column = frame[name] if frame[name].notna().any() else frame[name].astype("str")
+        kind = described.loc[name, "kind"] if frame[name].notna().any() else "text"
+        assert KINDS[kind](column.dtype), (name, column.dtype)
+
+
+def test_every_condition_and_metric_is_described_in_words():
+    described = describe_columns()
+    assert described.index.is_unique
+    assert [name for name, meaning in described["meaning"].items() if not meaning.endswith(".")] == []
+    conditions = {field.name for kind in CONDITIONS_OF.values() for field in fields(kind)}
+    assert conditions | set(COLUMNS) | (set(METRICS) - {"relative_speed"}) <= set(described.index)
+    assert list(described.loc["peak_memory_bytes"]) == ["Peak memory of the step.", "B", "integer"]
+    assert list(described.loc["label_smoothing", ["unit", "kind"]]) == ["", "number"]
+    assert list(described.loc["warmup_epochs", ["unit", "kind"]]) == ["epochs", "number"]
+    assert described.loc["compiled", "kind"] == "boolean"
+    assert described.loc["pool_size", "meaning"].startswith("P, the side in tokens")
+
+
+def write_few(results: Path) -> None:
+    """Costs of three models at two sizes, accuracies of two arms and two seeds, one speed."""
+    for resolution in (64, (64, 96)):
+        for arm in ("v1", "v1+ope"):
+            write(results, replace(CELL, arm=arm, conditions=Cost(resolution=resolution)))
+        write(results, ModelCell(model="timm:resnet18", conditions=Cost(resolution=resolution)))
+    for arm in ("v1", "v1+ope"):
+        for seed in (0, 1):
+            write(results, replace(CELL, arm=arm, conditions=Accuracy(seed=seed, base_lr=1)), {"top1": seed})
+    write(results, replace(CELL, conditions=Speed()), {"latency_s": 0.5, "noisy": False})
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({}, 11),
+        ({"measurement": "accuracy"}, 4),
+        ({"measurement": ["accuracy", "speed"]}, 5),
+        ({"arm": "v1"}, 4),
+        ({"arm": ["v1", "v1+ope"], "measurement": "cost"}, 4),
+        ({"arm": None}, 2),
+        ({"resolution": 64}, 3),
+        ({"resolution": ["64", "64x96"]}, 6),
+        ({"seed": range(2), "arm": ("v1",)}, 2),
+        ({"noisy": False}, 1),
+        ({"seed": 1, "measurement": "accuracy", "base_lr": 1.0}, 2),
+        ({"seed": 1, "resolution": 64}, 0),  # both exist, and never together
+        ({"arm": []}, 0),
+    ],
+    ids=str,
+)
+def test_filters_choose_rows(tmp_path, filters, count):
+    write_few(tmp_path)
+    frame = load_records(str(tmp_path), **filters)
+    assert len(frame) == count
+    for name, value in filters.items():
+        if isinstance(value, str):
+            assert set(frame[name]) == {value}
+
+
+def test_a_filter_leaves_the_columns_of_what_it_chose(tmp_path):
+    write_few(tmp_path)
+    assert {"seed", "macs", "noisy"} <= set(load_records(tmp_path))
+    assert not {"macs", "noisy", "head"} & set(load_records(tmp_path, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("filters", "words"),
+    [
+        ({"arms": "v1"}, r"column='arms' is not possible; allowed: one of \d+ names; nearest: arm"),
+        ({"breakdown": 1}, "column='breakdown' is not possible"),
+        ({"arm": "v2"}, "arm='v2' is not possible; allowed: a value that some of these records have: .*v1, v1[+]ope"),
+        ({"arm": ["v1", "v3"]}, "arm='v3' is not possible"),
+        ({"measurement": "accuracy", "seed": 7}, "seed=7 is not possible; .*: 0, 1$"),
+        ({"measurement": "cost", "seed": 0}, "seed=0 is not possible"),
+        ({"measurement": "energy"}, "measurement='energy' is not possible; allowed: cost, memory"),
+        ({"resolution": [(64, 96)]}, "resolution='.64, 96.' is not possible; .*: 224, 32, 64, 64x96"),
+    ],
+    ids=str,
+)
+def test_a_filter_by_what_there_is_not_is_refused(tmp_path, filters, words):
+    write_few(tmp_path)
+    with pytest.raises(InputError, match=words) as error:
+        load_records(tmp_path, **filters)
+    assert "\n" not in str(error.value)
+
+
+def test_without_records_every_filter_makes_an_empty_frame(tmp_path):
+    write(tmp_path)
+    assert load_records(tmp_path, "speed", arm="v2").empty
+    with pytest.raises(InputError, match="column='arms'"):
+        load_records(tmp_path, "speed", arms="v2")
+
+
+def test_columns_have_the_types_of_their_kinds(tmp_path):
+    write_few(tmp_path)
+    frame, accuracy = load_records(tmp_path), load_records(tmp_path, "accuracy")
+    assert [str(frame[name].dtype) for name in ("seed", "noisy", "base_lr", "pixels")] == [
+        *("Int64", "boolean", "float64", "int64")
+    ]
+    # The stored 0, 1 and 1 are whole; a fraction and a rate are not counts.
+    assert [str(accuracy[name].dtype) for name in ("seed", "ffn_relu", "base_lr", "top1")] == [
+        *("int64", "bool", "float64", "float64")
+    ]
+
+
+def test_a_column_that_nobody_described_has_the_type_of_its_values(tmp_path):
+    write(tmp_path, result={"params": 1, "macs": 2, "sparks": 3, "is_lit": True})
+    write(tmp_path, replace(CELL, arm="v1"))
+    frame = load_records(tmp_path)
+    assert [str(frame[name].dtype) for name in ("sparks", "is_lit")] == ["Int64", "boolean"]
+
+
+def test_a_default_recipe_stands_before_another(tmp_path):
+    for mixup, seed in ((0.8, 0), (0.2, 0), (0.0, 1), (0.8, 1), (0.0, 0)):
+        write(tmp_path, replace(CELL, conditions=Accuracy(mixup=mixup, seed=seed)), {"top1": 0.5})
+    frame = load_records(tmp_path, "accuracy")
+    assert frame[["mixup", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.8, 0], [0.8, 1]]

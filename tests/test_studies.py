@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ablations.catalogue import MODELS
+from ablations.catalogue import EQUAL_MODELS, MODELS
 from ablations.config import ARMS, FRAMES
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, build_cell
 from ablations.errors import InputError
@@ -130,6 +130,23 @@ def test_the_paper_s_study_has_table_6_and_its_figure_4():
 def test_an_unknown_study_is_refused():
     with pytest.raises(InputError, match=r"study='papers' is not possible; allowed: .* \(did you mean 'paper'\?\)"):
         find_study("papers")
+
+
+def test_the_memory_of_every_library_s_model_stands_beside_an_arm_s():
+    cells = find_study("memory").cells()
+    keys = {cell.key for cell in cells}
+    predicted = []
+    for library, models in EQUAL_MODELS.items():
+        for (variant, arm), model in models.items():
+            for cell in [cell for cell in cells if cell.name == model]:
+                conditions = replace(cell.conditions, channels_last=True)
+                own = Cell(variant=variant, arm=arm, frame="published", conditions=conditions)
+                assert own.key in keys
+                assert has_peer(own.config, library, conditions.resolution)
+                if conditions.method == "predicted" and not cell.conditions.channels_last:
+                    predicted.append((library, variant, arm, conditions.mode, conditions.resolution))
+    # Two variants, two modes: two arms at four sizes of both libraries, and v1 at one of transformers.
+    assert len(set(predicted)) == len(predicted) == 2 * 2 * (2 * 2 * 4 + 1)
 
 
 @pytest.mark.parametrize("name", ["speed", "gpu"])

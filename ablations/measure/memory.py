@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from ablations.errors import pick
 from ablations.measure.environment import check_device, use_full_float32
 from ablations.measure.process import available_memory, read_status, run_in_fresh_process
-from ablations.measure.step import build_step
+from ablations.measure.step import build_step, fused_kernels
 
 MIB = 2**20
 
@@ -145,6 +145,7 @@ def measure_peak_memory(
     parameters and `input_bytes` the input, and `memory_method`: `tracked_storages` (StorageTracker) on the CPU,
     `max_memory_allocated` on CUDA, with `peak_reserved_bytes` beside it and `left_over_bytes`, what lived on
     the device before: CUDA's are the whole process's, the model's own bytes among both if it is there already.
+    `attention_kernels` names those of CUDA that attention was held to, if it was: see `fused_kernels`.
     """
 
     def build() -> Callable[[], None]:
@@ -154,7 +155,10 @@ def measure_peak_memory(
 
     peak = _measure_allocated(build) if check_device(device).type == "cuda" else _measure_tracked(model, build)
     parameter_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    return peak | {"parameter_bytes": parameter_bytes, "input_bytes": prod(input_shape) * torch.float32.itemsize}
+    kernels = fused_kernels(model, device)
+    held = {"attention_kernels": "+".join(kernels)} if kernels else {}
+    sizes = {"parameter_bytes": parameter_bytes, "input_bytes": prod(input_shape) * torch.float32.itemsize}
+    return peak | sizes | held
 
 
 def measure_resident_memory(

@@ -1,13 +1,36 @@
 """What is measured: one inference or one training step. Memory and speed are taken of the same step."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ablations.errors import pick
 from ablations.measure.environment import check_device
+
+FUSED_KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+"""CUDA's kernels that never store the score matrix. Left to itself torch takes the one that does where these cannot."""
+
+
+def fused_kernels(model: nn.Module, device: str | torch.device) -> tuple[str, ...]:
+    """Returns the names of the kernels to which attention is held in the model's steps on a device; none for any.
+
+    Only a model whose `config.attention` is `fused` is held to them: what others attend by is theirs to say.
+    """
+    attention = getattr(getattr(model, "config", None), "attention", None)
+    return tuple(FUSED_KERNELS) if attention == "fused" and torch.device(device).type == "cuda" else ()
+
+
+def only_kernels(names: tuple[str, ...]) -> AbstractContextManager[object]:
+    """Has attention raise RuntimeError where no kernel of these names can run; without names all may."""
+    return sdpa_kernel([FUSED_KERNELS[name] for name in names]) if names else nullcontext()
 
 
 def build_step(
@@ -25,8 +48,9 @@ def build_step(
 
     Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
     backward, a step of the fused AdamW and the release of the gradients. Precision `bf16` is autocast. The step never
-    waits for the device. The model becomes the step's: it is moved to `device` and put into the mode. Raises InputError
-    for an unknown mode, precision or device, and for a device that is not there.
+    waits for the device, and raises RuntimeError where attention cannot be as `fused_kernels` has it. The model becomes
+    the step's: it is moved to `device` and put into the mode. Raises InputError for an unknown mode, precision or
+    device, and for a device that is not there.
     """
     pick("mode", mode, ("inference", "training"))
     autocast_enabled = pick("precision", precision, ("float32", "bf16")) == "bf16"
@@ -35,6 +59,7 @@ def build_step(
     images = torch.randn(input_shape, generator=random).to(place)
     if channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
+    kernels = fused_kernels(model, place)
     model.to(place).train(mode == "training")
     if channels_last:
         model.to(memory_format=torch.channels_last)
@@ -44,7 +69,7 @@ def build_step(
 
     def infer() -> None:
         # Not no_grad: inference_mode also spares the bookkeeping of views and versions, as a deployed model would.
-        with torch.inference_mode(), autocast():
+        with only_kernels(kernels), torch.inference_mode(), autocast():
             model(images)
 
     if mode == "inference":
@@ -55,9 +80,10 @@ def build_step(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9, fused=True)
 
     def train() -> None:
-        with autocast():
-            loss = F.cross_entropy(model(images), labels)
-        loss.backward()
+        with only_kernels(kernels):
+            with autocast():
+                loss = F.cross_entropy(model(images), labels)
+            loss.backward()  # within, for what activation checkpointing runs anew
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

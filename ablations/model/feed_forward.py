@@ -36,7 +36,8 @@ class ConvFeedForward(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = self.relu(self.fc1(x))
         x = on_map(self.convolve, x, size)
-        return self.fc2(self.act(x))
+        x = self.act(x)  # under the same name, so that inference frees what was before
+        return self.fc2(x)
 
     def convolve(self, feature_map: Tensor) -> Tensor:
         return as_tokens(self.dwconv(feature_map))

@@ -21,7 +21,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
-from ablations.records import find_damaged, iterate_records, load_records, write_bytes
+from ablations.files import write_bytes
+from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES
 from ablations.report.figures import STYLE
@@ -115,6 +116,7 @@ def save_figure(figure: Figure) -> tuple[bytes, bytes]:
 def figure_digest(figure: Figure) -> str:
     """Returns the SHA-256 of what a figure shows: its words, numbers, colours, marks and limits, not its pixels."""
     shown = [STYLE, *figure.get_size_inches(), figure.get_suptitle()]
+    shown += [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
     for ax in figure.axes:
         legend = ax.get_legend()
         formatters = (ax.xaxis.get_major_formatter(), ax.yaxis.get_major_formatter())

@@ -1,6 +1,6 @@
 """What must be equal for records to stand in one table or plot, and how that is said."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,21 +18,23 @@ AXES = {
 }
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
 
-_MODEL = ("variant", "frame", "attention", "pool_size", "num_classes")
+_OF_ARMS = ("variant", "frame", "attention", "pool_size")
+MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
+"""What makes a model, beside the arm."""
+
 _FOUND = {
     "memory": ("memory_method",),
-    "speed": ("threads",),
     "accuracy": ("n_train_images", "n_eval_images"),
     "evaluation": ("n_images", "classes"),
 }
-_MACHINE = ("device_name", "torch")
+_MACHINE = ("device_name", "torch", "threads")
 
 CONDITIONS = {
     measurement: tuple(
         name
         for name in dict.fromkeys(
             [
-                *_MODEL,
+                *MODEL_CONDITIONS,
                 *(field.name for field in fields(kind)),
                 *_FOUND.get(measurement, ()),
                 *(_MACHINE if measurement != "cost" else ()),  # a count is the same on every machine
@@ -89,7 +91,14 @@ _USUAL = {
     "channels_last": True,
     "checkpointing": "none",
 }
-"""What goes without saying."""
+"""What goes without saying, as does a field of conditions without a phrase that is its default."""
+
+_DEFAULTS = {
+    field.name: field.default
+    for kind in CONDITIONS_OF.values()
+    for field in fields(kind)
+    if field.name not in _PHRASES and field.name not in _UNSAID
+}
 
 
 @dataclass(frozen=True)
@@ -125,19 +134,85 @@ def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
     return groups
 
 
+def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
+    """Returns the same groups, each with the models that are no arms and were measured under its other conditions.
+
+    Those without arms beside them make groups of their own.
+    """
+    arms = split_by_conditions(records, measurement)
+    models = records[(records["measurement"] == measurement) & records["arm"].isna()]
+    names = [name for name in CONDITIONS[measurement] if name not in _OF_ARMS]
+    beside = {
+        _key(group.conditions, names): group for group in group_by(models.dropna(axis="columns", how="all"), names)
+    }
+    groups = []
+    for group in arms:
+        own = beside.get(_key(group.conditions, names))
+        labels = [*group.rows.index, *(own.rows.index if own else ())]
+        groups.append(Group(group.conditions, records.loc[labels]))
+    with_arms = {_key(group.conditions, names) for group in arms}
+    alone = [group for key, group in beside.items() if key not in with_arms]
+    return [*groups, *(Group(group.conditions, records.loc[group.rows.index]) for group in alone)]
+
+
+def _key(conditions: dict[str, Any], names: Iterable[str]) -> tuple[Any, ...]:
+    """Returns the values of conditions; what nobody recorded is equal to itself."""
+    values = [conditions.get(name) for name in names]
+    return tuple(None if pd.isna(value) else value for value in values)
+
+
+def refuse_mixed(rows: pd.DataFrame, names: Iterable[str]) -> None:
+    """Raises InputError, naming the condition, if rows differ in one of the columns `names` that there are.
+
+    For what takes the rows of one group: they are then no one thing, to be averaged or joined by a line.
+    """
+    for name in names:
+        if name in rows and len(values := rows[name].drop_duplicates()) > 1:
+            mixed = ", ".join(sorted(map(str, values)))
+            raise InputError(f"{name} is mixed, {mixed}; allowed: rows of one, as split_by_conditions gives them")
+
+
 def varying(conditions: Iterable[dict[str, Any]]) -> list[str]:
     """Returns the names of the conditions that are not the same in all."""
     table = pd.DataFrame(list(conditions))
     return [str(name) for name in table if len(table[name].drop_duplicates()) > 1]
 
 
-def describe(conditions: dict[str, Any], names: Sequence[str] | None = None) -> str:
-    """Returns the conditions, or those of `names`, as one line for people."""
+def describe(conditions: dict[str, Any], names: Iterable[str] | None = None) -> str:
+    """Returns the conditions, or those of `names`, as one line for people, less what goes without saying."""
+    chosen = conditions if names is None else names
+    return _said(conditions, [name for name in chosen if not _is_default(name, conditions.get(name))])
+
+
+def tell_apart(conditions: dict[str, Any], names: Iterable[str]) -> str:
+    """Returns those of `names`, in which conditions differ: a default is said too, unless its being so is usual."""
+    return _said(conditions, names)
+
+
+def list_changed(conditions: dict[str, Any]) -> list[str]:
+    """Returns the names of those that have no phrase and are not what goes without saying."""
+    return [name for name, value in conditions.items() if name in _DEFAULTS and not _is_default(name, value)]
+
+
+def _is_default(name: str, value: object) -> bool:
+    return name in _DEFAULTS and value == _DEFAULTS[name]
+
+
+def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
     words = []
-    for name in conditions if names is None else names:
+    for name in names:
         value = conditions.get(name)
         if name in _UNSAID or pd.isna(value) or value == _USUAL.get(name):
             continue
+        plain = name.replace("_", " ")
+        if name in _PHRASES:
+            phrase = _PHRASES[name]
+        elif pd.api.types.is_bool(value):
+            phrase = plain if value else f"no {plain}"
+        else:
+            phrase = f"{plain} {{}}" if value != "" else f"no {plain}"
         text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else f"{value:,}"
-        words.append(_PHRASES.get(name, f"{name.replace('_', ' ')} {{}}").format(text))
+        if text == "1" and phrase.startswith("{} "):
+            phrase = phrase.removesuffix("s")
+        words.append(phrase.format(text))
     return ", ".join(words)

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ablations.records import METRICS
+from ablations.report.conditions import CONDITIONS, MODEL_CONDITIONS, refuse_mixed
 from ablations.report.figures import (
+    COLOURS,
     GREY,
     arm_line,
     group_alike,
@@ -21,14 +23,14 @@ from ablations.report.figures import (
     resolution_axis,
     side,
 )
-from ablations.report.growth import PARTS
+from ablations.report.values import MODULE_KINDS
 
 PEER_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
 """Line styles of models that are no arms; they are all grey."""
 
-PART_COLOURS = dict(
-    zip(PARTS, ("#56B4E9", "#E69F00", "#882255", "#D55E00", "#0072B2", "#009E73", "#000000"), strict=True)
-)
+_OF_STEP = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
+"""What lines of several models have in common."""
+
 OPERATOR_COLOURS = {"convolution": "#009E73", "linear": "#0072B2", "batched_product": "#D55E00"}
 OPERATOR_WORDS = {"convolution": "convolutions", "linear": "linear layers", "batched_product": "products in batches"}
 
@@ -39,6 +41,7 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     Arms have their colours and share a line where they are ALIKE; other models are grey. `values` are rows of
     `scaling_values`, or of `model_memory_values` for `peak_memory_bytes`.
     """
+    refuse_mixed(values, ("head", *_OF_STEP))
     divisor = METRICS[metric].divisor
     curves = {
         tuple(rows.iloc[0][["name", "arm", exponent]]): (rows[metric] / divisor).set_axis(side(rows))
@@ -65,22 +68,29 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     return ax
 
 
-def plot_parts(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws a bar of stacked parts for each arm's multiply-adds; `values` are rows of `part_values` at one size."""
-    start = pd.Series(0.0, index=values.index)
-    for part in PARTS:
-        if values[part].max() > 0.001 * values["macs"].max():
-            lengths = values[part] / METRICS["macs"].divisor
-            ax.barh(values["arm"], lengths, left=start, height=0.7, color=PART_COLOURS[part], label=part)
-            start = start + lengths
-    ax.set_xlabel(f"{METRICS['macs'].label} at {values['resolution'].iloc[0]} px, {METRICS['macs'].unit}")
-    legend_below(ax, ncols=2, columnspacing=1, handlelength=1)
-    ax.set_ylim(-0.6, len(values) - 0.4)
-    return list_rows(ax, values["arm"].tolist())
+def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> Axes:
+    """Draws a bar for each arm's `params` or `macs` in each kind of module; kinds in which no arm has any are left out.
+
+    `values` are rows of `module_values` at one resolution.
+    """
+    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
+    of_arm = {arm: rows.set_index("module")[metric] for arm, rows in values.groupby("arm", sort=False)}
+    table = pd.DataFrame(of_arm).reindex(MODULE_KINDS).fillna(0)
+    table = table[table.any(axis="columns")]
+    height = 0.8 / len(of_arm)
+    for number, arm in enumerate(table):
+        places = [place + height * (number - (len(of_arm) - 1) / 2) for place in range(len(table))]
+        ax.barh(places, table[arm] / METRICS[metric].divisor, height=height, color=COLOURS[str(arm)], label=arm)
+    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
+    ax.set_xlabel(f"{METRICS[metric].label}{at}, {METRICS[metric].unit}")
+    legend_below(ax, ncols=2)
+    ax.set_ylim(-0.6, len(table) - 0.4)
+    return list_rows(ax, list(table.index))
 
 
 def plot_operators(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws each model's share of multiply-adds by kind of operator; `values` are rows of `operator_values`."""
+    refuse_mixed(values, ("head",))
     start = pd.Series(0.0, index=values.index)
     for kind, colour in OPERATOR_COLOURS.items():
         share = 100 * values[f"macs_{kind}"] / values["macs"]
@@ -98,6 +108,7 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `complexity_values` of one stage.
     """
+    refuse_mixed(values, ("head", "stage"))
     for column, colour, words in (
         ("sra_products", "#D55E00", "SRA, products: 2h²w²c/R²"),
         ("sra_reduction", "#882255", "SRA, reduction: hwc²R²"),

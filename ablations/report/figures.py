@@ -4,19 +4,23 @@ An arm has one colour and one marker everywhere. The colours are Okabe and Ito's
 with a dark red for their yellow, which is hard to see on white.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from textwrap import wrap
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 
 from ablations.config import ARMS
 from ablations.records import METRICS
+from ablations.report.conditions import CONDITIONS, refuse_mixed
 from ablations.report.tables import metric_text
 
 COLOURS = dict(
@@ -57,8 +61,10 @@ ALIKE = 0.08
 def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
     """Draws a bar for each arm's `params` or `macs`, with the value and its change against v1.
 
-    `values` are rows of `cost_values` at one resolution.
+    `values` are rows of `cost_values` at one resolution. As every plot of one group does, it raises InputError for rows
+    of mixed conditions.
     """
+    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
     lengths = values[metric] / METRICS[metric].divisor
     ax.barh(values["arm"], lengths, height=0.7, color=[COLOURS[arm] for arm in values["arm"]])
     for place, (_, row) in enumerate(values.iterrows()):
@@ -77,6 +83,7 @@ def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `ladder_values` at one resolution.
     """
+    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
     top1 = values["paper_top1_percent"]
     ax.plot(top1, range(len(values)), color=GREY, linewidth=1)
     labels = []
@@ -99,6 +106,7 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
 
     A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn.
     """
+    refuse_mixed(values, CONDITIONS["cost"])
     values = values[values["resolution"].str.isdecimal()]
     for arm, rows in values.groupby("arm", sort=False):
         ax.plot(side(rows), rows["macs"] / rows["pixels"] / 1e3, **arm_line(str(arm), label=arm))
@@ -115,6 +123,7 @@ def plot_memory_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
     rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
     """
+    refuse_mixed(values, [name for name in CONDITIONS["memory"] if name != "attention"])
     values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
     handles, labels = [], []
     divisor = METRICS["peak_memory_bytes"].divisor
@@ -173,6 +182,7 @@ def plot_speed(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `speed_values` under the same conditions.
     """
+    refuse_mixed(values, CONDITIONS["speed"])
     ax.axvline(1, color=GREY, linewidth=1)
     for place, (_, row) in enumerate(values.iterrows()):
         face = {"markerfacecolor": "white"} if row["noisy"] else {}
@@ -182,16 +192,21 @@ def plot_speed(ax: Axes, values: pd.DataFrame) -> Axes:
 
 
 def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes:
-    """Draws each arm's mean top-1 with its 95 % interval, and its seeds as small dots.
+    """Draws each arm's and other model's mean top-1 with its 95 % interval, and its seeds as small dots.
 
     `values` are rows of `accuracy_values` under the same conditions, `records` the rows that they come from.
     """
+    refuse_mixed(values, CONDITIONS["accuracy"])
+    refuse_mixed(records[records["arm"].notna()], CONDITIONS["accuracy"])
+    refuse_mixed(records[records["arm"].isna()], CONDITIONS["accuracy"])
+    names = records["arm"].fillna(records["model"])
+    labels = [str(row["model"] if pd.isna(row["arm"]) else row["arm"]) for _, row in values.iterrows()]
     for place, (_, row) in enumerate(values.iterrows()):
-        seeds = records.loc[records["arm"] == row["arm"], "top1"] / METRICS["top1"].divisor
+        seeds = records.loc[names == labels[place], "top1"] / METRICS["top1"].divisor
         ax.plot(seeds, [place + 0.25] * len(seeds), ".", color=GREY, markersize=4)
         _plot_interval(ax, place, row, "top1", "top1_mean")
     ax.set_xlabel(f"{METRICS['top1'].title}: mean, 95 % interval, seeds")
-    return _list_arms(ax, values["arm"])
+    return _list_arms(ax, labels)
 
 
 def _plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: str, **style: Any) -> None:
@@ -199,12 +214,13 @@ def _plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: st
     divisor = METRICS[metric].divisor
     low, centre, high = (row[name] / divisor for name in (f"{metric}_low", middle, f"{metric}_high"))
     whiskers = None if pd.isna(low) else [[centre - low], [high - centre]]
-    ax.errorbar([centre], [place], xerr=whiskers, **arm_line(row["arm"], linestyle="none", capsize=2, **style))
+    ax.errorbar([centre], [place], xerr=whiskers, **arm_line(str(row["arm"]), linestyle="none", capsize=2, **style))
 
 
 def arm_line(arm: str, **style: Any) -> dict[str, Any]:
-    """Returns how an arm's line and markers are drawn."""
-    return {"color": COLOURS[arm], "marker": MARKERS[arm], "linewidth": 1.2, "markeredgewidth": 0.8, **style}
+    """Returns how an arm's line and markers are drawn; a model that is no arm has a grey `d`."""
+    look = {"color": COLOURS.get(arm, GREY), "marker": MARKERS.get(arm, "d")}
+    return {**look, "linewidth": 1.2, "markeredgewidth": 0.8, **style}
 
 
 def side(rows: pd.DataFrame) -> pd.Series:
@@ -234,7 +250,38 @@ def resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
 def legend_below(ax: Axes, **options: Any) -> None:
     """Puts the legend below the axes and their labels, where it covers nothing."""
     pad = 7 if any(label.get_rotation() for label in ax.get_xticklabels()) else 5  # in font sizes
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=pad, **options)
+    handles, labels = ax.get_legend_handles_labels()
+    if "handles" in options:
+        handles = options.pop("handles")
+        labels = options.pop("labels", None) or [handle.get_label() for handle in handles]
+    legend = ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=pad, **options)
+    _MADE_OF[legend] = {"handles": handles, "labels": labels, **options}
+
+
+_MADE_OF: WeakKeyDictionary[Legend, dict[str, Any]] = WeakKeyDictionary()
+"""What each legend shows, which the drawing library keeps to itself."""
+
+LEGEND_LINE = 0.145
+"""Inches that a line of a legend takes."""
+
+
+def share_legend(figure: Figure) -> None:
+    """Makes the legends of a figure's panels one below them all where they are the same, and the figure less high."""
+    legends = [legend for ax in figure.axes if (legend := ax.get_legend())]
+    texts = {tuple(text.get_text() for text in legend.get_texts()) for legend in legends}
+    if len(legends) < 2 or len(texts) > 1:
+        return
+    made_of = _MADE_OF[legends[0]]
+    columns = made_of.get("ncols", 1)
+    lines = -(-sum(label.count("\n") + 1 for label in made_of["labels"]) // columns)
+    grid = figure.axes[0].get_subplotspec()
+    if grid is not None and grid.get_gridspec().ncols > 1:
+        columns *= 2  # as wide as both panels
+    for legend in legends:
+        legend.remove()
+    figure.legend(**made_of | {"ncols": columns, "loc": "outside lower center"})
+    rows = len({round(ax.get_position().y0, 6) for ax in figure.axes})
+    figure.set_figheight(figure.get_figheight() - LEGEND_LINE * lines * (rows - 0.5))
 
 
 def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: list[str]) -> None:
@@ -243,9 +290,10 @@ def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: 
     legend_below(ax, handles=handles, labels=labels, handler_map=markers, handlelength=1.3 * max(map(len, handles)) + 1)
 
 
-def _list_arms(ax: Axes, arms: pd.Series) -> Axes:
-    ax.set_ylim(-0.6, len(arms) - 0.4)
-    return list_rows(ax, arms.tolist())
+def _list_arms(ax: Axes, arms: Iterable[str]) -> Axes:
+    labels = list(arms)
+    ax.set_ylim(-0.6, len(labels) - 0.4)
+    return list_rows(ax, labels)
 
 
 def list_rows(ax: Axes, labels: list[str]) -> Axes:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ablations.config import VARIANTS
 from ablations.records import METRICS
-from ablations.report.conditions import describe, group_by
+from ablations.report.conditions import describe, group_by, list_changed
 from ablations.report.differences import effect_name, interval_text, points_text
 from ablations.report.effect_values import PUBLISHED_STEP
 from ablations.report.effects import CHANGES, arm_with
@@ -239,8 +239,9 @@ def _of_limits(tables: Tables) -> Iterator[Finding]:
     """Says what the accuracies are of, because that is how far they reach."""
     trained = []
     for _, rows in _groups(tables, "effects_accuracy"):
-        names = ("variant", "data", "resolution", "epochs", "n_train_images")
-        trained.append(describe({name: rows[name].iloc[0] for name in names}))
+        conditions = {str(name): value for name, value in rows.iloc[0].items()}
+        names = ("variant", "data", "resolution", "epochs", "n_train_images", *list_changed(conditions))
+        trained.append(describe(conditions, names))
     if trained:
         text = (
             f"Accuracy was trained from scratch: {'; '.join(trained)}. The records do not say whether it holds for "

@@ -34,7 +34,6 @@ SYMBOLS = {
 
 _SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 _MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
-_NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
 
 
 def escape(text: str) -> str:
@@ -64,10 +63,8 @@ def label_of(table: Table, section: Section) -> str:
 
 def _render_section(table: Table, section: Section) -> str:
     columns = [_bold_best(column) for column in section.columns]
-    is_bold = any(cell.startswith(r"\textbf{") for _, *cells in columns for cell in cells)
-    emphasis = ["Bold: the best of a column as it is printed."] if is_bold else []
     title = f"{table.title}: {section.title}."
-    caption = " ".join([title, table.about, section.caption, *emphasis])
+    caption = " ".join(filter(None, (title, table.about, section.caption, section.emphasis)))
     headings, *rows = (" & ".join(line) + r" \\" for line in zip(*columns, strict=True))
     return "\n".join(
         [
@@ -99,15 +96,6 @@ def _alignments(columns: Sequence[ShownColumn]) -> list[str]:
 
 
 def _bold_best(column: ShownColumn) -> list[str]:
-    """Returns the heading and the cells, the best in bold; none where there is no rival or all are the same."""
-    heading, *cells = map(escape, (column.heading, *column.cells))
-    found = [_NUMBER.match(text) for text in column.cells]
-    numbers = [float(number[0].replace(",", "")) if number else None for number in found]
-    rivals = [number for number in numbers if number is not None]
-    if column.best is None or len(set(rivals)) < 2:
-        return [heading, *cells]
-    best = max(rivals) if column.best == "max" else min(rivals)
-    return [
-        heading,
-        *(f"\\textbf{{{cell}}}" if number == best else cell for cell, number in zip(cells, numbers, strict=True)),
-    ]
+    """Returns the heading and the cells, the best in bold."""
+    cells = zip(map(escape, column.cells), column.is_best, strict=True)
+    return [escape(column.heading), *(f"\\textbf{{{cell}}}" if is_best else cell for cell, is_best in cells)]

@@ -1,10 +1,13 @@
 """The tables of peak memory: by arm, how it grows, of models by name, and what predictions of it are worth."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from ablations.config import NUM_STAGES
 from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
+from ablations.report.library_memory import KINDS, LIBRARY_MEMORY_CONDITIONS, library_memory_values
 from ablations.report.memory_values import (
     GROWTH_CONDITIONS,
     growth_values,
@@ -13,7 +16,17 @@ from ablations.report.memory_values import (
     validation_summary,
     validation_values,
 )
-from ablations.report.tables import ARM, MODE_WORDS, Column, Table, show_metric, show_plain, show_with_change
+from ablations.report.tables import (
+    ARM,
+    MODE_WORDS,
+    NOTHING,
+    Column,
+    Table,
+    metric_text,
+    show_metric,
+    show_plain,
+    show_with_change,
+)
 from ablations.report.values import memory_values
 
 _METHODS = {
@@ -43,6 +56,27 @@ def _show_peak(row: pd.Series) -> str:
         return "refused"
     change = "peak_memory_bytes_change_percent" in row
     return (show_with_change if change else show_metric)("peak_memory_bytes")(row)
+
+
+def _beside(library: str, kind: str = "") -> Callable[[pd.Series], str]:
+    """Shows a library's memory of a kind and, in brackets, by how much ours is off it."""
+
+    def show(row: pd.Series) -> str:
+        theirs = row[f"{library}_{kind}bytes"]
+        if pd.isna(theirs):
+            return NOTHING
+        change = "equal" if theirs == row[KINDS[kind]] else f"{row[f'{library}_{kind}change_percent']:+z.2f} %"
+        return f"{metric_text('peak_memory_bytes', theirs)} ({change})"
+
+    return show
+
+
+_LIBRARIES = (
+    ("timm", "timm"),
+    ("timm, channels-last", "timm_channels_last"),
+    ("transformers", "transformers"),
+    ("transformers, channels-last", "transformers_channels_last"),
+)
 
 
 MEMORY_TABLES = (
@@ -127,6 +161,32 @@ MEMORY_TABLES = (
         about=(
             "Peak memory in MiB of the second of two steps; each number is one record. The exponent in pixels is that "
             "of the peak without parameters, gradients, optimiser state and input, between the two largest squares."
+        ),
+        note=_note,
+    ),
+    Table(
+        name="memory_libraries",
+        measurement="memory",
+        title="Peak memory beside timm and transformers",
+        values=library_memory_values,
+        conditions=LIBRARY_MEMORY_CONDITIONS,
+        titled_by=("mode", "device", "method"),
+        rows_by="case",
+        columns=(
+            Column("Model", lambda row: row["case"]),
+            Column(METRICS["peak_memory_bytes"].title, show_metric("peak_memory_bytes")),
+            *(Column(title, _beside(name)) for title, name in _LIBRARIES),
+            Column("Above the best", lambda row: "above" if row["above"] else "no"),
+            Column("Resident, MiB", show_metric("peak_memory_bytes", "resident_peak_bytes")),
+            *(Column(f"{title}, resident", _beside(name, "resident_")) for title, name in _LIBRARIES),
+        ),
+        about=(
+            "Peak memory in MiB of the second of two steps, and beside it that of the same models of libraries with as "
+            "many classes, as they come and with pictures and weights channels-last; each number is one record. In "
+            "brackets stands by how much ours is more or, with a minus, less; equal is to the byte. Ours attend with "
+            "the fused kernel and so do timm's; transformers' attend explicitly, as they have no other way. Above the "
+            "best is judged by the best of timm's or, for v1, of transformers'. Where memory was measured, the "
+            "resident memory of a fresh process stands beside it, which has what kernels take for themselves."
         ),
         note=_note,
     ),

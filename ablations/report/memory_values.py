@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.catalogue import EQUAL_MODELS
 from ablations.config import NUM_STAGES
 from ablations.design import Memory
 from ablations.report.comparison import NAMES
@@ -24,6 +25,9 @@ GROWTH_CONDITIONS = (*CONDITIONS["memory"], "sizes")
 
 BESIDE_MODELS = ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra")
 """The arms of b2 in frame v2, with fused attention, that stand among models that are no arms."""
+
+EQUALS = {model for models in EQUAL_MODELS.values() for model in models.values()}
+"""The models of libraries that are equal to an arm."""
 
 GOALS = {
     ("tracked", "inference"): 0.0,
@@ -128,13 +132,14 @@ def _overtaking_side(explicit: pd.Series, fused: pd.Series) -> float:
 def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the peak memory of each model that is no arm by conditions and resolution, with some arms beside them.
 
-    The arms are BESIDE_MODELS where they have records of the same conditions. `growing_exponent` is that of
-    `growth_values` where there are predictions of two squares or more.
+    Libraries' models that are equal to an arm are left out: `library_memory_values` has them. The arms are
+    BESIDE_MODELS where they have records of the same conditions. `growing_exponent` is that of `growth_values` where
+    there are predictions of two squares or more.
     """
     if "memory_method" not in records:
         return pd.DataFrame()
     memory = records[records["measurement"] == "memory"]
-    models = memory[memory["variant"].isna()]
+    models = memory[memory["variant"].isna() & ~memory["model"].isin(EQUALS)]
     conditions = [
         *(name for name in _STEP if name != "resolution"),
         *("method", "memory_method", "device_name", "torch"),

@@ -4,29 +4,27 @@ It loads nothing from anywhere, reads on a narrow screen, in the dark and on pap
 records give the same bytes with the same version of the drawing library.
 """
 
-import ast
-import inspect
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ablations.config import ARMS, FRAMES, RIDERS, TOGGLES, PVTConfig, arm_toggles, as_pair, frame_riders
-from ablations.records import find_damaged, iterate_records, load_records, write_text
+from ablations.files import write_text
+from ablations.records import field_docstrings, find_damaged, iterate_records, load_records
 from ablations.report.build import drawing, name_record, provenance_lines, save_figure
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES
 from ablations.report.effects import CHANGES
 from ablations.report.findings import Finding, Tables, list_comparisons, list_findings, list_headlines
 from ablations.report.sheets import Sheet, list_sheets
-from ablations.report.tables import NOTHING, Table, list_sections
+from ablations.report.tables import NOTHING, Section, Table, list_sections
 from ablations.studies import LADDER
 
 TITLE = "PVT v1 to v2, change by change"
@@ -209,17 +207,32 @@ def _scroll(content: str, label: str) -> str:
     return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">\n{content}\n</div>\n'
 
 
-def _table(lines: list[list[str]], label: str, kind: str = "sortable") -> str:
+def _table(lines: list[list[str]], label: str, kind: str = "list") -> str:
     """Returns lines of cells, the heading's first, as a table; columns with a long cell are set as paragraphs."""
-    is_long = [
-        any(len(cell) > LONGEST_CELL and " " in cell for cell in column) for column in zip(*lines[1:], strict=True)
-    ]
+    return _marked_table([[_words(cell) for cell in line] for line in lines], _long_columns(lines), label, kind)
+
+
+def _section_table(section: Section, label: str) -> str:
+    """Returns a section of a table of the report, sortable, with the best of its columns in bold."""
+    lines = [[_words(cell) for cell in line] for line in section.lines]
+    for place, column in enumerate(section.columns):
+        for line, is_best in zip(lines[1:], column.is_best, strict=True):
+            line[place] = f"<strong>{line[place]}</strong>" if is_best else line[place]
+    return _marked_table(lines, _long_columns(section.lines), label, "sortable")
+
+
+def _long_columns(lines: list[list[str]]) -> list[bool]:
+    return [any(len(cell) > LONGEST_CELL and " " in cell for cell in column) for column in zip(*lines[1:], strict=True)]
+
+
+def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind: str) -> str:
+    """Returns lines of cells that are HTML as a table."""
     kinds = [_class("words" if long else "") for long in is_long]
-    heads = "".join(f'<th scope="col"{style}>{_words(cell)}</th>' for cell, style in zip(lines[0], kinds, strict=True))
+    heads = "".join(f'<th scope="col"{style}>{cell}</th>' for cell, style in zip(lines[0], kinds, strict=True))
     rows = []
     for line in lines[1:]:
-        cells = "".join(f"<td{style}>{_words(cell)}</td>" for cell, style in zip(line[1:], kinds[1:], strict=True))
-        rows.append(f'<tr><th scope="row"{kinds[0]}>{_words(line[0])}</th>{cells}</tr>\n')
+        cells = "".join(f"<td{style}>{cell}</td>" for cell, style in zip(line[1:], kinds[1:], strict=True))
+        rows.append(f'<tr><th scope="row"{kinds[0]}>{line[0]}</th>{cells}</tr>\n')
     return _scroll(_element(kind, heads, "".join(rows)), label)
 
 
@@ -256,8 +269,8 @@ def _sections(table: Table, values: pd.DataFrame) -> str:
         label = f"{table.title}: {section.title}"
         body += [
             f"<h4>{escape(section.title)}</h4>\n",
-            _table(section.lines, label),
-            _paragraph(section.caption, "quiet"),
+            _section_table(section, label),
+            _paragraph(" ".join(filter(None, (section.caption, section.emphasis))), "quiet"),
         ]
     return "".join(body)
 
@@ -279,32 +292,21 @@ def _design(records: list[dict[str, Any]]) -> str:
                 "Three changes are advertised. Each is switched by itself, which makes eight arms; an arm is named for "
                 "what it has beside v1."
             ),
-            _table(changes, "The changes", "list"),
-            _table(arms, "The arms", "list"),
+            _table(changes, "The changes"),
+            _table(arms, "The arms"),
             _paragraph(
                 "Riders are what changed from v1 to v2 without being advertised. A frame sets them: v1 and v2 give all "
                 "arms the same, so that arms differ in nothing but the three changes; published gives each arm what "
                 "the paper's row had."
             ),
-            _table(riders, "The riders in each frame", "list"),
+            _table(riders, "The riders in each frame"),
             _paragraph(
                 "Every cell is one model under one set of conditions and makes one record. Accuracies of arms are "
                 "compared by seed; times are taken in turn in one process; counts and predictions have no noise."
             ),
-            _table(_measured_lines(records), "What was measured", "list") if records else "",
+            _table(_measured_lines(records), "What was measured") if records else "",
         ]
     )
-
-
-def field_docstrings(kind: type) -> dict[str, str]:
-    """Returns the docstring below each field of a class that has one."""
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
-    return {
-        named.target.id: text.value.value
-        for named, text in pairwise(body)
-        if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-    }
 
 
 def _rider_text(frame: str, rider: str) -> str:
@@ -360,11 +362,7 @@ def _provenance(records: list[dict[str, Any]]) -> str:
         ]
         environments.append([name.replace("_", " "), *(_listed(own - {"None"}) for own in values)])
     about = "The studies, machines, versions and commits of all records, and the environments that they name."
-    return (
-        _paragraph(about)
-        + _table(provenance_lines(records), "Provenance", "list")
-        + _table(environments, "Environments", "list")
-    )
+    return _paragraph(about) + _table(provenance_lines(records), "Provenance") + _table(environments, "Environments")
 
 
 def _failed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -376,8 +374,8 @@ def _left_out(records: list[dict[str, Any]], damaged: dict[str, str]) -> str:
     body = _paragraph(f"{len(failed)} failed cells and {len(damaged)} damaged files.")
     if failed:
         lines = [[each["measurement"], name_record(each), each["key"], each["failure"]] for each in failed]
-        body += _table([["Measurement", "Failed cell", "Key", "Why"], *lines], "Failed cells", "list")
+        body += _table([["Measurement", "Failed cell", "Key", "Why"], *lines], "Failed cells")
     if damaged:
         lines = [[name, why] for name, why in damaged.items()]
-        body += _table([["Damaged file", "What is wrong"], *lines], "Damaged files", "list")
+        body += _table([["Damaged file", "What is wrong"], *lines], "Damaged files")
     return body

@@ -14,8 +14,17 @@ from matplotlib.figure import Figure
 from ablations.catalogue import MODELS
 from ablations.records import METRICS
 from ablations.report.comparison import operator_values
-from ablations.report.conditions import CONDITIONS, Group, describe, group_by, split_by_conditions, varying
-from ablations.report.cost_figures import plot_complexity, plot_operators, plot_parts, plot_scaling
+from ablations.report.conditions import (
+    CONDITIONS,
+    Group,
+    describe,
+    group_by,
+    split_by_conditions,
+    split_with_models,
+    tell_apart,
+    varying,
+)
+from ablations.report.cost_figures import plot_complexity, plot_module_costs, plot_operators, plot_scaling
 from ablations.report.differences import effect_name
 from ablations.report.effect_choice import CLEAN_FRAMES
 from ablations.report.effect_figures import (
@@ -37,13 +46,21 @@ from ablations.report.figures import (
     plot_macs_by_resolution,
     plot_memory_by_resolution,
     plot_speed,
+    share_legend,
 )
-from ablations.report.growth import at_both_ends, complexity_values, part_values, scaling_values
+from ablations.report.growth import SCALED_FRAME, SCALED_VARIANT, complexity_values, scaling_values
 from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
 from ablations.report.memory_values import model_memory_values
 from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
-from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
+from ablations.report.values import (
+    accuracy_values,
+    cost_values,
+    ladder_values,
+    memory_values,
+    module_values,
+    speed_values,
+)
 
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
@@ -87,7 +104,8 @@ class Sheet:
         names = varying(panel.conditions for panel in self.panels)
         for place, panel in enumerate(self.panels, start=1):
             ax = panel.draw(figure.add_subplot(rows, columns, place))
-            ax.set_title("\n".join(wrap(describe(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left")
+            ax.set_title("\n".join(wrap(tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left")
+        share_legend(figure)
         return figure
 
 
@@ -125,14 +143,25 @@ def _scaling(records: pd.DataFrame) -> list[Sheet]:
 
 
 def _parts(records: pd.DataFrame) -> list[Sheet]:
-    caption = "What each arm's multiply-adds are made of, at the smallest and at the largest input; one picture."
-    values = at_both_ends(part_values(records))
-    panels = [
-        Panel(group.conditions, partial(plot_parts, values=group.rows))
-        for group in group_by(values, ("variant", "frame", "resolution"))
-        if len(group.rows) >= FEWEST_ARMS
-    ]
-    return _sheets("parts", "What the multiply-adds are made of", ("variant", "frame"), panels, 3.1, caption)
+    caption = (
+        "Parameters and multiply-adds of one picture by kind of module, all stages together, of the arms on the "
+        "paper's ladder; multiply-adds at the smallest, a middle and the largest input. `attn: products` are "
+        "attention's two, which have no parameters; `embeddings` are those of positions and the class token, and like "
+        "norms have no multiply-adds."
+    )
+    own = (records["measurement"] == "cost") & (records["variant"] == SCALED_VARIANT)
+    values = module_values(records[own & (records["frame"] == SCALED_FRAME)])
+    panels = []
+    for group in group_by(values, CONDITIONS["cost"]):
+        if group.conditions["head"] != "classifier" or group.rows["arm"].nunique() < FEWEST_ARMS:
+            continue
+        sizes = group_by(group.rows, ("pixels", "resolution"))
+        few = [sizes[place] for place in sorted({0, len(sizes) // 2, len(sizes) - 1})]
+        panels += [
+            Panel(group.conditions, partial(plot_module_costs, values=size.rows, metric=metric))
+            for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
+        ]
+    return _sheets("parts", "What each kind of module costs", ("variant", "frame"), panels, 3.9, caption)
 
 
 def _operators(records: pd.DataFrame) -> list[Sheet]:
@@ -261,7 +290,7 @@ def _accuracy(records: pd.DataFrame) -> list[Sheet]:
     )
     panels = [
         Panel(group.conditions, partial(plot_accuracy, values=accuracy_values(group.rows), records=group.rows))
-        for group in split_by_conditions(records, "accuracy")
+        for group in split_with_models(records, "accuracy")
     ]
     return _sheets("accuracy", "Accuracy", ("data", "variant", "frame"), panels, 2.2, caption)
 
@@ -327,6 +356,7 @@ def _learning(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_learning_curves, records=group.rows))
         for group in split_by_conditions(records, "accuracy")
+        if "history" in group.rows and group.rows["history"].notna().all()
         if all(len(learning_curve(record)) > 1 for _, record in group.rows.iterrows())
     ]
     return _sheets("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
@@ -354,7 +384,8 @@ def _sheets(
     """Returns one sheet for each value of the conditions `named_by`; its panels differ in others."""
     together: dict[str, list[Panel]] = {}
     for panel in panels:
-        words = [kind, *(str(panel.conditions[name]) for name in named_by)]
+        named = [panel.conditions.get(name) for name in named_by]
+        words = [kind, *(str(value) for value in named if pd.notna(value))]
         together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
     sheets = []
     for name, own in together.items():

@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import pandas as pd
 
 from ablations.config import ARMS
 from ablations.records import METRICS
-from ablations.report.conditions import Group, describe, group_by, varying
+from ablations.report.conditions import Group, describe, group_by, tell_apart, varying
 
 NOTHING = "-"
 """What a cell without a value shows."""
@@ -28,7 +29,8 @@ class Column:
     """Which end is the better one, where rows compete; nothing where none is better or they are no rivals."""
 
 
-ARM = Column("Arm", lambda row: row["arm"])
+ARM = Column("Arm", lambda row: row["model"] if pd.isna(row["arm"]) else row["arm"])
+"""Its name, or that of a model that is no arm."""
 
 MODE_WORDS = {
     "inference": "One forward pass without gradients.",
@@ -58,7 +60,7 @@ class Table:
     note: Callable[[pd.DataFrame], str] = lambda values: ""
     """Says what holds for one group, from its values."""
     rows_by: str = "arm"
-    """The column of the values that has another value in each row of a group."""
+    """The column of the values that has another value in each row of a group; a row without one has its `model`."""
 
 
 def four_figures(value: float) -> str:
@@ -103,6 +105,11 @@ def render_csv(values: pd.DataFrame) -> str:
     return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 
+BOLD = "Bold: the best of a column as it is printed."
+
+_NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
+
+
 @dataclass(frozen=True)
 class ShownColumn:
     """A column as words: its heading and a cell for each row."""
@@ -110,6 +117,17 @@ class ShownColumn:
     heading: str
     cells: list[str]
     best: Literal["min", "max"] | None
+
+    @property
+    def is_best(self) -> list[bool]:
+        """Whether each cell is the best of the column as it is printed; none is where there is no rival."""
+        found = [_NUMBER.match(text) for text in self.cells]
+        numbers = [float(number[0].replace(",", "")) if number else None for number in found]
+        rivals = [number for number in numbers if number is not None]
+        if self.best is None or len(set(rivals)) < 2:
+            return [False] * len(numbers)
+        best = max(rivals) if self.best == "max" else min(rivals)
+        return [number == best for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -123,6 +141,11 @@ class Section:
     """The note and the conditions."""
 
     @property
+    def emphasis(self) -> str:
+        """What bold cells say, where there are any."""
+        return BOLD if any(any(column.is_best) for column in self.columns) else ""
+
+    @property
     def lines(self) -> list[list[str]]:
         """The headings and then the rows."""
         columns = [[column.heading, *column.cells] for column in self.columns]
@@ -134,10 +157,12 @@ def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
     groups = group_by(values, table.conditions)
     sections = []
     for group in groups:
-        namesakes = [other.conditions for other in groups if _title(table, other) == _title(table, group)]
+        title = _title(table, group)
+        namesakes = [other.conditions for other in groups if _title(table, other) == title]
+        apart = tell_apart(group.conditions, varying(namesakes))
         sections.append(
             Section(
-                title=describe(group.conditions, [*table.titled_by, *varying(namesakes)]),
+                title=", ".join(filter(None, (title, apart))),
                 columns=_show_columns(table, group.rows),
                 caption=f"{table.note(group.rows)} Conditions: {describe(group.conditions)}.".strip(),
             )
@@ -161,7 +186,8 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
     """Returns the columns, with a cell for each value of `rows_by`; one in which no row has a value is left out."""
     rows: dict[Any, pd.Series] = {}
     rows_at: dict[tuple[Any, Any], pd.Series] = {}
-    for place, name in enumerate(values[table.rows_by]):
+    names = values[table.rows_by].fillna(values["model"]) if "model" in values else values[table.rows_by]
+    for place, name in enumerate(names):
         row = values.iloc[place]
         rows.setdefault(name, row)
         rows_at.setdefault((name, row.get("resolution")), row)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablations.config import ARMS, TOGGLES
 from ablations.paper import load_paper_table
-from ablations.report.conditions import Group, split_by_conditions
+from ablations.report.conditions import Group, split_by_conditions, split_with_models
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
 from ablations.studies import LADDER
 
@@ -63,17 +63,23 @@ def speed_values(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns each arm's mean top-1 over seeds and its paired difference to v1, with 95 % t intervals."""
+    """Returns each arm's mean top-1 over seeds and its paired difference to v1, with 95 % t intervals.
+
+    Behind the arms stand other models that were trained under the same conditions: they have no `arm`, but a `model`.
+    """
     tables = []
-    for group in split_by_conditions(records, "accuracy"):
-        by_arm = {arm: rows.set_index("seed")["top1"] for arm, rows in group.rows.groupby("arm", sort=False)}
-        reference = by_arm.get(REFERENCE, pd.Series(dtype=float))
+    for group in split_with_models(records, "accuracy"):
+        arms = group.rows["arm"].dropna().unique()
+        names = group.rows["arm"].fillna(group.rows["model"])
+        by_name = {name: rows.set_index("seed")["top1"] for name, rows in group.rows.groupby(names, sort=False)}
+        reference = by_name.get(REFERENCE, pd.Series(dtype=float))
         rows = []
-        for arm, top1 in by_arm.items():
-            difference = estimate_paired_difference(top1, reference.iloc[:0] if arm == REFERENCE else reference)
+        for name, top1 in by_name.items():
+            difference = estimate_paired_difference(top1, reference.iloc[:0] if name == REFERENCE else reference)
             rows.append(
                 {
-                    "arm": arm,
+                    "arm": name if name in arms else None,
+                    **({} if len(arms) == len(by_name) else {"model": None if name in arms else name}),
                     **_columns("n_seeds", "top1", estimate_mean(top1.tolist())),
                     **_columns("n_pairs", "top1_difference", difference),
                     "difference_is_resolved": difference.resolved,
@@ -108,6 +114,57 @@ def ladder_values(records: pd.DataFrame) -> pd.DataFrame:
             table.insert(0, "resolution", "224")
             tables.append((group, table))
     return _joined(tables)
+
+
+MODULES = {
+    **{"patch_embed.proj": "patch_embed", "embeddings": "embeddings", "head": "head"},
+    **{
+        "attn.q": "attn.q",
+        "attn.kv": "attn.kv",
+        "attn.sr": "attn.sr",
+        "attn": "attn: products",
+        "attn.proj": "attn.proj",
+    },
+    **{"mlp.fc1": "mlp.fc1", "mlp.dwconv": "mlp.dwconv", "mlp.fc2": "mlp.fc2"},
+}
+MODULE_KINDS = (
+    *("patch_embed", "embeddings", "attn.q", "attn.kv", "attn.sr", "attn: products", "attn.proj"),
+    *("mlp.fc1", "mlp.dwconv", "mlp.fc2", "norms", "head", "other"),
+)
+"""What a PVT is built of; `embeddings` are those of positions and the class token, `products` attention's two."""
+
+
+def module_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the params and macs of each kind of module, over all stages, of the ladder's arms at each resolution.
+
+    One row for each `module` of MODULE_KINDS that some arm has. Of an older record without a breakdown there are none.
+    """
+    tables = []
+    for group in split_by_conditions(records, "cost"):
+        rows = [
+            {
+                "resolution": record["resolution"],
+                "pixels": record["pixels"],
+                "arm": record["arm"],
+                "module": _kind(name),
+            }
+            | {"params": counts["params"], "macs": counts["macs"]}
+            for _, record in group.rows[group.rows["arm"].isin(LADDER)].iterrows()
+            if isinstance(record.get("breakdown"), dict)
+            for name, counts in record["breakdown"].items()
+        ]
+        if rows:
+            place = ["resolution", "pixels", "arm", "module"]
+            sums = pd.DataFrame(rows).groupby(place, sort=False)[["params", "macs"]].sum().reset_index()
+            tables.append((group, sums))
+    return _joined(tables)
+
+
+def _kind(name: str) -> str:
+    """Returns the kind of a module of a breakdown: `attn.q` of `stages.0.blocks.attn.q`."""
+    within = name.split(".", 2)[2].removeprefix("blocks.") if name.startswith("stages.") else name
+    is_norm = within.rpartition(".")[2].rstrip("12") == "norm"
+    return "norms" if is_norm else MODULES.get(within, "other")
 
 
 def paper_ladder() -> pd.DataFrame:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ablations.design import Accuracy
 from ablations.errors import refuse
+from ablations.files import write_bytes
 from ablations.training.data import load_data
 from ablations.training.distributed import Ranks
 from ablations.training.logs import Logs
@@ -75,9 +76,10 @@ def measure_accuracy(
             saver.restore(training)
         training.run(progress=_Teller(progress, logs), saver=saver)
         scores = training.evaluate()
+    weights = training.trained.state_dict()
     if files and files.weights and ranks.is_first:
-        files.weights.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in training.trained.state_dict().items()}, files.weights)
+        # Not `save_file`, which writes in place.
+        write_bytes(files.weights, save({name: value.contiguous() for name, value in weights.items()}))
     seconds = sum(entry["seconds"] for entry in training.history)
     seen = training.step * min(conditions.batch_size, len(data.train_labels))
     return {

@@ -9,16 +9,17 @@ comes out, or ends a run.
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import PIL
 import torch
 import torchvision
 from torch import Tensor
+
+from ablations.files import write_bytes, write_text
 
 Question = dict[str, Any]
 """What is asked, as plain values: one entry is kept for it."""
@@ -74,8 +75,8 @@ def load_answer(question: Question, state: State) -> Any:
 def store_answer(question: Question, state: State, answer: Any) -> None:
     """Keeps an answer, in place of an older one to the same question."""
     entry = {"question": question, "state": state, "answer": answer}
-    with suppress(OSError, RuntimeError), _written(_place(question, ".json")) as file:
-        file.write(json.dumps(entry, indent=1).encode())
+    with suppress(OSError, RuntimeError):
+        write_text(_place(question, ".json"), json.dumps(entry, indent=1))
 
 
 def load_pictures(question: Question, state: State, shape: Sequence[int]) -> Tensor | None:
@@ -98,8 +99,7 @@ def store_pictures(question: Question, state: State, pictures: Tensor) -> None:
     """Keeps pictures, contiguous bytes in main memory, in place of older ones for the same question."""
     content = _bytes_of(pictures)
     try:
-        with _written(_place(question, ".bin")) as file:
-            file.write(content)
+        write_bytes(_place(question, ".bin"), content)
     except (OSError, RuntimeError):
         return
     # After a crash in between, the checksum of the older note refuses the newer pictures.
@@ -113,20 +113,3 @@ def _bytes_of(pictures: Tensor) -> memoryview:
 
 def _place(question: Question, suffix: str) -> Path:
     return cache_directory() / f"{digest(question)[:16]}{suffix}"
-
-
-@contextmanager
-def _written(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file to be written whole: a kill at any moment leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own, because several processes may write the same entry, on several machines.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -1,6 +1,5 @@
 """Checkpoints of a training on its way: written whole or not at all, and read without unpickling anything."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 
 from ablations.errors import first_line, refuse
+from ablations.files import written_whole
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -15,18 +15,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
     Raises InputError where the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with written_whole(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise refuse("checkpoint", str(path), f"a file that can be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:

@@ -20,14 +20,12 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, res
 
 from ablations.design import Accuracy
 from ablations.errors import InputError, first_line, refuse
+from ablations.recipes import BUILT_IN
 from ablations.training.cache import Question, describe_files, library_versions, load_pictures, store_pictures
 from ablations.training.cifar import CIFARS, fetch_cifar, read_cifar
 from ablations.training.folders import Split, find_unreadable, listed, open_image_folder, unreadable_pictures
 from ablations.training.protocols import read_in_order
 from ablations.training.stream import StreamedData, build_augmentation
-
-BUILT_IN = {"digits": 10, "fashion-mnist": 10, **{name: cifar.classes for name, cifar in CIFARS.items()}}
-"""The classes of the data sets that have a loader of their own. Any other name is an image folder's."""
 
 VAL_CROP = 0.875
 """Side of the centre crop that a validation picture is seen by, over its short side (PVT v2, 4.1)."""
@@ -83,6 +81,14 @@ def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
         raise refuse("num_classes", num_classes, f"{classes}, which {name} has")
 
 
+def check_loading(conditions: Accuracy) -> None:
+    """Raises InputError for a set that cannot be streamed, or for a RandAugment that timm does not know."""
+    if conditions.loading == "streamed":
+        if conditions.data in BUILT_IN:
+            raise refuse("loading", conditions.loading, f"resident for {conditions.data}: only image folders stream")
+        build_augmentation(conditions, may_flip=True)
+
+
 def count_classes(name: str, data_dir: Path | None) -> int:
     """Returns how many classes a data set has; raises InputError for an image folder that is not there or not sound."""
     return BUILT_IN[name] if name in BUILT_IN else len(_open_folder(name, data_directory(data_dir))[0].classes)
@@ -107,10 +113,7 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData | Stream
     laid out as it must be, too large for the memory, has pictures that cannot be read (streamed ones are met later),
     labels out of range, or has another number of classes or too few training pictures.
     """
-    if conditions.loading == "streamed":
-        if conditions.data in BUILT_IN:
-            raise refuse("loading", conditions.loading, f"resident for {conditions.data}: only image folders stream")
-        build_augmentation(conditions, may_flip=True)  # refuses what it cannot do before the pictures are listed
+    check_loading(conditions)
     check_data(conditions.data, conditions.num_classes, data_dir)
     directory = data_directory(data_dir).resolve()
     folder = {"streamed": conditions.loading == "streamed", "skip_unreadable": conditions.skip_unreadable}

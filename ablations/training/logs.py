@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.errors import InputError
-from ablations.records import write_text
+from ablations.files import write_text
 
 
 class Logs:

@@ -227,9 +227,8 @@ class Saver:
         made_by: dict[str, Any],
         *,
         deadline: float = math.inf,
-        every_s: float = CHECKPOINT_EVERY_S,
     ) -> None:
-        self.path, self.made_by, self.deadline, self.every_s = path, made_by, deadline, every_s
+        self.path, self.made_by, self.deadline = path, made_by, deadline
         self._saved = time.monotonic()
         self._asked = False
 
@@ -266,7 +265,7 @@ class Saver:
         now = time.monotonic()
         if now >= self.deadline:
             return _PAUSE
-        return _SAVE if now - self._saved >= self.every_s else _GO_ON
+        return _SAVE if now - self._saved >= CHECKPOINT_EVERY_S else _GO_ON
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:

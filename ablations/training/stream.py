@@ -32,8 +32,6 @@ from ablations.training.protocols import Transform, build_transform, read_in_ord
 Request = tuple[str, int]
 """A picture's path and the seed of what is drawn for it."""
 
-AHEAD = 4  # batches that a worker has ready, or in work
-
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedData:
@@ -148,7 +146,7 @@ def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
 
 
 def _posterize(picture: Image.Image, bits: int, **others: Any) -> Image.Image:
-    """As timm's, but keeps at least one bit: at its strongest timm asks for none, which Pillow 12 and later refuse."""
+    """As timm's, but keeps at least one bit: at its strongest timm asks for none, which Pillow 13 refuses."""
     return posterize(picture, max(bits, 1), **others)
 
 
@@ -187,22 +185,31 @@ def _join(pictures: list[Tensor | str]) -> Tensor | str:
     return faults[0] if faults else default_collate(pictures)
 
 
+class _Requests:
+    """The batches to read: a loader takes them at its start, and then again for each epoch."""
+
+    def __init__(self) -> None:
+        self.batches: Iterable[list[Request]] = ()
+
+    def __iter__(self) -> Iterator[list[Request]]:
+        return iter(self.batches)
+
+
 class _Reader:
     """Processes that make batches of training pictures, for one epoch after the other."""
 
     def __init__(self, transform: Transform, workers: int) -> None:
-        self._requests: Iterable[list[Request]] = ()
         processes: dict[str, Any] = {}
         if workers:
             processes = {
                 "multiprocessing_context": _start_context(),
                 "persistent_workers": True,
-                "prefetch_factor": AHEAD,
                 "worker_init_fn": _follow_parent,
             }
+        self._requests = _Requests()
         self._loader: DataLoader = DataLoader(
             _Pictures(transform),
-            batch_sampler=self,
+            batch_sampler=self._requests,
             collate_fn=_join,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
@@ -210,11 +217,8 @@ class _Reader:
             **processes,
         )
 
-    def __iter__(self) -> Iterator[list[Request]]:
-        return iter(self._requests)
-
     def read(self, requests: Iterable[list[Request]]) -> Iterator[Tensor | str]:
-        self._requests = requests
+        self._requests.batches = requests
         return iter(self._loader)
 
 
@@ -252,7 +256,7 @@ def _open_reader(conditions: Accuracy, workers: int, *, may_flip: bool) -> Itera
     reader = reader or _Reader(build_augmentation(conditions, may_flip=may_flip), workers)
     try:
         yield reader
-    except GeneratorExit:  # not all was read: what is left is dropped when it is read from again
+    except (GeneratorExit, InputError):  # not all was read: what is left is dropped when it is read from again
         _idle[key] = reader
         raise
     _idle[key] = reader

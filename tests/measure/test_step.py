@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ablations.config import build_config
 from ablations.errors import InputError
-from ablations.measure.step import build_step
+from ablations.measure import step as step_module
+from ablations.measure.step import FUSED_KERNELS, build_step, fused_kernels, only_kernels
+from ablations.model import build_model
 
 SHAPE = (4, 3, 6, 5)
 
@@ -85,3 +89,75 @@ def test_unknown_conditions_are_refused(wrong: dict[str, str]) -> None:
     conditions = {"mode": "training", "precision": "float32", "device": "cpu"} | wrong
     with pytest.raises(InputError, match=next(iter(wrong.values()))):
         build_step(Probe(), SHAPE, **conditions)
+
+
+def may_run() -> dict[str, bool]:
+    """Which kernels torch's attention may take."""
+    backends = torch.backends.cuda
+    return {
+        "flash": backends.flash_sdp_enabled(),
+        "efficient": backends.mem_efficient_sdp_enabled(),
+        "cudnn": backends.cudnn_sdp_enabled(),
+        "math": backends.math_sdp_enabled(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("attention", "device", "held"),
+    [("fused", "cuda", True), ("fused", "cuda:0", True), ("fused", "cpu", False), ("explicit", "cuda", False)],
+)
+def test_only_what_is_called_fused_is_held_to_cudas_fused_kernels(attention: str, device: str, held: bool) -> None:
+    with torch.device("meta"):
+        model = build_model(build_config("pico", attention=attention))
+    kernels = fused_kernels(model, device)
+    assert kernels == (("flash", "efficient", "cudnn") if held else ())
+    free = may_run()
+    with only_kernels(kernels):
+        assert may_run() == {"flash": True, "efficient": True, "cudnn": True, "math": not held}
+    assert may_run() == free
+
+
+def test_other_models_attend_as_they_like() -> None:
+    assert fused_kernels(Probe(), "cuda") == ()
+    named = Probe()
+    named.config = "fused"  # type: ignore[assignment]
+    assert fused_kernels(named, "cuda") == ()
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # torch says of each kernel why it cannot
+def test_what_no_fused_kernel_can_do_fails_instead_of_running_in_another() -> None:
+    q = torch.randn(1, 2, 5, 8)
+    expected = F.scaled_dot_product_attention(q, q, q)
+    with only_kernels(tuple(FUSED_KERNELS)):
+        assert torch.equal(F.scaled_dot_product_attention(q, q, q), expected)  # the CPU's flash kernel
+        with pytest.raises(RuntimeError, match="No available kernel"):
+            F.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
+
+
+class Attending(nn.Module):
+    """A classifier that notes which kernels it may attend by, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 10)
+        self.seen: list[dict[str, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        output = self.head(x.mean(dim=(2, 3)))
+        self.seen.append(may_run())
+        if output.requires_grad:
+            output.register_hook(lambda _: self.seen.append(may_run()))
+        return output
+
+
+@pytest.mark.parametrize(("mode", "passes"), [("inference", 1), ("training", 2)])
+@pytest.mark.parametrize("kernels", [(), ("flash", "cudnn")])
+def test_a_step_holds_its_model_to_the_kernels(
+    mode: str, passes: int, kernels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_module, "fused_kernels", lambda model, device: kernels)
+    model = Attending()
+    free = may_run()
+    build_step(model, SHAPE, mode=mode, precision="float32", device="cpu")()
+    assert model.seen == [{name: name in kernels for name in free} if kernels else free] * passes
+    assert may_run() == free

@@ -8,7 +8,11 @@ import timm
 import torch
 from torch import nn
 
+from ablations.catalogue import ARMS_OF_LIBRARIES, EQUAL_MODELS
+from ablations.config import build_config
+from ablations.cost import count_macs, count_params
 from ablations.errors import InputError
+from ablations.measure.macs import trace_macs
 from ablations.peers.build import CVT_DEPTHS, OWN, build_peer, build_peer_backbone, check_peer
 
 CONV = "from torch import nn\ndef build():\n    return nn.Conv2d(3, 4, 5)\n"
@@ -55,7 +59,7 @@ def test_a_dynamic_model_takes_other_sizes() -> None:
         ("timm:resnet18?num_classes", "model options='num_classes' is not possible; allowed: name=value, "),
         ("timm:resnet18?=3", "model options='=3' is not possible; allowed: name=value"),
         ("timm:resnet18?output_stride=7", "model='timm:resnet18' cannot be built with {'output_stride': 7}: Assert"),
-        ("transformers:cvt-12", "model='cvt-12' is not possible; allowed: cvt-13, cvt-21 (did you mean 'cvt-"),
+        ("transformers:cvt-12", "model='cvt-12' is not possible; allowed: cvt-13, cvt-21, pvt_b0, pvt_b1, pvt_b2,"),
         ("peers:cpvt_t", "model='cpvt_t' is not possible; allowed: t2t_vit_t_14, t2t_vit_t_19, t2t_vit_t_24, cpvt_ti,"),
     ],
 )
@@ -89,6 +93,24 @@ def test_cvt_has_as_many_blocks_as_its_name_says_and_a_classifier(name: str, blo
     model = on_meta(f"transformers:{name}")
     assert sum(type(module).__name__ == "CvtLayer" for module in model.modules()) == blocks
     assert model(torch.empty(2, 3, 64, 64, device="meta")).logits.shape == (2, 1000)
+
+
+@pytest.mark.parametrize("library", EQUAL_MODELS)
+def test_the_equal_models_of_libraries_are_equal_in_size(library: str) -> None:
+    assert {arm for _, arm in EQUAL_MODELS[library]} == set(ARMS_OF_LIBRARIES[library])
+    for (variant, arm), name in EQUAL_MODELS[library].items():
+        check_peer(name)
+        if variant not in ("b0", "b2"):
+            continue
+        config = build_config(variant, arm)
+        model = on_meta(name)
+        assert parameters(model) == count_params(config)
+        assert trace_macs(model, (1, 3, 224, 224)).total == count_macs(config, 224)
+        assert model(torch.empty(2, 3, 224, 224, device="meta")).shape == (2, 1000)
+
+
+def test_a_pvt_of_transformers_that_nobody_has_is_refused() -> None:
+    assert refusal("transformers:pvt_v2_b6").startswith("model='pvt_v2_b6' is not possible; allowed: cvt-13")
 
 
 def test_peers_of_this_project() -> None:

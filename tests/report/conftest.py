@@ -155,6 +155,7 @@ def paper_tables(paper_records: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def words_of(figure: Figure) -> Iterator[Text]:
     """Yields all texts of a figure; tick labels beyond an axis's ends exist and are not drawn."""
+    yield from (text for legend in figure.legends for text in legend.get_texts())
     for ax in figure.axes:
         yield from (ax.xaxis.label, ax.yaxis.label, *ax.texts)
         yield from (text for text in ax.get_children() if isinstance(text, Text))  # titles

@@ -137,13 +137,14 @@ def test_failed_and_damaged_records_are_counted_and_named(results, write_failure
     peer = ModelCell(model="timm:no_such_layer", conditions=Cost())
     write_failure(results, peer)
     (results / "records" / "cost" / "broken.json").write_text("{")
+    (results / "records" / "cost" / "notes.txt").write_text("mine")
     build_report(results)
     page = (results / "README.md").read_text()
-    assert "8 finished records, 2 failed cells, 1 damaged files." in page
+    assert "8 finished records, 2 failed cells, 2 damaged files." in page
     key = replace(CELL, arm="v1+lsra").key
     assert f"- cost pico v1+lsra, frame v2, {key}: RuntimeError: out of memory" in page
     assert f"- cost timm:no_such_layer, {peer.key}: RuntimeError: out of memory" in page
-    assert "- records/cost/broken.json: not JSON" in page
+    assert "- records/cost/broken.json: not JSON\n- records/cost/notes.txt: not MEASUREMENT/NAME.json" in page
     assert "v1+lsra" not in (results / "tables" / "cost.md").read_text()
 
 

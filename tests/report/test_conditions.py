@@ -2,20 +2,40 @@
 
 from dataclasses import fields, replace
 
+import pandas as pd
 import pytest
 
 from ablations.config import ARMS, VARIANTS
-from ablations.design import Accuracy, Cell, Cost, Memory, Speed
+from ablations.design import CONDITIONS_OF, Accuracy, Cell, Cost, Memory, ModelCell, Speed
 from ablations.errors import InputError
 from ablations.records import load_records
-from ablations.report.conditions import CONDITIONS, describe, group_by, split_by_conditions, varying
+from ablations.report.conditions import (
+    AXES,
+    CONDITIONS,
+    describe,
+    group_by,
+    list_changed,
+    refuse_mixed,
+    split_by_conditions,
+    split_with_models,
+    tell_apart,
+    varying,
+)
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
 
 
-def test_every_condition_of_a_recipe_but_the_seed_keeps_records_apart():
-    assert {field.name for field in fields(Accuracy)} - {"seed"} <= set(CONDITIONS["accuracy"])
-    assert "seed" not in CONDITIONS["accuracy"]
+@pytest.mark.parametrize("measurement", CONDITIONS_OF)
+def test_every_field_of_conditions_is_an_axis_or_keeps_records_apart(measurement):
+    names = {field.name for field in fields(CONDITIONS_OF[measurement])}
+    assert names <= {*CONDITIONS[measurement], *AXES[measurement]}
+    assert not set(CONDITIONS[measurement]) & set(AXES[measurement])
+
+
+def test_the_machine_keeps_apart_all_but_counts():
+    machine = {"device_name", "torch", "threads"}
+    for measurement, names in CONDITIONS.items():
+        assert machine & set(names) == (set() if measurement == "cost" else machine)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +51,12 @@ def test_every_condition_of_a_recipe_but_the_seed_keeps_records_apart():
         {"pool_size": 3},
         {"device_name": "Another CPU"},
         {"torch": "2.9.0"},
+        {"threads": 1},
     ],
     ids=str,
 )
 def test_records_that_differ_in_a_condition_are_apart(tmp_path, write_cell, others):
-    environment = {name: others.pop(name) for name in ("device_name", "torch") if name in others}
+    environment = {name: others.pop(name) for name in ("device_name", "torch", "threads") if name in others}
     for seed in (0, 1):
         write_cell(tmp_path, replace(CELL, conditions=Accuracy(seed=seed)))
     other = replace(CELL, **others)
@@ -78,7 +99,7 @@ def test_groups_keep_their_order_and_say_their_conditions(quick_records):
     assert describe(groups[0].conditions) == (
         "nano, frame v2, fused attention, P = 2, 1,000 classes, inference, batch 1, float32, cpu, "
         "measured, tracked_storages, "
-        "Imaginary CPU, torch 2.8.0"
+        "Imaginary CPU, torch 2.8.0, 2 threads"
     )
 
 
@@ -92,3 +113,48 @@ def test_no_records_make_no_groups(tmp_path):
     empty = load_records(tmp_path)
     assert split_by_conditions(empty, "speed") == []
     assert group_by(empty, ["resolution"]) == []
+
+
+def test_a_new_field_is_said_where_it_is_not_its_default():
+    plain = {"variant": "b0", "mixup": 0.0, "rand_augment": "", "skip_unreadable": False, "augment_repeats": 1}
+    changed = plain | {"mixup": 0.8, "rand_augment": "rand-m9", "augment_repeats": 3}
+    assert describe(plain) == "b0"
+    assert describe(changed) == "b0, mixup 0.8, rand augment rand-m9, augment repeats 3"
+    assert list_changed(plain) == []
+    assert list_changed(changed) == ["mixup", "rand_augment", "augment_repeats"]
+    # Where it is what tells two groups apart, the default is said too.
+    names = varying([plain, changed])
+    assert tell_apart(plain, names) == "mixup 0, no rand augment, augment repeats 1"
+    assert tell_apart(changed, names) == "mixup 0.8, rand augment rand-m9, augment repeats 3"
+
+
+def test_one_is_no_plural():
+    assert describe({"epochs": 1, "threads": 1, "warmup_epochs": 1.0}) == "1 epoch, 1 thread, 1 warm-up epoch"
+    assert describe({"epochs": 11, "threads": 2}) == "11 epochs, 2 threads"
+
+
+def test_mixed_rows_are_refused_by_the_name_of_the_condition():
+    rows = pd.DataFrame({"mode": ["training", "inference", "training"], "arm": list("abc"), "torch": [None] * 3})
+    assert refuse_mixed(rows, ["torch", "unheard_of"]) is None
+    assert refuse_mixed(rows.iloc[[0, 2]], ["mode", "torch"]) is None
+    with pytest.raises(InputError, match=r"^mode is mixed, inference, training; allowed: rows of one"):
+        refuse_mixed(rows, ["torch", "mode"])
+    with pytest.raises(InputError, match=r"^torch is mixed, "):
+        refuse_mixed(rows.assign(torch=["2.8.0", None, None]), ["torch"])
+
+
+MODEL = ModelCell(model="timm:resnet18", conditions=Accuracy())
+
+
+def test_models_stand_with_the_arms_of_their_conditions(tmp_path, write_cell):
+    result = {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437}
+    for cell in (CELL, replace(CELL, arm="v1+ope"), replace(CELL, frame="v1"), MODEL):
+        write_cell(tmp_path, cell, result)
+    write_cell(tmp_path, replace(MODEL, conditions=Accuracy(epochs=50)), result)
+    records = load_records(tmp_path)
+    of_v1, of_v2, alone = split_with_models(records, "accuracy")
+    assert [group.conditions.get("frame") for group in (of_v1, of_v2, alone)] == ["v1", "v2", None]
+    assert list(of_v2.rows["model"]) == ["pvt:pico/v1/v2", "pvt:pico/v1+ope/v2", "timm:resnet18"]
+    assert list(of_v1.rows["model"]) == ["pvt:pico/v1/v1", "timm:resnet18"]
+    assert (list(alone.rows["model"]), alone.conditions["epochs"]) == (["timm:resnet18"], 50)
+    assert [len(group.rows) for group in split_by_conditions(records, "accuracy")] == [1, 2]

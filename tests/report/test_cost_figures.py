@@ -9,24 +9,24 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.catalogue import MODELS, SCALED
-from ablations.config import ARMS
-from ablations.design import Cost, ModelCell
+from ablations.design import Cell, Cost, ModelCell
+from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.comparison import operator_values
 from ablations.report.cost_figures import (
     OPERATOR_COLOURS,
     OPERATOR_WORDS,
-    PART_COLOURS,
     PEER_LINES,
     plot_complexity,
+    plot_module_costs,
     plot_operators,
-    plot_parts,
     plot_scaling,
 )
 from ablations.report.figures import ALIKE, COLOURS, GREY, MARKERS
-from ablations.report.growth import PARTS, complexity_values, part_values, scaling_values
+from ablations.report.growth import complexity_values, part_values, scaling_values
 from ablations.report.sheets import Sheet, list_sheets
-from ablations.studies import SCALES
+from ablations.report.values import MODULE_KINDS, module_values
+from ablations.studies import LADDER, SCALES
 
 PEER = ModelCell(model="timm:planted", conditions=Cost())
 
@@ -97,35 +97,73 @@ def test_more_models_than_line_styles_are_all_drawn(ax, tmp_path, write_cell):
     assert len(ax.lines) == count
 
 
-@pytest.fixture
-def parts(paper_records):
-    return part_values(paper_records).query("resolution == '224'").reset_index(drop=True)
+@pytest.fixture(scope="module")
+def modules(paper_records):
+    """The modules of b2's ladder at 224 px."""
+    values = module_values(paper_records)
+    own = (values["variant"] == "b2") & (values["frame"] == "published") & (values["head"] == "classifier")
+    return values[own & (values["resolution"] == "224")]
 
 
-def test_a_bar_of_parts_is_as_long_as_the_multiply_adds(ax, parts):
-    assert plot_parts(ax, parts) is ax
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(ARMS)
-    assert ax.get_xlabel() == "Multiply-adds at 224 px, G"
+def test_the_modules_of_an_arm_sum_to_the_arm(modules, paper_records):
+    totals = paper_records.set_index(["model", "head", "resolution"])
+    assert list(modules["arm"].unique()) == list(LADDER)
+    assert set(modules["module"]) == set(MODULE_KINDS) - {"other"}
+    for arm, rows in modules.groupby("arm"):
+        total = totals.loc[(f"pvt:b2/{arm}/published", "classifier", "224")]
+        assert (rows["params"].sum(), rows["macs"].sum()) == (total["params"], total["macs"])
+
+
+def test_the_modules_are_the_parts_of_the_table(modules, paper_records):
+    parts = part_values(paper_records).query("resolution == '224'").set_index("arm")
+    macs = {arm: rows.set_index("module")["macs"] for arm, rows in modules.groupby("arm")}
+    for arm in LADDER:
+        assert macs[arm]["patch_embed"] == parts.loc[arm, "patch embedding"]
+        assert macs[arm]["attn.sr"] == parts.loc[arm, "attention: reduction"]
+        assert macs[arm]["attn: products"] == parts.loc[arm, "attention: products"]
+        assert macs[arm][["mlp.fc1", "mlp.fc2"]].sum() == parts.loc[arm, "feed-forward: linear"]
+    # Worked out by hand: four stages of 3x3 filters on 64, 128, 320 and 512 channels, 8 or 4 times as wide inside.
+    widths = sum(depth * ratio * dim for depth, ratio, dim in ((3, 8, 64), (4, 8, 128), (6, 4, 320), (3, 4, 512)))
+    params = modules.set_index(["arm", "module"])["params"]
+    assert params["v1+ope+cffn", "mlp.dwconv"] == 10 * widths
+    assert ("v1", "mlp.dwconv") not in params.index
+    # Positions of 56², 28², 14² and 7² tokens and the class token, which has one too.
+    assert params["v1", "embeddings"] == 64 * 56**2 + 128 * 28**2 + 320 * 14**2 + 512 * (7**2 + 2)
+
+
+def test_a_module_has_a_bar_an_arm_as_long_as_its_cost(ax, modules):
+    assert plot_module_costs(ax, modules, "params") is ax
+    assert ax.get_xlabel() == "Parameters, M"
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == [kind for kind in MODULE_KINDS if kind not in ("attn: products", "other")]
     assert ax.yaxis_inverted()
-    # The classifier is less than a thousandth, and left out.
-    drawn = [part for part in PARTS if part != "classifier"]
-    assert legend_of(ax) == drawn
-    bars = np.array(ax.patches).reshape(len(drawn), len(ARMS))
-    for part, own in zip(drawn, bars, strict=True):
-        assert [bar.get_width() for bar in own] == pytest.approx(list(parts[part] / 1e9))
-        assert {colors.to_hex(bar.get_facecolor()).upper() for bar in own} == {PART_COLOURS[part]}
-    for before, after in zip(bars[:-1].ravel(), bars[1:].ravel(), strict=True):
-        assert before.get_x() + before.get_width() == pytest.approx(after.get_x())
-    ends = [bar.get_x() + bar.get_width() for bar in bars[-1]]
-    assert ends == pytest.approx(list((parts["macs"] - parts["classifier"]) / 1e9))
+    assert legend_of(ax) == list(LADDER)
+    params = modules.set_index(["arm", "module"])["params"]
+    for arm, bars in zip(LADDER, np.array(ax.patches).reshape(len(LADDER), len(labels)), strict=True):
+        assert [bar.get_width() for bar in bars] == pytest.approx([params.get((arm, kind), 0) / 1e6 for kind in labels])
+        assert {colors.to_hex(bar.get_facecolor()).upper() for bar in bars} == {COLOURS[arm]}
+        centres = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+        assert [round(centre) for centre in centres] == list(range(len(labels)))
 
 
-def test_a_part_that_weighs_something_is_drawn_in_a_group_with_another_index(ax, paper_records):
-    values = part_values(paper_records).query("resolution == '2048'")
-    plot_parts(ax, values)
-    assert "attention: products" in legend_of(ax)
-    products = next(bars for bars in ax.containers if bars.get_label() == "attention: products")
-    assert [bar.get_width() for bar in products] == pytest.approx(list(values["attention: products"] / 1e9))
+def test_modules_without_multiply_adds_have_no_row_of_them(ax, modules):
+    plot_module_costs(ax, modules)
+    assert ax.get_xlabel() == "Multiply-adds at 224 px, G"
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert not {"norms", "embeddings", "other"} & set(labels)
+    assert "attn: products" in labels
+
+
+def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
+    breakdown = {name: {"params": 1, "macs": 2} for name in ("stages.0.blocks.mlp.gate", "pyramid.conv", "head")}
+    cell = Cell(variant="b2", arm="v1", frame="v2", conditions=Cost())
+    write_cell(tmp_path, cell, {"params": 3, "macs": 6, "breakdown": breakdown})
+    write_cell(tmp_path, replace(cell, arm="v1+ope"), {"params": 3, "macs": 6})  # an older record
+    values = module_values(load_records(tmp_path)).set_index("module")
+    assert values[["params", "macs"]].to_dict("index") == {
+        "other": {"params": 2, "macs": 4},
+        "head": {"params": 1, "macs": 2},
+    }
 
 
 def test_operators_fill_a_hundred_percent(ax, paper_records):
@@ -195,7 +233,9 @@ def test_the_study_has_its_sheets(sheets):
         "macs_by_resolution_b2_published_classifier",
     ]
     panels = {name: len(sheet.panels) for name, sheet in sheets.items()}
-    assert panels["parts_b2_published"] == 2  # the smallest and the largest input
+    assert (
+        panels["parts_b2_published"] == 4
+    )  # parameters, and multiply-adds at the smallest, a middle, the largest input
     assert panels["complexity_b2"] == 4  # stages
     assert panels["scaling_classifier"] == 1
 
@@ -216,3 +256,41 @@ def test_captions_say_what_they_are_of(sheets):
     }.items():
         assert words in sheets[name].caption
         assert "Conditions: " in sheets[name].caption
+
+
+def test_panels_that_share_a_legend_have_it_once(sheets):
+    figure = sheets["complexity_b2"].draw()
+    assert [ax.get_legend() for ax in figure.axes] == [None] * 4
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "traced layer"
+    assert [handle.get_color() for handle in legend.legend_handles] == ["#D55E00", "#882255", "#009E73", GREY]
+    assert [ax.get_title("left") for ax in figure.axes] == [f"stage {stage}" for stage in range(1, 5)]
+
+
+def test_a_single_panel_keeps_its_own_legend(sheets):
+    figure = sheets["scaling_classifier"].draw()
+    assert figure.legends == []
+    assert figure.axes[0].get_legend() is not None
+
+
+@pytest.mark.parametrize(
+    ("plot", "values", "condition"),
+    [
+        (plot_complexity, lambda records: complexity_values(records), "stage"),
+        (plot_module_costs, lambda records: module_values(records).query("head == 'classifier'"), "variant"),
+        (
+            plot_module_costs,
+            lambda records: module_values(records).query("variant == 'b2' and head == 'classifier'"),
+            "resolution",
+        ),
+        (
+            plot_operators,
+            lambda records: operator_values(records).assign(head=lambda rows: rows["macs"].gt(10**9).map(str)),
+            "head",
+        ),
+    ],
+    ids=["stages", "variants", "resolutions", "heads"],
+)
+def test_mixed_conditions_are_refused(ax, paper_records, plot, values, condition):
+    with pytest.raises(InputError, match=f"^{condition} is mixed, "):
+        plot(ax, values(paper_records))

@@ -3,11 +3,12 @@
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from ablations.config import ARMS, TOGGLES, arm_toggles, build_config
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy, Cell, Cost, Memory
+from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell
 from ablations.records import load_records
 from ablations.report.effect_values import (
     PUBLISHED_STEP,
@@ -19,6 +20,8 @@ from ablations.report.effect_values import (
     step_values,
 )
 from ablations.report.effects import EFFECTS, ORDERS
+from ablations.report.roadmap import roadmap_values
+from ablations.report.tradeoffs import tradeoff_values
 from ablations.studies import LADDER
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
@@ -327,3 +330,72 @@ def test_no_records_make_no_values(tmp_path, values, measurement):
 
 def test_no_records_make_no_ladder(tmp_path):
     assert ladder_step_values(load_records(tmp_path)).empty
+
+
+AGGREGATES = {
+    "effects": lambda records: effect_values(records, "accuracy"),
+    "steps": lambda records: step_values(records, "accuracy"),
+    "orders": lambda records: order_values(records, "accuracy"),
+    "shapley": lambda records: shapley_values(records, "accuracy"),
+    "ladder": ladder_step_values,
+    "riders": lambda records: rider_values(records, "accuracy"),
+    "roadmap": roadmap_values,
+    "trade-offs": tradeoff_values,
+}
+
+
+@pytest.fixture
+def write_frames(write_top1):
+    """Writes eight arms in two frames, each with two seeds."""
+
+    def write(first_seed, added, **conditions):
+        for arm, mean in MEANS.items():
+            for seed in (first_seed, first_seed + 1):
+                for frame in ("v1", "v2"):
+                    write_top1(arm, seed, mean + added * len(arm) + noise(arm, seed % 2), frame, **conditions)
+
+    return write
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_a_planted_mix_of_recipes_is_split(tmp_path, write_frames, aggregate):
+    write_frames(0, 0.0)
+    alone = AGGREGATES[aggregate](load_records(tmp_path))
+    # Another recipe with other seeds, so that all could be taken together unnoticed.
+    write_frames(2, 0.001, cutmix=1.0)
+    values = AGGREGATES[aggregate](load_records(tmp_path))
+    assert len(values) == 2 * len(alone) > 0
+    assert set(values["cutmix"]) == {0, 1}
+    counts = [name for name in ("n_seeds", "n_pairs") if name in values]
+    assert values[counts].max().max() == 2
+    pd.testing.assert_frame_equal(values[values["cutmix"] == 0].reset_index(drop=True), alone)
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_models_that_are_no_arms_change_no_effect(tmp_path, write_cell, write_frames, aggregate):
+    write_frames(0, 0.0)
+    alone = AGGREGATES[aggregate](load_records(tmp_path))
+    for seed in (0, 1):
+        model = ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed))
+        write_cell(tmp_path, model, {"top1": 0.99, "n_eval_images": 100, "n_train_images": 1000})
+    pd.testing.assert_frame_equal(AGGREGATES[aggregate](load_records(tmp_path)), alone)
+
+
+def test_a_planted_mix_of_memory_is_split(tmp_path, write_cell):
+    for arm in ARMS:
+        for mode, peak in (("inference", 100), ("training", 1000)):
+            cell = replace(CELL, arm=arm, conditions=Memory(resolution=64, mode=mode))
+            result = {"peak_memory_bytes": peak + 10 * ("ope" in arm), "memory_method": "tracked_storages"}
+            write_cell(tmp_path, cell, result)
+    values = effect_values(load_records(tmp_path), "memory").query("effect == 'ope'").set_index("mode")
+    assert values["peak_memory_bytes_effect"].to_dict() == {"inference": 10, "training": 10}
+    assert values["peak_memory_bytes_effect_percent"].to_dict() == {"inference": 10, "training": 1}
+    shares = shapley_values(load_records(tmp_path), "memory").query("change == 'ope'")
+    assert shares["peak_memory_bytes_shapley_percent"].tolist() == pytest.approx([10, 1])
+
+
+def test_arms_of_several_machines_make_no_design(tmp_path, write_cell):
+    for place, arm in enumerate(ARMS):
+        result = {"top1": 0.5, "n_eval_images": 100, "n_train_images": 1000}
+        write_cell(tmp_path, replace(CELL, arm=arm), result, threads=1 + place % 2)
+    assert effect_values(load_records(tmp_path), "accuracy").empty

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.config import ARMS
-from ablations.design import Cell, Cost
+from ablations.design import Accuracy, Cell, Cost, ModelCell
+from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import figures
 from ablations.report.sheets import list_sheets
@@ -147,6 +148,74 @@ def test_one_seed_has_a_dot_and_no_whisker(ax, quick_records):
     figures.plot_accuracy(ax, accuracy_values(records), records)
     assert len(ax.collections) == 0
     assert len(ax.lines) == 2 * len(ARMS)
+
+
+def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cell):
+    for seed, top1 in ((0, 0.5), (1, 0.7)):
+        for cell in (
+            Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(seed=seed)),
+            ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
+        ):
+            write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 9, "n_train_images": 9})
+    records = load_records(tmp_path)
+    figures.plot_accuracy(ax, accuracy_values(records), records)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["v1", "timm:resnet18"]
+    dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
+    assert dots == [pytest.approx([50, 70])] * 2
+    means = [line for line in ax.lines if line.get_marker() in ("o", "d")]
+    assert [(line.get_marker(), line.get_color()) for line in means] == [("o", "#000000"), ("d", figures.GREY)]
+
+
+@pytest.mark.parametrize(
+    ("plot", "values_of", "condition"),
+    [
+        (lambda ax, values: figures.plot_cost_bars(ax, values, "params"), cost_values, "variant"),
+        (figures.plot_macs_by_resolution, cost_values, "variant"),
+        (figures.plot_memory_by_resolution, memory_values, "mode"),
+        (figures.plot_speed, speed_values, "resolution"),
+    ],
+    ids=["bars", "multiply-adds", "memory", "speed"],
+)
+def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, condition):
+    with pytest.raises(InputError, match=f"^{condition} is mixed, "):
+        plot(ax, values_of(quick_records))
+
+
+def test_a_plot_of_accuracy_refuses_mixed_seeds_and_means(ax, tmp_path, write_cell):
+    for seed, epochs in ((0, 20), (1, 20), (2, 50)):
+        conditions = Accuracy(seed=seed, epochs=epochs)
+        write_cell(tmp_path, Cell(variant="pico", arm="v1", frame="v2", conditions=conditions))
+    records = load_records(tmp_path)
+    values = accuracy_values(records)
+    with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
+        figures.plot_accuracy(ax, values, records[records["epochs"] == 20])
+    with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
+        figures.plot_accuracy(ax, values[values["epochs"] == 20], records)
+
+
+def test_legends_that_differ_stay_with_their_panels():
+    figure = Figure()
+    for names in (("a", "b"), ("a", "c")):
+        ax = figure.add_subplot(1, 2, 1 + len(figure.axes))
+        for name in names:
+            ax.plot([1], [1], label=name)
+        figures.legend_below(ax)
+    figures.share_legend(figure)
+    assert figure.legends == []
+    assert all(ax.get_legend() for ax in figure.axes)
+
+
+def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
+    one = Figure(figsize=(7, 4), layout="constrained")
+    for place in (1, 2):
+        figures.plot_memory_by_resolution(one.add_subplot(1, 2, place), memory)
+    before = [text.get_text() for text in one.axes[0].get_legend().get_texts()]
+    markers = [line.get_marker() for line in one.axes[0].get_legend().get_lines()]
+    figures.share_legend(one)
+    assert [ax.get_legend() for ax in one.axes] == [None, None]
+    assert [text.get_text() for text in one.legends[0].get_texts()] == before
+    assert [line.get_marker() for line in one.legends[0].get_lines()] == markers
+    assert one.get_figheight() < 4
 
 
 def test_quick_has_its_sheets(quick_records):

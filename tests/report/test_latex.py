@@ -89,6 +89,9 @@ def bold_cells(values: pd.DataFrame) -> list[str]:
 def test_the_best_as_printed_are_bold_and_share_it():
     assert bold_cells(values_of(cost=["1.10", "1.10", "9.00"], gain=["+2", "-3", "10"])) == ["1.10", "1.10", "10"]
     assert bold_cells(values_of(cost=["1,000", "999.9", "out of memory"])) == ["999.9"]
+    (section,) = list_sections(TABLE, values_of(cost=["1,000", "999.9", "out of memory"]))
+    assert [column.is_best for column in section.columns][1] == [False, True, False]
+    assert section.emphasis == "Bold: the best of a column as it is printed."
 
 
 @pytest.mark.parametrize("cost", [["1.10", "1.10"], ["1.10"], ["1.10", "-"], ["none", "-"]])

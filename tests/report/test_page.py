@@ -15,7 +15,7 @@ from scipy import stats
 
 from ablations.config import ARMS, TOGGLES, PVTConfig
 from ablations.design import Accuracy, Cell, Cost
-from ablations.records import load_records
+from ablations.records import field_docstrings, load_records
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES
 from ablations.report.findings import (
@@ -27,7 +27,7 @@ from ablations.report.findings import (
     list_findings,
     list_headlines,
 )
-from ablations.report.page import CHAPTERS, field_docstrings, write_page
+from ablations.report.page import CHAPTERS, write_page
 from ablations.report.sheets import list_sheets
 from ablations.report.tables import list_sections
 
@@ -245,6 +245,35 @@ def test_headlines_count_directions_and_put_the_largest_first():
             "ope unresolved in 1 of 1; cffn unresolved in 1 of 1; lsra not measured in 1 of 1.",
         ),
     ]
+
+
+def test_the_best_of_a_column_is_bold_and_that_is_said(tmp_path, write_cell):
+    write_trained(tmp_path, write_cell)
+    write_page(tmp_path, tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    part = text[text.index('<section id="table-accuracy">') :]
+    part = part[: part.index("</section>")]
+    # Both arms with ope and cffn reach 54 %, as printed.
+    assert re.findall(r"<td><strong>(.*?)</strong></td>", part) == ["54.00", "54.00"]
+    assert part.count("Bold: the best of a column as it is printed.") == 1
+
+
+def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
+    for mixup in (0.0, 0.8):
+        for arm in ARMS:
+            for seed in (0, 1):
+                write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(seed=seed, mixup=mixup)))
+    tables = tables_of(tmp_path)
+    comparisons = list_comparisons(tables)
+    assert [comparison.where for comparison in comparisons] == [
+        "digits, pico, frame v2, mixup 0",
+        "digits, pico, frame v2, mixup 0.8",
+    ]
+    reach = next(finding.text for finding in list_findings(tables) if finding.topic == "How far this reaches")
+    assert reach.count("mixup") == reach.count("mixup 0.8") == 1
+    sheets = {sheet.name: sheet for sheet in list_sheets(load_records(tmp_path))}
+    titles = [ax.get_title("left") for ax in sheets["accuracy_digits_pico_v2"].draw().axes]
+    assert titles == ["mixup 0", "mixup 0.8"]
 
 
 def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write_cell, write_failure):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost
+from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.records import load_records
 from ablations.report.arm_tables import ARM_TABLES
 from ablations.report.contents import TABLES
@@ -23,6 +23,7 @@ NOT_OF_QUICK = (
         "memory_validation",
         "memory_validation_cells",
         "memory_models",
+        "memory_libraries",
         "speed_libraries",
         "evaluation",
     ),
@@ -98,7 +99,7 @@ def test_every_table_of_quick_has_its_arms_conditions_and_notes(name, quick_reco
     assert BY_NAME[name].about in text
     assert text.count("Conditions: ") == text.count("\n## ") > 0
     if name in ("memory", "speed", "accuracy"):
-        assert text.count("Imaginary CPU, torch 2.8.0.") == text.count("\n## ")
+        assert text.count("Imaginary CPU, torch 2.8.0, 2 threads.") == text.count("\n## ")
     assert not re.search(r"\b(nan|None|NaT)\b|<NA>", text)
 
 
@@ -191,3 +192,22 @@ def test_csv_has_the_values_unrounded(name, quick_records, paper_tables):
 def test_csv_columns_carry_units(quick_records):
     columns = {column for table in ARM_TABLES for column in table.values(quick_records)}
     assert {"latency_s", "peak_memory_bytes", "throughput_img_per_s", "macs_change_percent"} <= columns
+
+
+def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
+    for seed in (0, 1):
+        for cell in (
+            Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(seed=seed)),
+            ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
+            ModelCell(model="timm:resnet34", conditions=Accuracy(seed=seed)),
+        ):
+            top1 = 0.5 + 0.1 * seed + 0.01 * (cell.name == "timm:resnet18")
+            write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 9, "n_train_images": 9})
+    lines = render("accuracy", load_records(tmp_path)).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert [row[:3] for row in rows[2:]] == [
+        ["v1", "2", "55.00"],
+        ["timm:resnet18", "2", "56.00"],
+        ["timm:resnet34", "2", "55.00"],
+    ]
+    assert [row[4] for row in rows[2:]] == ["-", "+1.00", "+0.00"]

@@ -155,6 +155,19 @@ def test_a_dearer_arm_that_is_surely_worse_is_said_to_be(tmp_path, write_cell):
         assert math.isnan(row["cost_per_point"])
 
 
+def test_a_cost_under_two_conditions_is_two_trade_offs(tmp_path, write_cell, records):
+    for arm, peak in (("v1", 1), ("v1+ope", 2)):
+        cell = replace(CELL, arm=arm, conditions=Memory(resolution=32))
+        result = {"peak_memory_bytes": peak, "memory_method": "tracked_storages"}
+        write_cell(tmp_path, replace(cell, attention="explicit"), result)
+        write_cell(tmp_path, replace(cell, conditions=replace(cell.conditions, batch_size=2)), result)
+    values = tradeoff_values(load_records(tmp_path)).query("cost == 'peak_memory_bytes'")
+    # Explicit attention is another model's memory; the other batch stands beside, and is not mixed in.
+    peaks = {words: list(rows["cost_value"]) for words, rows in values.groupby("measured_as", sort=False)}
+    assert [("batch 1" in words, "batch 2" in words) for words in peaks] == [(True, False), (False, True)]
+    assert list(peaks.values()) == [[1000, 1600, 1000, 1700], [1, 2]]
+
+
 def test_latency_is_that_of_arms_timed_in_turn(records):
     values = tradeoff_values(records)
     latency = values[values["cost"] == "latency_s"].set_index("arm")

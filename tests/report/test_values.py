@@ -1,12 +1,14 @@
 """The numbers of the tables, from records whose numbers are known."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, Memory, Speed
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 from ablations.records import load_records
 from ablations.report.values import (
     accuracy_values,
@@ -94,6 +96,107 @@ def test_accuracies_are_compared_by_paired_seeds(tmp_path, write_cell):
     assert values.loc["v1", "top1_high"] - values.loc["v1", "top1_low"] > 0.4
     assert values.loc[["v1+cffn", "v1+lsra"], "top1_difference_low"].isna().all()
     assert not values.loc[["v1", "v1+cffn", "v1+lsra"], "difference_is_resolved"].any()
+
+
+@pytest.fixture
+def with_models(tmp_path, write_cell):
+    """Two arms with three seeds each, a model with two of them and one more, another model with another recipe."""
+    write_top1(tmp_path, write_cell, "v1", {0: 0.50, 1: 0.60, 2: 0.70})
+    write_top1(tmp_path, write_cell, "v1+ope", {0: 0.53, 1: 0.64, 2: 0.75})
+    result = {"n_eval_images": 100, "n_train_images": 1000}
+    for seed, top1 in {0: 0.60, 1: 0.80, 5: 0.10}.items():
+        write_cell(tmp_path, ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)), result | {"top1": top1})
+    other = ModelCell(model="timm:resnet34", conditions=Accuracy(epochs=50))
+    write_cell(tmp_path, other, result | {"top1": 0.9})
+    return load_records(tmp_path)
+
+
+def test_other_models_stand_behind_the_arms(with_models):
+    values = accuracy_values(with_models)
+    assert list(values["arm"].fillna(values["model"])) == ["v1", "v1+ope", "timm:resnet18", "timm:resnet34"]
+    assert values["model"].isna().tolist() == [True, True, False, False]
+    row = values.iloc[2]
+    assert (row["n_seeds"], row["n_pairs"], row["frame"]) == (3, 2, "v2")
+    assert row["top1_mean"] == pytest.approx(0.5)
+    assert row["top1_difference_mean"] == pytest.approx((0.10 + 0.20) / 2)
+    # The other recipe is a group of its own, with nothing to be paired with.
+    assert (values["epochs"][3], values["n_pairs"][3]) == (50, 0)
+    assert pd.isna(values["frame"][3])
+
+
+def test_without_other_models_there_is_no_column_of_them(with_models):
+    assert "model" not in accuracy_values(with_models[with_models["arm"].notna()])
+
+
+def test_what_an_arm_is_worth_does_not_depend_on_other_models(with_models):
+    arms = with_models[with_models["arm"].notna()]
+    own, both = accuracy_values(arms), accuracy_values(with_models).iloc[:2]
+    pd.testing.assert_frame_equal(own, both[list(own)].astype(own.dtypes))
+
+
+MIXES: dict[str, tuple[Callable, AnyCell, AnyCell, dict, str]] = {
+    "a recipe": (
+        accuracy_values,
+        replace(CELL, conditions=Accuracy()),
+        replace(CELL, conditions=Accuracy(seed=1, mixup=0.8)),
+        {},
+        "mixup",
+    ),
+    "the threads of a training": (
+        accuracy_values,
+        replace(CELL, conditions=Accuracy()),
+        replace(CELL, conditions=Accuracy(seed=1)),
+        {"threads": 1},
+        "threads",
+    ),
+    "the torch of a training": (
+        accuracy_values,
+        replace(CELL, conditions=Accuracy()),
+        replace(CELL, conditions=Accuracy(seed=1)),
+        {"torch": "2.9.0"},
+        "torch",
+    ),
+    "a step's mode": (
+        memory_values,
+        replace(CELL, conditions=Memory()),
+        replace(CELL, arm="v1+ope", conditions=Memory(mode="training")),
+        {},
+        "mode",
+    ),
+    "the machine of a peak": (
+        memory_values,
+        replace(CELL, conditions=Memory()),
+        replace(CELL, arm="v1+ope", conditions=Memory()),
+        {"device_name": "Another CPU"},
+        "device_name",
+    ),
+    "the threads of a time": (
+        speed_values,
+        replace(CELL, conditions=Speed()),
+        replace(CELL, arm="v1+ope", conditions=Speed()),
+        {"threads": 1},
+        "threads",
+    ),
+    "a head": (
+        cost_values,
+        CELL,
+        replace(CELL, arm="v1+ope", conditions=Cost(head="fcos")),
+        {},
+        "head",
+    ),
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_a_planted_mix_is_split(tmp_path, write_cell, mix):
+    values_of, one, other, environment, condition = MIXES[mix]
+    write_cell(tmp_path, one)
+    write_cell(tmp_path, other, **environment)
+    values = values_of(load_records(tmp_path))
+    assert len(values) == 2
+    assert values[condition].nunique() == 2
+    differences = [name for name in values if name.endswith(("_change_percent", "_difference_mean"))]
+    assert (values[differences].fillna(0) == 0).all(axis=None)  # nothing is compared across
 
 
 def test_recipes_are_never_averaged(tmp_path, write_cell):

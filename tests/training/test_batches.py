@@ -1,20 +1,22 @@
 """Order and augmentation: what is shown, and what it depends on."""
 
-import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ablations.design import Accuracy
+from ablations.training.augmentation import draw_noise
 from ablations.training.batches import (
-    draw_crops,
-    draw_shifts,
-    look,
+    draw_epoch,
+    eval_batches,
     mix_seeds,
     steps_per_epoch,
     training_batches,
 )
 from ablations.training.data import ImageData
+from ablations.training.distributed import Ranks
 
 CONDITIONS = Accuracy(batch_size=10, seed=4)
 
@@ -38,10 +40,6 @@ def make_data(count: int, side: int = 32, *, may_flip: bool = False) -> ImageDat
 def epoch_of(data: ImageData, conditions: Accuracy = CONDITIONS, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = zip(*training_batches(data, conditions, epoch), strict=True)
     return torch.cat(images), torch.cat(labels)
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(1)
 
 
 def test_an_epoch_shows_every_picture_once_in_batches_of_one_size():
@@ -90,56 +88,6 @@ def test_seeds_are_mixed_in_order():
     assert mix_seeds(3, 4) == mix_seeds(3, 4)
 
 
-def test_shifts_are_whole_pixels_up_to_a_sixteenth_of_the_side():
-    views = draw_shifts(2000, 32, generator())
-    pixels = views[:, :, 2] * 32 / 2
-    assert sorted(pixels.unique().tolist()) == list(range(-2, 3))
-    assert torch.equal(views[:, :, :2], torch.eye(2).expand(2000, 2, 2))
-
-
-def test_a_shifted_picture_is_moved_and_has_zeros_beyond():
-    image = torch.rand(1, 2, 32, 32, generator=generator())
-    view = torch.tensor([[[1.0, 0.0, 2 * 3 / 32], [0.0, 1.0, -2 * 4 / 32]]])  # 3 to the right, 4 up
-    expected = torch.zeros_like(image)
-    expected[:, :, 4:, :-3] = image[:, :, :-4, 3:]
-    torch.testing.assert_close(look(image, view, "zeros"), expected, atol=1e-5, rtol=0)
-
-
-def test_a_negative_width_mirrors():
-    image = torch.rand(1, 2, 32, 32, generator=generator())
-    view = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-    torch.testing.assert_close(look(image, view, "border"), image.flip(3), atol=1e-5, rtol=0)
-
-
-def test_crops_have_the_area_and_the_ratio_and_lie_inside():
-    views = draw_crops(5000, generator())
-    width, height = views[:, 0, 0], views[:, 1, 1]
-    centre = views[:, :, 2]
-    assert (views[:, 0, 1] == 0).all()
-    assert (views[:, 1, 0] == 0).all()
-    whole = (width == 1) | (height == 1)  # held to the picture's side, and so smaller or longer than drawn
-    area, ratio = (width * height)[~whole], (width / height)[~whole]
-    assert area.min() >= 0.35 - 1e-6
-    assert area.max() <= 1
-    assert ratio.min() >= 3 / 4 - 1e-6
-    assert ratio.max() <= 4 / 3 + 1e-6
-    assert (area.mean() - 0.62).abs() < 0.05
-    assert (ratio.log().mean()).abs() < 0.02
-    assert (centre[:, 0].abs() <= 1 - width + 1e-6).all()
-    assert (centre[:, 1].abs() <= 1 - height + 1e-6).all()
-    assert (width * height).min() >= 0.35 * math.sqrt(3 / 4) - 0.05
-
-
-def test_a_crop_of_a_ramp_is_the_part_of_the_ramp():
-    side = 96
-    ramp = torch.arange(side, dtype=torch.float32).expand(1, 1, side, side)
-    view = torch.tensor([[[0.5, 0.0, 0.25], [0.0, 0.5, 0.0]]])  # half as wide, its middle at 5/8 of the width
-    columns = look(ramp, view, "border")[0, 0, 0]
-    # Column i of the result shows the point (i + 0.5) / 96 of the crop, which begins at 3/8 of 96, so at 36 pixels.
-    expected = 36 + (torch.arange(side) + 0.5) / side * 48 - 0.5
-    torch.testing.assert_close(columns, expected, atol=1e-3, rtol=0)
-
-
 def test_pictures_are_mirrored_only_where_they_may_be():
     ramp = torch.arange(32, dtype=torch.uint8).expand(64, 3, 32, 32)
     for may_flip in (False, True):
@@ -157,3 +105,119 @@ def test_large_pictures_are_cropped_and_small_ones_shifted():
         # A shift keeps every level a whole number; a crop interpolates.
         whole = ((images - images.round()).abs() < 0.01).float().mean()
         assert (whole > 0.99) == shifted
+
+
+def test_an_area_is_honoured():
+    ramp = torch.arange(96, dtype=torch.uint8).expand(50, 3, 96, 96)
+    data = replace(make_data(50, 96), train_images=ramp)
+    spans = {}
+    for area in (0.05, 0.9):
+        images, _ = epoch_of(data, replace(CONDITIONS, crop_area=area))
+        spans[area] = (images[:, 0, 48, -1] - images[:, 0, 48, 0]) * 73.9
+    assert spans[0.05].min() < 40 < spans[0.05].max()
+    # At least 0.9 of the area and at most 4:3: the width is at least sqrt(0.9 * 3 / 4) = 0.82 of 96, and 2 % of
+    # blurred border.
+    assert spans[0.9].min() > 0.80 * 96
+
+
+@pytest.mark.parametrize(("count", "repeats"), [(30, 3), (40, 4), (31, 3), (10, 20)])
+def test_repeats_show_fewer_pictures_so_often_each_cut_differently(count, repeats):
+    conditions = replace(CONDITIONS, augment_repeats=repeats, batch_size=count)
+    ((images, labels),) = training_batches(make_data(count), conditions, 1)
+    shown = Counter(labels.tolist())
+    assert len(labels) == count
+    assert len(shown) == -(-count // repeats)
+    assert sorted(shown.values())[1:] == [min(repeats, count)] * (len(shown) - 1)
+    # Beside each other, and not all at the same of the 25 places that a shift has.
+    assert labels.tolist() == [label for label in dict.fromkeys(labels.tolist()) for _ in range(shown[label])]
+    same = [torch.equal(images[0], images[place]) for place in range(1, min(repeats, count))]
+    assert not all(same)
+
+
+def test_repeats_show_other_pictures_in_the_next_epoch():
+    conditions = replace(CONDITIONS, augment_repeats=3)
+    first, second = (set(epoch_of(make_data(30), conditions, epoch)[1].tolist()) for epoch in (1, 2))
+    assert len(first) == len(second) == 10
+    assert first != second
+
+
+def test_without_repeats_every_place_has_its_own_draw():
+    drawn = draw_epoch(make_data(30), CONDITIONS, 1)
+    assert torch.equal(drawn.pictures, drawn.draws)
+    repeated = draw_epoch(make_data(30), replace(CONDITIONS, augment_repeats=3), 1)
+    assert sorted(repeated.draws.tolist()) == list(range(30))
+
+
+def test_a_picture_is_erased_from_the_noise_after_it_was_normalised():
+    data = make_data(40)
+    plain, labels = epoch_of(data)
+    erased, again = epoch_of(data, replace(CONDITIONS, random_erasing=1.0))
+    assert torch.equal(labels, again)
+    differ = (plain != erased).any(dim=1)
+    assert differ.any(dim=2).any(dim=1).all()
+    boxes = draw_epoch(data, replace(CONDITIONS, random_erasing=1.0), 1).boxes
+    assert boxes is not None
+    noise = draw_noise(3, 32)
+    for picture, label, where in zip(erased, labels.tolist(), differ, strict=True):
+        own = noise[int(boxes[label, 4])]
+        assert torch.equal(picture[:, where], own[:, where])
+        rows, columns = where.any(dim=1), where.any(dim=0)
+        assert where.sum() == rows.sum() * columns.sum(), "a box is filled, and nothing beside it"
+        assert 0.01 * 32**2 < where.sum() < 0.4 * 32**2
+
+
+def test_some_are_erased_and_erasing_leaves_order_and_cuts_as_they_are():
+    data = make_data(200)
+    plain, labels = epoch_of(data)
+    erased, again = epoch_of(data, replace(CONDITIONS, random_erasing=0.25))
+    assert torch.equal(labels, again)
+    changed = (plain != erased).flatten(1).any(dim=1).float().mean().item()
+    assert changed == pytest.approx(0.25, abs=0.12)
+
+
+EVERYTHING = replace(CONDITIONS, random_erasing=0.5, augment_repeats=3)
+
+
+@pytest.mark.parametrize("side", [32, 80])
+def test_an_epoch_that_goes_on_shows_what_is_left_of_it(side):
+    data, conditions = make_data(40, side, may_flip=True), replace(EVERYTHING, resolution=side)
+    whole = list(training_batches(data, conditions, 3))
+    for first_step in range(5):
+        rest = list(training_batches(data, conditions, 3, first_step=first_step))
+        assert len(rest) == 4 - first_step
+        for (images, labels), (other_images, other_labels) in zip(whole[first_step:], rest, strict=True):
+            assert torch.equal(images, other_images)
+            assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_each_batch_and_keep_its_mirrored_pairs(count):
+    data, conditions = make_data(48, may_flip=True), replace(EVERYTHING, batch_size=16)
+    whole = list(training_batches(data, conditions, 1))
+    shares = [list(training_batches(data, conditions, 1, ranks=Ranks(rank, count))) for rank in range(count)]
+    for step, (images, labels) in enumerate(whole):
+        seen = []
+        for rank in range(count):
+            own_images, own_labels = shares[rank][step]
+            places = Ranks(rank, count).share(16)
+            assert torch.equal(own_images, images[places])
+            assert torch.equal(own_labels, labels[places])
+            # The picture that mixup pairs each with, in a process's own batch and in the whole one.
+            assert torch.equal(labels.flip(0)[places], own_labels.flip(0))
+            seen += places.tolist()
+        assert sorted(seen) == list(range(16))
+
+
+@pytest.mark.parametrize(("held_out", "batch_size"), [(7, 3), (8, 3), (3, 3), (1, 8), (12, 3), (10, 1)])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_each_held_out_picture_is_in_one_batch_of_one_process(held_out, batch_size, count):
+    data = make_data(4)
+    images = torch.arange(held_out, dtype=torch.uint8)[:, None, None, None].expand(held_out, 3, 32, 32)
+    data = replace(data, eval_images=images, eval_labels=torch.arange(held_out))
+    seen = []
+    for rank in range(count):
+        for shown, labels in eval_batches(data, Accuracy(batch_size=batch_size), ranks=Ranks(rank, count)):
+            assert len(shown) == len(labels) <= batch_size
+            assert (shown[:, 0, 5, 5] * 73.9 + 127.5).round().long().tolist() == labels.tolist()
+            seen += labels.tolist()
+    assert sorted(seen) == list(range(held_out))

@@ -12,8 +12,8 @@ from torchvision.transforms.v2.functional import to_pil_image
 from ablations.design import Accuracy
 from ablations.errors import InputError
 from ablations.training import data as data_module
-from ablations.training.batches import normalise
-from ablations.training.data import check_data, choose_subset, count_classes, data_directory, load_data
+from ablations.training.augmentation import normalise
+from ablations.training.data import _load, check_data, choose_subset, count_classes, data_directory, load_data
 
 FOLDER = Accuracy(data="shapes", num_classes=2, resolution=32)
 FASHION = Accuracy(data="fashion-mnist")
@@ -69,7 +69,7 @@ def test_digits_use_the_whole_range_and_the_other_resolution_is_the_same_split()
 
 def test_grey_pictures_are_normalised_by_the_training_pictures_and_given_to_three_channels():
     data = load_data(Accuracy(train_images=200), None)
-    images = normalise(data.train_images, data)
+    images = normalise(data.train_images, data.mean, data.std)
     assert images.shape == (200, 3, 32, 32)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images[:, 0], images[:, 2])
@@ -193,6 +193,16 @@ def break_no_classes(root: Path) -> None:
     (root / "shapes/val").mkdir()
 
 
+def break_empty_val(root: Path) -> None:
+    for path in (root / "shapes/val").glob("*/*"):
+        path.unlink()
+
+
+def break_no_folder(root: Path) -> None:
+    break_missing(root)
+    (root / "shapes").write_text("no folder")
+
+
 def break_other_class(root: Path) -> None:
     (root / "shapes/val/square").rename(root / "shapes/val/triangle")
 
@@ -207,10 +217,12 @@ def break_empty_class(root: Path) -> None:
     [
         (
             break_missing,
-            "data='shapes' is not possible; allowed: digits, fashion-mnist, or an image folder in .*{root}",
+            "data='shapes' is not possible; allowed: digits, fashion-mnist, cifar10, cifar100, or an image .*{root}",
         ),
         (break_no_val, "{root}/shapes/val is missing or has no class folders"),
         (break_no_classes, "{root}/shapes/val is missing or has no class folders"),
+        (break_empty_val, "{root}/shapes/val has no pictures .* of class circle, square"),
+        (break_no_folder, "data='shapes' is not possible; allowed: digits"),
         (break_other_class, "train and val must have the same classes; only one of them has square, triangle"),
         (break_empty_class, "{root}/shapes/train has no pictures .* of class square"),
     ],
@@ -227,12 +239,66 @@ def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, break
         load_data(FOLDER, tmp_path)
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def break_pictures(root: Path, *names: str) -> None:
+    for name in names:
+        (root / "shapes" / name).write_bytes((root / "shapes" / name).read_bytes()[:40])
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_the_first_is_named(tmp_path):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
-    broken = tmp_path / "shapes/train/square/1.png"
-    broken.write_bytes(broken.read_bytes()[:40])
-    with pytest.raises(InputError, match=r"square/1\.png is not a picture that can be read") as caught:
-        load_data(FOLDER, tmp_path)
+    break_pictures(tmp_path, "train/square/1.png", "train/square/2.png", "val/circle/0.png")
+    expected = (
+        r"^3 of 10 pictures cannot be read, first train/square/1\.png \(.*\); skip_unreadable leaves such pictures"
+    )
+    for _ in range(2):  # what could be read does not make it sound the second time
+        with pytest.raises(InputError, match=expected) as caught:
+            load_data(FOLDER, tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_pictures_that_cannot_be_read_are_left_out_on_request_and_named(tmp_path):
+    write_folder(tmp_path / "shapes", torch.full((3, 32, 32), 9, dtype=torch.uint8))
+    skipping = replace(FOLDER, skip_unreadable=True)
+    assert load_data(skipping, tmp_path).skipped == ()
+    _load.cache_clear()
+    break_pictures(tmp_path, "val/circle/0.png", "train/square/1.png")
+    data = load_data(skipping, tmp_path)
+    assert data.skipped == ("train/square/1.png", "val/circle/0.png")
+    assert (data.train_labels.tolist(), data.eval_labels.tolist()) == ([0, 0, 0, 1, 1], [0, 1, 1])
+    assert (len(data.train_images), len(data.eval_images)) == (5, 3)
+    assert (data.train_images == 9).all()
+    assert data.to("cpu").skipped == data.skipped
+    # A subset is drawn from what is left.
+    assert load_data(replace(skipping, train_images=4), tmp_path).train_labels.tolist() == [0, 0, 1, 1]
+    with pytest.raises(InputError, match=r"train_images=6 .* a multiple of 2 up to 4"):
+        load_data(replace(skipping, train_images=6), tmp_path)
+
+
+def test_a_class_that_is_left_without_pictures_is_refused(tmp_path):
+    write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    break_pictures(tmp_path, "val/square/0.png", "val/square/1.png")
+    for loading in ("resident", "streamed"):
+        with pytest.raises(
+            InputError, match=f"{tmp_path}/shapes/val has no pictures that can be read of class square$"
+        ):
+            load_data(replace(FOLDER, skip_unreadable=True, loading=loading), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "labels", "message"),
+    [
+        ("train", [*range(10), 10, 200], "has a label 10; allowed: 0 to 9"),
+        ("t10k", [*range(9), 255], "has a label 255; allowed: 0 to 9"),
+        ("train", [0, 1, 2, 3, 5, 6, 7, 8, 9], "has 40 pictures and 9 labels in one split"),
+        ("t10k", [0, 1, 2, 3, 5, 6, 7, 8, 9, 9], "has no pictures of class 4"),
+    ],
+)
+def test_labels_that_are_not_the_pictures_are_one_line(tmp_path, file, labels, message):
+    write_fashion_mnist(tmp_path, train=40)
+    labels = labels * 40 if len(labels) > 10 else labels
+    write_idx(tmp_path / f"FashionMNIST/raw/{file}-labels-idx1-ubyte", torch.tensor(labels[:40]))
+    with pytest.raises(InputError, match=rf"^fashion-mnist in {tmp_path}/FashionMNIST/raw {message}") as caught:
+        load_data(FASHION, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -251,9 +317,12 @@ def test_data_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch, name
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
     conditions = Accuracy(data=name, num_classes=count_classes(name, tmp_path), resolution=33)
     pictures = {"digits": 1797, "fashion-mnist": 50, "shapes": 3 * 10}[name]  # grey ones keep one channel
+    way_out = "loading=streamed reads them" if name == "shapes" else "a lower resolution fits"
     monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * pictures * 33 * 33 - 2)
-    with pytest.raises(InputError, match=r"resolution=33 need .* cannot be streamed yet"):
+    with pytest.raises(InputError, match=f"resolution=33 need .*; {way_out}"):
         load_data(conditions, tmp_path)
+    if name == "shapes":
+        assert len(load_data(replace(conditions, loading="streamed"), tmp_path).train_paths) == 6
     monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * pictures * 33 * 33)
     load_data(conditions, tmp_path)
 

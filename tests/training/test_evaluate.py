@@ -8,6 +8,7 @@ from torch import nn
 
 from ablations.design import Accuracy
 from ablations.training.data import ImageData
+from ablations.training.distributed import Ranks
 from ablations.training.evaluate import evaluate
 
 
@@ -57,3 +58,28 @@ def test_every_picture_is_counted_once_in_batches_of_any_size(batch_size):
 def test_the_loss_is_not_smoothed():
     scores = evaluate(ReadsTheAnswer(scale=100.0), make_data([3], [3]), Accuracy(label_smoothing=0.5))
     assert scores["loss"] < 1e-6
+
+
+class SumsUp(Ranks):
+    """One of two processes, which keeps what it would add up with the other's."""
+
+    def __init__(self, rank: int, count: int, given: list[torch.Tensor]) -> None:
+        super().__init__(rank, count)
+        object.__setattr__(self, "given", given)
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        self.given.append(values.clone())
+        return values if self.rank == 0 or values > 0 else torch.ones_like(values)
+
+
+@pytest.mark.parametrize("batch_size", [3, 5, 10])
+def test_the_shares_of_two_processes_are_the_scores_of_all_pictures(batch_size):
+    answers, labels = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5, 6, 0, 0, 0]
+    data, conditions = make_data(answers, labels), Accuracy(batch_size=batch_size)
+    shares: list[list[torch.Tensor]] = [[], []]
+    for rank, given in enumerate(shares):
+        evaluate(ReadsTheAnswer(scale=2.0), data, conditions, ranks=SumsUp(rank, 2, given))
+    right, total, loss = ((one + other).item() for one, other in zip(*shares, strict=True))
+    scores = evaluate(ReadsTheAnswer(scale=2.0), data, conditions)
+    assert (right / total, total) == (scores["top1"], scores["n_images"])
+    assert loss / total == pytest.approx(scores["loss"], rel=1e-9)

@@ -1,4 +1,4 @@
-"""Training end to end, on digits: it learns, it repeats, arms are paired, and a lost run says so."""
+"""Training step by step: losses and steps worked out by hand, pairing, divergence, the moving average."""
 
 import math
 from dataclasses import replace
@@ -7,25 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from ablations.config import build_config
 from ablations.design import Accuracy
 from ablations.errors import InputError
-from ablations.model import build_model
+from ablations.training import loop
 from ablations.training.data import ImageData, load_data
-from ablations.training.loop import Diverged, measure_accuracy, train
+from ablations.training.distributed import Ranks
+from ablations.training.loop import Diverged, Saver, Stopped, Training
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
-
-
-def build_pico(arm: str = "v1+ope+cffn", **overrides) -> nn.Module:
-    return build_model(build_config("pico", arm, "v2", num_classes=10, **overrides))
-
-
-def without_times(result: dict) -> dict:
-    history = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in result["history"]]
-    return {name: value for name, value in result.items() if name not in ("train_s", "train_img_per_s")} | {
-        "history": history
-    }
 
 
 class Linear(nn.Sequential):
@@ -49,78 +38,6 @@ class Breaks(Linear):
         return logits * math.nan if len(self.seen) >= 3 else logits
 
 
-def test_a_pvt_learns_digits_in_two_epochs():
-    conditions = Accuracy(epochs=2, batch_size=32, base_lr=3e-3, warmup_epochs=0.5)
-    seen = []
-    result = measure_accuracy(build_pico, conditions, None, progress=lambda *words: seen.append(words))
-    assert result["top1"] > 0.3  # chance is 0.1
-    assert result["eval_loss"] < math.log(10)
-    assert (result["n_eval_images"], result["n_train_images"]) == (360, 1437)
-    first, last = result["history"]
-    assert (first["epoch"], last["epoch"]) == (1, 2)
-    assert last["loss"] < first["loss"]
-    assert last["lr"] < 1.1 * 0.01 * 3e-3
-    assert result["train_s"] == first["seconds"] + last["seconds"]
-    assert result["train_img_per_s"] == 2 * 44 * 32 / result["train_s"]  # 44 whole batches of 32 in 1,437
-    assert seen == [(1, 2, first), (2, 2, last)]
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
-    def measure(seed: int) -> dict:
-        return measure_accuracy(lambda: build_pico(drop_path_rate=0.3), replace(BRIEF, seed=seed), None)
-
-    torch.manual_seed(1)
-    first = without_times(measure(0))
-    torch.manual_seed(2)
-    assert without_times(measure(0)) == first
-    assert without_times(measure(1))["history"] != first["history"]
-
-
-def test_the_callers_random_state_is_left_as_it_was():
-    torch.manual_seed(1)
-    expected = torch.rand(3)
-    torch.manual_seed(1)
-    measure_accuracy(Linear, BRIEF, None)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_the_weights_begin_with_the_seed():
-    built = []
-
-    def build() -> nn.Module:
-        built.append(build_pico())
-        return built[-1]
-
-    measure_accuracy(build, replace(BRIEF, epochs=1, seed=5, base_lr=1e-12), None)
-    torch.manual_seed(5)
-    for own, expected in zip(built[0].parameters(), build_pico().parameters(), strict=True):
-        torch.testing.assert_close(own, expected)
-
-
-def test_two_models_see_the_same_pictures_in_the_same_order():
-    data = load_data(BRIEF, None)
-    torch.manual_seed(0)
-    narrow, wide = Linear(3), Linear(30)
-    train(narrow, data, BRIEF)
-    train(nn.Sequential(wide, nn.Dropout(0.5)), data, BRIEF)  # draws random numbers of its own
-    assert len(narrow.seen) == len(wide.seen) == 8
-    assert all(torch.equal(one, other) for one, other in zip(narrow.seen, wide.seen, strict=True))
-    assert not torch.equal(narrow.seen[0], narrow.seen[4]), "two epochs must differ"
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_with_step_and_rate():
-    recipe = replace(BRIEF, epochs=4, warmup_epochs=2.0, base_lr=1.0)
-    told = []
-    with pytest.raises(Diverged, match=r"the loss is nan at step 3, learning rate 0\.258") as caught:
-        measure_accuracy(Breaks, recipe, None, progress=lambda *words: told.append(words))
-    # 8 steps of warm-up from 0.01 to 1: the third runs at 0.01 + 2 * 0.99 / 8.
-    assert caught.value.step == 3
-    assert caught.value.lr == pytest.approx(0.2575)
-    assert math.isnan(caught.value.loss)
-    assert told == []
-    assert not isinstance(caught.value, InputError)
-
-
 class Bias(nn.Module):
     """The same logits for every picture: `scale` times its parameter, which begins at 2 / scale for class 0."""
 
@@ -133,49 +50,169 @@ class Bias(nn.Module):
         return (self.scale * self.bias).expand(len(x), -1)
 
 
+def trained(model: nn.Module, conditions: Accuracy, data: ImageData | None = None) -> Training:
+    """Returns a whole training, on digits where no data are given."""
+    training = Training(model, data or digits(conditions), conditions)
+    training.run()
+    return training
+
+
+def digits(conditions: Accuracy) -> ImageData:
+    data = load_data(conditions, None)
+    assert isinstance(data, ImageData)
+    return data
+
+
+def test_two_models_see_the_same_pictures_in_the_same_order():
+    torch.manual_seed(0)
+    narrow, wide = Linear(3), Linear(30)
+    trained(narrow, BRIEF)
+    trained(nn.Sequential(wide, nn.Dropout(0.5)), BRIEF)  # draws random numbers of its own
+    assert len(narrow.seen) == len(wide.seen) == 8
+    assert all(torch.equal(one, other) for one, other in zip(narrow.seen, wide.seen, strict=True))
+    assert not torch.equal(narrow.seen[0], narrow.seen[4]), "two epochs must differ"
+
+
+def test_two_models_see_the_same_mixtures_which_differ_from_step_to_step():
+    conditions = replace(BRIEF, mixup=0.8, cutmix=1.0, epochs=1)
+    torch.manual_seed(0)
+    narrow, wide, plain = Linear(3), Linear(30), Linear(3)
+    trained(narrow, conditions)
+    trained(nn.Sequential(wide, nn.Dropout(0.5)), conditions)
+    trained(plain, replace(BRIEF, epochs=1))
+    assert all(torch.equal(one, other) for one, other in zip(narrow.seen, wide.seen, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(narrow.seen, plain.seen, strict=True))
+    # How much of the other picture there is, is drawn anew: the mirror's share, by least squares, in each step.
+    shares = [
+        ((own - shown) * (own - own.flip(0))).sum() / (own - own.flip(0)).square().sum()
+        for shown, own in zip(narrow.seen, plain.seen, strict=True)
+    ]
+    assert len({round(share.item(), 3) for share in shares}) == 4
+    assert all(-0.01 <= share <= 1.01 for share in shares)
+
+
 ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0, base_lr=0.01, label_smoothing=0.3)
 
 
-def all_of_class_0(data: ImageData) -> ImageData:
+def all_of_class_0(conditions: Accuracy = ONE_STEP) -> ImageData:
+    data = digits(conditions)
     return replace(data, train_labels=torch.zeros_like(data.train_labels))
 
 
 def test_the_loss_is_smoothed():
-    (entry,) = train(Bias(), all_of_class_0(load_data(ONE_STEP, None)), ONE_STEP)
+    (entry,) = trained(Bias(), ONE_STEP, all_of_class_0()).history
     # -log p is z - 2 for class 0 and z for the others, z = log(e² + 9); 0.3 of the weight goes to all ten alike.
     z = math.log(math.exp(2) + 9)
     assert entry["loss"] == pytest.approx(0.7 * (z - 2) + 0.3 * (z - 0.2), rel=1e-6)
     assert entry["lr"] == 0.01
+    # The gradient of each logit is its probability less its target.
+    right, wrong = math.exp(2 - z) - 0.73, math.exp(-z) - 0.03
+    assert entry["grad_norm"] == pytest.approx(math.sqrt(right**2 + 9 * wrong**2), rel=1e-4)
 
 
-def test_a_step_is_adamws_and_its_gradient_is_clipped():
+@pytest.mark.parametrize(("limit", "expected"), [(1.0, 1.0), (0.25, 0.25), (0.0, None)])
+def test_a_step_is_adamws_and_its_gradient_is_clipped_at_the_limit(limit: float, expected: float | None):
     model = Bias(scale=1000.0)
     before = model.bias.detach().clone()
-    train(model, all_of_class_0(load_data(ONE_STEP, None)), ONE_STEP)
+    training = trained(model, replace(ONE_STEP, clip_norm=limit), all_of_class_0())
     # Unclipped, the gradient is 1000 times the difference of probabilities, which are some hundredths at least.
-    assert model.bias.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+    assert model.bias.grad is not None
+    norm, recorded = model.bias.grad.norm().item(), training.history[0]["grad_norm"]
+    assert recorded > 10, "the norm is recorded before it is clipped"
+    assert norm == pytest.approx(expected or recorded, rel=1e-4)
     # AdamW's first step is the rate in each gradient's direction, whatever its size: class 0 up, the others down.
     moved = model.bias.detach() - before
     torch.testing.assert_close(moved, torch.tensor([0.01, *[-0.01] * 9]), rtol=1e-3, atol=0)
 
 
-def test_bf16_trains_too():
-    result = measure_accuracy(build_pico, replace(BRIEF, epochs=1, precision="bf16"), None)
-    assert math.isfinite(result["history"][0]["loss"])
-    assert result["top1"] >= 0
+def test_a_loss_that_is_not_finite_ends_the_run_with_step_rate_and_norm():
+    conditions = replace(BRIEF, epochs=4, warmup_epochs=2.0, base_lr=1.0)
+    training = Training(Breaks(), digits(conditions), conditions)
+    with pytest.raises(Diverged, match=r"the loss is nan at step 3, learning rate 0\.258, gradient norm nan") as caught:
+        training.run()
+    # 8 steps of warm-up from 0.01 to 1: the third runs at 0.01 + 2 * 0.99 / 8.
+    assert caught.value.step == 3
+    assert caught.value.lr == pytest.approx(0.2575)
+    assert math.isnan(caught.value.loss)
+    assert math.isnan(caught.value.grad_norm)
+    assert training.history == []
+    assert not isinstance(caught.value, InputError)
 
 
-def test_a_recipe_that_cannot_be_trained_and_wrong_data_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"warmup_epochs=2\.0"):
-        measure_accuracy(Linear, replace(BRIEF, warmup_epochs=2.0), None)
-    with pytest.raises(InputError, match="data='nowhere'"):
-        measure_accuracy(Linear, replace(BRIEF, data="nowhere"), tmp_path)
+def test_steps_are_counted_over_all_epochs():
+    class BreaksLater(Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (math.inf if len(self.seen) >= 7 else 1)
+
+    with pytest.raises(Diverged, match="at step 7") as caught:
+        trained(BreaksLater(), BRIEF)
+    assert caught.value.step == 7
 
 
-def test_the_real_fashion_mnist_is_learned(shared_data):
-    conditions = Accuracy(
-        data="fashion-mnist", train_images=2000, epochs=2, batch_size=50, base_lr=1e-3, warmup_epochs=0.5
-    )
-    result = measure_accuracy(Linear, conditions, shared_data)
-    assert result["top1"] > 0.4
-    assert result["n_eval_images"] == 10_000
+def test_the_moving_average_is_evaluated_and_the_model_trained():
+    conditions = replace(ONE_STEP, ema_decay=0.75)
+    model = Bias()
+    training = trained(model, conditions, all_of_class_0())
+    before, after = Bias().bias.detach(), model.bias.detach()
+    average = dict(training.trained.named_parameters())["bias"].detach()
+    torch.testing.assert_close(average, 0.75 * before + 0.25 * after)
+    assert training.trained is not model
+    assert not torch.equal(average, after)
+    assert trained(Bias(), ONE_STEP, all_of_class_0()).trained is not None
+    # It is what evaluation sees.
+    of_model = Training(model, all_of_class_0(), ONE_STEP).evaluate()
+    assert training.evaluate()["loss"] != of_model["loss"]
+
+
+def test_the_last_epochs_are_at_the_lowest_rate():
+    training = trained(Linear(3), replace(BRIEF, cooldown_epochs=2))
+    assert [entry["epoch"] for entry in training.history] == [1, 2, 3, 4]
+    lowest = pytest.approx(0.01 * 3e-3)
+    assert [entry["lr"] for entry in training.history[2:]] == [lowest, lowest]
+    assert training.step == 16
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, []), (1, [1, 2, 3]), (2, [2]), (3, [3])])
+def test_evaluations_on_the_way_come_every_so_often_and_change_nothing(every: int, expected: list[int]):
+    conditions = replace(BRIEF, epochs=4, eval_every=every)
+    torch.manual_seed(0)
+    dropping = nn.Sequential(Linear(5), nn.Dropout(0.5))
+    training = trained(dropping, conditions)
+    assert [entry["epoch"] for entry in training.history if "top1" in entry] == expected
+    torch.manual_seed(0)
+    plain = trained(nn.Sequential(Linear(5), nn.Dropout(0.5)), replace(conditions, eval_every=0))
+    losses = [[entry["loss"] for entry in each.history] for each in (training, plain)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(("batch_size", "count", "allowed"), [(50, 2, 4), (50, 4, 8), (64, 3, 6)])
+def test_batches_that_processes_cannot_share_are_refused(batch_size: int, count: int, allowed: int):
+    conditions = replace(BRIEF, batch_size=batch_size)
+    with pytest.raises(InputError, match=f"batch_size={batch_size} is not possible; allowed: a multiple of {allowed}"):
+        Training(Linear(), digits(conditions), conditions, ranks=Ranks(0, count))
+
+
+def test_a_saver_that_was_asked_saves_after_the_step_and_says_how_to_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", math.inf)
+    training = Training(Linear(3), digits(BRIEF), BRIEF)
+    saver = Saver(tmp_path / "one.pt", {})
+
+    def ask(training: Training) -> None:
+        if training.step == 6:
+            saver._asked = True
+
+    with pytest.raises(Stopped) as caught:
+        training.run(progress=ask, saver=saver)
+    words = "stopped in epoch 2 of 2, after 2 of its steps; a checkpoint is written, and the same command goes on from"
+    assert str(caught.value) == f"{words} there"
+    assert isinstance(caught.value, KeyboardInterrupt), "what catches errors lets it pass"
+    assert (tmp_path / "one.pt").is_file()
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(math.inf, 0), (0.0, 8)])
+def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch, seconds: float, expected: int):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", seconds)
+    written = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, state: written.append(state["step"]))
+    Training(Linear(3), digits(BRIEF), BRIEF).run(saver=Saver(tmp_path / "one.pt", {}))
+    assert written == [*range(1, expected + 1)]

@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from timm.data import create_transform, resolve_data_config
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
@@ -17,6 +17,7 @@ from ablations.training.protocols import (
     expected_top1,
     normalise_bytes,
     read_in_order,
+    read_picture,
 )
 
 
@@ -98,6 +99,16 @@ def test_pictures_come_in_order_and_what_cannot_be_read_in_its_place(tmp_path, w
             assert read.shape == (3, 32, 40)
             assert read[0].unique().tolist() == [level]
     assert "UnidentifiedImageError" in stream[9]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_truncated_picture_is_not_filled_up_even_if_another_library_wants_it(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    draw_picture(200, 160).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for wanted in (False, True):
+        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", wanted)
+        assert isinstance(read_picture(str(path), pil_to_tensor), str)
 
 
 def test_no_more_is_read_ahead_than_asked(tmp_path):

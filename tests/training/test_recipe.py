@@ -1,5 +1,8 @@
 """The recipe: which parameters are decayed, and the learning rate worked out by hand."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,8 @@ from torch import nn
 from ablations.config import build_config
 from ablations.design import Accuracy
 from ablations.model import build_model
-from ablations.training.recipe import autocast, build_optimizer, build_schedule
+from ablations.recipes import recipe_values
+from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
 
 
 class Net(nn.Module):
@@ -48,7 +52,7 @@ def rates(steps_per_epoch: int, **conditions) -> list[float]:
     optimizer = build_optimizer(Net(), recipe)
     schedule = build_schedule(optimizer, recipe, steps_per_epoch)
     rates = []
-    for step in range(recipe.epochs * steps_per_epoch + 1):
+    for step in range(recipe.total_epochs * steps_per_epoch + 1):
         rates.append(optimizer.param_groups[0]["lr"])
         assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
         schedule.step_update(step + 1)
@@ -79,3 +83,74 @@ def test_a_warm_up_of_nearly_everything_leaves_a_step_to_fall():
 def test_the_precision_is_that_of_matrix_products(precision, dtype):
     with autocast(Accuracy(precision=precision)):
         assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == dtype
+
+
+def test_the_paper_s_rates_are_those_of_the_released_code():
+    values = rates(10, **{**recipe_values("paper"), "drop_path_rate": 0.1, "clip_norm": 0.0})
+    assert values[0] == pytest.approx(1e-6)
+    assert values[25] == pytest.approx((1e-6 + 1e-3) / 2)  # half of 5 epochs of 10 steps
+    assert values[50] == max(values) == pytest.approx(1e-3)
+    # Half of the way from 5 to 300 epochs along the cosine, then its end, and the ten epochs at the lowest.
+    assert values[1525] == pytest.approx((1e-3 + 1e-5) / 2)
+    assert values[3000:] == pytest.approx([1e-5] * 101)
+
+
+def test_ends_of_the_rate_may_be_nothing():
+    values = rates(10, base_lr=2.0, epochs=2, warmup_epochs=1.0, first_lr=0.0, last_lr=0.0)
+    assert (values[0], values[10], values[20]) == (0.0, 2.0, pytest.approx(0.0))
+
+
+def mixed(seed: int, count: int = 8, **conditions) -> tuple[torch.Tensor, torch.Tensor]:
+    recipe = Accuracy(**{"label_smoothing": 0.1, "num_classes": 10, **conditions})
+    mixup = build_mixup(recipe)
+    assert mixup is not None
+    np.random.seed(seed)  # noqa: NPY002, what timm draws from
+    images = torch.arange(float(count))[:, None, None, None].expand(count, 3, 16, 16).clone()
+    return mixup(images, torch.arange(count))
+
+
+@pytest.mark.parametrize("kinds", [{"mixup": 0.8}, {"cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}], ids=str)
+def test_targets_are_those_of_a_pair_smoothed_and_sum_to_1(kinds):
+    images, targets = mixed(3, **kinds)
+    assert targets.shape == (8, 10)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(8))
+    assert targets.min().item() == pytest.approx(0.1 / 10)
+    for place in range(8):
+        own, other = targets[place, place], targets[place, 7 - place]
+        share = (own.item() - 0.01) / 0.9
+        assert own + other == pytest.approx(0.9 + 2 * 0.01)
+        # What the picture shows of either: everywhere so much, or only the one in a box.
+        shown = images[place].mean().item()
+        assert shown == pytest.approx(share * place + (1 - share) * (7 - place), abs=1e-4)
+
+
+def test_what_is_mixed_depends_on_the_seed_alone():
+    torch.manual_seed(1)
+    first = mixed(3, mixup=0.8, cutmix=1.0)
+    torch.manual_seed(2)
+    again, other = mixed(3, mixup=0.8, cutmix=1.0), mixed(4, mixup=0.8, cutmix=1.0)
+    for one, two in zip(first, again, strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(first[1], other[1])
+
+
+def test_half_of_the_batches_have_either_where_both_are_on():
+    cut = [len(mixed(seed, mixup=0.8, cutmix=1.0)[0][0].unique()) == 2 for seed in range(100)]
+    assert 30 < sum(cut) < 70
+
+
+def test_nothing_is_mixed_where_both_are_off():
+    assert build_mixup(Accuracy()) is None
+
+
+def test_the_loss_of_labels_is_that_of_their_smoothed_targets():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    labels = torch.tensor([0, 1])
+    by_label = build_loss(Accuracy(label_smoothing=0.3))(logits, labels)
+    targets = torch.full((2, 3), 0.1)
+    targets[0, 0] = targets[1, 1] = 0.8
+    by_target = build_loss(Accuracy(mixup=0.5))(logits, targets)
+    first, second = math.log(math.exp(2) + 2), math.log(math.exp(1) + 2)
+    worked_out = (0.8 * (first - 2) + 0.2 * first + 0.9 * second + 0.1 * (second - 1)) / 2
+    assert by_label.item() == pytest.approx(worked_out, rel=1e-6)
+    assert by_target.item() == pytest.approx(worked_out, rel=1e-6)

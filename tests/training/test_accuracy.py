@@ -1,0 +1,170 @@
+"""The whole measurement, on digits: it learns, it repeats, and it leaves what it should."""
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ablations.config import build_config
+from ablations.design import Accuracy
+from ablations.errors import InputError
+from ablations.model import build_model
+from ablations.model.checkpoint import load_weights
+from ablations.training import accuracy
+from ablations.training.accuracy import Files, measure_accuracy
+from ablations.training.data import load_data
+from ablations.training.distributed import Ranks
+from ablations.training.evaluate import evaluate
+
+BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
+TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
+
+
+def build_pico(arm: str = "v1+ope+cffn", **overrides: Any) -> nn.Module:
+    return build_model(build_config("pico", arm, "v2", **{"num_classes": 10, "img_size": 32, **overrides}))
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    history = [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in result["history"]]
+    return {name: value for name, value in result.items() if name not in TIMES} | {"history": history}
+
+
+class Linear(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+
+
+def test_a_pvt_learns_digits_in_two_epochs(monkeypatch):
+    monkeypatch.setattr(accuracy, "TELL_EVERY_S", 0.0)
+    conditions = Accuracy(epochs=2, batch_size=32, base_lr=3e-3, warmup_epochs=0.5, eval_every=1)
+    told: list[str] = []
+    result = measure_accuracy(build_pico, conditions, None, progress=told.append)
+    assert result["top1"] > 0.3  # chance is 0.1
+    assert result["eval_loss"] < math.log(10)
+    assert (result["n_eval_images"], result["n_train_images"]) == (360, 1437)
+    assert (result["skipped"], result["peak_lr"]) == ([], 3e-3)
+    first, last = result["history"]
+    assert (first["epoch"], last["epoch"]) == (1, 2)
+    assert last["loss"] < first["loss"]
+    assert last["lr"] < 1.1 * 0.01 * 3e-3
+    assert result["train_s"] == first["seconds"] + last["seconds"]
+    assert result["train_img_per_s"] == 2 * 44 * 32 / result["train_s"]  # 44 whole batches of 32 in 1,437
+    assert result["wait_fraction"] == (first["wait_s"] + last["wait_s"]) / result["train_s"]
+    assert 0 < result["wait_fraction"] < 1
+    assert len(told) == 88
+    assert told[0] == "epoch 1/2 step 1/44"
+    words = f"epoch 2/2 loss {first['loss']:.3f} lr {first['lr']:.1e} {44 * 32 / first['seconds']:.0f} img/s"
+    assert told[50] == f"{words} {first['wait_s'] / first['seconds']:.0%} waiting top-1 {first['top1']:.1%}"
+    json.dumps(result, allow_nan=False)  # plain values
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
+    def measure(seed: int) -> dict[str, Any]:
+        conditions = replace(BRIEF, seed=seed, mixup=0.8, random_erasing=0.5, epochs=1)
+        return measure_accuracy(lambda: build_pico(drop_path_rate=0.3), conditions, None)
+
+    torch.manual_seed(1)
+    first = without_times(measure(0))
+    torch.manual_seed(2)
+    assert without_times(measure(0)) == first
+    assert without_times(measure(1))["history"] != first["history"]
+
+
+def test_the_callers_random_state_is_left_as_it_was():
+    def draw() -> tuple[list[float], float]:
+        return torch.rand(3).tolist(), np.random.rand()  # noqa: NPY002, timm's mixup draws from it
+
+    def begin() -> None:
+        torch.manual_seed(1)
+        np.random.seed(1)  # noqa: NPY002
+
+    begin()
+    expected = draw()
+    begin()
+    measure_accuracy(Linear, replace(BRIEF, mixup=0.8), None)
+    assert draw() == expected
+
+
+def test_the_weights_begin_with_the_seed():
+    built = []
+
+    def build() -> nn.Module:
+        built.append(build_pico())
+        return built[-1]
+
+    measure_accuracy(build, replace(BRIEF, epochs=1, seed=5, base_lr=1e-12), None)
+    torch.manual_seed(5)
+    for own, expected in zip(built[0].parameters(), build_pico().parameters(), strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+def test_bf16_trains_too():
+    result = measure_accuracy(build_pico, replace(BRIEF, epochs=1, precision="bf16"), None)
+    plain = measure_accuracy(build_pico, replace(BRIEF, epochs=1), None)
+    assert result["history"][0]["loss"] != plain["history"][0]["loss"]
+    assert result["history"][0]["loss"] == pytest.approx(plain["history"][0]["loss"], rel=0.05)
+
+
+def test_a_recipe_that_cannot_be_trained_and_wrong_data_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"warmup_epochs=2\.0"):
+        measure_accuracy(Linear, replace(BRIEF, warmup_epochs=2.0), None)
+    with pytest.raises(InputError, match="data='nowhere'"):
+        measure_accuracy(Linear, replace(BRIEF, data="nowhere"), tmp_path)
+
+
+def test_batch_norm_is_refused_where_processes_would_not_share_it():
+    def build() -> nn.Module:
+        return nn.Sequential(nn.BatchNorm2d(3), Linear())
+
+    with pytest.raises(InputError, match="processes=2 is not possible; allowed: 1 for a model with batch norm on a C"):
+        measure_accuracy(build, BRIEF, None, ranks=Ranks(0, 2))
+    assert measure_accuracy(build, replace(BRIEF, epochs=1), None)["top1"] > 0
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_the_weights_that_were_evaluated_are_kept_and_load(tmp_path, ema_decay: float):
+    conditions = replace(BRIEF, epochs=1, ema_decay=ema_decay)
+    built = []
+
+    def build() -> nn.Module:
+        built.append(build_pico("v1+cffn"))
+        return built[-1]
+
+    files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl", weights=tmp_path / "new" / "w.safetensors")
+    result = measure_accuracy(build, conditions, None, files=files)
+    fresh = build_pico("v1+cffn")
+    load_weights(fresh, tmp_path / "new" / "w.safetensors")
+    scores = evaluate(fresh, load_data(conditions, None), conditions)
+    # The layout of the weights in memory decides the order of additions.
+    assert scores["top1"] == pytest.approx(result["top1"], abs=1 / 360 + 1e-9)
+    assert scores["loss"] == pytest.approx(result["eval_loss"], rel=1e-5)
+    images = torch.rand(2, 3, 32, 32)
+    same = torch.allclose(fresh.eval()(images), built[0].eval()(images), atol=1e-5)
+    assert same == (ema_decay == 0.0)
+
+
+def test_without_files_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    measure_accuracy(Linear, replace(BRIEF, epochs=1), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_has_a_line_an_epoch_as_the_history_has(tmp_path):
+    files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
+    result = measure_accuracy(Linear, replace(BRIEF, epochs=3), None, files=files)
+    assert [json.loads(line) for line in files.log.read_text().splitlines()] == result["history"]
+    assert len(result["history"]) == 3
+
+
+def test_the_real_fashion_mnist_is_learned(shared_data):
+    conditions = Accuracy(
+        data="fashion-mnist", train_images=2000, epochs=2, batch_size=50, base_lr=1e-3, warmup_epochs=0.5
+    )
+    result = measure_accuracy(Linear, conditions, shared_data)
+    assert result["top1"] > 0.4
+    assert result["n_eval_images"] == 10_000

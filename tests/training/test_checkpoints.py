@@ -1,0 +1,159 @@
+"""Checkpoints: whole or not at all, read without running anything, and gone on from only by the code that wrote them."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations.errors import InputError
+from ablations.training import checkpoints
+from ablations.training.checkpoints import load_checkpoint, save_checkpoint
+
+MADE_BY = {"commit": "abc", "torch": "2.8", "device_name": "a CPU"}
+STATE = {
+    "model": {"weight": torch.arange(6.0).reshape(2, 3)},
+    "step": 7,
+    "history": [{"epoch": 1, "loss": 0.5}],
+    "rates": [0.1, 0.2],
+    "generators": [{"cpu": torch.get_rng_state()}],
+    "made_by": MADE_BY,
+}
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "folder" / "one.pt"
+    assert load_checkpoint(path, MADE_BY) is None
+    save_checkpoint(path, STATE)
+    back = load_checkpoint(path, MADE_BY)
+    assert torch.equal(back["model"]["weight"], STATE["model"]["weight"])
+    assert torch.equal(back["generators"][0]["cpu"], STATE["generators"][0]["cpu"])
+    for name in ("step", "history", "rates", "made_by"):
+        assert back[name] == STATE[name]
+    assert list(path.parent.iterdir()) == [path], "nothing is left beside it"
+
+
+def test_a_fault_amid_writing_leaves_the_last_good_one(tmp_path, monkeypatch):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE)
+
+    def break_off(state, file):
+        file.write(b"half of a file")
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(checkpoints.torch, "save", break_off)
+    with pytest.raises(RuntimeError, match="no more"):
+        save_checkpoint(path, STATE | {"step": 8})
+    assert load_checkpoint(path, MADE_BY)["step"] == 7
+    assert list(tmp_path.iterdir()) == [path]
+
+
+KILLED_AMID_WRITING = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from ablations.training import checkpoints
+
+def save(state, file):
+    file.write(b"half of a file")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.torch.save = save
+checkpoints.save_checkpoint(Path(sys.argv[1]), {"step": 8})
+"""
+
+
+def test_a_kill_amid_writing_leaves_the_last_good_one(tmp_path):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE)
+    killed = subprocess.run([sys.executable, "-c", KILLED_AMID_WRITING, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 2, "the half file lies beside it"
+    assert load_checkpoint(path, MADE_BY)["step"] == 7
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match=r"checkpoint=.* is not possible; allowed: a file that can be written"):
+        save_checkpoint(tmp_path / "one.pt", STATE)
+
+
+def test_a_file_in_the_folder_s_place_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"checkpoint=.* is not possible; allowed: a file that can be written"):
+        save_checkpoint(tmp_path / "file" / "one.pt", STATE)
+
+
+def damage(content: bytes, how: str) -> bytes:
+    if how == "empty":
+        return b""
+    if how == "truncated":
+        return content[: len(content) // 2]
+    if how == "text":
+        return b"not a checkpoint"
+    changed = bytearray(content)  # "zeros": what a machine without power may leave
+    changed[64:-64] = bytes(len(content) - 128)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "text", "zeros"])
+def test_a_damaged_file_is_not_gone_on_from_and_named_in_one_line(tmp_path, capsys, how):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE)
+    path.write_bytes(damage(path.read_bytes(), how))
+    assert load_checkpoint(path, MADE_BY) is None
+    complaint = capsys.readouterr().err
+    assert complaint.startswith(f"warning: {path} is damaged (")
+    assert complaint.endswith("; that training starts anew\n")
+    assert complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", MADE_BY)
+def test_what_another_wrote_is_not_gone_on_from_and_both_are_named(tmp_path, capsys, name):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE)
+    assert load_checkpoint(path, MADE_BY | {name: "new"}) is None
+    complaint = capsys.readouterr().err
+    assert f"written with another {name} ({MADE_BY[name]}; now new); that training starts anew\n" in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_file_that_does_not_say_who_wrote_it_is_damaged(tmp_path, capsys):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, {"step": 7})
+    assert load_checkpoint(path, MADE_BY) is None
+    assert "is damaged (KeyError" in capsys.readouterr().err
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle"])
+def test_code_in_a_file_is_not_run(tmp_path, capsys, kind):
+    path, sprung = tmp_path / "one.pt", tmp_path / "sprung"
+    state = STATE | {"history": Trap(sprung)}
+    if kind == "torch":
+        torch.save(state, path)
+        torch.load(path, weights_only=False)
+        assert sprung.exists(), "the trap works"
+        sprung.unlink()
+    else:
+        path.write_bytes(pickle.dumps(state))
+    assert load_checkpoint(path, MADE_BY) is None
+    assert not sprung.exists()
+    complaint = capsys.readouterr().err
+    assert "is damaged (" in complaint
+    assert complaint.count("\n") == 1
