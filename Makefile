@@ -4,6 +4,7 @@ PYTHON ?= python3
 PY ?= .venv/bin/python
 BUDGET ?= 25min
 SELECT ?=
+JOBS ?= 1
 DATA_DIR ?=
 
 ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
@@ -12,7 +13,7 @@ data := $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 14
-	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) DATA_DIR=$(DATA_DIR)"
+	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) JOBS=$(JOBS) DATA_DIR=$(DATA_DIR)"
 
 .PHONY: install
 install: $(ready) ## make .venv with everything, and nothing else
@@ -37,11 +38,13 @@ gpu-results: $(ready) ## fill the GPU cells that results/ lacks, within BUDGET; 
 	$(PY) run_ablation.py run gpu --results results --time-budget $(BUDGET) $(data) $(SELECT)
 
 .PHONY: results
-results: $(ready) ## fill the CPU cells that results/ lacks: paper, memory, quick, then fashion-mnist from DATA_DIR (an hour)
+results: $(ready) ## fill the CPU cells that results/ lacks, study by study, trainings from DATA_DIR, JOBS at once (hours)
 	$(PY) run_ablation.py run paper --results results
 	$(PY) run_ablation.py run memory --results results
+	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
-	$(PY) run_ablation.py run fashion-mnist --devices cpu --results results $(data)
+	for study in fashion-mnist fashion-mnist-long imagenette-small; do \
+	  $(PY) run_ablation.py run $$study --devices cpu --jobs $(JOBS) --results results $(data) || exit; done
 
 .PHONY: report-check
 report-check: $(ready) ## fail if a table or figure in results/ is not what its records give

@@ -101,7 +101,7 @@ class Run(Training, Output):
     """Measure a study; the flags choose among its cells."""
 
     study: tyro.conf.Positional[str] = "quick"
-    """`quick`, `paper`, `fashion-mnist` or `gpu`; see `list`."""
+    """Its name; `list` says what there is."""
     measurements: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
@@ -849,7 +849,7 @@ def _list() -> int:
     for title, entries in sections.items():
         print(title)
         for name, words in entries.items():
-            print(f"  {name:18}{words}".rstrip())
+            print(f"  {name:20}{words}".rstrip())
     return 0
 
 

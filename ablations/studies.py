@@ -243,6 +243,14 @@ STUDIES = {
                     attention=KERNELS,
                     conditions=vary(PREDICTED, mode=MODES, resolution=((800, 1280), (512, 2048))),
                 ),
+                # What of the published first step is the frame's.
+                Grid(
+                    variants=("b2",),
+                    frames=("v1",),
+                    arms=("v1", "v1+ope"),
+                    attention=KERNELS,
+                    conditions=vary(PREDICTED, mode=MODES, resolution=(224, 512, 1024)),
+                ),
                 # What the GPU cells of the study `gpu` are compared with.
                 Grid(
                     variants=("b2", "b0"),
@@ -330,6 +338,18 @@ STUDIES = {
                     conditions=vary(
                         Accuracy(data="fashion-mnist", epochs=8, base_lr=6e-3, eval_every=1), seed=(0, 1, 2)
                     ),
+                ),
+            ),
+        ),
+        Study(
+            name="imagenette-small",
+            description="v1 and v2 on Imagenette at 64 px, pico, to be tested at other sizes; half an hour on a CPU",
+            grids=(
+                Grid(
+                    variants=("pico",),
+                    frames=("published",),
+                    arms=("v1", "v1+ope+cffn"),
+                    conditions=(Accuracy(data="imagenette224", resolution=64, epochs=20, warmup_epochs=1.0),),
                 ),
             ),
         ),
