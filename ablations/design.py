@@ -57,6 +57,7 @@ class Memory:
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
+    """Where it runs."""
     method: Method = "measured"
     """`predicted` runs shapes alone, for a device that need not be there."""
     channels_last: bool = True
@@ -83,6 +84,7 @@ class Speed:
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
+    """Where it runs."""
     repeats: int = 10
     """Timed steps of each of the models, after the warm-up."""
     reference: Reference = "v1"
@@ -108,6 +110,7 @@ class Accuracy(Recipe):
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
+    """Where it runs."""
     compiled: bool = False
     """Whether the model is compiled by `torch.compile`."""
     seed: int = 0
@@ -145,6 +148,7 @@ class Evaluation:
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
+    """Where it runs."""
 
 
 CHOICES: dict[str, tuple[str, ...]] = {

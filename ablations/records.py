@@ -4,19 +4,16 @@ A record describes itself: names, config, conditions, outcome, result, raw sampl
 name ends with the cell's address, so that a cell is measured once. Nothing here needs torch.
 """
 
-import ast
-import inspect
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import pandas as pd
 
-from ablations.config import ARMS, FRAMES, RIDERS, VARIANTS, AttentionKernel, PVTConfig
+from ablations.columns import CONFIG_COLUMNS, is_of_kind, list_columns
+from ablations.config import ARMS, FRAMES, VARIANTS, AttentionKernel, PVTConfig
 from ablations.design import CONDITIONS_OF, AnyCell, Head, address
 from ablations.errors import FEW, pick, refuse
 from ablations.files import write_text
@@ -71,107 +68,6 @@ METRICS = {
     "ece": Metric("Calibration error", "%", 1e-2),
 }
 """Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
-
-Kind = Literal["text", "integer", "number", "boolean", "object"]
-
-
-@dataclass(frozen=True)
-class RecordColumn:
-    """What a column of `load_records` means, in which unit it is, and of which kind its values are."""
-
-    meaning: str
-    unit: str = ""
-    kind: Kind = "text"
-
-
-def _integer(meaning: str, unit: str = "") -> RecordColumn:
-    return RecordColumn(meaning, unit, "integer")
-
-
-def _number(meaning: str, unit: str = "") -> RecordColumn:
-    return RecordColumn(meaning, unit, "number")
-
-
-def _object(meaning: str, unit: str = "") -> RecordColumn:
-    return RecordColumn(meaning, unit, "object")
-
-
-COLUMNS = {
-    "measurement": RecordColumn("What was measured: cost, memory, speed, accuracy or evaluation."),
-    "model": RecordColumn("The model by its name; an arm is pvt:VARIANT/ARM/FRAME."),
-    "variant": RecordColumn("The arm's size; without value for a model that is no arm, as are the next two."),
-    "arm": RecordColumn("The toggles that are on."),
-    "frame": RecordColumn("What sets the riders."),
-    "num_classes": _integer("Classes that the model tells apart; 0 leaves the head out.", "classes"),
-    "resolution": RecordColumn("The input, as text such as 224 or 800x1280 (height x width).", "px"),
-    "pixels": _integer("Height times width of the input.", "px"),
-    "mode": RecordColumn("One forward pass without gradients, or one training step."),
-    "batch_size": _integer("Pictures of a step, in all processes together.", "pictures"),
-    "device": RecordColumn("Where it ran, or whose memory was predicted."),
-    "params": _integer("Parameters.", "parameters"),
-    "macs": _integer("Multiply-adds of one picture's forward pass.", "multiply-adds"),
-    "macs_traced": _integer("The same by tracing, where macs is in closed form.", "multiply-adds"),
-    "macs_by_operator": _object("The same by the operator's name.", "multiply-adds"),
-    "breakdown": _object("params and macs of each module by itself; repeated blocks are one."),
-    "other_values": _object("Values that layers without multiply-adds look at, by kind of layer.", "values"),
-    "refused": RecordColumn("Why the model cannot take this input."),
-    "peak_memory_bytes": _integer("Peak memory of the step.", "B"),
-    "memory_method": RecordColumn("How the peak was found."),
-    "parameter_bytes": _integer("What the parameters take.", "B"),
-    "input_bytes": _integer("What the pictures take.", "B"),
-    "resident_peak_bytes": _integer("What a process of its own grew by at its peak, kernels' buffers included.", "B"),
-    "resident_method": RecordColumn("How that was found."),
-    "peak_reserved_bytes": _integer("What CUDA's allocator held at its peak.", "B"),
-    "left_over_bytes": _integer("What was still allocated after the step beside what it began with.", "B"),
-    "out_of_memory": RecordColumn("What was asked for and what was free, where memory ran out."),
-    "peak_operator": RecordColumn("The operator that reached the predicted peak."),
-    "peak_phase": RecordColumn("Where in the step that was."),
-    "bytes_at_peak": _object("What the predicted peak is made of, by kind.", "B"),
-    "activations_by_stage": _object("Activations at the predicted peak, by the stage that made them.", "B"),
-    "latency_s": _number("Median time of a step.", "s"),
-    "throughput_img_per_s": _number("Pictures a second, from the median.", "img/s"),
-    "iqr_over_median": _number("Interquartile range of the times over their median."),
-    "noisy": RecordColumn("Whether that is over a tenth.", kind="boolean"),
-    "samples": _object("Time of each step.", "s"),
-    "relative_speed": _number("Arm v1's time over this arm's, steps in turn: the median ratio."),
-    "relative_speed_low": _number("Lower end of its 95 % interval."),
-    "relative_speed_high": _number("Upper end of its 95 % interval."),
-    "reference_samples": _object("Time of each step of arm v1.", "s"),
-    "references": _object("The same of each library's model, by its name; relative_speed is its time over ours."),
-    "macs_per_s": _number("Multiply-adds a second; a training step counts as three forward passes.", "multiply-adds/s"),
-    "peak_macs_per_s": _number("What large matrix products reach on the same machine.", "multiply-adds/s"),
-    "peak_samples": _object("Time of each of those products.", "s"),
-    "top1": _number("Share of the held-out pictures whose class has the highest score."),
-    "top5": _number("Share of those whose class is among the five highest."),
-    "loss": _number("Mean cross-entropy over the pictures.", "nat"),
-    "ece": _number("Expected calibration error, 15 bins of equal width."),
-    "expected_top1": _number("Top-1 of the released weights of such a model on all of ImageNet."),
-    "eval_loss": _number("Mean cross-entropy over the held-out pictures.", "nat"),
-    "n_eval_images": _integer("Held-out pictures.", "pictures"),
-    "n_train_images": _integer("Training pictures.", "pictures"),
-    "n_images": _integer("Pictures that were scored.", "pictures"),
-    "n_classes": _integer("Classes that these are of.", "classes"),
-    "classes": RecordColumn("How folders were mapped to the model's classes."),
-    "skipped": _object("Pictures that could not be read."),
-    "history": _object("A row an epoch: its number, mean training loss, last learning rate, seconds."),
-    "train_s": _number("Time of the training.", "s"),
-    "train_img_per_s": _number("Training pictures a second.", "img/s"),
-    "device_name": RecordColumn("The processor or GPU; without value for a prediction, as are its threads."),
-    "torch": RecordColumn("Version of torch."),
-    "threads": _integer("Threads of torch on the CPU.", "threads"),
-    "commit": RecordColumn("Commit of this code."),
-    "study": RecordColumn("The study that the cell was measured for."),
-    "key": RecordColumn("The cell's address, which its file name ends with."),
-    "duration_s": _number("Time that the whole cell took.", "s"),
-}
-"""The columns of `load_records`; conditions that are not here are described at their fields in `ablations.design`."""
-
-_CONFIG_COLUMNS = ("attention", "pool_size", "num_classes", *RIDERS)
-_FIELD_UNITS = {
-    **dict.fromkeys(("epochs", "warmup_epochs", "cooldown_epochs", "eval_every"), "epochs"),
-    **dict.fromkeys(("train_images", "lr_batch"), "pictures"),
-    **{"pool_size": "tokens", "img_size": "px", "repeats": "steps"},
-}
 
 
 def record_path(results: Path, cell: AnyCell) -> Path:
@@ -248,31 +144,18 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "text": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "object": (list, dict),
-}
-
-
 def _check_values(record: dict[str, Any]) -> None:
     """Raises ValueError for a value that is not of its column's kind."""
     result = record["result"] or {}
     resolution = record["conditions"].get("resolution", 0)
     sizes = resolution if isinstance(resolution, list) and len(resolution) == 2 else [resolution]
     values = record | record["environment"] | record["conditions"] | result | {"resolution": ""}
-    columns = _all_columns()
-    wrong = [name for name in ("started", "failure", "file_sha256") if not _is_of_kind(record.get(name), "text")]
-    wrong += [name for name, value in values.items() if name in columns and not _is_of_kind(value, columns[name].kind)]
-    wrong += [] if all(_is_of_kind(size, "integer") for size in sizes) else ["resolution"]
+    columns = list_columns()
+    wrong = [name for name in ("started", "failure", "file_sha256") if not is_of_kind(record.get(name), "text")]
+    wrong += [name for name, value in values.items() if name in columns and not is_of_kind(value, columns[name].kind)]
+    wrong += [] if all(is_of_kind(size, "integer") for size in sizes) else ["resolution"]
     if wrong:
         raise ValueError(f"it has no {wrong[0]} of the kind that it should be")
-
-
-def _is_of_kind(value: object, kind: Kind) -> bool:
-    return value is None or (isinstance(value, _TYPES[kind]) and (kind == "boolean") == isinstance(value, bool))
 
 
 def find_record(results: Path, cell: AnyCell) -> dict[str, Any] | None:
@@ -355,7 +238,7 @@ def _listed(value: object) -> list[Any]:
 
 def _values_of_filter(name: str, value: object) -> list[Any]:
     """Returns the values that a filter lets through; raises InputError for a column that cannot be filtered by."""
-    kinds = {known: column.kind for known, column in _all_columns().items() if column.kind != "object"}
+    kinds = {known: column.kind for known, column in list_columns().items() if column.kind != "object"}
     pick("column", name, kinds)
     values = [None if pd.api.types.is_scalar(each) and pd.isna(each) else each for each in _listed(value)]
     return [str(each) if kinds[name] == "text" and each is not None else each for each in values]
@@ -372,7 +255,7 @@ def _check_filter(name: str, values: list[Any], rows: list[dict[str, Any]]) -> N
 
 def _typed(column: pd.Series, values: list[Any]) -> pd.Series:
     """Returns a column in the type of its kind; one that is not described, in that of its values."""
-    described = _all_columns().get(str(column.name))
+    described = list_columns().get(str(column.name))
     found = {type(value) for value in values if value is not None}
     inferred = "integer" if found == {int} else "boolean" if found == {bool} else None
     kind = described.kind if described else inferred
@@ -385,53 +268,6 @@ def _typed(column: pd.Series, values: list[Any]) -> pd.Series:
         case "number":
             return column.astype("float64")
     return column
-
-
-def describe_columns() -> pd.DataFrame:
-    """Returns what `load_records` gives: a row for each column, with its `meaning`, `unit` and `kind`.
-
-    Shares, ratios and probabilities have no unit. Columns of kind object hold lists or tables of one record.
-    """
-    rows = [vars(column) for column in _all_columns().values()]
-    return pd.DataFrame(rows, index=pd.Index(_all_columns(), name="column"))
-
-
-@cache
-def _all_columns() -> dict[str, RecordColumn]:
-    """Returns the columns in their order: names, fields of the config and of conditions, results, environment."""
-    of_fields: dict[str, RecordColumn] = {}
-    for owner in (PVTConfig, *CONDITIONS_OF.values()):
-        meanings = field_docstrings(owner)
-        for field in fields(owner):
-            if owner is not PVTConfig or field.name in _CONFIG_COLUMNS:
-                kind = _FIELD_KINDS.get(_type_name(field.type), "text")
-                described = RecordColumn(meanings.get(field.name, ""), _FIELD_UNITS.get(field.name, ""), kind)
-                of_fields.setdefault(field.name, described)
-    names = [*COLUMNS]
-    place = names.index("num_classes")
-    return {name: COLUMNS.get(name) or of_fields[name] for name in (*names[:place], *of_fields, *names[place:])}
-
-
-_FIELD_KINDS: dict[str, Kind] = {"int": "integer", "float": "number", "bool": "boolean"}
-
-
-def _type_name(annotation: Any) -> str:
-    """Returns `float` of `float` and of `float | None`."""
-    return str(getattr(annotation, "__name__", annotation)).partition(" ")[0]
-
-
-def field_docstrings(kind: type) -> dict[str, str]:
-    """Returns the docstring below each field of a class or of one that it extends, where there is one."""
-    meanings: dict[str, str] = {}
-    for owner in reversed(kind.__mro__[:-1]):
-        body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
-        meanings |= {
-            named.target.id: text.value.value
-            for named, text in pairwise(body)
-            if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
-    return meanings
 
 
 def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -479,4 +315,4 @@ def _model_columns(record: dict[str, Any]) -> dict[str, Any]:
         return {"model": record["model"], "variant": None, "arm": None, "frame": None}
     config = _defaults(PVTConfig) | record["config"]
     names = {name: record[name] for name in ("variant", "arm", "frame")}
-    return {"model": "pvt:" + "/".join(names.values()), **names, **{name: config[name] for name in _CONFIG_COLUMNS}}
+    return {"model": "pvt:" + "/".join(names.values()), **names, **{name: config[name] for name in CONFIG_COLUMNS}}

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -117,6 +117,7 @@ def run_cells(
     keep: Keep | None = None,
     force: bool = False,
     debug: bool = False,
+    begin: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Measures the cells that have no finished record under `results`, with a progress bar.
 
@@ -128,7 +129,8 @@ def run_cells(
     No cell is started that by the records of its like will not be finished within the budget, but trainings, which are
     left with a checkpoint when it is spent. Several processes may share a folder. `weights` is the file that
     evaluations take. Raises InputError, before anything is measured, if the folder, a device, a model, a data set or
-    weights that a missing cell needs are not there, or what is missing cannot be measured in so many processes.
+    weights that a missing cell needs are not there, or what is missing cannot be measured in so many processes. `begin`
+    is called after that.
     """
     start = time.monotonic()
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
@@ -136,6 +138,7 @@ def run_cells(
     missing = [cell for cell in cells if cell.key not in kept]
     device = _check_processes(missing, jobs)
     environments = _check_needs(missing, results, data_dir, weights)
+    begin()
     gc.collect()
     gc.freeze()  # what is imported stays; the collections between cells need not look through it
     with joined(device) as ranks:
@@ -151,8 +154,9 @@ def run_cells(
         )
         if ranks.is_first:
             _warn_of_other_machines(kept.values(), environments)
-        hidden = None if ranks.is_first else True
-        with tqdm(total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR, disable=hidden) as bar:
+        with tqdm(
+            total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR, disable=not ranks.is_first
+        ) as bar:
             for cell, outcome in _run_missing(missing, job, jobs, bar):
                 summary.measured += outcome.state == "measured"
                 summary.kept += outcome.state == "kept"
@@ -284,7 +288,8 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
             duration_s=round(seconds, 3),
         )
         if is_final:  # what failed for want of memory, say, may go on
-            files.checkpoint.unlink(missing_ok=True)
+            for path in (files.checkpoint, *files.checkpoint.parent.glob(f".{files.checkpoint.name}.*")):
+                path.unlink(missing_ok=True)  # with what a kill amid writing left
     return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
 
 

@@ -4,16 +4,22 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
+from typing import get_args
 
 import pytest
 import torch
 from PIL import Image
 
 from ablations import cli, measurements
+from ablations.columns import field_docstrings
+from ablations.commands import build_commands
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
+from ablations.design import Accuracy
 from ablations.model import build_model
 from ablations.model.checkpoint import save_weights
+from ablations.recipes import RECIPES, recipe_values
 from ablations.studies import STUDIES
 
 COMMANDS = (
@@ -54,6 +60,89 @@ def test_every_command_has_help(capsys, command):
     assert "--debug" in out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_every_command_has_a_help_text(name):
+    (command,) = (kind for kind in get_args(build_commands([])) if get_args(kind)[1].name == name)
+    kinds = [get_args(command)[0]]
+    if name == "accuracy":
+        kinds.append(Accuracy)
+    for kind in kinds:
+        assert {field.name for field in fields(kind)} - {"training"} - field_docstrings(kind).keys() == set()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("flag", ["--recipe {}", "--recipe={}"])
+def test_a_recipe_s_defaults_show_in_its_help_and_are_what_is_trained_by(capsys, name, flag):
+    arguments = flag.format(name).split()
+    _, out, _ = call(capsys, "accuracy", *arguments, "--help")
+    shown = " ".join(out.replace("│", " ").split())
+    values = recipe_values(name)
+    defaults = vars(cli.parse(["accuracy", *arguments]).training)
+    for field, value in values.items():
+        option = shown.partition(f"--{field.replace('_', '-')} ")[2].partition(" --")[0]
+        text = "''" if value == "" else str(value)
+        assert f"(default: {text})" in option.replace("(default: )", "(default: '')")
+        assert defaults[field] == value
+    assert defaults["num_classes"] == 0, "those of the data"
+
+
+def test_what_is_given_beats_the_recipe_wherever_it_stands():
+    given = ["--epochs", "3", "--drop-path-rate", "0.2", "--mixup", "0"]
+    for arguments in ([*given, "--recipe", "paper"], ["--recipe", "paper", *given]):
+        training = cli.parse(["accuracy", *arguments]).training
+        changed = {name: value for name, value in recipe_values("paper").items() if getattr(training, name) != value}
+        assert changed == {"epochs": 300, "drop_path_rate": None, "mixup": 0.8}
+        assert (training.epochs, training.drop_path_rate, training.mixup) == (3, 0.2, 0.0)
+
+
+def test_a_command_s_cells_have_the_data_s_classes_and_what_the_recipe_leaves_to_the_variant(tmp_path):
+    for name in ("cat", "dog", "cow"):
+        (tmp_path / "pets" / "train" / name).mkdir(parents=True)
+    asked = ["accuracy", "--recipe", "paper", "--data", "pets", "--data-dir", str(tmp_path), "--arms", "v1"]
+    cells = cli.parse([*asked, "--variants", "b0", "b4", "--seeds", "1", "2"]).cells()
+    assert [(cell.variant, cell.conditions.seed) for cell in cells] == [("b0", 1), ("b0", 2), ("b4", 1), ("b4", 2)]
+    assert {cell.conditions.num_classes for cell in cells} == {3}
+    assert [(cell.conditions.clip_norm, cell.conditions.drop_path_rate) for cell in cells[1:3]] == [
+        (0.0, 0.1),
+        (1.0, 0.3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "classes"), [("digits", 10), ("fashion-mnist", 10), ("cifar10", 10), ("cifar100", 100)]
+)
+def test_the_built_in_data_sets_have_their_classes(data, classes):
+    (cell,) = cli.parse(["accuracy", "--data", data, "--arms", "v1"]).cells()
+    assert cell.conditions.num_classes == classes
+
+
+def test_models_are_trained_instead_of_arms_or_beside_named_ones():
+    alone = cli.parse(["accuracy", "--model", "timm:resnet18"]).cells()
+    assert [cell.label for cell in alone] == ["accuracy timm:resnet18"]
+    beside = cli.parse(["accuracy", "--model", "timm:resnet18", "--arms", "v1"]).cells()
+    assert [cell.name for cell in beside] == ["timm:resnet18", "nano v1"]
+
+
+def test_a_training_prints_what_it_was_trained_by_and_a_peer_stands_in_its_table(capsys, tmp_path):
+    arguments = ["accuracy", "--recipe", "smoke", "--train-images", "20", "--batch-size", "10", "--model"]
+    models = ["timm:resnet18", "pvt:pico/v1/v2"]
+    code, out, err = call(capsys, *arguments, *models, "--results", str(tmp_path))
+    assert code == 0, err
+    assert "epochs=1" in out
+    assert "batch_size=10" in out
+    assert "total batch 10, peak learning rate 0.003" in out
+    assert "2 cells measured" in out
+    records = [json.loads(path.read_text()) for path in (tmp_path / "records" / "accuracy").glob("*.json")]
+    assert {record.get("model", record.get("arm")) for record in records} == {"timm:resnet18", "v1"}
+
+
+def test_tensorboard_is_refused_before_anything_is_trained_where_it_is_not_installed(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # whether it is or not
+    code, _, err = call(capsys, "accuracy", "--tensorboard", "--results", str(tmp_path / "runs"))
+    assert (code, err) == (2, "error: tensorboard=True needs the package tensorboard, which is not installed\n")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_list_names_arms_and_studies(capsys):
     code, out, _ = call(capsys, "list")
     assert code == 0
@@ -66,7 +155,7 @@ def test_list_names_arms_and_studies(capsys):
     [
         (
             ["run", "quik"],
-            "study='quik' is not possible; allowed: paper, quick, memory, speed, fashion-mnist, gpu (did you mean 'qui",
+            "study='quik' is not possible; allowed: paper, quick, memory, speed, fashion-mnist, fashion-mnist-long, imagenette-small, gpu (did you mean 'qui",
         ),
         (["--arms", "v1+op"], "arm='v1+op'"),
         (["cost", "--variants", "b7"], "variant='b7'"),
@@ -115,6 +204,15 @@ def test_list_names_arms_and_studies(capsys):
         (["speed", "--repeats", "many"], "many"),
         (["accuracy", "--epochs", "0"], "epochs=0"),
         (["accuracy", "--data", "nowhere"], "nowhere"),
+        (["accuracy", "--recipe", "papper"], "papper"),
+        (["accuracy", "--recipe", "paper", "--data", "digits", "--batch-size", "33"], "batch_size=33 is not possible"),
+        (["accuracy", "--jobs", "0"], "jobs=0 is not possible; allowed: 1 to "),
+        (["accuracy", "--jobs", "1000"], "jobs=1000 is not possible; allowed: 1 to "),
+        (
+            ["accuracy", "--model", "timm:vit_tiny_patch16_224"],
+            "resolution=32 is not possible; allowed: a size that timm:vit_tiny_patch16_224 takes",
+        ),
+        (["accuracy", "--loading", "streamed", "--rand-augment", "rand"], "loading='streamed' is not possible"),
         (["run", "--time-budget", "soon"], "time_budget='soon' is not possible; allowed: a number with s, min or h"),
         (["report", "--results", "no/such/folder"], "results='no/such/folder'"),
     ],
@@ -124,7 +222,8 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(capsys, tmp_path,
     monkeypatch.chdir(tmp_path)
     code, out, err = call(capsys, *arguments)
     assert code == 2
-    assert out == ""
+    # What is trained by is printed before it is looked whether the data are there.
+    assert out == "" or arguments[0] == "accuracy"
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert message in err
@@ -429,4 +528,4 @@ def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_a
     assert "v1+ope" in err
     code, _, err = call(capsys, *command, *where[:3], "elsewhere", *where[4:])
     assert code == 2
-    assert "folder='elsewhere/pets' is not possible" in err
+    assert err.startswith("error: elsewhere/pets is missing or has no class folders; allowed: ")

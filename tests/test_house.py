@@ -94,7 +94,8 @@ ALLOWED_IMPORTS = {
     "design": parts("errors", "config", "catalogue", "recipes"),
     "studies": parts("errors", "config", "catalogue", "design"),
     "cost": parts("errors", "config"),
-    "records": (*parts("errors", "files", "config", "design"), "pandas"),
+    "columns": (*parts("config", "design"), "pandas"),
+    "records": (*parts("errors", "files", "config", "design", "columns"), "pandas"),
     "model": (*parts("errors", "config", "model"), "torch", "torchvision", "safetensors"),
     "peers": (*parts("errors", "config", "model", "peers"), "torch", "torchvision", "timm", "transformers"),
     "downstream": (*parts("errors", "downstream"), "torch", "torchvision"),
@@ -106,11 +107,11 @@ ALLOWED_IMPORTS = {
 
 FORBIDDEN_IMPORTS = {
     "paper": (*LAB, *TORCH),
-    "training": (*MODELS, *parts("records", "report", "measurements", "runner", "cli")),
-    "report": (*LAB, *parts("cli"), *TORCH),
-    "measurements": parts("records", "report", "runner", "cli"),
-    "budget": parts("records", "report", "runner", "cli"),
-    "runner": parts("report", "cli"),
+    "training": (*MODELS, *parts("records", "report", "measurements", "runner", "commands", "cli")),
+    "report": (*LAB, *parts("commands", "cli"), *TORCH),
+    "measurements": parts("records", "report", "runner", "commands", "cli"),
+    "budget": parts("records", "report", "runner", "commands", "cli"),
+    "runner": parts("report", "commands", "cli"),
 }
 """A part of the package, and what it never imports, anywhere in its files."""
 
@@ -122,9 +123,11 @@ OPENS_WITHOUT_TORCH = (
     "design",
     "studies",
     "cost",
+    "columns",
     "records",
     "paper",
     "report",
+    "commands",
     "cli",
 )
 """The reading room and the front door: importing them imports no torch, not even by way of others."""

@@ -12,6 +12,7 @@ from ablations.errors import InputError
 from ablations.measure.macs import trace_macs
 from ablations.model import PVT
 from ablations.networks import HEADS, StageMaps, build_network, traceable_part
+from ablations.peers.build import build_peer
 
 PICO = "pvt:pico/v1+ope+cffn/v2"
 RESNET = "timm:resnet18"
@@ -127,3 +128,43 @@ def test_a_head_needs_maps(head: Head, model: str) -> None:
         InputError, match=f"model='{model}' is not possible; allowed: timm:NAME, FILE.py:FUNCTION or an arm"
     ):
         on_meta(build_cell(model, Cost(head=head)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_a_peer_that_is_trained_has_the_classes_and_the_drop_path_of_the_conditions(rate: float) -> None:
+    cell = build_cell("timm:resnet18", Accuracy(num_classes=7, drop_path_rate=rate))
+    network = build_network(cell)
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    dropped = [module.drop_prob for module in network.modules() if type(module).__name__ == "DropPath"]
+    assert max(dropped, default=0.0) == rate
+
+
+def test_trying_a_peer_draws_nothing_so_its_weights_are_the_seed_s() -> None:
+    cell = build_cell("timm:resnet18", Accuracy())
+    torch.manual_seed(3)
+    network = build_network(cell)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    alone = build_peer("timm:resnet18", num_classes=10)
+    assert torch.equal(after, torch.rand(1))
+    for one, other in zip(network.state_dict().values(), alone.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            "peers:cpvt_ti",
+            r"model='peers:cpvt_ti' is not possible; allowed: one that returns \(B, 10\) logits, not \(1, 1000",
+        ),
+        (
+            "timm:vit_tiny_patch16_224",
+            "resolution=32 is not possible; allowed: a size that timm:vit_tiny_patch16_224 takes",
+        ),
+    ],
+)
+def test_a_peer_that_cannot_be_trained_on_the_data_is_refused(model: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        build_network(build_cell(model, Accuracy()))
+    assert "\n" not in str(caught.value)

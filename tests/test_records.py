@@ -1,15 +1,13 @@
 """Records: written whole, read with suspicion, shown as a tidy table."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from ablations.config import ARMS
 from ablations.design import (
-    CONDITIONS_OF,
     Accuracy,
     AnyCell,
     Cell,
@@ -22,9 +20,7 @@ from ablations.design import (
 )
 from ablations.errors import InputError
 from ablations.records import (
-    COLUMNS,
     METRICS,
-    describe_columns,
     find_damaged,
     find_record,
     iterate_records,
@@ -34,7 +30,6 @@ from ablations.records import (
     write_record,
 )
 
-RESULTS = Path(__file__).parents[1] / "results"
 CELL = Cell(variant="pico", arm="v1+ope", frame="v2", conditions=Cost(resolution=64))
 
 
@@ -274,38 +269,6 @@ def test_files_that_are_no_records_are_named_and_hidden_ones_are_not(tmp_path):
         "records/notes.md": misplaced,
     }
     assert len(load_records(tmp_path)) == 1
-
-
-KINDS = {
-    "integer": pd.api.types.is_integer_dtype,
-    "number": pd.api.types.is_float_dtype,
-    "boolean": pd.api.types.is_bool_dtype,
-    "text": pd.api.types.is_string_dtype,
-    "object": pd.api.types.is_object_dtype,
-}
-
-
-@pytest.mark.parametrize("measurement", [None, "cost", "memory", "speed", "accuracy"])
-def test_every_committed_column_is_described_and_of_its_kind(measurement):
-    frame, described = load_records(RESULTS, measurement), describe_columns()
-    assert set(frame) <= set(described.index)
-    for name in frame:
-        column = frame[name] if frame[name].notna().any() else frame[name].astype("str")
-        kind = described.loc[name, "kind"] if frame[name].notna().any() else "text"
-        assert KINDS[kind](column.dtype), (name, column.dtype)
-
-
-def test_every_condition_and_metric_is_described_in_words():
-    described = describe_columns()
-    assert described.index.is_unique
-    assert [name for name, meaning in described["meaning"].items() if not meaning.endswith(".")] == []
-    conditions = {field.name for kind in CONDITIONS_OF.values() for field in fields(kind)}
-    assert conditions | set(COLUMNS) | (set(METRICS) - {"relative_speed"}) <= set(described.index)
-    assert list(described.loc["peak_memory_bytes"]) == ["Peak memory of the step.", "B", "integer"]
-    assert list(described.loc["label_smoothing", ["unit", "kind"]]) == ["", "number"]
-    assert list(described.loc["warmup_epochs", ["unit", "kind"]]) == ["epochs", "number"]
-    assert described.loc["compiled", "kind"] == "boolean"
-    assert described.loc["pool_size", "meaning"].startswith("P, the side in tokens")
 
 
 def write_few(results: Path) -> None:

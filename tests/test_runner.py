@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ablations import measurements, runner
 from ablations.config import ARMS
@@ -27,6 +29,7 @@ from ablations.records import (
 from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.tables import render_markdown
 from ablations.studies import Grid, vary
+from ablations.training import loop
 
 CELLS = list(Grid(variants=("pico",), conditions=(Cost(resolution=32),)).cells())
 ACCURACY = Accuracy(epochs=1, train_images=100, batch_size=50, warmup_epochs=0.0)
@@ -46,7 +49,7 @@ def fake(monkeypatch, measure):
     """Puts `measure(cell)` in the place of the real measurements; returns the list of arms that it was called for."""
     called = []
 
-    def measure_cell(cell, **_):
+    def measure_cell(cell, *_, **__):
         called.append(cell.arm)
         return measure(cell)
 
@@ -240,12 +243,17 @@ def test_a_kill_loses_only_the_cell_in_progress_and_the_numbers_are_the_same(tmp
 def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     command = [sys.executable, "run_ablation.py", "accuracy", "--variants", "pico", "--results", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    while not (line := process.stderr.read(1)) or line == " ":
-        time.sleep(0.01)  # until the progress bar shows that cells are being measured
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("logs/*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)  # until an epoch was trained
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert complaint.splitlines()[-1] == "stopped; the same command goes on from here"
+    generally = "stopped; the same command goes on from here"  # between two trainings
+    amid = (
+        r"stopped in epoch \d+ of 20, after \d+ of its steps; a checkpoint is written, and the same command goes on.*"
+    )
+    assert re.fullmatch(f"{generally}|{amid}", complaint.splitlines()[-1])
     assert "Traceback" not in complaint
 
 
@@ -474,11 +482,185 @@ if __name__ == "__main__":
 """
 
 
+TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
+
+
 def strip_times(result):
-    history = [{name: value for name, value in epoch.items() if name != "seconds"} for epoch in result["history"]]
-    return {name: value for name, value in result.items() if "train_s" not in name and "per_s" not in name} | {
-        "history": history
-    }
+    history = [{name: value for name, value in epoch.items() if name not in TIMES} for epoch in result["history"]]
+    return {name: value for name, value in result.items() if name not in TIMES} | {"history": history}
+
+
+def files_below(folder):
+    return sorted(path.name for path in folder.glob("*")) if folder.exists() else []
+
+
+def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    lost = Accuracy(epochs=8, train_images=100, batch_size=50, warmup_epochs=0.0, base_lr=1e15, clip_norm=0.0)
+    cells = [Cell(variant="pico", arm="v1", frame="v2", conditions=each) for each in (lost, ACCURACY)]
+    summary = run(cells, tmp_path)
+    assert (summary.measured, len(summary.failed)) == (1, 1)
+    (label, reason) = summary.failed[0]
+    assert label == cells[0].label
+    number = r"[\d.]+(?:e[+-]\d+)?"
+    told = re.fullmatch(
+        rf"Diverged: the loss is (?:nan|inf) at step (\d+), learning rate ({number}), "
+        rf"gradient norm (?:nan|inf|{number})",
+        reason,
+    )
+    assert told
+    assert 1 < int(told[1]) <= 16
+    assert float(told[2]) > 1e12
+    record = find_record(tmp_path, cells[0])
+    assert (record["status"], record["failure"], record["result"]) == ("failed", reason, None)
+    assert find_record(tmp_path, cells[1])["status"] == "done"
+    assert files_below(tmp_path / "checkpoints") == [], "it would diverge again"
+
+
+def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    evaluate = loop.Training.evaluate
+    monkeypatch.setattr(loop.Training, "evaluate", lambda training: 1 / 0)
+    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)
+    assert len(run([cell], tmp_path).failed) == 1
+    assert files_below(tmp_path / "checkpoints") == [f"{cell.file_name}.pt"]
+    monkeypatch.setattr(loop.Training, "evaluate", evaluate)
+    monkeypatch.setattr(loop.Training, "_take_step", None)  # it was trained already
+    assert run([cell], tmp_path).measured == 1
+    assert files_below(tmp_path / "checkpoints") == []
+
+
+def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_ends_it(tmp_path, monkeypatch):
+    cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=(replace(ACCURACY, epochs=3),)).cells())
+    run(cells, tmp_path / "whole")
+    looks = []
+
+    def monotonic():
+        """Jumps by an hour after the first training's third step."""
+        looks.append(None)
+        return time.monotonic() + (3600 if len(looks) > 4 else 0)
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter))
+    parts = tmp_path / "parts"
+    first = run(cells, parts, time_budget_s=1800)
+    assert (first.measured, first.failed, first.left) == (0, [], 2)
+    states = [torch.load(path, weights_only=True) for path in sorted((parts / "checkpoints").iterdir())]
+    assert sorted(state["step"] for state in states) == [1, 4]
+    assert not list(iterate_records(parts))
+    monkeypatch.setattr(loop, "time", time)
+    second = run(cells, parts)
+    assert (second.measured, second.kept, second.left) == (2, 0, 0)
+    for cell in cells:
+        one, other = (find_record(tmp_path / name, cell)["result"] for name in ("whole", "parts"))
+        assert strip_times(one) == strip_times(other)
+    assert files_below(parts / "checkpoints") == []
+
+
+def test_a_budget_that_was_spent_before_starts_no_training(tmp_path):
+    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)
+    summary = run([cell], tmp_path, time_budget_s=0.0)
+    assert (summary.measured, summary.left) == (0, 1)
+    assert files_below(tmp_path / "checkpoints") == []
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 3])
+def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    with pytest.raises(InputError, match=f"jobs={jobs} is not possible; allowed: 1 to 2, the number of cores"):
+        run([Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)], tmp_path / "runs", jobs=jobs)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    conditions = replace(ACCURACY, mixup=0.8, drop_path_rate=0.2)
+    cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope", "v1+cffn"), conditions=(conditions,)).cells())
+    summary = run(cells, tmp_path / "together", jobs=2)
+    assert (summary.measured, summary.failed) == (3, [])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of two processes on two cores has
+    try:
+        run(cells, tmp_path / "alone")
+    finally:
+        torch.set_num_threads(threads)
+    for cell in cells:
+        one, other = (find_record(tmp_path / name, cell) for name in ("together", "alone"))
+        assert strip_times(one["result"]) == strip_times(other["result"])
+        assert one["environment"] == other["environment"]
+        assert one["environment"]["threads"] == 1
+    assert files_below(tmp_path / "together" / "logs") == sorted(f"{cell.file_name}.jsonl" for cell in cells)
+
+
+SIDE_BY_SIDE = """
+import sys
+from ablations import cli, runner
+if __name__ == "__main__":
+    runner.available_cores = lambda: 2
+    sys.exit(cli.main(["accuracy", "--jobs", "2", *sys.argv[1:]]))
+"""
+
+
+def test_an_interrupt_amid_trainings_side_by_side_leaves_their_checkpoints(tmp_path):
+    command = [sys.executable, "-c", SIDE_BY_SIDE, "--results", str(tmp_path), "--variants", "pico"]
+    command += ["--arms", "v1", "v1+ope", "--epochs", "1000", "--train-images", "100", "--batch-size", "50"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("logs/*.jsonl"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, complaint = process.communicate(timeout=60)  # to the end of what the workers, too, may write to
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130
+    assert complaint.decode().splitlines()[-1] == "stopped; the same command goes on from here"
+    assert "Traceback" not in complaint.decode()
+    states = [torch.load(path, weights_only=True) for path in (tmp_path / "checkpoints").glob("[!.]*.pt")]
+    assert len(states) == 2
+    assert all(2 <= state["step"] < 2000 for state in states)
+    assert not list(iterate_records(tmp_path))
+
+
+def test_a_model_of_timm_s_trains_by_the_same_recipe(tmp_path):
+    cell = build_cell("timm:resnet18", replace(ACCURACY, train_images=20, batch_size=10))
+    assert run([cell], tmp_path).failed == []
+    record = find_record(tmp_path, cell)
+    assert record["model"] == "timm:resnet18"
+    assert record["conditions"]["num_classes"] == 10
+    assert record["result"]["n_train_images"] == 20
+    assert [entry["epoch"] for entry in record["result"]["history"]] == [1]
+
+
+LOGITS = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, CLASSES))
+"""
+
+
+def test_a_user_s_model_trains_with_the_classes_of_the_data_and_is_refused_with_others(tmp_path):
+    cells = []
+    for classes in (10, 7):
+        path = tmp_path / f"mine_{classes}.py"
+        path.write_text(LOGITS.replace("CLASSES", str(classes)))
+        cells.append(build_cell(f"{path}:build", ACCURACY))
+    assert run(cells[:1], tmp_path / "runs").measured == 1
+    with pytest.raises(InputError) as caught:
+        run(cells[1:], tmp_path / "other")
+    assert str(caught.value).endswith("is not possible; allowed: one that returns (B, 10) logits, not (1, 7)")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_size_that_a_trained_model_refuses_is_one_line_that_says_what_would_do(tmp_path):
+    refused = build_cell("timm:vit_tiny_patch16_224", ACCURACY)
+    with pytest.raises(InputError) as caught:
+        run([refused], tmp_path / "runs")
+    message = str(caught.value)
+    assert message.startswith("resolution=32 is not possible; allowed: a size that timm:vit_tiny_patch16_224 takes")
+    assert "\n" not in message
+    assert "224" in message.partition("takes")[2]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):

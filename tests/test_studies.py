@@ -25,7 +25,7 @@ def test_arms_vary_fastest_so_that_an_interrupted_study_holds_comparisons():
     assert {cell.conditions.seed for cell in cells[:8]} == {0}
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", sorted(STUDIES.keys() - {"fashion-mnist-long", "imagenette-small"}))
 def test_studies_hold_all_eight_arms_of_every_measurement(name):
     cells = find_study(name).cells()
     assert len({cell.key for cell in cells}) == len(cells)

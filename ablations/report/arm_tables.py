@@ -207,7 +207,7 @@ ARM_TABLES = (
         conditions=CONDITIONS["accuracy"],
         titled_by=("data", "variant", "frame"),
         columns=(
-            ARM,
+            Column("Arm or model", ARM.show),
             Column("n", lambda row: str(row["n_seeds"])),
             Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
             Column("95 % interval", _mean_interval),
@@ -219,7 +219,8 @@ ARM_TABLES = (
             "interval. Differences are paired by seed (same order of pictures, same augmentation) and unresolved "
             "where their interval holds 0; one pair has no interval. Intervals are not corrected for the number "
             "of comparisons. They are about seeds: they hold neither the choice of held-out pictures nor another "
-            "recipe, size or data set."
+            "recipe, size or data set. Behind the arms stand, by their names, other models that were trained under "
+            "the same conditions, where there are any; size, frame, attention and P are the arms' alone."
         ),
     ),
 )

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter
@@ -128,7 +128,8 @@ def figure_digest(figure: Figure) -> str:
             [[line.get_color(), line.get_marker(), line.get_linestyle(), line.get_xydata()] for line in ax.lines],
             [[bar.get_facecolor(), *bar.get_bbox().extents] for bar in ax.patches if isinstance(bar, Rectangle)],
             [lines.get_segments() for lines in ax.collections if isinstance(lines, LineCollection)]
-            + [band.get_paths()[0].vertices for band in ax.collections if isinstance(band, PolyCollection)],
+            + [band.get_paths()[0].vertices for band in ax.collections if isinstance(band, PolyCollection)]
+            + [[dots.get_offsets(), dots.get_sizes()] for dots in ax.collections if isinstance(dots, PathCollection)],
         ]
     return hashlib.sha256(json.dumps(_plain(shown)).encode()).hexdigest()
 

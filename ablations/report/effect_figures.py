@@ -1,8 +1,10 @@
 """The plots of accuracy: the ladder, effects, interactions, trade-offs, learning; each draws on an `ax` and returns it.
 
 A change has the colour and marker of the arm that has it alone; an interaction, those of the arm with its changes.
+All take what belongs to one group of accuracy, and raise InputError for rows of mixed conditions.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import pandas as pd
@@ -11,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ablations.records import METRICS
+from ablations.report.conditions import CONDITIONS, refuse_mixed
 from ablations.report.differences import POINTS, effect_name, points_text
 from ablations.report.effects import CHANGES, EFFECTS, arm_with, complete_seeds
 from ablations.report.figures import GREY, arm_line, legend_below, list_rows
@@ -22,6 +25,7 @@ def plot_roadmap(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `roadmap_values` under the same conditions.
     """
+    refuse_mixed(values, CONDITIONS["accuracy"])
     means = values["top1_mean"] / POINTS
     ax.plot(means, range(len(values)), color=GREY, linewidth=1)
     labels = []
@@ -65,6 +69,7 @@ def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `effect_values` of accuracy under the same conditions.
     """
+    refuse_mixed(values, CONDITIONS["accuracy"])
     ax.axvline(0, color=GREY, linewidth=1)
     for place, (_, row) in enumerate(values.iterrows()):
         mean, low, high = (row[f"top1_effect_{end}"] for end in ("mean", "low", "high"))
@@ -81,6 +86,8 @@ def plot_interaction(ax: Axes, records: pd.DataFrame, effects: pd.DataFrame, cha
     Means are over the two settings of the third change and over the seeds that have all eight arms; small dots are the
     seeds. `records` are those of one group of accuracy, `effects` their `effect_values`.
     """
+    for rows in (records, effects):
+        refuse_mixed(rows, CONDITIONS["accuracy"])
     by_arm = {arm: rows.set_index("seed")["top1"] for arm, rows in records.groupby("arm", sort=False)}
     top1 = complete_seeds(pd.DataFrame(by_arm)) / POINTS
     low, high = float(top1.to_numpy().min()), float(top1.to_numpy().max())
@@ -110,6 +117,7 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `tradeoff_values` of one cost, with `top1_low` and `top1_high`.
     """
+    refuse_mixed(values, (*CONDITIONS["accuracy"], "cost", "measured_as"))
     metric = values["cost"].iloc[0]
     costs = values["cost_value"] / METRICS[metric].divisor
     front = values[values["on_front"]].assign(cost=costs).sort_values("cost")
@@ -131,16 +139,31 @@ def plot_learning_curves(ax: Axes, records: pd.DataFrame) -> Axes:
 
     `records` are those of one group of accuracy.
     """
+    ax.set_ylabel("Training loss, mean of the epoch")
+    return _plot_by_epoch(ax, records, learning_curve)
+
+
+def plot_accuracy_curves(ax: Axes, records: pd.DataFrame) -> Axes:
+    """Draws each arm's top-1 on held-out pictures by epoch, as `plot_learning_curves` draws losses.
+
+    `records` are those of one group of accuracy that were evaluated on the way.
+    """
+    ax.set_ylabel(f"{METRICS['top1'].title}, on held-out pictures")
+    return _plot_by_epoch(ax, records, lambda record: accuracy_curve(record) / POINTS)
+
+
+def _plot_by_epoch(ax: Axes, records: pd.DataFrame, curve_of: Callable[[pd.Series], pd.Series]) -> Axes:
+    """Draws the curve of each arm, its seeds together: their mean, and a band that holds them all."""
+    refuse_mixed(records, CONDITIONS["accuracy"])
     for arm, rows in records.groupby("arm", sort=False):
-        losses = pd.DataFrame({row["seed"]: learning_curve(row) for _, row in rows.iterrows()})
+        curves = pd.DataFrame({row["seed"]: curve_of(row) for _, row in rows.iterrows()})
         style = arm_line(str(arm), markersize=3, label=arm)
-        ax.plot(losses.index, losses.mean(axis="columns"), **style)
-        if losses.shape[1] > 1:
-            ends = (losses.min(axis="columns"), losses.max(axis="columns"))
-            ax.fill_between(losses.index, *ends, color=style["color"], alpha=0.15, linewidth=0)
+        ax.plot(curves.index, curves.mean(axis="columns"), **style)
+        if curves.shape[1] > 1:
+            ends = (curves.min(axis="columns"), curves.max(axis="columns"))
+            ax.fill_between(curves.index, *ends, color=style["color"], alpha=0.15, linewidth=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("Epoch")
-    ax.set_ylabel("Training loss, mean of the epoch")
     legend_below(ax, ncols=2)
     return ax
 
@@ -148,6 +171,12 @@ def plot_learning_curves(ax: Axes, records: pd.DataFrame) -> Axes:
 def learning_curve(record: pd.Series) -> pd.Series:
     """Returns the mean training loss of each epoch, by its number."""
     return pd.Series({entry["epoch"]: entry["loss"] for entry in record["history"]})
+
+
+def accuracy_curve(record: pd.Series) -> pd.Series:
+    """Returns top-1, a fraction, by the epochs after which it was evaluated; the last is the record's own."""
+    on_the_way = {entry["epoch"]: entry["top1"] for entry in record["history"] if "top1" in entry}
+    return pd.Series(on_the_way | {entry["epoch"]: record["top1"] for entry in record["history"][-1:]})
 
 
 def _plot_mean(

@@ -1,11 +1,14 @@
 """What each change does, from records: effects, steps, orders, Shapley values, the ladder and the frames.
 
 Functions take the frame of `load_records` and return one row for each row of a table, behind the conditions that it
-was measured under. Accuracies are fractions and have noise: `NAME_mean`, `NAME_low` and `NAME_high` are a mean over
-paired seeds and its 95 % interval, and `NAME_resolved` says whether that leaves out 0. Costs have none: `NAME` is
-exact, in the records' unit, and `NAME_percent` is in percent of arm v1's value. That scale is additive because costs
-are: parameters and multiply-adds are sums over modules, so changes that touch different modules have an interaction of
-0, and the percentages of any way through the arms add up. In percent of the arm before, neither would hold.
+was measured under: records of other conditions are never taken together. A measurement that is none of RESPONSES
+raises InputError, as do two records that stand in one place.
+
+Accuracies are fractions and have noise: `NAME_mean`, `NAME_low` and `NAME_high` are a mean over paired seeds and its
+95 % interval, and `NAME_resolved` says whether that leaves out 0. Costs have none: `NAME` is exact, in the records'
+unit, and `NAME_percent` is in percent of arm v1's value. That scale is additive because costs are: parameters and
+multiply-adds are sums over modules, so changes that touch different modules have an interaction of 0, and the
+percentages of any way through the arms add up. In percent of the arm before, neither would hold.
 """
 
 import math
@@ -17,6 +20,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.config import ARMS, FRAMES, frame_riders
+from ablations.errors import pick
 from ablations.report.conditions import AXES, CONDITIONS, group_by, split_by_conditions
 from ablations.report.effects import (
     CHANGES,
@@ -87,6 +91,7 @@ def exact_columns(name: str, difference: float, reference: float) -> dict[str, f
 
 def _designs(records: pd.DataFrame, measurement: str) -> Iterator[Design]:
     """Yields the designs in which every arm has a record; what has fewer arms is no 2³ design."""
+    pick("measurement", measurement, RESPONSES)
     for conditions, rows in _places(records, measurement, CONDITIONS[measurement]):
         if set(ARMS) <= set(rows["arm"]):
             tables = {metric: _table(rows, metric) for metric in RESPONSES[measurement]}
@@ -234,6 +239,7 @@ def rider_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     published step. A model that two frames have in common, as `published` and `v1` have arm v1, stands for both.
     Conditions under which no change of frame was measured have no rows.
     """
+    pick("measurement", measurement, RESPONSES)
     names = tuple(name for name in CONDITIONS[measurement] if name != "frame")
     rows = []
     for conditions, own in _places(records, measurement, names):

@@ -1,15 +1,20 @@
 """The table and the curve of finished weights: accuracy by test resolution."""
 
+from itertools import cycle
+
 import pandas as pd
 from matplotlib.axes import Axes
 
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS, split_by_conditions
-from ablations.report.figures import arm_line, legend_below, resolution_axis, side
+from ablations.report.conditions import CONDITIONS, refuse_mixed, split_by_conditions
+from ablations.report.figures import GREY, arm_line, legend_below, resolution_axis, side
 from ablations.report.tables import Column, Table, show_metric
 
 WEIGHTS = 8
 """Digits of a checkpoint's SHA-256 that tell it from others."""
+
+LINE_STYLES = ("-", "--", ":", "-.")
+"""Of the checkpoints of one arm, which have its colour and marker."""
 
 
 def evaluation_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -28,11 +33,18 @@ def evaluation_values(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def plot_resolution_transfer(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the top-1 of finished weights against the test resolution; `values` are rows of `evaluation_values`."""
-    for weights, rows in values.groupby("weights", sort=False):
+    """Draws the top-1 of finished weights against the test resolution, and where the size is that they are made for.
+
+    `values` are rows of `evaluation_values` under the same conditions; others raise InputError.
+    """
+    refuse_mixed(values, CONDITIONS["evaluation"])
+    own_size = values["img_size"].iloc[0]
+    ax.axvline(own_size, color=GREY, linewidth=1, label=f"made for {own_size} px")
+    styles = {arm: cycle(LINE_STYLES) for arm in values["arm"]}
+    for (arm, weights), rows in values.groupby(["arm", "weights"], sort=False):
         curve = rows.sort_values("pixels")
         top1 = curve["top1"] / METRICS["top1"].divisor
-        ax.plot(side(curve), top1, **arm_line(str(curve["arm"].iloc[0]), label=str(weights)))
+        ax.plot(side(curve), top1, **arm_line(str(arm), label=str(weights), linestyle=next(styles[arm])))
     resolution_axis(ax, values)
     ax.set_ylabel(METRICS["top1"].title)
     legend_below(ax)

@@ -4,12 +4,10 @@ import pandas as pd
 
 from ablations.catalogue import EQUAL_MODELS
 from ablations.config import VARIANTS, build_config
+from ablations.report.memory_values import MODEL_MEMORY_CONDITIONS
 
-LIBRARY_MEMORY_CONDITIONS = (
-    *("mode", "precision", "batch_size", "device", "method", "memory_method"),
-    *("device_name", "torch"),
-)
-"""What is equal within one table of models and sizes."""
+LIBRARY_MEMORY_CONDITIONS = tuple(name for name in MODEL_MEMORY_CONDITIONS if name != "channels_last")
+"""What is equal within one table of models and sizes: libraries' models stand there in both layouts."""
 
 LAYOUTS = {"": False, "_channels_last": True}
 """The ending of a column, and whether the library's model lies channels-last in memory."""

@@ -10,6 +10,9 @@ from ablations.report.conditions import CONDITIONS
 from ablations.report.library_memory import KINDS, LIBRARY_MEMORY_CONDITIONS, library_memory_values
 from ablations.report.memory_values import (
     GROWTH_CONDITIONS,
+    MODEL_MEMORY_CONDITIONS,
+    SUMMARY_CONDITIONS,
+    VALIDATION_CONDITIONS,
     growth_values,
     model_memory_values,
     peak_parts,
@@ -147,10 +150,7 @@ MEMORY_TABLES = (
         measurement="memory",
         title="Peak memory of models by name",
         values=model_memory_values,
-        conditions=(
-            *("mode", "precision", "batch_size", "device", "method", "memory_method"),
-            *("channels_last", "checkpointing", "device_name", "torch"),
-        ),
+        conditions=MODEL_MEMORY_CONDITIONS,
         titled_by=("mode", "device", "method"),
         rows_by="model",
         columns=(
@@ -195,7 +195,7 @@ MEMORY_TABLES = (
         measurement="memory",
         title="Predicted memory against measured memory",
         values=validation_summary,
-        conditions=("device",),
+        conditions=SUMMARY_CONDITIONS,
         titled_by=("device",),
         rows_by="case",
         columns=(
@@ -222,10 +222,7 @@ MEMORY_TABLES = (
         measurement="memory",
         title="Predicted memory against measured memory, cell by cell",
         values=validation_values,
-        conditions=(
-            *("way", "attention", "mode", "precision", "batch_size", "device", "channels_last", "checkpointing"),
-            *("resolution", "torch"),
-        ),
+        conditions=VALIDATION_CONDITIONS,
         titled_by=("way", "mode", "attention", "resolution"),
         rows_by="model",
         columns=(

@@ -11,7 +11,7 @@ from ablations.catalogue import EQUAL_MODELS
 from ablations.config import NUM_STAGES
 from ablations.design import Memory
 from ablations.report.comparison import NAMES
-from ablations.report.conditions import CONDITIONS, describe, split_by_conditions
+from ablations.report.conditions import CONDITIONS, MODEL_CONDITIONS, describe, split_by_conditions
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
 """What takes as many bytes at every resolution, or is given; the rest of the peak grows."""
@@ -22,6 +22,17 @@ PAIRED_BY = ("model", "attention", "pool_size", *_STEP)
 """What a predicted and a measured record must have in common to be compared."""
 
 GROWTH_CONDITIONS = (*CONDITIONS["memory"], "sizes")
+
+MODEL_MEMORY_CONDITIONS = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
+"""What is equal within one table of several models: the step, how its memory was found, and the machine."""
+
+_MEASURED_ON = tuple(name for name in MODEL_MEMORY_CONDITIONS if name not in (*_STEP, "method", "memory_method"))
+
+SUMMARY_CONDITIONS = ("device", *_MEASURED_ON)
+"""What is equal within one table of how far predictions lie from measurements."""
+
+VALIDATION_CONDITIONS = ("way", "attention", *_STEP, *_MEASURED_ON)
+"""The same, cell by cell."""
 
 BESIDE_MODELS = ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra")
 """The arms of b2 in frame v2, with fused attention, that stand among models that are no arms."""
@@ -140,10 +151,7 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     memory = records[records["measurement"] == "memory"]
     models = memory[memory["variant"].isna() & ~memory["model"].isin(EQUALS)]
-    conditions = [
-        *(name for name in _STEP if name != "resolution"),
-        *("method", "memory_method", "device_name", "torch"),
-    ]
+    conditions = [*MODEL_MEMORY_CONDITIONS]
     own = memory[(memory["variant"] == "b2") & (memory["frame"] == "v2") & (memory.get("attention") == "fused")]
     own = own[own["arm"].isin(BESIDE_MODELS)].merge(models[[*conditions, "resolution"]].drop_duplicates())
     rows = pd.concat([own, models], ignore_index=True)
@@ -175,7 +183,7 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     predicted = memory.loc[memory["method"] == "predicted", [*PAIRED_BY, "peak_memory_bytes"]]
     measured = memory.loc[
         memory["method"] == "measured",
-        [*PAIRED_BY, "arm", "pixels", "torch", "memory_method", "peak_memory_bytes", "resident_peak_bytes"],
+        [*PAIRED_BY, "arm", "pixels", *_MEASURED_ON, "memory_method", "peak_memory_bytes", "resident_peak_bytes"],
     ]
     pairs = predicted.merge(measured, on=list(PAIRED_BY), suffixes=("_predicted", "_measured"))
     tables = []
@@ -189,7 +197,7 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     difference = rows["peak_memory_bytes_predicted"] - rows["measured_bytes"]
     percent = 100 * difference / rows["measured_bytes"]
     goals = pd.Series([GOALS[way, mode] for way, mode in zip(rows["way"], rows["mode"], strict=True)])
-    columns = [*PAIRED_BY, "arm", "pixels", "torch", "way", "measured_bytes"]
+    columns = [*PAIRED_BY, "arm", "pixels", *_MEASURED_ON, "way", "measured_bytes"]
     return rows[columns].assign(
         name=rows["arm"].fillna(rows["model"].map(lambda model: NAMES.get(model, model))),
         predicted_bytes=rows["peak_memory_bytes_predicted"],
@@ -205,17 +213,18 @@ def _describe_cell(row: pd.Series) -> str:
 
 
 def validation_summary(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns how far predictions lie from measurements, by device and by way, mode and precision."""
+    """Returns how far predictions lie from measurements, by SUMMARY_CONDITIONS and by way, mode and precision."""
     values = validation_values(records)
     if values.empty:
         return values
     rows = []
-    for (device, way, mode, precision), own in values.groupby(["device", "way", "mode", "precision"], sort=False):
+    case = ["way", "mode", "precision"]
+    for (*place, way, mode, precision), own in values.groupby([*SUMMARY_CONDITIONS, *case], sort=False, dropna=False):
         distances = own["difference_percent"].abs()
         worst = own.iloc[int(distances.to_numpy().argmax())]
         rows.append(
             {
-                "device": device,
+                **dict(zip(SUMMARY_CONDITIONS, place, strict=True)),
                 "case": f"{way}, {mode}, {precision}",
                 "n": len(own),
                 "n_equal": int((own["difference_bytes"] == 0).sum()),

@@ -15,9 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.columns import field_docstrings
 from ablations.config import ARMS, FRAMES, RIDERS, TOGGLES, PVTConfig, arm_toggles, as_pair, frame_riders
 from ablations.files import write_text
-from ablations.records import field_docstrings, find_damaged, iterate_records, load_records
+from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report.build import drawing, name_record, provenance_lines, save_figure
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES

@@ -28,7 +28,9 @@ from ablations.report.cost_figures import plot_complexity, plot_module_costs, pl
 from ablations.report.differences import effect_name
 from ablations.report.effect_choice import CLEAN_FRAMES
 from ablations.report.effect_figures import (
+    accuracy_curve,
     learning_curve,
+    plot_accuracy_curves,
     plot_effects,
     plot_interaction,
     plot_learning_curves,
@@ -49,8 +51,10 @@ from ablations.report.figures import (
     share_legend,
 )
 from ablations.report.growth import SCALED_FRAME, SCALED_VARIANT, complexity_values, scaling_values
+from ablations.report.imagenet_figures import backbone_values, plot_backbones
+from ablations.report.library_throughput import THROUGHPUT_CONDITIONS, plot_throughput, throughput_values
 from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
-from ablations.report.memory_values import model_memory_values
+from ablations.report.memory_values import MODEL_MEMORY_CONDITIONS, model_memory_values
 from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import (
@@ -111,9 +115,9 @@ class Sheet:
 
 def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
-    costs = (_ladder, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
-    accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning)
-    kinds = (*costs, _memory, _memory_of_models, _speed, _libraries, *accuracies, _evaluation)
+    costs = (_ladder, _backbones, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
+    accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning, _accuracy_by_epoch)
+    kinds = (*costs, _memory, _memory_of_models, _speed, _libraries, _throughput, *accuracies, _evaluation)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -125,6 +129,20 @@ def _ladder(records: pd.DataFrame) -> list[Sheet]:
     groups = group_by(ladder_values(records), (*CONDITIONS["cost"], "resolution"))
     panels = [Panel(group.conditions, partial(plot_ladder, values=group.rows)) for group in groups]
     return _sheets("ladder", "The paper's ladder", ("variant", "frame"), panels, 2.6, caption)
+
+
+def _backbones(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "The paper's Table 2: its top-1, one run a row, spread unknown, against our count of multiply-adds. A bubble's "
+        "area is in proportion to our count of parameters. Lines join the models of a family, whose fewest and most "
+        "parameters stand after its name."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_backbones, values=group.rows))
+        for group in group_by(backbone_values(records), ("head", "resolution"))
+        if len(group.rows) >= FEWEST_ARMS and 0 < group.rows["arm"].isna().sum() < len(group.rows)
+    ]
+    return _sheets("imagenet", "The paper's top-1 against our counts", ("head",), panels, 5.4, caption)
 
 
 def _scaling(records: pd.DataFrame) -> list[Sheet]:
@@ -245,13 +263,12 @@ def _memory_of_models(records: pd.DataFrame) -> list[Sheet]:
     )
     values = model_memory_values(records)
     values = values[values["resolution"].str.isdecimal()] if not values.empty else values
-    named = ("mode", "precision", "batch_size", "device", "method", "channels_last")
     panels = [
         Panel(
             group.conditions,
             partial(plot_scaling, values=group.rows, metric="peak_memory_bytes", exponent="growing_exponent"),
         )
-        for group in group_by(values, named)
+        for group in group_by(values, MODEL_MEMORY_CONDITIONS)
         if _has_sizes(group) and group.rows["growing_exponent"].notna().all()
     ]
     return _sheets("memory_models", "Peak memory of models", ("device", "method"), panels, 4.3, caption)
@@ -281,6 +298,22 @@ def _libraries(records: pd.DataFrame) -> list[Sheet]:
         if len(group.rows) >= FEWEST_ARMS
     ]
     return _sheets("speed_libraries", "Speed beside libraries", ("device", "precision"), panels, 5.4, caption)
+
+
+def _throughput(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Pixels a second of our models and of the same models of libraries, both axes logarithmic; a flat line is a "
+        "time linear in pixels. Divided by the pixels of a picture it is pictures a second. Ours is from the median "
+        "time; a library's is ours over the median ratio of times taken in turn, with the ratio's 95 % interval. "
+        "Filled: the library's model as it comes; hollow: with pictures and weights channels-last, which ours always "
+        "has. Where the batch differs between sizes, part of a slope may be the batch's. It holds for this machine."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_throughput, values=group.rows))
+        for group in group_by(throughput_values(records), THROUGHPUT_CONDITIONS)
+        if _has_sizes(group)
+    ]
+    return _sheets("throughput", "Throughput by resolution", ("device", "precision"), panels, 3.2, caption)
 
 
 def _accuracy(records: pd.DataFrame) -> list[Sheet]:
@@ -355,15 +388,39 @@ def _learning(records: pd.DataFrame) -> list[Sheet]:
     )
     panels = [
         Panel(group.conditions, partial(plot_learning_curves, records=group.rows))
-        for group in split_by_conditions(records, "accuracy")
-        if "history" in group.rows and group.rows["history"].notna().all()
-        if all(len(learning_curve(record)) > 1 for _, record in group.rows.iterrows())
+        for group in _with_curves(records, learning_curve)
     ]
     return _sheets("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
 
 
+def _accuracy_by_epoch(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Top-1 on held-out pictures by epoch: the mean of the seeds, and a band from the lowest seed to the highest. "
+        "The last is the accuracy that stands in the tables; no training was stopped or chosen by those before."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_accuracy_curves, records=group.rows))
+        for group in _with_curves(records, accuracy_curve)
+    ]
+    return _sheets("accuracy_by_epoch", "Accuracy by epoch", _OF_DESIGN, panels, 3.6, caption)
+
+
+def _with_curves(records: pd.DataFrame, curve_of: Callable[[pd.Series], pd.Series]) -> list[Group]:
+    """Returns the groups of accuracy in which every record has a curve of two epochs or more."""
+    return [
+        group
+        for group in split_by_conditions(records, "accuracy")
+        if "history" in group.rows and group.rows["history"].notna().all()
+        if all(len(curve_of(record)) > 1 for _, record in group.rows.iterrows())
+    ]
+
+
 def _evaluation(records: pd.DataFrame) -> list[Sheet]:
-    caption = "Top-1 of finished weights against the test resolution; one file of weights is one training."
+    caption = (
+        "Top-1 of finished weights against the test resolution; one file of weights is one training. The grey line is "
+        "the size of pictures that the models are made for, to whose grid learned position embeddings belong; at any "
+        "other they are resized."
+    )
     panels = [
         Panel(group.conditions, partial(plot_resolution_transfer, values=group.rows))
         for group in group_by(evaluation_values(records), CONDITIONS["evaluation"])

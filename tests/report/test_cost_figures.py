@@ -224,6 +224,7 @@ def test_a_stage_without_a_reduction_has_no_dots_of_it(ax, paper_records):
 def test_the_study_has_its_sheets(sheets):
     assert list(sheets) == [
         "ladder_b2_published",
+        "imagenet_classifier",
         "scaling_classifier",
         "parts_b2_published",
         "operators_classifier",

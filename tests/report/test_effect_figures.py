@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ablations.config import ARMS
 from ablations.design import Accuracy, Cell, Memory
+from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import effect_figures
 from ablations.report.build import figure_digest
@@ -158,6 +159,94 @@ def test_one_seed_is_a_line_without_a_band(ax, records):
     effect_figures.plot_learning_curves(ax, records[records["seed"] == 0])
     assert len(ax.lines) == len(ARMS)
     assert len(ax.collections) == 0
+
+
+def write_top1_by_epoch(results, write_cell, by_epoch, **conditions):
+    """Writes a record with top-1 after each epoch; that of the last is the record's own."""
+    entries = history(*[1.0] * len(by_epoch))
+    for entry, top1 in zip(entries[:-1], by_epoch, strict=False):
+        if top1 is not None:
+            entry["top1"] = top1
+    result = {"top1": by_epoch[-1], "history": entries, "n_eval_images": 1000, "n_train_images": 2000}
+    write_cell(results, replace(CELL, conditions=Accuracy(epochs=len(by_epoch), **conditions)), result)
+
+
+def test_accuracy_by_epoch_ends_with_the_record_s_own(ax, tmp_path, write_cell, find_illegible):
+    write_top1_by_epoch(tmp_path, write_cell, (0.2, 0.4, 0.5), eval_every=1, seed=0)
+    write_top1_by_epoch(tmp_path, write_cell, (0.4, 0.4, 0.7), eval_every=1, seed=1)
+    records = load_records(tmp_path)
+    assert effect_figures.plot_accuracy_curves(ax, records) is ax
+    assert list(ax.lines[0].get_xdata()) == [1, 2, 3]
+    assert list(ax.lines[0].get_ydata()) == pytest.approx([30, 40, 60])
+    ends = {(round(x), round(y, 6)) for x, y in ax.collections[0].get_paths()[0].vertices}
+    assert ends == {(1, 20), (1, 40), (2, 40), (3, 50), (3, 70)}
+    assert ax.get_ylabel() == "Top-1, %, on held-out pictures"
+    (sheet,) = (sheet for sheet in list_sheets(records) if sheet.name == "accuracy_by_epoch_digits_pico_v2")
+    assert find_illegible(sheet) == []
+
+
+def test_accuracy_by_epoch_is_of_the_epochs_that_were_evaluated(tmp_path, write_cell):
+    by_epoch = [None if epoch % 2 else epoch / 10 for epoch in range(1, 5)]
+    write_top1_by_epoch(tmp_path, write_cell, [*by_epoch, 0.5], eval_every=2)
+    (record,) = (record for _, record in load_records(tmp_path).iterrows())
+    assert effect_figures.accuracy_curve(record).to_dict() == {2: 0.2, 4: 0.4, 5: 0.5}
+
+
+def test_accuracy_at_the_end_alone_is_no_curve(records):
+    assert not any("by_epoch" in sheet.name for sheet in list_sheets(records))
+
+
+@pytest.fixture
+def mixed(tmp_path, write_cell, records) -> pd.DataFrame:
+    """The records, and the same of twice as many epochs."""
+    for (_, record), arm in zip(records.iterrows(), records["arm"], strict=True):
+        conditions = Accuracy(seed=record["seed"], epochs=40)
+        names = ("top1", "history", "n_eval_images", "n_train_images")
+        write_cell(tmp_path, replace(CELL, arm=arm, conditions=conditions), {name: record[name] for name in names})
+    return load_records(tmp_path)
+
+
+def draw_effects(ax, rows):
+    effect_figures.plot_effects(ax, effect_values(rows, "accuracy"))
+
+
+def draw_roadmap(ax, rows):
+    effect_figures.plot_roadmap(ax, roadmap_values(rows))
+
+
+def draw_tradeoff(ax, rows):
+    values = tradeoff_values(rows)
+    effect_figures.plot_tradeoff(ax, values[values["cost"] == "params"].assign(top1_low=0.4, top1_high=0.7))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [draw_effects, draw_roadmap, draw_tradeoff, effect_figures.plot_learning_curves],
+    ids=["effects", "roadmap", "trade-off", "learning"],
+)
+def test_a_plot_refuses_mixed_conditions(ax, records, mixed, draw):
+    draw(ax, records)
+    with pytest.raises(InputError, match=r"^epochs is mixed, 20, 40; "):
+        draw(ax, mixed)
+
+
+def test_accuracy_by_epoch_refuses_mixed_conditions(ax, tmp_path, write_cell):
+    for batch_size in (64, 32):
+        write_top1_by_epoch(tmp_path, write_cell, (0.2, 0.4), eval_every=1, batch_size=batch_size)
+    with pytest.raises(InputError, match=r"^batch_size is mixed, 32, 64; "):
+        effect_figures.plot_accuracy_curves(ax, load_records(tmp_path))
+
+
+def test_an_interaction_refuses_mixed_records_and_mixed_effects(ax, records, mixed):
+    own, both = (effect_values(rows, "accuracy") for rows in (records, mixed))
+    for rows, effects in ((mixed, own), (records, both)):
+        with pytest.raises(InputError, match=r"^epochs is mixed, 20, 40; "):
+            effect_figures.plot_interaction(ax, rows, effects, "ope", "cffn")
+
+
+def test_a_trade_off_is_of_one_cost(ax, records):
+    with pytest.raises(InputError, match=r"^cost is mixed, macs, params; "):
+        effect_figures.plot_tradeoff(ax, tradeoff_values(records))
 
 
 def test_a_band_is_part_of_what_a_figure_shows():

@@ -9,6 +9,7 @@ import pytest
 from ablations.config import ARMS, TOGGLES, arm_toggles, build_config
 from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell
+from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.effect_values import (
     PUBLISHED_STEP,
@@ -399,3 +400,25 @@ def test_arms_of_several_machines_make_no_design(tmp_path, write_cell):
         result = {"top1": 0.5, "n_eval_images": 100, "n_train_images": 1000}
         write_cell(tmp_path, replace(CELL, arm=arm), result, threads=1 + place % 2)
     assert effect_values(load_records(tmp_path), "accuracy").empty
+
+
+@pytest.mark.parametrize("values", [effect_values, step_values, order_values, shapley_values, rider_values])
+def test_a_measurement_without_effects_is_refused(tmp_path, values):
+    for measurement in ("speed", "accuracies"):
+        with pytest.raises(
+            InputError, match=f"measurement='{measurement}' is not possible; allowed: cost, memory, acc"
+        ):
+            values(load_records(tmp_path), measurement)
+
+
+def test_mixed_conditions_make_designs_of_their_own(tmp_path, write_design):
+    for batch_size in (64, 32):
+        write_design(batch_size=batch_size)
+    records = load_records(tmp_path)
+    apart = [effect_values(records[records["batch_size"] == size], "accuracy") for size in (32, 64)]
+    both = effect_values(records, "accuracy")
+    assert both["batch_size"].tolist() == [32] * len(EFFECTS) + [64] * len(EFFECTS)
+    pd.testing.assert_frame_equal(both, pd.concat(apart, ignore_index=True))
+    for size in (32, 64):
+        means = both.loc[both["batch_size"] == size, "top1_effect_mean"].tolist()
+        assert means == pytest.approx(EFFECTS_OF_MEANS)

@@ -97,6 +97,27 @@ def test_what_differs_in_more_than_the_library_is_not_compared(
     assert library_memory_values(read((model, 90, conditions), theirs)).empty
 
 
+@pytest.mark.parametrize("machine", [{"threads": 1}, {"torch": "2.9.0"}, {"device_name": "Another CPU"}], ids=str)
+def test_what_was_measured_on_two_machines_is_not_compared(
+    machine: dict[str, Any], tmp_path: Path, write_cell: Callable[..., Path]
+) -> None:
+    result = {"peak_memory_bytes": MIB, "memory_method": "tracked_storages"}
+    write_cell(tmp_path, build_cell(V2, Memory()), result)
+    write_cell(tmp_path, build_cell("timm:pvt_v2_b0", Memory(channels_last=False)), result, **machine)
+    assert library_memory_values(load_records(tmp_path)).empty
+    write_cell(tmp_path, build_cell("timm:pvt_v2_b0", Memory()), result)
+    (row,) = library_memory_values(load_records(tmp_path)).to_dict("records")
+    assert (row["timm_channels_last_change_percent"], row["threads"]) == (0, 2)
+    assert pd.isna(row["timm_bytes"])
+
+
+def test_predictions_are_compared_whichever_machine_made_them(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
+    result = {"peak_memory_bytes": MIB, "memory_method": "predicted_storages"}
+    write_cell(tmp_path, build_cell(V2, Memory(method="predicted")), result)
+    write_cell(tmp_path, build_cell("timm:pvt_v2_b0", Memory(method="predicted")), result, threads=1)
+    assert len(library_memory_values(load_records(tmp_path))) == 1
+
+
 def test_a_size_that_a_library_refuses_makes_no_row(read: Callable[..., pd.DataFrame]) -> None:
     assert library_memory_values(read((V2, 90, {}), ("timm:pvt_v2_b0", None, {"channels_last": False}))).empty
 

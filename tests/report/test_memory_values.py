@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from ablations.config import ARMS
 from ablations.design import Cell, Memory, build_cell
 from ablations.records import load_records
 from ablations.report import memory_values
@@ -69,10 +70,10 @@ def test_the_side_at_which_one_curve_is_twice_the_other(ratios, side):
     assert memory_values._overtaking_side(fused * ratios, fused) == pytest.approx(side, nan_ok=True)
 
 
-def measure(results, write_cell, cell, **result):
+def measure(results, write_cell, cell, environment=None, **result):
     conditions = replace(cell.conditions, method="measured")
     tracked = {"memory_method": "tracked_storages", "parameter_bytes": 600, "input_bytes": 50}
-    write_cell(results, replace(cell, conditions=conditions), tracked | result)
+    write_cell(results, replace(cell, conditions=conditions), tracked | result, **(environment or {}))
 
 
 def test_a_prediction_stands_beside_what_was_measured_under_the_same_conditions(tmp_path, write_cell):
@@ -120,6 +121,45 @@ def test_models_stand_beside_the_arms_of_the_same_conditions(tmp_path, write_cel
     assert [*values["name"].unique()] == ["b2 v1", "ResNet50"]
     assert set(values["mode"]) == {"inference"}
     assert values["growing_exponent"].tolist() == pytest.approx([2.0] * 4)
+
+
+MACHINES = [
+    {"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 2},
+    {"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 1},
+    {"device_name": "Imaginary CPU", "torch": "2.9.0", "threads": 2},
+    {"device_name": "Another CPU", "torch": "2.8.0", "threads": 2},
+]
+
+
+def test_what_was_measured_on_two_machines_is_never_summed_up_together(tmp_path, write_cell):
+    for number, machine in enumerate(MACHINES):
+        for arm in ARMS[2 * number : 2 * number + 2]:
+            cell = replace(PREDICTED, arm=arm)
+            write_prediction(tmp_path, write_cell, cell, 1000)
+            measure(tmp_path, write_cell, cell, machine, peak_memory_bytes=1600 + 100 * number)
+    summary = validation_summary(load_records(tmp_path))
+    assert summary["n"].tolist() == [2] * len(MACHINES)
+    by_machine = summary.set_index(["device_name", "torch", "threads"])["worst_bytes"].to_dict()
+    assert by_machine == {tuple(machine.values()): 400 - 100 * number for number, machine in enumerate(MACHINES)}
+    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_validation")
+    headings = [line for line in render_markdown(table, summary).splitlines() if line.startswith("## ")]
+    assert len(set(headings)) == len(MACHINES)
+
+
+def test_models_that_were_measured_on_two_machines_are_no_curve(tmp_path, write_cell):
+    model, arm = "timm:resnet50", "pvt:b2/v1/v2"
+    for side, machine, name in ((64, MACHINES[0], model), (128, MACHINES[1], model), (64, MACHINES[1], arm)):
+        cell = build_cell(name, replace(PREDICTED.conditions, resolution=side))
+        measure(tmp_path, write_cell, cell, machine, peak_memory_bytes=side)
+    records = load_records(tmp_path)
+    values = model_memory_values(records)
+    # The arm stands beside no model: the one of its machine has another size.
+    assert values["name"].tolist() == ["ResNet50", "ResNet50"]
+    assert dict(zip(values["resolution"], values["threads"], strict=True)) == {"64": 2, "128": 1}
+    assert list_sheets(records) == []
+    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_models")
+    headings = [line for line in render_markdown(table, values).splitlines() if line.startswith("## ")]
+    assert [heading.rpartition(", ")[2] for heading in headings] == ["2 threads", "1 thread"]
 
 
 def test_models_are_drawn_without_arms_too(tmp_path, write_cell):

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from ablations.columns import field_docstrings
 from ablations.config import ARMS, TOGGLES, PVTConfig
 from ablations.design import Accuracy, Cell, Cost
-from ablations.records import field_docstrings, load_records
+from ablations.records import load_records
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES
 from ablations.report.findings import (

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, read without running anything, and gone on from only by the code that wrote them."""
+"""Checkpoints: whole or not at all, read without running anything, gone on from only by what wrote them."""
 
 import os
 import pickle

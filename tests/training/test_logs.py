@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_each_epoch_is_a_line_and_stands_once_however_often_it_is_written(tmp_pa
 class Writer:
     """In the place of TensorBoard's; keeps what it is given."""
 
-    written: list[Any] = []
+    written: ClassVar[list[Any]] = []
 
     def __init__(self, folder: str, purge_step: int) -> None:
         self.written.append(("begin", folder, purge_step))

@@ -1,0 +1,60 @@
+"""The columns of the table of records: each described, in words, with its unit and kind."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablations.columns import COLUMNS, describe_columns, is_of_kind
+from ablations.design import CONDITIONS_OF
+from ablations.records import METRICS, load_records
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+KINDS = {
+    "integer": pd.api.types.is_integer_dtype,
+    "number": pd.api.types.is_float_dtype,
+    "boolean": pd.api.types.is_bool_dtype,
+    "text": pd.api.types.is_string_dtype,
+    "object": pd.api.types.is_object_dtype,
+}
+
+
+@pytest.mark.parametrize("measurement", [None, "cost", "memory", "speed", "accuracy"])
+def test_every_committed_column_is_described_and_of_its_kind(measurement):
+    frame, described = load_records(RESULTS, measurement), describe_columns()
+    assert set(frame) <= set(described.index)
+    for name in frame:
+        column = frame[name] if frame[name].notna().any() else frame[name].astype("str")
+        kind = described.loc[name, "kind"] if frame[name].notna().any() else "text"
+        assert KINDS[kind](column.dtype), (name, column.dtype)
+
+
+def test_every_condition_and_metric_is_described_in_words():
+    described = describe_columns()
+    assert described.index.is_unique
+    assert [name for name, meaning in described["meaning"].items() if not meaning.endswith(".")] == []
+    conditions = {field.name for kind in CONDITIONS_OF.values() for field in fields(kind)}
+    assert conditions | set(COLUMNS) | (set(METRICS) - {"relative_speed"}) <= set(described.index)
+    assert list(described.loc["peak_memory_bytes"]) == ["Peak memory of the step.", "B", "integer"]
+    assert list(described.loc["label_smoothing", ["unit", "kind"]]) == ["", "number"]
+    assert list(described.loc["warmup_epochs", ["unit", "kind"]]) == ["epochs", "number"]
+    assert described.loc["compiled", "kind"] == "boolean"
+    assert described.loc["pool_size", "meaning"].startswith("P, the side in tokens")
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"),
+    [
+        (1, {"integer", "number"}),
+        (1.5, {"number"}),
+        (True, {"boolean"}),  # which Python takes for the whole number 1
+        ("1", {"text"}),
+        ([1], {"object"}),
+        (None, set(KINDS)),
+    ],
+    ids=str,
+)
+def test_a_value_is_of_its_kinds(value, kinds):
+    assert {kind for kind in KINDS if is_of_kind(value, kind)} == kinds
