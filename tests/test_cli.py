@@ -155,7 +155,8 @@ def test_list_names_arms_and_studies(capsys):
     [
         (
             ["run", "quik"],
-            "study='quik' is not possible; allowed: paper, quick, memory, speed, fashion-mnist, fashion-mnist-long, imagenette-small, gpu (did you mean 'qui",
+            "study='quik' is not possible; allowed: paper, quick, memory, speed, fashion-mnist, fashion-mnist-long, "
+            "imagenette-small, gpu (did you mean 'qui",
         ),
         (["--arms", "v1+op"], "arm='v1+op'"),
         (["cost", "--variants", "b7"], "variant='b7'"),
