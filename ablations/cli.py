@@ -138,6 +138,8 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
         return 1 if summary.failed else 0
     for label, reason in summary.failed:
         print(f"failed: {label}: {reason}", file=sys.stderr)
+    if training.save_weights and summary.kept:
+        print(f"{summary.kept} cells have records already: no weights of these were written", file=sys.stderr)
     if summary.left:
         print(f"the time budget is spent; go on with: run_ablation.py {arguments}".strip(), file=sys.stderr)
 
@@ -156,9 +158,11 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
 
 
 def _print_recipe(cells: list[AnyCell]) -> None:
-    """Prints what is trained by, as it was resolved for the first cell."""
-    if _is_first_process():
-        conditions = cast(Accuracy, cells[0].conditions)
+    """Prints what is trained by, once for each way that it was resolved."""
+    if not _is_first_process():
+        return
+    recipes = {replace(cast(Accuracy, cell.conditions), seed=0): cell for cell in reversed(cells)}
+    for conditions in reversed(recipes):
         fields = " ".join(f"{name}={value}" for name, value in vars(conditions).items() if name != "seed")
         print(f"recipe: {fields}")
         print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)

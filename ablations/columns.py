@@ -114,6 +114,7 @@ COLUMNS = {
     "device_name": RecordColumn("The processor or GPU; without value for a prediction, as are its threads."),
     "torch": RecordColumn("Version of torch."),
     "threads": _integer("Threads of torch on the CPU.", "threads"),
+    "processes": _integer("Processes that trained together, each with its threads.", "processes"),
     "commit": RecordColumn("Commit of this code."),
     "study": RecordColumn("The study that the cell was measured for."),
     "key": RecordColumn("The cell's address, which its file name ends with."),

@@ -71,10 +71,11 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How trainings run, and what is kept of them; their numbers do not depend on it."""
+    """How trainings run, and what is kept of them."""
 
     jobs: int = 1
-    """Trainings side by side on the CPU, which share its cores; for small models one a core is fastest."""
+    """Trainings side by side on the CPU, which share its cores; for small models one a core is fastest. The last digits
+    depend on the threads that each has, and only arms with equally many are compared."""
     tensorboard: bool = False
     """Write TensorBoard's events to RESULTS/tensorboard; the history is in the records and RESULTS/logs anyway."""
     save_weights: bool = False
@@ -366,6 +367,8 @@ class MeasureAccuracy(Training, Models):
     """nano by default."""
     arms: tuple[str, ...] = ()
     """All eight by default."""
+    frames: tuple[str, ...] = ()
+    """v2 by default."""
     model: tuple[str, ...] = ()
     """These models instead of arms, or beside named ones: timm:NAME, pvt:VARIANT/ARM/FRAME, FILE.py:FUNCTION."""
     recipe: RecipeName = "small"
@@ -378,10 +381,18 @@ class MeasureAccuracy(Training, Models):
         conditions = self.training
         if not conditions.num_classes:
             conditions = replace(conditions, num_classes=count_classes(conditions.data, self.data_dir))
+        arms_asked = bool(self.variants or self.arms) or not self.model
+        for name in () if arms_asked else ("frames", "pool_size"):
+            if getattr(self, name):
+                raise refuse(
+                    name, getattr(self, name), "none beside --model without --arms or --variants: it is the arms'"
+                )
         varied = vary(conditions, seed=self.seeds or (conditions.seed,))
         cells = [build_cell(model, each) for model in self.model for each in varied]
-        if self.variants or self.arms or not self.model:
-            arms = replace(self, variants=self.variants or ("nano",), arms=self.arms or ARMS)
+        if arms_asked:
+            arms = replace(
+                self, variants=self.variants or ("nano",), arms=self.arms or ARMS, frames=self.frames or ("v2",)
+            )
             cells += arms._grid(varied)
         return list({cell.key: cell for cell in cells}.values())
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
@@ -21,6 +22,9 @@ from ablations.config import (
 )
 from ablations.errors import pick, refuse
 from ablations.recipes import Loading, Recipe, as_released
+
+LARGEST_SEED = 2**63 - 1
+"""That torch's generators take."""
 
 Measurement = Literal["cost", "memory", "speed", "accuracy", "evaluation"]
 Protocol = Literal["paper", "timm"]
@@ -119,6 +123,8 @@ class Accuracy(Recipe):
     def check(self) -> None:
         """Raises InputError for a recipe that cannot be trained, or a subset that cannot be drawn."""
         super().check()
+        if self.seed > LARGEST_SEED:
+            raise refuse("seed", self.seed, f"0 to {LARGEST_SEED}")
         if self.train_images % self.num_classes:
             raise refuse(
                 "train_images", self.train_images, f"0 for all, or a multiple of num_classes, {self.num_classes}"
@@ -314,6 +320,8 @@ AnyCell = Cell | ModelCell
 def _check_conditions(conditions: Conditions) -> None:
     """Raises InputError for a condition out of its range."""
     for name, value in vars(conditions).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise refuse(name, value, "a finite number")
         if name in CHOICES:
             pick(name, value, CHOICES[name])
         elif name in LEAST and not value >= LEAST[name]:  # nan is neither

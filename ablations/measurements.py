@@ -16,7 +16,6 @@ from ablations import cost
 from ablations.config import ARMS, as_pair
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Evaluation, Memory, Speed
 from ablations.errors import first_line
-from ablations.measure.environment import available_cores
 from ablations.measure.macs import UncountedOperator, trace_macs
 from ablations.measure.matmul_peak import measure_matmul_peak
 from ablations.measure.memory import METHODS, MIB, measure_in_process
@@ -49,6 +48,8 @@ class Setting:
     """Measure memory of the CPU even where a prediction says that there is not enough."""
     ranks: Ranks = field(default_factory=Ranks)
     """This process among those that train together."""
+    workers: int = 1
+    """Processes or threads that read pictures ahead."""
     deadline: float = math.inf
     """When a training has to end, in seconds of the monotonic clock."""
 
@@ -262,7 +263,7 @@ def _measure_accuracy(
         conditions,
         setting.data_dir,
         ranks=setting.ranks,
-        workers=max(available_cores() // setting.ranks.count, 1),
+        workers=setting.workers,
         files=files,
         deadline=setting.deadline,
         progress=lambda words: tell(f"{cell.name} {words}"),
@@ -278,7 +279,7 @@ def _evaluate(cell: Cell, conditions: Evaluation, setting: Setting, tell: Tell) 
         model,
         data_directory(setting.data_dir) / conditions.data,
         **how,
-        workers=available_cores(),
+        workers=setting.workers,
         progress=lambda done, total: tell(f"{cell.name} {conditions.resolution} px, {done}/{total} pictures"),
     )
     return {name: value for name, value in scores.items() if name not in names}

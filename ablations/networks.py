@@ -58,7 +58,12 @@ def _build_trainable(model: str, conditions: Accuracy) -> nn.Module:
     """
     options: dict[str, Any] = {"num_classes": conditions.num_classes}
     if conditions.drop_path_rate:
+        if not model.startswith("timm:"):
+            raise refuse("drop_path_rate", conditions.drop_path_rate, f"0 for {model}, which is not told of it")
         options["drop_path_rate"] = conditions.drop_path_rate
+    for name in ("num_classes", "drop_path_rate"):
+        if f"{name}=" in model.partition("?")[2]:
+            raise refuse("model", model, f"no {name} among its options: it is a field of the recipe")
     network = build_peer(model, **options)
     picture = torch.zeros(1, 3, conditions.resolution, conditions.resolution)
     try:

@@ -23,7 +23,8 @@ class Recipe:
     resolution: int = 32
     """Side in pixels of the pictures as the model sees them; grey ones are given to all three channels."""
     loading: Loading = "resident"
-    """`resident` pictures are decoded once and kept in memory; `streamed` ones are read anew in every epoch."""
+    """`resident` pictures are decoded once and kept in memory, their centre square, which crops are taken from;
+    `streamed` ones are read anew in every epoch, and crops are taken from all of them."""
     epochs: int = 20
     """Epochs of warm-up and cosine."""
     cooldown_epochs: int = 0
@@ -99,14 +100,13 @@ class Small(Recipe):
     """For small pictures and small sets: the paper's recipe without what hundreds of epochs need.
 
     Source: PVT v2, 4.1, less mixup, cutmix, RandAugment, random erasing and repeated augmentation; learning rate and
-    shifts by what was tried on Fashion-MNIST (results/LOG.md). Expect 20 seconds an arm for pico on digits, and what
-    results/tables/accuracy.md says.
+    shifts by what was tried on Fashion-MNIST (results/LOG.md). Expect what results/tables/accuracy.md says.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Smoke(Recipe):
-    """For tests: an epoch of digits, to see that all of it runs. Expect a second and hardly more than chance."""
+    """For tests: an epoch of digits, to see that all of it runs. Expect hardly more than chance."""
 
     epochs: int = 1
     batch_size: int = 128
@@ -118,7 +118,8 @@ class Paper(Recipe):
     """The official recipe for ImageNet-1k: 300 epochs and 10 at the lowest rate, batches of 1024.
 
     Source: PVT v2, 4.1, and the released code. The rate rises from 1e-6 to 1e-3 and falls to 1e-5, here step by step
-    and there epoch by epoch. Expect the paper's top-1 (Table 2) to about 0.2 points, after days on eight GPUs.
+    and there epoch by epoch; a batch is mixed as one, where there each GPU mixes its own part. Expect the paper's top-1
+    (Table 2) within what two runs differ by, about 0.2 points; nobody has run it with this code yet.
     """
 
     data: str = "imagenet"

@@ -69,6 +69,15 @@ METRICS = {
 }
 """Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
 
+MAIN_METRICS = {
+    "cost": "params",
+    "memory": "peak_memory_bytes",
+    "speed": "latency_s",
+    "accuracy": "top1",
+    "evaluation": "top1",
+}
+"""What a finished record of each measurement has; peak memory is None where a step did not fit or was refused."""
+
 
 def record_path(results: Path, cell: AnyCell) -> Path:
     """Returns where the record of a cell lies under the results folder."""
@@ -145,8 +154,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _check_values(record: dict[str, Any]) -> None:
-    """Raises ValueError for a value that is not of its column's kind."""
+    """Raises ValueError for a value that is not of its column's kind, and for a result without its main metric."""
     result = record["result"] or {}
+    main = MAIN_METRICS[record["measurement"]]
+    may_lack = record["status"] == "failed" or (record["measurement"] == "memory" and main in result)
+    if result.get(main) is None and not may_lack:
+        raise ValueError(f"its result has no {main}")
     resolution = record["conditions"].get("resolution", 0)
     sizes = resolution if isinstance(resolution, list) and len(resolution) == 2 else [resolution]
     values = record | record["environment"] | record["conditions"] | result | {"resolution": ""}
@@ -306,6 +319,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         **conditions,
         **record["result"],
         **{name: environment.get(name) for name in ("device_name", "torch", "threads", "commit")},
+        **({"processes": environment.get("processes", 1)} if record["measurement"] == "accuracy" else {}),
         **{name: record[name] for name in ("study", "key", "duration_s")},
     }
 

@@ -4,54 +4,46 @@ A cell's record is written when the cell is finished, so a kill loses the cell i
 """
 
 import gc
-import json
+import hashlib
 import multiprocessing
 import os
 import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
-from statistics import median
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, TypeGuard
 
 import torch
 from tqdm import tqdm
 
-from ablations.design import (
-    CONDITIONS_OF,
-    Accuracy,
-    AnyCell,
-    Cell,
-    Cost,
-    Evaluation,
-    Memory,
-    ModelCell,
-    Speed,
-    without_defaults,
-)
-from ablations.errors import InputError, first_line, refuse
+from ablations.design import Accuracy, AnyCell, Evaluation, Memory, ModelCell, split_file_model
+from ablations.errors import first_line
+from ablations.forecast import Forecast
 from ablations.measure.allocator import keep_freed_memory
-from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
+from ablations.measure.environment import PACKAGE, available_cores, use_full_float32
 from ablations.measure.process import follow_parent
-from ablations.measurements import Setting, Tell, at_any_size, measure_cell, meta_network
-from ablations.model import build_model
-from ablations.model.checkpoint import load_weights
-from ablations.networks import build_network
-from ablations.peers.build import check_peer
-from ablations.peers.equal import check_has_peer
-from ablations.records import find_record, iterate_records, write_record
-from ablations.studies import find_study
+from ablations.measurements import Setting, Tell, at_any_size, measure_cell
+from ablations.records import find_record, write_record
+from ablations.requirements import (
+    DataKey,
+    check_needs,
+    check_processes,
+    check_together,
+    data_key,
+    is_exact,
+    needed_device,
+    refuse_other_data,
+    warn_of_other_machines,
+)
 from ablations.training.accuracy import Files
-from ablations.training.data import check_data, check_loading, data_directory
-from ablations.training.distributed import Ranks, count_ranks, joined
-from ablations.training.evaluation import open_pictures
+from ablations.training.data import data_digest
+from ablations.training.distributed import count_local_ranks, joined
 from ablations.training.loop import Diverged, OutOfTime, Stopped
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
@@ -93,6 +85,8 @@ class Job:
     setting: Setting
     keep: Keep
     environments: dict[str, dict[str, Any]]
+    data: dict[DataKey, str | None]
+    """Digests of the data sets."""
     debug: bool
 
 
@@ -136,24 +130,35 @@ def run_cells(
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
     kept = {key: record for key, record in records.items() if _is_done(record, force)}
     missing = [cell for cell in cells if cell.key not in kept]
-    device = _check_processes(missing, jobs)
-    environments = _check_needs(missing, results, data_dir, weights)
-    begin()
-    gc.collect()
-    gc.freeze()  # what is imported stays; the collections between cells need not look through it
+    device = check_processes(missing, jobs)
     with joined(device) as ranks:
         missing, summary = ranks.tell_all((missing, Summary(kept=len(cells) - len(missing))))
-        setting = Setting(data_dir=data_dir, weights=weights, force=force, ranks=ranks, deadline=start + time_budget_s)
+        environments = check_together(ranks, partial(check_needs, missing, results, data_dir, weights))
+        named = {key for cell in cells if (key := data_key(cell.measurement, cell.conditions))}
+        digests = {key: data_digest(key[1], data_dir, val_only=key[0] == "evaluation") for key in named}
+        refuse_other_data(kept.values(), digests)
+        begin()
+        gc.collect()
+        gc.freeze()  # what is imported stays; the collections between cells need not look through it
+        setting = Setting(
+            data_dir=data_dir,
+            weights=weights,
+            force=force,
+            ranks=ranks,
+            workers=max(available_cores() // max(count_local_ranks(), jobs), 1),
+            deadline=start + time_budget_s,
+        )
         job = Job(
             study=study,
             results=results,
             setting=setting,
             keep=keep or Keep(),
             environments=environments,
+            data=digests,
             debug=debug,
         )
         if ranks.is_first:
-            _warn_of_other_machines(kept.values(), environments)
+            warn_of_other_machines(kept.values(), environments)
         with tqdm(
             total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR, disable=not ranks.is_first
         ) as bar:
@@ -168,31 +173,16 @@ def run_cells(
     return summary
 
 
-def _check_processes(missing: Sequence[AnyCell], jobs: int) -> str:
-    """Returns the device that several processes train on together; raises InputError for what they cannot do."""
-    if not 1 <= jobs <= available_cores():
-        raise refuse("jobs", jobs, f"1 to {available_cores()}, the number of cores")
-    processes = count_ranks()
-    for cell in missing:
-        if isinstance(cell.conditions, Accuracy):
-            Ranks(count=processes).check_batch(cell.conditions.batch_size)
-    devices = {_device(cell) for cell in missing}
-    alike = len(devices) <= 1 and all(isinstance(cell.conditions, Accuracy) for cell in missing)
-    if processes > 1 and (jobs > 1 or not alike):
-        raise refuse("processes", processes, "1, but for trainings on one device, without --jobs")
-    return min(devices, default="cpu")
-
-
 def _run_missing(missing: list[AnyCell], job: Job, jobs: int, bar: tqdm) -> Iterator[tuple[AnyCell, Outcome]]:
     """Yields every cell when it is finished: the exact ones first, side by side if that pays, then the others."""
     forecast = Forecast(job.results)
-    exact = [cell for cell in missing if _is_exact(cell)]
+    exact = [cell for cell in missing if is_exact(cell)]
     workers = min(available_cores(), len(exact) // CELLS_PER_WORKER)
     if workers > 1:
         bar.set_description_str(f"{exact[0].measurement:8}")
         yield from _run_side_by_side(_of_one_network(exact), job, workers)
-        missing = [cell for cell in missing if not _is_exact(cell)]
-    trained = [cell for cell in missing if isinstance(cell.conditions, Accuracy) and _device(cell) == "cpu"]
+        missing = [cell for cell in missing if not is_exact(cell)]
+    trained = [cell for cell in missing if isinstance(cell.conditions, Accuracy) and needed_device(cell) == "cpu"]
     if jobs > 1 and len(trained) > 1:
         bar.set_description_str("accuracy")
         bar.set_postfix_str(f"{forecast.left(trained)} over {jobs}, each epoch is in {job.results / 'logs'}")
@@ -217,9 +207,14 @@ def _of_one_network(cells: list[AnyCell]) -> list[list[AnyCell]]:
 
 
 def _run_side_by_side(groups: list[list[AnyCell]], job: Job, workers: int) -> Iterator[tuple[AnyCell, Outcome]]:
-    """Yields every cell when one of the worker processes has done it; the cells of a group go to one worker."""
+    """Yields every cell when one of the worker processes has done it; the cells of a group go to one worker.
+
+    Where a worker is killed, by the system for want of memory, say, the groups that are not done run one by one: the
+    one at fault is found, and the others are measured.
+    """
     context = multiprocessing.get_context("spawn")
     threads = max(available_cores() // workers, 1)
+    broken: list[list[AnyCell]] = []
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)) as pool:
         waiting = {pool.submit(_run_in_worker, own, job): own for own in groups}
         try:
@@ -228,6 +223,9 @@ def _run_side_by_side(groups: list[list[AnyCell]], job: Job, workers: int) -> It
                 try:
                     outcomes = finished.result()
                 except BrokenProcessPool:
+                    if len(groups) > 1:
+                        broken.append(own)
+                        continue
                     outcomes = [Outcome("failed", failure="the process that computed it was killed") for _ in own]
                 yield from zip(own, outcomes, strict=True)
         except BaseException:
@@ -235,6 +233,8 @@ def _run_side_by_side(groups: list[list[AnyCell]], job: Job, workers: int) -> It
             for worker in multiprocessing.active_children():
                 worker.terminate()  # what it has written is whole, and a training writes a checkpoint
             raise
+    for own in broken:
+        yield from _run_side_by_side([own], job, 1)
 
 
 def _begin_worker(threads: int) -> None:
@@ -266,24 +266,24 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
     except OutOfTime:
         return Outcome("left")
     except Exception as error:  # whatever one cell does, the others go on
-        if ranks.count > 1 and not isinstance(error, InputError | Diverged):
+        if ranks.count > 1 and not isinstance(error, Diverged):
             raise  # what not all processes have met would leave the others waiting
         failure, is_final = first_line(error), isinstance(error, Diverged)
         if job.debug:
             traceback.print_exc()
-    if not _is_exact(cell):
+    if not is_exact(cell):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     seconds = time.monotonic() - clock
-    if ranks.is_first:
+    if ranks.is_first and not (failure and _is_done(find_record(job.results, cell))):  # another process may be done
         write_record(
             job.results,
             cell,
             study=job.study,
             result=result,
             failure=failure,
-            environment=job.environments[_device(cell)] | _own_process(cell, ranks),
+            environment=job.environments[needed_device(cell)] | _own_process(cell, job),
             started=started,
             duration_s=round(seconds, 3),
         )
@@ -302,143 +302,54 @@ def _skip(cell: AnyCell, job: Job, expected_s: float) -> Literal["kept", "left"]
 
 
 def _training_files(cell: AnyCell, job: Job) -> Files:
-    environment = job.environments[_device(cell)]
+    environment = job.environments[needed_device(cell)]
     return Files(
         checkpoint=job.results / "checkpoints" / f"{cell.file_name}.pt",
         log=job.results / "logs" / f"{cell.file_name}.jsonl",
         tensorboard=job.results / "tensorboard" / cell.file_name if job.keep.tensorboard else None,
         weights=job.results / "weights" / f"{cell.file_name}.safetensors" if job.keep.weights else None,
-        made_by={name: environment[name] for name in ("commit", "torch", "device_name")},
+        made_by={
+            **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},
+            "threads": torch.get_num_threads() if needed_device(cell) == "cpu" else None,
+            "processes": job.setting.ranks.count,
+            "code": _code_digest(_source_folder(cell)),
+            "data": _digest_of_data(cell, job),
+        },
     )
 
 
-def _device(cell: AnyCell) -> str:
-    """Returns the device that a cell needs; a prediction needs none but this one."""
-    return "cpu" if _is_exact(cell) else getattr(cell.conditions, "device", "cpu")
+def _digest_of_data(cell: AnyCell, job: Job) -> str | None:
+    key = data_key(cell.measurement, cell.conditions)
+    return job.data.get(key) if key else None
 
 
-def _own_process(cell: AnyCell, ranks: Ranks) -> dict[str, Any]:
-    """Returns what is otherwise where a cell is measured in processes of its own, or by several together."""
+def _source_folder(cell: AnyCell) -> Path | None:
+    """Returns where a user's model is, which may import its neighbours."""
+    file = split_file_model(cell.model) if isinstance(cell, ModelCell) else None
+    return file[0].parent if file else None
+
+
+@cache
+def _code_digest(folder: Path | None) -> str:
+    """Returns the SHA-256 of this package's code, and of the Python files of a folder."""
+    files = [*sorted(PACKAGE.rglob("*.py")), *(sorted(folder.glob("*.py")) if folder else ())]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _own_process(cell: AnyCell, job: Job) -> dict[str, Any]:
+    """Returns what a cell's environment has of its own: the processes that measured it, and its data."""
+    data = {"data_sha256": _digest_of_data(cell, job)}
     if isinstance(cell.conditions, Accuracy):
-        return {"threads": torch.get_num_threads(), "processes": ranks.count}
-    return {"keeps_freed_memory": False} if isinstance(cell.conditions, Memory) and not _is_exact(cell) else {}
-
-
-def _is_exact(cell: AnyCell) -> bool:
-    """Whether a cell is computed from shapes, so that it does not matter what else the machine does."""
-    return isinstance(cell.conditions, Cost) or getattr(cell.conditions, "method", "") == "predicted"
-
-
-def _check_needs(
-    cells: Sequence[AnyCell], results: Path, data_dir: Path | None, weights: Path | None
-) -> dict[str, dict[str, Any]]:
-    """Returns the environment of each device that the cells need, and raises InputError for what is not there.
-
-    The environment is taken before the first cell, while the code that runs is the code that lies there.
-    """
-    devices = sorted({_device(cell) for cell in cells})
-    for device in devices:
-        check_device(device)
-    for cell in cells:
-        if isinstance(cell, ModelCell):
-            check_peer(cell.model)
-    trained = {
-        (cell.model, cell.conditions.num_classes, cell.conditions.resolution, cell.conditions.drop_path_rate): cell
-        for cell in cells
-        if isinstance(cell, ModelCell) and isinstance(cell.conditions, Accuracy)
-    }
-    for cell in trained.values():
-        build_network(cell)
-    strange = {
-        at_any_size(cell) for cell in cells if isinstance(cell, ModelCell) and not isinstance(cell.conditions, Accuracy)
-    }
-    strange -= {at_any_size(cell) for cell in find_study("paper").cells()}
-    meta_network.cache_clear()  # a file may hold another model by now
-    for cell in strange:
-        meta_network(cell)
-    for cell in cells:
-        if isinstance(cell, Cell) and isinstance(cell.conditions, Speed) and cell.conditions.reference != "v1":
-            for library in cell.conditions.reference.split("+"):
-                check_has_peer(cell.config, library, cell.conditions.resolution)
-    evaluated = {
-        (cell.config, cell.conditions.data)
-        for cell in cells
-        if isinstance(cell, Cell) and isinstance(cell.conditions, Evaluation)
-    }
-    for config, data in evaluated:
-        load_weights(build_model(config), cast(Path, weights))
-        open_pictures(data_directory(data_dir) / data, config.num_classes)
-    accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
-    for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
-        check_data(data, classes, data_dir)
-    for conditions in accuracies:
-        check_loading(conditions)
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise refuse("results", str(results), f"a folder that can be made ({error.strerror})") from error
-    if not os.access(results, os.W_OK):
-        raise refuse("results", str(results), "a folder that can be written to")
-    settings = {"keeps_freed_memory": keep_freed_memory(), "tf32": use_full_float32()}
-    return {device: describe_environment(device) | settings for device in devices}
-
-
-def _warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[str, dict[str, Any]]) -> None:
-    """Says so if records of the same device kind were measured on another machine or with another torch."""
-    others = set()
-    for record in kept:
-        if record["conditions"].get("method") == "predicted":
-            continue  # the same on every machine
-        there = record["environment"]
-        here = environments.get(record["conditions"].get("device", ""))
-        if here and any(there.get(name) != here[name] for name in ("device_name", "torch")):
-            others.add(f"{there.get('device_name')}, torch {there.get('torch')}")
-    if others:
-        print(
-            f"warning: the folder holds records of {' and '.join(sorted(others))}, which are kept; tables split by "
-            "machine, so measure into a folder of your own to compare all arms on this one",
-            file=sys.stderr,
-        )
+        return {"threads": torch.get_num_threads(), "processes": job.setting.ranks.count, **data}
+    if isinstance(cell.conditions, Evaluation):
+        return data
+    return {"keeps_freed_memory": False} if isinstance(cell.conditions, Memory) and not is_exact(cell) else {}
 
 
 def _is_done(record: dict[str, Any] | None, force: bool = False) -> TypeGuard[dict[str, Any]]:
     if record is None or record["status"] != "done":
         return False
     return not (force and "out_of_memory" in record["result"])
-
-
-def _workload(description: dict[str, Any]) -> str:
-    """Returns what cells share that take about the same time: all but arm, frame and seed."""
-    conditions = without_defaults(description["conditions"], CONDITIONS_OF[description["measurement"]])
-    conditions.pop("seed", None)
-    model = description.get("model") or [description["variant"], description["config"]["attention"]]
-    return json.dumps([description["measurement"], model, conditions])
-
-
-class Forecast:
-    """How long cells take, by the records of their like; all times in seconds."""
-
-    def __init__(self, results: Path) -> None:
-        self._longest: dict[str, float] = {}
-        self._seen: dict[str, list[float]] = {}
-        for record in iterate_records(results):
-            if _is_done(record):
-                self.learn(record, record["duration_s"])
-
-    def learn(self, description: dict[str, Any], seconds: float) -> None:
-        workload = _workload(description)
-        self._longest[workload] = max(seconds, self._longest.get(workload, 0.0))
-        self._seen.setdefault(description["measurement"], []).append(seconds)
-
-    def of_like(self, cell: AnyCell) -> float:
-        """Returns the longest time of a cell of the same workload; 0 where there was none."""
-        return self._longest.get(_workload(cell.describe()), 0.0)
-
-    def left(self, cells: Sequence[AnyCell]) -> str:
-        """Returns in words about how long the cells will take, as far as their measurements were seen before."""
-        known = [cell for cell in cells if cell.measurement in self._seen]
-        seconds = sum(self.of_like(cell) or median(self._seen[cell.measurement]) for cell in known)
-        return f"{'' if len(known) == len(cells) else 'over '}{timedelta(seconds=round(seconds))} left"
 
 
 def _tell(bar: tqdm, left: str, words: str) -> None:

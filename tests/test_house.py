@@ -80,7 +80,7 @@ def parts(*names: str) -> tuple[str, ...]:
 
 
 MODELS = parts("model", "peers", "downstream", "networks", "timm_models")
-LAB = (*MODELS, *parts("measure", "training", "measurements", "budget", "runner"))
+LAB = (*MODELS, *parts("measure", "training", "measurements", "budget", "requirements", "forecast", "runner"))
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 

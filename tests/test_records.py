@@ -12,6 +12,7 @@ from ablations.design import (
     AnyCell,
     Cell,
     Cost,
+    Evaluation,
     Memory,
     ModelCell,
     Speed,
@@ -102,6 +103,7 @@ DAMAGES = {
     "not a record of schema 1": lambda path: edit(path, schema=0),
     "lacks result": drop_result,
     "its result and its status contradict each other": lambda path: edit(path, result=None),
+    "its result has no params": lambda path: edit(path, result={"macs": 20}),
     "its description was changed after it was measured": lambda path: edit(path, arm="v1"),
     "this version does not know ema of its conditions": lambda path: edit_in(path, "conditions", ema=0.9),
     "this version does not know registers of its config": lambda path: edit_in(path, "config", registers=4),
@@ -127,6 +129,28 @@ def test_a_damaged_file_is_named_and_left_out(tmp_path, reason):
     assert find_record(tmp_path, CELL) is None
     assert [record["arm"] for record in iterate_records(tmp_path)] == ["v1"]
     assert list(load_records(tmp_path)["arm"]) == ["v1"]
+
+
+MAIN = {Cost: "params", Memory: "peak_memory_bytes", Speed: "latency_s", Accuracy: "top1", Evaluation: "top1"}
+
+
+@pytest.mark.parametrize(("kind", "metric"), MAIN.items(), ids=lambda value: getattr(value, "__name__", value))
+def test_a_finished_record_has_its_main_metric(tmp_path, kind, metric):
+    cell = replace(CELL, conditions=kind())
+    path = write(tmp_path, cell, result={"seconds": 1.0})
+    assert find_damaged(tmp_path) == {f"records/{kind.measurement}/{path.name}": f"its result has no {metric}"}
+    write(tmp_path, cell, failure="RuntimeError: out of luck")
+    assert find_record(tmp_path, cell)["status"] == "failed"
+    write(tmp_path, cell, result={metric: 1})
+    assert find_record(tmp_path, cell)["result"] == {metric: 1}
+    assert find_damaged(tmp_path) == {}
+
+
+def test_memory_that_was_not_there_has_no_number(tmp_path):
+    write(tmp_path, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": None, "out_of_memory": "much"})
+    assert find_damaged(tmp_path) == {}
+    write(tmp_path, replace(CELL, conditions=Accuracy()), result={"top1": None})
+    assert list(find_damaged(tmp_path).values()) == ["its result has no top1"]
 
 
 def test_no_records_make_an_empty_table_with_names(tmp_path):

@@ -1,6 +1,7 @@
 """What is measured, kept, tried again and left; and one real cell of each measurement."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -13,12 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
-from ablations import measurements, runner
+from ablations import measurements, requirements, runner
 from ablations.config import ARMS
 from ablations.design import Accuracy, Cell, Cost, Memory, Speed, build_cell
 from ablations.errors import InputError
 from ablations.records import (
+    MAIN_METRICS,
     find_damaged,
     find_record,
     iterate_records,
@@ -41,7 +44,7 @@ def run(cells, results, **options):
 
 def write(results, cell, duration_s=1.0, **environment):
     """Writes the record of a cell as another run would have."""
-    outcome = {"study": "test", "result": {"macs": 1}, "failure": None, "started": "2026-01-01"}
+    outcome = {"study": "test", "result": {MAIN_METRICS[cell.measurement]: 1}, "failure": None, "started": "2026-01-01"}
     write_record(results, cell, **outcome, environment=environment, duration_s=duration_s)
 
 
@@ -70,7 +73,7 @@ def test_a_failed_cell_is_recorded_the_others_go_on_and_it_is_tried_again(tmp_pa
     def fail_once(cell):
         if cell.arm == "v1+cffn" and called.count("v1+cffn") == 1:
             raise RuntimeError("out of luck\nand a second line")
-        return {"macs": 2}
+        return {"params": 1, "macs": 2}
 
     called = fake(monkeypatch, fail_once)
     summary = run(CELLS, tmp_path)
@@ -89,7 +92,7 @@ def test_what_only_the_cell_finds_out_about_its_input_fails_that_cell_alone(tmp_
     def refuse_one(cell):
         if cell.arm == "v1+ope":
             raise InputError("a picture that cannot be read")
-        return {"macs": 2}
+        return {"params": 1, "macs": 2}
 
     fake(monkeypatch, refuse_one)
     summary = run(CELLS, tmp_path)
@@ -101,7 +104,7 @@ def test_a_cell_that_another_process_finished_meanwhile_is_kept(tmp_path, monkey
     def measure(cell):
         if cell.arm == "v1":
             write(tmp_path, CELLS[1])
-        return {"macs": 2}
+        return {"params": 1, "macs": 2}
 
     called = fake(monkeypatch, measure)
     summary = run(CELLS, tmp_path)
@@ -110,7 +113,7 @@ def test_a_cell_that_another_process_finished_meanwhile_is_kept(tmp_path, monkey
 
 
 def test_records_of_another_machine_are_kept_and_named(tmp_path, monkeypatch, capsys):
-    fake(monkeypatch, lambda cell: {"macs": 2})
+    fake(monkeypatch, lambda cell: {"peak_memory_bytes": 1})
     cells = [replace(cell, conditions=Memory(resolution=32)) for cell in CELLS]
     write(tmp_path, cells[0], device_name="Another CPU", torch="2.8.0")
     summary = run(cells, tmp_path)
@@ -125,7 +128,7 @@ def test_records_of_another_machine_are_kept_and_named(tmp_path, monkeypatch, ca
 
 
 def test_the_environment_is_that_of_the_start(tmp_path, monkeypatch):
-    fake(monkeypatch, lambda cell: {"macs": 2})
+    fake(monkeypatch, lambda cell: {"params": 1, "macs": 2})
     commits = iter(["first", "second"])
     monkeypatch.setattr("ablations.measure.environment.find_commit", lambda folder: next(commits))
     run(CELLS, tmp_path)
@@ -133,7 +136,7 @@ def test_the_environment_is_that_of_the_start(tmp_path, monkeypatch):
 
 
 def test_a_damaged_record_is_measured_again(tmp_path, monkeypatch):
-    called = fake(monkeypatch, lambda cell: {"macs": 2})
+    called = fake(monkeypatch, lambda cell: {"params": 1, "macs": 2})
     run(CELLS, tmp_path)
     path = record_path(tmp_path, CELLS[0])
     path.write_text(path.read_text()[:50])
@@ -143,7 +146,7 @@ def test_a_damaged_record_is_measured_again(tmp_path, monkeypatch):
 
 
 def test_the_time_budget_starts_no_cell_whose_like_took_longer(tmp_path, monkeypatch):
-    called = fake(monkeypatch, lambda cell: {"macs": 2})
+    called = fake(monkeypatch, lambda cell: {"params": 1, "macs": 2})
     long, short = Cost(resolution=64), Cost(resolution=32)
     for conditions, seconds in ((long, 3600.0), (short, 0.1)):
         cell = Cell(variant="pico", arm="v1", frame="v1", conditions=conditions)
@@ -159,7 +162,7 @@ def test_the_time_budget_starts_no_cell_whose_like_took_longer(tmp_path, monkeyp
 def test_an_unknown_workload_is_started_and_its_own_record_counts_from_then_on(tmp_path, monkeypatch):
     def slow(cell):
         time.sleep(0.3)
-        return {"macs": 2}
+        return {"params": 1, "macs": 2}
 
     fake(monkeypatch, slow)
     summary = run(CELLS, tmp_path, time_budget_s=0.5)
@@ -259,6 +262,7 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path):
 
 UNCOUNTED = """
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 @torch.library.custom_op("NAME::triple", mutates_args=())
@@ -361,7 +365,7 @@ def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path)
 def test_a_model_that_is_none_is_refused_before_anything_is_measured(tmp_path, monkeypatch, model, head, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def build():\n    return 1\n")
-    called = fake(monkeypatch, lambda cell: {"macs": 2})
+    called = fake(monkeypatch, lambda cell: {"params": 1, "macs": 2})
     with pytest.raises(InputError) as caught:
         run([*CELLS, cost_of(model, head=head)], tmp_path / "out")
     assert message in str(caught.value)
@@ -565,14 +569,15 @@ def test_a_budget_that_was_spent_before_starts_no_training(tmp_path):
 
 @pytest.mark.parametrize("jobs", [0, -1, 3])
 def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs):
-    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    monkeypatch.setattr(requirements, "available_cores", lambda: 2)
     with pytest.raises(InputError, match=f"jobs={jobs} is not possible; allowed: 1 to 2, the number of cores"):
         run([Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)], tmp_path / "runs", jobs=jobs)
     assert not (tmp_path / "runs").exists()
 
 
 def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    for module in (requirements, runner):
+        monkeypatch.setattr(module, "available_cores", lambda: 2)
     conditions = replace(ACCURACY, mixup=0.8, drop_path_rate=0.2)
     cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope", "v1+cffn"), conditions=(conditions,)).cells())
     summary = run(cells, tmp_path / "together", jobs=2)
@@ -735,3 +740,39 @@ def test_a_model_that_refuses_a_size_is_a_row_of_memory_too(tmp_path, method):
     assert "doesn't match model" in result["refused"]
     (table,) = (table for table in MEMORY_TABLES if table.name == "memory_models")
     assert "refused |" in render_markdown(table, table.values(load_records(tmp_path)))
+
+
+def test_a_record_of_another_data_set_of_the_same_name_is_not_taken_for_this_one(tmp_path):
+    cell = Cell(
+        variant="pico", arm="v1", frame="v2", conditions=Accuracy(data="toy", num_classes=2, epochs=1, batch_size=2)
+    )
+    for number, folder in enumerate(("one", "other")):
+        for split, label in itertools.product(("train", "val"), "ab"):
+            place = tmp_path / folder / "toy" / split / label
+            place.mkdir(parents=True)
+            for index in range(2 + number):
+                Image.new("RGB", (32, 32), (90 * index, 0, 0)).save(place / f"{index}.png")
+    assert run([cell], tmp_path / "runs", data_dir=tmp_path / "one").measured == 1
+    assert run([cell], tmp_path / "runs", data_dir=tmp_path / "one").kept == 1
+    with pytest.raises(InputError, match="data='toy' is not possible; allowed: the data set that the results folder"):
+        run([cell], tmp_path / "runs", data_dir=tmp_path / "other")
+    assert run([cell], tmp_path / "runs", data_dir=tmp_path).kept == 1, "records count without their data too"
+
+
+def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch):
+    for module in (requirements, runner):
+        monkeypatch.setattr(module, "available_cores", lambda: 2)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "deadly.py").write_text(
+        "import multiprocessing, os, signal\nfrom torch import nn\n"
+        "def build():\n"
+        "    if multiprocessing.parent_process():\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))\n"
+    )
+    deadly = build_cell(f"{folder / 'deadly.py'}:build", ACCURACY)
+    cells = [deadly, *(Cell(variant="pico", arm=arm, frame="v2", conditions=ACCURACY) for arm in ("v1", "v1+ope"))]
+    summary = run(cells, tmp_path / "runs", jobs=2)
+    assert summary.measured == 2
+    assert summary.failed == [(deadly.label, "the process that computed it was killed")]

@@ -24,7 +24,7 @@ MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
 
 _FOUND = {
     "memory": ("memory_method",),
-    "accuracy": ("n_train_images", "n_eval_images"),
+    "accuracy": ("n_train_images", "n_eval_images", "processes"),
     "evaluation": ("n_images", "classes"),
 }
 _MACHINE = ("device_name", "torch", "threads")
@@ -73,6 +73,7 @@ _PHRASES = {
     "label_smoothing": "label smoothing {}",
     "drop_path_rate": "drop path {}",
     "threads": "{} threads",
+    "processes": "processes: {}",
     "torch": "torch {}",
     "way": "{}",
     "channels_last": "channel by channel",  # said where it is not so

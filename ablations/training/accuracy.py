@@ -19,7 +19,7 @@ from ablations.files import write_bytes
 from ablations.training.data import load_data
 from ablations.training.distributed import Ranks
 from ablations.training.logs import Logs
-from ablations.training.loop import Saver, Training
+from ablations.training.loop import Diverged, Saver, Training
 
 Progress = Callable[[str], None]
 """Takes in words how far a training is."""
@@ -69,13 +69,19 @@ def measure_accuracy(
     data = load_data(conditions, data_dir).to(conditions.device)
     saver = Saver(files.checkpoint, files.made_by, deadline=deadline) if files else None
     logs = Logs(files.log, files.tensorboard) if files and ranks.is_first else None
-    with _random_state_kept(conditions), saver.catching_signals() if saver else nullcontext():
-        model = _start_model(build, conditions, ranks)
-        training = Training(model, data, conditions, ranks=ranks, workers=workers)
-        if saver:
-            saver.restore(training)
-        training.run(progress=_Teller(progress, logs), saver=saver)
+    with _random_state_kept(conditions):
+        with saver.catching_signals() if saver else nullcontext():
+            model = _start_model(build, conditions, ranks)
+            training = Training(model, data, conditions, ranks=ranks, workers=workers)
+            if saver:
+                saver.restore(training)
+            training.run(progress=_Teller(progress, logs), saver=saver)
+            if saver:
+                saver.look(training, is_over=True)
         scores = training.evaluate()
+    last = training.history[-1]
+    if not math.isfinite(scores["loss"]):
+        raise Diverged(training.step, last["lr"], scores["loss"], last["grad_norm"])
     weights = training.trained.state_dict()
     if files and files.weights and ranks.is_first:
         # Not `save_file`, which writes in place.
@@ -111,13 +117,19 @@ def _start_model(build: Callable[[], nn.Module], conditions: Accuracy, ranks: Ra
     torch.manual_seed(conditions.seed)
     model = build().to(conditions.device)
     model.to(memory_format=torch.channels_last)
-    if ranks.count > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    if ranks.count > 1:
         if conditions.device == "cpu":
-            raise refuse("processes", ranks.count, "1 for a model with batch norm on a CPU, where it is not shared")
+            check_shareable(model, ranks.count)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if conditions.compiled:
         model.compile()
     return model
+
+
+def check_shareable(model: nn.Module, processes: int) -> None:
+    """Raises InputError for a model that several processes cannot train together on a CPU."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise refuse("processes", processes, "1 for a model with batch norm on a CPU, where it is not shared")
 
 
 class _Teller:

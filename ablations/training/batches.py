@@ -75,9 +75,9 @@ def draw_epoch(data: ImageData | StreamedData, conditions: Accuracy, epoch: int)
     if conditions.random_erasing:
         boxes = draw_boxes(count, conditions.random_erasing, generator)
     repeats = conditions.augment_repeats
-    shown = order[: math.ceil(count / repeats)].repeat_interleave(repeats)[
-        :count
-    ]  # beside each other, as in the paper's code
+    fewer = order[: math.ceil(count / repeats)]
+    # Copies are beside each other, as in the released code.
+    shown = fewer.repeat_interleave(repeats)[:count]
     return Epoch(pictures=shown, draws=order, views=views, seeds=seeds, boxes=boxes)
 
 
@@ -97,37 +97,37 @@ def training_batches(
     ranks = ranks or Ranks()
     drawn = draw_epoch(data, conditions, epoch)
     size = min(conditions.batch_size, len(drawn.pictures))
-    share = ranks.share(size)
-    places = [share + step * size for step in range(first_step, steps_per_epoch(data, conditions))]
+    starts = size * torch.arange(first_step, steps_per_epoch(data, conditions))
+    places = starts[:, None] + ranks.share(size)
+    # All of an epoch goes to the device before its first step: a copy in between would wait for the steps before it.
     device = data.train_labels.device
-    noise = draw_noise(3, conditions.resolution).to(device) if drawn.boxes is not None else None
-    for images, place in zip(_look_at(data, conditions, drawn, places, workers), places, strict=True):
+    labels = data.train_labels[drawn.pictures.to(device)]
+    boxes = None if drawn.boxes is None else drawn.boxes[drawn.draws].to(device)
+    noise = None if boxes is None else draw_noise(3, conditions.resolution).to(device)
+    looks = _look_at(data, conditions, drawn, places, workers)
+    for images, place in zip(looks, places.to(device), strict=True):
         images = normalise(images, data.mean, data.std)
-        if drawn.boxes is not None and noise is not None:
-            images = erase(images, drawn.boxes[drawn.draws[place]].to(device), noise)
-        yield images, data.train_labels[drawn.pictures[place].to(device)]
+        if boxes is not None and noise is not None:
+            images = erase(images, boxes[place], noise)
+        yield images, labels[place]
 
 
 def _look_at(
-    data: ImageData | StreamedData, conditions: Accuracy, drawn: Epoch, places: list[Tensor], workers: int
+    data: ImageData | StreamedData, conditions: Accuracy, drawn: Epoch, places: Tensor, workers: int
 ) -> Iterator[Tensor]:
-    """Yields the pictures (B, C, S, S) at each of the lists of places, cut as was drawn, on the data's device."""
+    """Yields the pictures (B, C, S, S) at each row of places, cut as was drawn, on the data's device."""
+    device = data.train_labels.device
     if isinstance(data, StreamedData):
         assert drawn.seeds is not None
-        batches, seeds = (
-            [drawn.pictures[place] for place in places],
-            [drawn.seeds[drawn.draws[place]] for place in places],
-        )
+        batches, seeds = list(drawn.pictures[places]), list(drawn.seeds[drawn.draws][places])
         for images in stream_pictures(data, batches, seeds=seeds, conditions=conditions, workers=workers):
-            yield images.to(data.train_labels.device, non_blocking=True)
+            yield images.to(device, non_blocking=True)
         return
     assert drawn.views is not None
-    device = data.train_labels.device
     pictures, views = drawn.pictures.to(device), drawn.views[drawn.draws].to(device)
     beyond = "zeros" if data.train_images.shape[-1] <= SMALL else "border"
-    for place in places:
-        where = place.to(device)
-        yield look(data.train_images[pictures[where]], views[where], beyond)
+    for place in places.to(device):
+        yield look(data.train_images[pictures[place]], views[place], beyond)
 
 
 def eval_batches(

@@ -18,15 +18,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     try:
         with written_whole(path) as file:
             torch.save(state, file)
-    except OSError as error:
-        raise refuse("checkpoint", str(path), f"a file that can be written ({error.strerror})") from error
+    except (OSError, RuntimeError) as error:  # torch's writer raises the second where a disk is full
+        raise refuse("checkpoint", str(path), f"a file that can be written ({first_line(error)})") from error
 
 
-def load_checkpoint(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | None:
+def load_checkpoint(
+    path: Path, made_by: dict[str, Any], shapes: dict[str, torch.Size] | None = None
+) -> dict[str, Any] | None:
     """Returns the state that `save_checkpoint` wrote, in main memory, or None where there is none to go on from.
 
-    A file that is damaged, or that other code or another kind of machine wrote, whose numbers might differ, is not gone
-    on from; a warning says so.
+    A file that is damaged, or of a model of other `shapes` by name, or that was written where numbers might differ, by
+    other code or on another kind of machine, is not gone on from; a warning says so.
     """
     if not path.is_file():
         return None
@@ -39,6 +41,9 @@ def load_checkpoint(path: Path, made_by: dict[str, Any]) -> dict[str, Any] | Non
     if others:
         was, is_now = (", ".join(str(source[name]) for name in others) for source in (state["made_by"], made_by))
         _warn(f"{path} was written with another {' and '.join(others)} ({was}; now {is_now})")
+        return None
+    if shapes is not None and {name: value.shape for name, value in state["model"].items()} != shapes:
+        _warn(f"{path} is of another model")
         return None
     return state
 

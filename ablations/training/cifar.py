@@ -114,4 +114,5 @@ def _read_records(name: str, file: Path, length: int) -> Tensor:
             raise ValueError(f"{size} bytes, where a picture has {length}")
         return torch.from_file(str(file), size=size, dtype=torch.uint8).view(-1, length)
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{name}: {file} is not one of its files ({first_line(error)})") from error
+        fault = first_line(error).replace(str(file), file.name)
+        raise InputError(f"{name}: {file.parent.name}/{file.name} is not one of its files ({fault})") from error

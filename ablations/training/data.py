@@ -4,7 +4,6 @@ Letters: N pictures, C channels (1 of grey pictures, else 3), S the resolution i
 """
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,28 +12,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
-from torchvision.datasets import FashionMNIST
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from ablations.design import Accuracy
-from ablations.errors import InputError, first_line, refuse
+from ablations.errors import InputError, refuse
 from ablations.recipes import BUILT_IN
+from ablations.training.built_in import SPLIT_SEED, check_built_in, read_built_in
 from ablations.training.cache import Question, describe_files, library_versions, load_pictures, store_pictures
-from ablations.training.cifar import CIFARS, fetch_cifar, read_cifar
-from ablations.training.folders import Split, find_unreadable, listed, open_image_folder, unreadable_pictures
-from ablations.training.protocols import read_in_order
+from ablations.training.folders import (
+    SPLITS,
+    Split,
+    digest_listing,
+    find_unreadable,
+    held_out_folder,
+    open_image_folder,
+    unreadable_pictures,
+)
+from ablations.training.protocols import read_in_order, resized_short_side
 from ablations.training.stream import StreamedData, build_augmentation
-
-VAL_CROP = 0.875
-"""Side of the centre crop that a validation picture is seen by, over its short side (PVT v2, 4.1)."""
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-# Splits and subsets are the same for every training seed: a spread over seeds is not one over pictures.
-SPLIT_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +70,10 @@ def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
 
     Fetches Fashion-MNIST and CIFAR if they are missing.
     """
-    if name == "fashion-mnist":
-        _open_fashion_mnist(data_directory(data_dir), train=False)
-    elif name in CIFARS:
-        fetch_cifar(name, data_directory(data_dir))
-    classes = count_classes(name, data_dir)
+    directory = data_directory(data_dir)
+    if name in BUILT_IN:
+        check_built_in(name, directory)
+    classes = BUILT_IN[name] if name in BUILT_IN else len(_open_folder(name, directory)[0].classes)
     if classes != num_classes:
         raise refuse("num_classes", num_classes, f"{classes}, which {name} has")
 
@@ -89,9 +86,18 @@ def check_loading(conditions: Accuracy) -> None:
         build_augmentation(conditions, may_flip=True)
 
 
-def count_classes(name: str, data_dir: Path | None) -> int:
-    """Returns how many classes a data set has; raises InputError for an image folder that is not there or not sound."""
-    return BUILT_IN[name] if name in BUILT_IN else len(_open_folder(name, data_directory(data_dir))[0].classes)
+def data_digest(name: str, data_dir: Path | None, *, val_only: bool = False) -> str | None:
+    """Returns a SHA-256 by which another image folder of the same name is told apart; contents are not read.
+
+    It is that of the pictures' paths and sizes, not of their times: with `val_only` of those that `evaluate` reads, in
+    either layout and by path in the folder of classes, else of both splits'. None for the built-in sets, which are
+    always the same, and where a folder is not there.
+    """
+    if name in BUILT_IN and not val_only:
+        return None
+    root = data_directory(data_dir) / name
+    folders = {"": held_out_folder(root)} if val_only else {split: root / split for split in SPLITS}
+    return digest_listing(folders) if all(folder.is_dir() for folder in folders.values()) else None
 
 
 def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData | StreamedData:
@@ -102,9 +108,9 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData | Stream
     - `digits`: scikit-learn's, 80 % for training, the split stratified and always the same; enlarged bilinearly.
     - `fashion-mnist`: padded with zeros from 28 to 32 pixels, to other resolutions resized bilinearly.
     - `cifar10`, `cifar100`: as they are, to other resolutions resized bilinearly.
-    - An image folder: the short side resized to S for training, to S / 0.875 for validation, both bicubically, then
-      the centre S x S. Validation does so with every picture, even one that has S x S already. What was decoded is
-      kept in the cache (`ablations.training.cache`).
+    - An image folder: the short side resized to S for training, to S / 0.875, rounded down, for validation, both
+      bicubically, then the centre S x S. Validation does so with every picture, even one that has S x S already. What
+      was decoded is kept in the cache (`ablations.training.cache`).
 
     Streamed ones, which only image folders can be, are paths and labels. With `skip_unreadable` pictures that cannot be
     read are left out of the subset too; all are tried for it, once for as long as the files stay as they are.
@@ -124,92 +130,27 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> ImageData | Stream
 def _load(
     name: str, directory: Path, resolution: int, train_images: int, *, streamed: bool, skip_unreadable: bool
 ) -> ImageData | StreamedData:
-    if name == "digits":
-        return _load_digits(resolution, train_images)
-    if name == "fashion-mnist":
-        return _load_fashion_mnist(directory, resolution, train_images)
-    if name in CIFARS:
-        return _load_cifar(name, directory, resolution, train_images)
+    if name in BUILT_IN:
+        return _load_small(name, directory, resolution, train_images)
     return _load_folder(name, directory, resolution, train_images, streamed, skip_unreadable)
 
 
-def _load_digits(resolution: int, train_images: int) -> ImageData:
-    # Deferred: scikit-learn takes a second to import and no other data set needs it.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    digits = load_digits()
-    images = torch.from_numpy(digits.images[:, None] * (255 / 16)).round().to(torch.uint8)  # its levels are 0 to 16
-    labels = torch.from_numpy(digits.target).long()
-    train, held_out = train_test_split(
-        torch.arange(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED
-    )
-    train = train[choose_subset(labels[train], train_images)]
-    return _small_data((images[train], labels[train]), (images[held_out], labels[held_out]), resolution, may_flip=False)
-
-
-def _load_fashion_mnist(directory: Path, resolution: int, train_images: int) -> ImageData:
-    train, held_out = (_open_fashion_mnist(directory, train=train) for train in (True, False))
-    kept = choose_subset(train.targets, train_images)
-    return _small_data(
-        (train.data[kept, None], train.targets[kept]),
-        (held_out.data[:, None], held_out.targets),
-        resolution,
-        may_flip=True,
-    )
-
-
-def _open_fashion_mnist(directory: Path, *, train: bool) -> FashionMNIST:
-    raw = directory / "FashionMNIST" / "raw"
-    made = [folder for folder in (raw, raw.parent, directory) if not folder.exists()]
-    try:
-        opened = FashionMNIST(directory, train=train, download=True)
-    except (OSError, EOFError, RuntimeError, ValueError, AssertionError) as error:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-        raise InputError(
-            f"fashion-mnist can be neither read from {raw} nor downloaded to it "
-            f"({first_line(error)}); put its four idx files there, or give another data directory"
-        ) from error
-    _check_labels("fashion-mnist", raw, opened.data, opened.targets)
-    return opened
-
-
-def _load_cifar(name: str, directory: Path, resolution: int, train_images: int) -> ImageData:
-    (images, labels), held_out = (read_cifar(name, directory, train=train) for train in (True, False))
-    for split in ((images, labels), held_out):
-        _check_labels(name, directory / CIFARS[name].folder, *split)
-    kept = choose_subset(labels, train_images)
-    return _small_data((images[kept], labels[kept]), held_out, resolution, may_flip=True)
-
-
-def _check_labels(name: str, folder: Path, images: Tensor, labels: Tensor) -> None:
-    """Raises InputError unless each picture has a label, each label is a class's and each class has a picture."""
-    if len(images) != len(labels):
-        raise InputError(f"{name} in {folder} has {len(images)} pictures and {len(labels)} labels in one split")
-    present, classes = set(labels.unique().tolist()), set(range(BUILT_IN[name]))
-    if unknown := sorted(present - classes):
-        raise InputError(f"{name} in {folder} has a label {unknown[0]}; allowed: 0 to {len(classes) - 1}")
-    if missing := sorted(classes - present):
-        raise InputError(f"{name} in {folder} has no pictures of class {listed([str(label) for label in missing])}")
-
-
-def _small_data(
-    train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], resolution: int, *, may_flip: bool
-) -> ImageData:
-    """Makes small pictures (N, C, h, w) with their labels the data of a resolution."""
-    _check_memory(len(train[0]) + len(held_out[0]), train[0].shape[1], resolution, "a lower resolution fits")
-    images = _resize_small(train[0], resolution)
+def _load_small(name: str, directory: Path, resolution: int, train_images: int) -> ImageData:
+    """Returns a built-in set, its pictures brought to the resolution."""
+    small = read_built_in(name, directory)
+    kept = choose_subset(small.train[1], train_images)
+    count, channels = len(kept) + len(small.held_out[0]), small.train[0].shape[1]
+    _check_memory(count, channels, resolution, "a lower resolution fits")
+    images = _resize_small(small.train[0][kept], resolution)
     mean, std = zip(*map(_mean_and_std, images.unbind(1)), strict=True)
     return ImageData(
         train_images=images,
-        train_labels=train[1],
-        eval_images=_resize_small(held_out[0], resolution),
-        eval_labels=held_out[1],
+        train_labels=small.train[1][kept],
+        eval_images=_resize_small(small.held_out[0], resolution),
+        eval_labels=small.held_out[1],
         mean=torch.stack(mean).float(),
         std=torch.stack(std).float(),
-        may_flip=may_flip,
+        may_flip=small.may_flip,
     )
 
 
@@ -244,19 +185,20 @@ def _load_folder(
     both: dict[str, Any] = {
         "train_labels": labels[kept],
         "eval_labels": torch.tensor(held_out.labels),
-        "mean": 255 * torch.tensor(IMAGENET_MEAN),
-        "std": 255 * torch.tensor(IMAGENET_STD),
+        "mean": 255 * torch.tensor(IMAGENET_DEFAULT_MEAN),
+        "std": 255 * torch.tensor(IMAGENET_DEFAULT_STD),
         "may_flip": True,
         "skipped": skipped,
     }
     if streamed:
+        both["folder"] = directory / name
         return StreamedData(train_paths=tuple(train.paths), eval_paths=tuple(held_out.paths), **both)
     count = len(train.paths) + len(held_out.paths)
     _check_memory(count, 3, resolution, "loading=streamed reads them anew in every epoch instead")
     unread: dict[str, str] = {}
     images = [
         _decode(train, resolution, resolution, train_images, unread),
-        _decode(held_out, resolution, round(resolution / VAL_CROP), 0, unread),
+        _decode(held_out, resolution, resized_short_side("paper", resolution), 0, unread),
     ]
     if unread:
         raise unreadable_pictures(unread, count)

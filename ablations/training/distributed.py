@@ -84,6 +84,11 @@ def count_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def count_local_ranks() -> int:
+    """Returns how many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Joins the processes that `torchrun` started, over NCCL or gloo; where there is one it is alone."""
@@ -91,7 +96,10 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks()
         return
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if own >= there:
+            raise refuse("processes", count_ranks(), f"{there} on this machine, one a GPU")
+        torch.cuda.set_device(own)
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())

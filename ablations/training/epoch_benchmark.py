@@ -34,7 +34,7 @@ from ablations.training.augmentation import SMALL
 from ablations.training.batches import Batch, training_batches
 from ablations.training.data import ImageData, data_directory, load_data
 from ablations.training.loop import Training
-from ablations.training.recipe import autocast, build_schedule
+from ablations.training.optimisation import autocast, build_schedule
 
 ROUNDS = 10
 """Rounds that the timed steps are divided into, where there are enough."""

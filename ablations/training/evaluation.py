@@ -22,7 +22,7 @@ from ablations.config import PVTConfig
 from ablations.design import CHOICES
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.measure.environment import check_device
-from ablations.training.folders import listed, open_split, unreadable_pictures
+from ablations.training.folders import held_out_folder, listed, open_split, unreadable_pictures
 from ablations.training.protocols import build_transform, expected_top1, normalise_bytes, read_in_order
 
 Progress = Callable[[int, int], None]
@@ -215,7 +215,7 @@ def open_pictures(folder: Path, num_logits: int) -> Pictures:
     as the logits. Raises InputError where they are not, for a class without pictures, and for a folder that is missing
     or has no classes.
     """
-    root = folder / "val" if (folder / "val").is_dir() else folder
+    root = held_out_folder(folder)
     found = open_split(root, LAYOUT)
     logits = label_classes(found.classes, num_logits)
     count = len(found.classes)

@@ -1,7 +1,10 @@
 """Image folders: a folder for each class, whose files are its pictures, in order of name."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -15,6 +18,9 @@ from ablations.training.protocols import read_in_order
 SPLITS = ("train", "val")
 
 LAYOUT = "pictures as train/CLASS/* and val/CLASS/*"
+
+WAY_OUT = "mend or remove such pictures, or leave them out by --skip-unreadable, which accuracy and evaluate have"
+"""What can be done about pictures that cannot be read, whichever command met them."""
 
 _NAMED = 5  # classes at most, in an error
 
@@ -33,18 +39,18 @@ class Split:
         """Returns a picture's path under the folder that the split lies in, such as `train/cat/1.png`."""
         return Path(path).relative_to(self.folder.parent).as_posix()
 
-    def check(self, what: str) -> None:
-        """Raises InputError for a class without `what`."""
+    def check(self, place: str, what: str) -> None:
+        """Raises InputError, which says at what `place`, for a class without `what`."""
         empty = sorted(set(range(len(self.classes))) - set(self.labels))
         if empty:
             names = listed([self.classes[label] for label in empty])
-            raise InputError(f"{self.folder} has no {what} of class {names}")
+            raise InputError(f"{place} has no {what} of class {names}")
 
     def without(self, paths: Mapping[str, str]) -> "Split":
         """Returns the split without some pictures; raises InputError for a class that has no other."""
         kept = [index for index, path in enumerate(self.paths) if path not in paths]
         left = replace(self, paths=[self.paths[index] for index in kept], labels=[self.labels[index] for index in kept])
-        left.check("pictures that can be read")
+        left.check(self.folder.name, "pictures that can be read")
         return left
 
 
@@ -71,8 +77,37 @@ def open_split(folder: Path, layout: str) -> Split:
         raise InputError(f"{folder} is missing or has no class folders; allowed: {layout}")
     found = ImageFolder(folder, allow_empty=True)
     split = Split(folder=folder, classes=found.classes, paths=[path for path, _ in found.samples], labels=found.targets)
-    split.check(f"pictures ({', '.join(IMG_EXTENSIONS)})")
+    split.check(str(folder), f"pictures ({', '.join(IMG_EXTENSIONS)})")
     return split
+
+
+def held_out_folder(folder: Path) -> Path:
+    """Returns the folder of classes that a finished model is evaluated on: `folder/val`, or without it `folder`."""
+    return folder / "val" if (folder / "val").is_dir() else folder
+
+
+def digest_listing(folders: Mapping[str, Path]) -> str:
+    """Returns the SHA-256 of the paths and sizes in bytes of all pictures `folder/CLASS/*`, by the folders' names.
+
+    The pictures are those of `open_split`. A size is -1 where a link leads nowhere.
+    """
+    listing = sorted(chain.from_iterable(_list_pictures(*each) for each in folders.items()))
+    found = hashlib.sha256()
+    for path, size in listing:
+        found.update(os.fsencode(path) + b"\0%d\0" % size)
+    return found.hexdigest()
+
+
+def _list_pictures(name: str, folder: Path) -> Iterator[tuple[str, int]]:
+    for parent, _, files in os.walk(folder, followlinks=True):  # as torchvision does
+        below = parent.removeprefix(str(folder)).replace(os.sep, "/")
+        for file in files if below else ():  # beside the classes there are none
+            if file.lower().endswith(IMG_EXTENSIONS):
+                try:
+                    size = os.stat(f"{parent}/{file}").st_size  # noqa: PTH116, a Path for each takes long
+                except OSError:
+                    size = -1
+                yield f"{name}{below}/{file}", size
 
 
 def find_unreadable(split: Split) -> dict[str, str]:
@@ -97,7 +132,7 @@ def find_unreadable(split: Split) -> dict[str, str]:
 def unreadable_pictures(faults: Mapping[str, str], total: int, *, skipping: bool = False) -> InputError:
     """The error for pictures, by name with the reason, that cannot be read among `total`."""
     first, reason = next(iter(faults.items()))
-    way_out = "" if skipping else "; skip_unreadable leaves such pictures out"
+    way_out = "" if skipping else f"; {WAY_OUT}"
     return InputError(f"{len(faults)} of {total} pictures cannot be read, first {first} ({reason}){way_out}")
 
 

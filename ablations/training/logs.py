@@ -17,6 +17,7 @@ class Logs:
     def __init__(self, lines: Path, tensorboard: Path | None = None) -> None:
         self.lines = lines
         self.tensorboard = tensorboard
+        self._writer: Any = None
         if tensorboard:
             check_tensorboard()
 
@@ -24,13 +25,17 @@ class Logs:
         """Writes all lines, so that a resumed training's file has each epoch once, and the last epoch's scalars."""
         write_text(self.lines, "".join(json.dumps(entry) + "\n" for entry in history))
         if self.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
             entry = history[-1]
-            with SummaryWriter(str(self.tensorboard), purge_step=entry["epoch"]) as writer:
-                for name, value in entry.items():
-                    if name != "epoch" and value is not None:
-                        writer.add_scalar(name, value, entry["epoch"])
+            self._writer = self._writer or self._open_writer(entry["epoch"])
+            for name, value in entry.items():
+                if name != "epoch":
+                    self._writer.add_scalar(name, value, entry["epoch"])
+            self._writer.flush()
+
+    def _open_writer(self, first_epoch: int) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.tensorboard), purge_step=first_epoch)
 
 
 def check_tensorboard() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,17 +17,21 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ablations.design import Accuracy
+from ablations.errors import InputError, refuse
 from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
 from ablations.training.checkpoints import load_checkpoint, save_checkpoint
 from ablations.training.data import ImageData, StreamedData
 from ablations.training.distributed import Ranks
-from ablations.training.evaluate import evaluate
-from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
+from ablations.training.held_out import evaluate
+from ablations.training.optimisation import autocast, build_loss, build_mixup, build_optimizer, build_schedule
 
 CHECKPOINT_EVERY_S = 60.0
 
-AGREE_EVERY = 10
-"""Steps after which several processes ask each other whether to stop; one asks itself after each."""
+AGREE_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps after which several processes ask each other whether to stop, for which a GPU is waited for."""
+
+ONE_REQUEST_S = 2.0
+"""Signals that follow each other this soon are one request: of a terminal to all processes, and of a parent."""
 
 _GO_ON, _SAVE, _PAUSE, _STOP = range(4)
 
@@ -68,10 +73,13 @@ class Training:
         self.model, self.data, self.conditions = model, data, conditions
         self.ranks, self.workers = ranks or Ranks(), workers
         self.steps_per_epoch = steps_per_epoch(data, conditions)
-        self.ranks.check_batch(min(conditions.batch_size, len(data.train_labels)))
+        size = min(conditions.batch_size, len(data.train_labels))
+        self.ranks.check_batch(size)
         self.optimizer = build_optimizer(model, conditions)
         self.schedule = build_schedule(self.optimizer, conditions, self.steps_per_epoch)
         self.mixup, self.loss = build_mixup(conditions), build_loss(conditions)
+        if self.mixup and size % 2:
+            raise refuse("batch_size", size, "an even number with mixup or cutmix; these are all training pictures")
         self.average = ModelEmaV3(model, decay=conditions.ema_decay) if conditions.ema_decay else None
         self.network = DistributedDataParallel(model) if self.ranks.count > 1 else model
         self.step = 0
@@ -230,37 +238,56 @@ class Saver:
     ) -> None:
         self.path, self.made_by, self.deadline = path, made_by, deadline
         self._saved = time.monotonic()
-        self._asked = False
+        self._asked: float | None = None
 
     def restore(self, training: Training) -> None:
         """Lets a training go on from the checkpoint, if there is one."""
         ranks = training.ranks
-        state = load_checkpoint(self.path, self.made_by) if ranks.is_first else None
+        shapes = {name: value.shape for name, value in training.model.state_dict().items()}
+        state = load_checkpoint(self.path, self.made_by, shapes) if ranks.is_first else None
         state = ranks.tell_all(state)
         if state is not None:
             training.load_state(state)
 
-    def look(self, training: Training) -> None:
-        """Saves where it is time to; raises OutOfTime or Stopped, after saving, where the training has to end."""
-        ranks = training.ranks
-        if ranks.count > 1 and training.step % AGREE_EVERY:
+    def look(self, training: Training, *, is_over: bool = False) -> None:
+        """Saves where it is time to, or where the training is over.
+
+        Raises OutOfTime or Stopped, after saving, where it has to end. A checkpoint that cannot be written is warned
+        of, because the training itself can go on.
+        """
+        ranks, device = training.ranks, training.conditions.device
+        if ranks.count > 1 and not is_over and training.step % AGREE_EVERY[device]:
             return
-        wish = ranks.agree(self._wish(), training.conditions.device)
+        wish = ranks.agree(max(self._wish(), _SAVE if is_over else _GO_ON), device)
         if wish == _GO_ON:
             return
-        state = training.state()
-        if ranks.is_first:
-            save_checkpoint(self.path, state | {"made_by": self.made_by})
-        self._saved = time.monotonic()
+        fault = self._save(training)
+        if wish == _SAVE:
+            if fault:
+                print(f"warning: {fault}", file=sys.stderr)
+            return
         done = training.step % training.steps_per_epoch
         where = f"in epoch {training.epoch} of {training.conditions.total_epochs}, after {done} of its steps"
+        if is_over:
+            where = "after its last step"
         if wish == _PAUSE:
-            raise OutOfTime(f"the time is over {where}; a checkpoint is written")
-        if wish == _STOP:
-            raise Stopped(f"stopped {where}; a checkpoint is written, and the same command goes on from there")
+            raise OutOfTime(f"the time is over {where}; {fault or 'a checkpoint is written'}")
+        way_on = fault or "a checkpoint is written, and the same command goes on from there"
+        raise Stopped(f"stopped {where}; {way_on}")
+
+    def _save(self, training: Training) -> InputError | None:
+        """Writes a checkpoint; returns what was wrong where it could not."""
+        state = training.state()
+        self._saved = time.monotonic()
+        if training.ranks.is_first:
+            try:
+                save_checkpoint(self.path, state | {"made_by": self.made_by})
+            except InputError as error:
+                return error
+        return None
 
     def _wish(self) -> int:
-        if self._asked:
+        if self._asked is not None:
             return _STOP
         now = time.monotonic()
         if now >= self.deadline:
@@ -269,7 +296,7 @@ class Saver:
 
     @contextmanager
     def catching_signals(self) -> Iterator[None]:
-        """Has SIGINT and SIGTERM stop the training after its step; a second one stops the process as before."""
+        """Has SIGINT and SIGTERM stop the training after its step; another, later one stops the process as before."""
         if threading.current_thread() is not threading.main_thread():
             yield  # which Python gives no signals
             return
@@ -277,9 +304,13 @@ class Saver:
         before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
         def ask(number: int, frame: Any) -> None:
-            self._asked = True
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            now = time.monotonic()
+            if self._asked is None:
+                self._asked = now
+            elif now - self._asked > ONE_REQUEST_S:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+                signal.raise_signal(number)
 
         for number in before:
             signal.signal(number, ask)

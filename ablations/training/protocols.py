@@ -62,6 +62,11 @@ def build_transform(protocol: str, resolution: int) -> Transform:
     )
 
 
+def resized_short_side(protocol: str, resolution: int) -> int:
+    """Returns the pixels that a protocol resizes a picture's short side to, rounded as timm does: down."""
+    return math.floor(resolution / CROPS[protocol])
+
+
 def read_in_order(
     paths: Sequence[str], transform: Transform, *, workers: int, ahead: int
 ) -> Generator[Tensor | str, None, None]:
@@ -88,8 +93,13 @@ def read_picture(path: str, transform: Transform) -> Tensor | str:
         with Image.open(path) as file:
             picture = file.convert("RGB")
     except Exception as error:  # a damaged file fails in every way that a decoder can
-        return first_line(error)
+        return _without_path(first_line(error), path)
     return transform(picture)
+
+
+def _without_path(words: str, path: str) -> str:
+    """Returns a fault in words without the picture's path, which Pillow and the system repeat at the end."""
+    return words.replace(repr(path), "").replace(path, "").rstrip(": ")
 
 
 def normalise_bytes(images: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ the data set, C channels, S the resolution in pixels.
 import multiprocessing
 import os
 import random
+import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -27,16 +29,30 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ablations.design import Accuracy
 from ablations.errors import InputError, refuse
+from ablations.training.folders import WAY_OUT
 from ablations.training.protocols import Transform, build_transform, read_in_order, read_picture
 
 Request = tuple[str, int]
 """A picture's path and the seed of what is drawn for it."""
+
+Faults = dict[str, str]
+"""Why pictures cannot be read, in words, by path."""
+
+
+RAND_AUGMENTS = (
+    "RandAugment in timm's words, such as rand-m9-mstd0.5-inc1: m, n, mmax with whole numbers, p, mstd with numbers, "
+    "inc0 or inc1, and tweights, t3a or t3aw"
+)
+WORD = re.compile(r"(m|n|mmax)\d+|(p|mstd)\d+(\.\d+)?|inc[01]|t(weights|3a|3aw)")
+"""A word of RandAugment, as `timm.data.auto_augment.rand_augment_transform` reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedData:
     """A data set's two splits, as paths and labels (N,) of int64: nothing is decoded yet."""
 
+    folder: Path
+    """The set's own, which all paths are in."""
     train_paths: tuple[str, ...]
     train_labels: Tensor
     eval_paths: tuple[str, ...]
@@ -78,8 +94,8 @@ def stream_pictures(
     )
     with _open_reader(conditions, workers, may_flip=data.may_flip) as reader:
         for pictures in reader.read(requests):
-            if isinstance(pictures, str):
-                raise _cannot_be_read(pictures, conditions)
+            if not isinstance(pictures, Tensor):
+                raise _cannot_be_read(data, pictures, conditions)
             yield pictures
 
 
@@ -105,14 +121,16 @@ def stream_eval(
             batch = slice(start, start + conditions.batch_size)
             for path, read in zip(paths[batch], islice(stream, conditions.batch_size), strict=True):
                 if isinstance(read, str):
-                    raise _cannot_be_read(f"{path} ({read})", conditions)
+                    raise _cannot_be_read(data, {path: read}, conditions)
                 pictures.append(read)
             yield torch.stack(pictures), data.eval_labels[indices[batch].to(data.eval_labels.device)]
 
 
-def _cannot_be_read(which: str, conditions: Accuracy) -> InputError:
-    way_out = "" if conditions.skip_unreadable else "; skip_unreadable leaves such pictures out"
-    return InputError(f"a picture cannot be read: {which}{way_out}")
+def _cannot_be_read(data: StreamedData, faults: Faults, conditions: Accuracy) -> InputError:
+    path, reason = next(iter(faults.items()))
+    way_out = "" if conditions.skip_unreadable else f"; {WAY_OUT}"
+    name = Path(path).relative_to(data.folder).as_posix()
+    return InputError(f"a picture cannot be read: {name} ({reason}){way_out}")
 
 
 def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
@@ -122,9 +140,8 @@ def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
     comes from the generators of `random`, numpy and torch. Raises InputError for a RandAugment that timm does not know.
     """
     words = conditions.rand_augment
+    _check_words(words)
     try:
-        if words and words.split("-")[0] != "rand":
-            raise ValueError
         transform = create_transform(
             input_size=(3, conditions.resolution, conditions.resolution),
             is_training=True,
@@ -136,13 +153,24 @@ def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
             normalize=False,
         )
     except (AssertionError, ValueError) as error:
-        raise refuse("rand_augment", words, "RandAugment in timm's words, such as rand-m9-mstd0.5-inc1") from error
+        raise refuse("rand_augment", words, RAND_AUGMENTS) from error
     for step in transform.transforms:
         if isinstance(step, RandAugment):
+            most = step.num_layers if step.choice_weights is None else np.count_nonzero(step.choice_weights)
+            if step.num_layers > most:
+                raise refuse("rand_augment", words, f"n up to {most}: of a weighted set each operation is drawn once")
             for operation in step.ops:
                 if operation.aug_fn is posterize:
                     operation.aug_fn = _posterize
     return transform
+
+
+def _check_words(rand_augment: str) -> None:
+    """Raises InputError for a RandAugment with words that timm would pass over, or read as its default."""
+    name, *words = rand_augment.split("-")
+    strange = [word for word in words if not WORD.fullmatch(word)]
+    if rand_augment and (name != "rand" or strange):
+        raise refuse("rand_augment", rand_augment, RAND_AUGMENTS + (f", and not {strange[0]!r}" if strange else ""))
 
 
 def _posterize(picture: Image.Image, bits: int, **others: Any) -> Image.Image:
@@ -167,21 +195,21 @@ def drawn_from(seed: int) -> Iterator[None]:
 
 
 class _Pictures(Dataset):
-    """Training pictures by request, or in words which cannot be read, and why."""
+    """Training pictures by request, or why one cannot be read."""
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
 
-    def __getitem__(self, request: Request) -> Tensor | str:
+    def __getitem__(self, request: Request) -> Tensor | Faults:
         path, seed = request
         with drawn_from(seed):
             read = read_picture(path, self.transform)
-        return f"{path} ({read})" if isinstance(read, str) else read
+        return {path: read} if isinstance(read, str) else read
 
 
-def _join(pictures: list[Tensor | str]) -> Tensor | str:
+def _join(pictures: list[Tensor | Faults]) -> Tensor | Faults:
     """Returns the batch, or the first fault in it: an error that a worker raises would come with its whole trace."""
-    faults = [picture for picture in pictures if isinstance(picture, str)]
+    faults = [picture for picture in pictures if not isinstance(picture, Tensor)]
     return faults[0] if faults else default_collate(pictures)
 
 
@@ -217,7 +245,7 @@ class _Reader:
             **processes,
         )
 
-    def read(self, requests: Iterable[list[Request]]) -> Iterator[Tensor | str]:
+    def read(self, requests: Iterable[list[Request]]) -> Iterator[Tensor | Faults]:
         self._requests.batches = requests
         return iter(self._loader)
 

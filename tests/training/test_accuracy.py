@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,8 @@ from ablations.training import accuracy
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.data import load_data
 from ablations.training.distributed import Ranks
-from ablations.training.evaluate import evaluate
+from ablations.training.held_out import evaluate
+from ablations.training.loop import Diverged, Training
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
 TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
@@ -168,3 +170,36 @@ def test_the_real_fashion_mnist_is_learned(shared_data):
     result = measure_accuracy(Linear, conditions, shared_data)
     assert result["top1"] > 0.4
     assert result["n_eval_images"] == 10_000
+
+
+def test_weights_that_the_last_step_broke_are_a_divergence(monkeypatch):
+    class Breaks(Linear):
+        """Trains as usual, and answers nothing when it is evaluated."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * (1.0 if self.training else math.nan)
+
+    with pytest.raises(Diverged, match="the loss is nan at step 8"):
+        measure_accuracy(Breaks, BRIEF, None)
+
+
+def test_mixing_pairs_needs_an_even_number_of_pictures():
+    with pytest.raises(InputError, match="batch_size=1437 is not possible; allowed: an even number"):
+        measure_accuracy(Linear, Accuracy(epochs=1, batch_size=2000, mixup=0.8), None)
+
+
+def test_a_signal_during_the_evaluation_ends_it_and_the_training_is_kept(tmp_path, monkeypatch):
+    files = Files(checkpoint=tmp_path / "one.pt", log=tmp_path / "one.jsonl")
+    evaluated = Training.evaluate
+
+    def interrupt(training: Training) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGINT)
+        return evaluated(training)
+
+    monkeypatch.setattr(Training, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        measure_accuracy(Linear, BRIEF, None, files=files)
+    monkeypatch.setattr(Training, "evaluate", evaluated)
+    monkeypatch.setattr(Training, "_take_step", None)  # no step is left
+    result = measure_accuracy(Linear, BRIEF, None, files=files)
+    assert [entry["epoch"] for entry in result["history"]] == [1, 2]

@@ -46,7 +46,7 @@ def test_a_fault_amid_writing_leaves_the_last_good_one(tmp_path, monkeypatch):
         raise RuntimeError("no more")
 
     monkeypatch.setattr(checkpoints.torch, "save", break_off)
-    with pytest.raises(RuntimeError, match="no more"):
+    with pytest.raises(InputError, match=r"checkpoint='.*one.pt' is not possible; allowed: .* \(.*no more\)"):
         save_checkpoint(path, STATE | {"step": 8})
     assert load_checkpoint(path, MADE_BY)["step"] == 7
     assert list(tmp_path.iterdir()) == [path]
@@ -157,3 +157,12 @@ def test_code_in_a_file_is_not_run(tmp_path, capsys, kind):
     complaint = capsys.readouterr().err
     assert "is damaged (" in complaint
     assert complaint.count("\n") == 1
+
+
+def test_a_state_of_a_model_of_other_shapes_is_not_gone_on_from(tmp_path, capsys):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE | {"model": {"weight": torch.zeros(2, 3)}})
+    assert load_checkpoint(path, MADE_BY, {"weight": torch.Size([2, 3])}) is not None
+    for shapes in ({"weight": torch.Size([3, 2])}, {"weight": torch.Size([2, 3]), "bias": torch.Size([2])}):
+        assert load_checkpoint(path, MADE_BY, shapes) is None
+        assert "is of another model; that training starts anew" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from ablations.design import Accuracy
 from ablations.errors import InputError
 from ablations.training import cifar as cifar_module
 from ablations.training.cifar import CIFARS, fetch_cifar, read_cifar
-from ablations.training.data import check_data, count_classes, load_data
+from ablations.training.data import check_data, load_data
 
 CONDITIONS = {name: Accuracy(data=name, num_classes=cifar.classes) for name, cifar in CIFARS.items()}
 
@@ -72,7 +72,10 @@ def test_a_subset_at_another_resolution(tmp_path: Path) -> None:
 
 
 def test_the_sets_are_known_by_their_classes(tmp_path: Path, name: str) -> None:
-    assert count_classes(name, tmp_path) == {"cifar10": 10, "cifar100": 100}[name]
+    write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
+    check_data(name, {"cifar10": 10, "cifar100": 100}[name], tmp_path)
+    with pytest.raises(InputError, match=f"num_classes=20 is not possible; allowed: {CIFARS[name].classes}, which"):
+        check_data(name, 20, tmp_path)
 
 
 def test_labels_out_of_range_and_classes_without_a_picture_are_one_line(tmp_path: Path, name: str) -> None:
@@ -84,8 +87,8 @@ def test_labels_out_of_range_and_classes_without_a_picture_are_one_line(tmp_path
         ("under", f"has no pictures of class {classes - 1}$"),
     ):
         with pytest.raises(InputError, match=message) as caught:
-            load_data(CONDITIONS[name], tmp_path / place)
-        assert str(tmp_path / place / CIFARS[name].folder) in str(caught.value)
+            check_data(name, classes, tmp_path / place)
+        assert str(caught.value).startswith(f"{name} in {CIFARS[name].folder} of the data directory has ")
 
 
 @pytest.mark.parametrize("size", [0, 3072])
@@ -93,9 +96,19 @@ def test_a_file_that_holds_no_whole_records_is_one_line(tmp_path: Path, name: st
     write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
     file = tmp_path / CIFARS[name].folder / CIFARS[name].held_out[0]
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(InputError, match=rf"{file.name} is not one of its files \(ValueError: {size} bytes") as caught:
-        load_data(CONDITIONS[name], tmp_path)
+    place = f"{name}: {CIFARS[name].folder}/{file.name}"
+    with pytest.raises(InputError, match=rf"^{place} is not one of its files \(ValueError: {size} bytes") as caught:
+        check_data(name, CIFARS[name].classes, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_opened_is_named_without_its_place(tmp_path: Path, name: str) -> None:
+    write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
+    file = tmp_path / CIFARS[name].folder / CIFARS[name].held_out[0]
+    file.unlink()
+    with pytest.raises(InputError, match=f"{file.name} is not one of its files .FileNotFoundError") as caught:
+        read_cifar(name, tmp_path, train=False)
+    assert str(tmp_path) not in str(caught.value)
 
 
 @pytest.mark.usefixtures("no_network")

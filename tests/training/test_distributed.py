@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ablations import cli, runner
+from ablations import cli, requirements, runner
 from ablations.design import Accuracy, Cell, Cost
 from ablations.errors import InputError
 from ablations.records import iterate_records
@@ -70,7 +70,7 @@ COST = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
 )
 def test_what_several_processes_cannot_do_is_refused_before_they_meet(tmp_path, monkeypatch, cells, jobs, message):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    monkeypatch.setattr(requirements, "available_cores", lambda: 2)
     with pytest.raises(InputError, match=message):
         runner.run_cells(cells, study="test", results=tmp_path / "runs", jobs=jobs)
     assert not (tmp_path / "runs").exists()

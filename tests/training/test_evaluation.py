@@ -262,7 +262,7 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out_and_named(tmp_path)
     model = ReadsTheAnswer(2)
     counted = []
     with pytest.raises(
-        InputError, match=r"2 of 6 pictures cannot be read, first a/1\.png \(.*skip_unreadable"
+        InputError, match=r"2 of 6 pictures cannot be read, first a/1\.png \([^/]*\); mend or .* by --skip-unreadable"
     ) as caught:
         evaluate_checkpoint(
             model, folder, **SETTINGS | {"batch_size": 1}, progress=lambda done, total: counted.append((done, total))

@@ -18,6 +18,7 @@ from ablations.training.protocols import (
     normalise_bytes,
     read_in_order,
     read_picture,
+    resized_short_side,
 )
 
 
@@ -56,6 +57,15 @@ def test_the_papers_protocol_is_256_pixels_and_the_centre_224(size):
     picture = draw_picture(*size)
     shown = build_transform("paper", 224)(picture)
     assert torch.equal(normalise_bytes(shown[None])[0], transforms.Compose(steps)(picture))
+
+
+@pytest.mark.parametrize("protocol", CROPS)
+def test_the_short_side_is_timms(protocol):
+    for resolution in range(16, 513):
+        (resized,) = (step for step in build_transform(protocol, resolution).transforms if hasattr(step, "max_size"))
+        assert resized_short_side(protocol, resolution) == resized.size
+    # 160 px are 182.86 of which timm drops the fraction.
+    assert [resized_short_side("paper", resolution) for resolution in (64, 160, 224)] == [73, 182, 256]
 
 
 def test_the_protocols_differ():
@@ -98,7 +108,16 @@ def test_pictures_come_in_order_and_what_cannot_be_read_in_its_place(tmp_path, w
         else:
             assert read.shape == (3, 32, 40)
             assert read[0].unique().tolist() == [level]
-    assert "UnidentifiedImageError" in stream[9]
+    assert stream[9] == "UnidentifiedImageError: cannot identify image file"
+    assert stream[7].startswith("OSError: ")
+
+
+@pytest.mark.parametrize("name", ["it's.png", "a: b.png", "back\\slash.png", "ü\n.png"])
+def test_a_fault_does_not_repeat_the_pictures_path(tmp_path, name):
+    (tmp_path / name).write_text("no picture")
+    assert read_picture(str(tmp_path / name), pil_to_tensor) == "UnidentifiedImageError: cannot identify image file"
+    (tmp_path / name).unlink()
+    assert read_picture(str(tmp_path / name), pil_to_tensor).endswith("No such file or directory")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

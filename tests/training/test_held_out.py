@@ -9,7 +9,7 @@ from torch import nn
 from ablations.design import Accuracy
 from ablations.training.data import ImageData
 from ablations.training.distributed import Ranks
-from ablations.training.evaluate import evaluate
+from ablations.training.held_out import evaluate
 
 
 class ReadsTheAnswer(nn.Module):

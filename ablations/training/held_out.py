@@ -10,7 +10,7 @@ from ablations.design import Accuracy
 from ablations.training.batches import eval_batches
 from ablations.training.data import ImageData, StreamedData
 from ablations.training.distributed import Ranks
-from ablations.training.recipe import autocast
+from ablations.training.optimisation import autocast
 
 
 @torch.inference_mode()

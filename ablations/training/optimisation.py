@@ -59,7 +59,8 @@ def build_mixup(conditions: Accuracy) -> Mixup | None:
 def build_loss(conditions: Accuracy) -> Loss:
     """Returns the cross-entropy with smoothed labels, or with mixed targets, which are smoothed already."""
     if conditions.mixup or conditions.cutmix:
-        return SoftTargetCrossEntropy()
+        soft = SoftTargetCrossEntropy()
+        return lambda logits, targets: soft(logits.float(), targets)  # a CPU's autocast would leave it in bfloat16
 
     def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=conditions.label_smoothing)
