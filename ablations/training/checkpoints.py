@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ablations.errors import first_line, refuse
+from ablations.errors import InputError, first_line, refuse
 from ablations.files import written_whole
 
 
@@ -22,13 +22,18 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         raise refuse("checkpoint", str(path), f"a file that can be written ({first_line(error)})") from error
 
 
+SET_BY_HAND = {"threads", "processes"}
+"""What a user can set as it was, unlike code, libraries, machine and data."""
+
+
 def load_checkpoint(
     path: Path, made_by: dict[str, Any], shapes: dict[str, torch.Size] | None = None
 ) -> dict[str, Any] | None:
     """Returns the state that `save_checkpoint` wrote, in main memory, or None where there is none to go on from.
 
     A file that is damaged, or of a model of other `shapes` by name, or that was written where numbers might differ, by
-    other code or on another kind of machine, is not gone on from; a warning says so.
+    other code or on another kind of machine, is not gone on from; a warning says so. Where nothing but SET_BY_HAND
+    differs, raises InputError, so that the file is not lost.
     """
     if not path.is_file():
         return None
@@ -38,6 +43,11 @@ def load_checkpoint(
     except Exception as error:  # a damaged file fails in every way that a reader can
         _warn(f"{path} is damaged ({first_line(error)})")
         return None
+    if others and set(others) <= SET_BY_HAND:
+        was, is_now = (
+            " and ".join(f"{name}={source[name]}" for name in others) for source in (state["made_by"], made_by)
+        )
+        raise InputError(f"{path} was written with {was}, and this is {is_now}: go on as then, or remove it")
     if others:
         was, is_now = (", ".join(str(source[name]) for name in others) for source in (state["made_by"], made_by))
         _warn(f"{path} was written with another {' and '.join(others)} ({was}; now {is_now})")

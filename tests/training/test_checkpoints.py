@@ -166,3 +166,11 @@ def test_a_state_of_a_model_of_other_shapes_is_not_gone_on_from(tmp_path, capsys
     for shapes in ({"weight": torch.Size([3, 2])}, {"weight": torch.Size([2, 3]), "bias": torch.Size([2])}):
         assert load_checkpoint(path, MADE_BY, shapes) is None
         assert "is of another model; that training starts anew" in capsys.readouterr().err
+
+
+def test_what_a_user_can_set_as_it_was_is_asked_for(tmp_path):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE | {"made_by": MADE_BY | {"threads": 2}})
+    with pytest.raises(InputError, match="was written with threads=2, and this is threads=1: go on as then, or remove"):
+        load_checkpoint(path, MADE_BY | {"threads": 1})
+    assert path.exists()

@@ -154,7 +154,7 @@ def test_what_cannot_be_shared_is_one_line_of_several_processes(tmp_path, script
     assert not (tmp_path / "runs").exists()
 
 
-def test_several_processes_that_are_told_to_stop_write_a_checkpoint_and_one_goes_on(tmp_path, script):
+def test_several_processes_that_are_told_to_stop_write_a_checkpoint_that_as_many_go_on_from(tmp_path, script):
     arguments = ["accuracy", *RECIPE, "--epochs", 20, "--results", tmp_path / "runs"]
     process = start(*TORCHRUN, script, *arguments)
     deadline = time.monotonic() + 120
@@ -169,7 +169,9 @@ def test_several_processes_that_are_told_to_stop_write_a_checkpoint_and_one_goes
     assert list((tmp_path / "runs").glob("checkpoints/[!.]*.pt"))
     alone = start(sys.executable, script, *arguments)
     _, errors = alone.communicate(timeout=120)
-    assert alone.returncode == 0
+    assert alone.returncode == 1
+    assert "was written with processes=2, and this is processes=1: go on as then, or remove it" in errors
+    _, errors = start(*TORCHRUN, script, *arguments).communicate(timeout=120)
     assert "starts anew" not in errors
-    assert log.read_text().splitlines()[: len(before)] == before, "it went on from there"
+    assert log.read_text().splitlines()[: len(before)] == before, "they went on from there"
     assert len(log.read_text().splitlines()) == 20
