@@ -72,7 +72,7 @@ PANEL_WIDTH = 3.5
 TITLE_WIDTH = 50
 """Letters of a figure's title above one panel."""
 
-PANEL_TITLE_WIDTH = 46
+PANEL_TITLE_WIDTH = 38
 """Letters of a panel's own title."""
 
 _OF_DESIGN = ("data", "variant", "frame")
