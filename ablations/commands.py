@@ -79,7 +79,7 @@ class Training:
     tensorboard: bool = False
     """Write TensorBoard's events to RESULTS/tensorboard; the history is in the records and RESULTS/logs anyway."""
     save_weights: bool = False
-    """Write the trained weights to RESULTS/weights, for `evaluate`."""
+    """Write the trained weights to RESULTS/weights; `evaluate` takes them, with image folders."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ class Forecast:
 
     def left(self, cells: Sequence[AnyCell]) -> str:
         """Returns in words about how long the cells will take, as far as their measurements were seen before."""
+        if not any(cell.measurement in self._seen for cell in cells):
+            return "no forecast"
         known = [cell for cell in cells if cell.measurement in self._seen]
         seconds = sum(self.of_like(cell) or median(self._seen[cell.measurement]) for cell in known)
         return f"{'' if len(known) == len(cells) else 'over '}{timedelta(seconds=round(seconds))} left"

@@ -272,7 +272,9 @@ def _compare_costs(tables: Tables, name: str, metric: str) -> Iterator[Compariso
             percents = own[own["resolution"] == resolution].set_index("effect")[column]
             at = "" if metric == "params" else f", {resolution} px"
             verdicts = [_cost_verdict(percents[change]) for change in CHANGES]
-            yield Comparison(f"{METRICS[metric].label}, % of v1's", f"{title}{at}", "exact", verdicts)
+            # What a change does to memory is another thing with each kernel.
+            kernel = f" with {own['attention'].iloc[0]} attention" if metric == "peak_memory_bytes" else ""
+            yield Comparison(f"{METRICS[metric].label}{kernel}, % of v1's", f"{title}{at}", "exact", verdicts)
 
 
 def _cost_verdict(percent: float) -> Verdict:
