@@ -386,10 +386,7 @@ def _learning(records: pd.DataFrame) -> list[Sheet]:
         "Training loss by epoch, the mean over its steps: the mean of the seeds, and a band from the lowest seed to "
         "the highest. A lower training loss is not a higher accuracy."
     )
-    panels = [
-        Panel(group.conditions, partial(plot_learning_curves, records=group.rows))
-        for group in _with_curves(records, learning_curve)
-    ]
+    panels = _curves(records, learning_curve, plot_learning_curves)
     return _sheets("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
 
 
@@ -398,17 +395,16 @@ def _accuracy_by_epoch(records: pd.DataFrame) -> list[Sheet]:
         "Top-1 on held-out pictures by epoch: the mean of the seeds, and a band from the lowest seed to the highest. "
         "The last is the accuracy that stands in the tables; no training was stopped or chosen by those before."
     )
-    panels = [
-        Panel(group.conditions, partial(plot_accuracy_curves, records=group.rows))
-        for group in _with_curves(records, accuracy_curve)
-    ]
+    panels = _curves(records, accuracy_curve, plot_accuracy_curves)
     return _sheets("accuracy_by_epoch", "Accuracy by epoch", _OF_DESIGN, panels, 3.6, caption)
 
 
-def _with_curves(records: pd.DataFrame, curve_of: Callable[[pd.Series], pd.Series]) -> list[Group]:
-    """Returns the groups of accuracy in which every record has a curve of two epochs or more."""
+def _curves(
+    records: pd.DataFrame, curve_of: Callable[[pd.Series], pd.Series], plot: Callable[..., Axes]
+) -> list[Panel]:
+    """Returns a panel for each group of accuracy in which every record has a curve of two epochs or more."""
     return [
-        group
+        Panel(group.conditions, partial(plot, records=group.rows))
         for group in split_by_conditions(records, "accuracy")
         if "history" in group.rows and group.rows["history"].notna().all()
         if all(len(curve_of(record)) > 1 for _, record in group.rows.iterrows())

@@ -32,32 +32,16 @@ from ablations.training.folders import (
     unreadable_pictures,
 )
 from ablations.training.protocols import read_in_order, resized_short_side
+from ablations.training.splits import Splits
 from ablations.training.stream import StreamedData, build_augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageData:
-    """A data set's two splits, as bytes (N, C, S, S) with labels (N,) of int64."""
+class ImageData(Splits):
+    """A data set's two splits, as bytes (N, C, S, S)."""
 
     train_images: Tensor
-    train_labels: Tensor
     eval_images: Tensor
-    eval_labels: Tensor
-    mean: Tensor
-    """Of each channel (C,), in levels of 0 to 255."""
-    std: Tensor
-    """Of each channel (C,), in levels of 0 to 255."""
-    may_flip: bool
-    """Whether a mirrored picture is still of its class."""
-    skipped: tuple[str, ...] = ()
-    """Pictures that were left out because they cannot be read, by path in the set's folder."""
-
-    def to(self, device: str | torch.device) -> "ImageData":
-        """Returns the same data on a device."""
-        tensors: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **tensors)
 
 
 def data_directory(given: Path | None) -> Path:

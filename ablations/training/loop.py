@@ -202,7 +202,7 @@ class Training:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a state; the schedule follows from the number of steps."""
+        """Goes on from a state of as many processes; the schedule follows from the number of steps."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
@@ -215,11 +215,10 @@ class Training:
         self.losses = list(state["losses"].to(device).unbind())
         self.norms = list(state["norms"].to(device).unbind())
         self.rates, self.seconds, self.wait_s = state["rates"], state["seconds"], state["wait_s"]
-        if len(state["generators"]) == self.ranks.count:  # with other processes the next epoch's are the same again
-            generators = state["generators"][self.ranks.rank]
-            torch.set_rng_state(generators["cpu"])
-            if self.conditions.device == "cuda":
-                torch.cuda.set_rng_state(generators["cuda"])
+        generators = state["generators"][self.ranks.rank]
+        torch.set_rng_state(generators["cpu"])
+        if self.conditions.device == "cuda":
+            torch.cuda.set_rng_state(generators["cuda"])
 
 
 class Saver:

@@ -12,7 +12,7 @@ import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -31,6 +31,7 @@ from ablations.design import Accuracy
 from ablations.errors import InputError, refuse
 from ablations.training.folders import WAY_OUT
 from ablations.training.protocols import Transform, build_transform, read_in_order, read_picture
+from ablations.training.splits import Splits
 
 Request = tuple[str, int]
 """A picture's path and the seed of what is drawn for it."""
@@ -48,30 +49,13 @@ WORD = re.compile(r"(m|n|mmax)\d+|(p|mstd)\d+(\.\d+)?|inc[01]|t(weights|3a|3aw)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamedData:
-    """A data set's two splits, as paths and labels (N,) of int64: nothing is decoded yet."""
+class StreamedData(Splits):
+    """A data set's two splits, as paths: nothing is decoded yet."""
 
     folder: Path
     """The set's own, which all paths are in."""
     train_paths: tuple[str, ...]
-    train_labels: Tensor
     eval_paths: tuple[str, ...]
-    eval_labels: Tensor
-    mean: Tensor
-    """Of each channel (C,), in levels of 0 to 255."""
-    std: Tensor
-    """Of each channel (C,), in levels of 0 to 255."""
-    may_flip: bool
-    """Whether a mirrored picture is still of its class."""
-    skipped: tuple[str, ...] = ()
-    """Pictures that were left out because they cannot be read, by path in the set's folder."""
-
-    def to(self, device: str | torch.device) -> "StreamedData":
-        """Returns the same data with its tensors on a device."""
-        tensors: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **tensors)
 
 
 def stream_pictures(
