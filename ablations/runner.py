@@ -206,14 +206,17 @@ def _of_one_network(cells: list[AnyCell]) -> list[list[AnyCell]]:
     return list(networks.values())
 
 
-def _run_side_by_side(groups: list[list[AnyCell]], job: Job, workers: int) -> Iterator[tuple[AnyCell, Outcome]]:
+def _run_side_by_side(
+    groups: list[list[AnyCell]], job: Job, workers: int, threads: int = 0
+) -> Iterator[tuple[AnyCell, Outcome]]:
     """Yields every cell when one of the worker processes has done it; the cells of a group go to one worker.
 
-    Where a worker is killed, by the system for want of memory, say, the groups that are not done run one by one: the
-    one at fault is found, and the others are measured.
+    A worker has its share of the cores unless it is told a number of threads. Where one is killed, by the system for
+    want of memory, say, the groups that are not done run one by one, with as many threads, for a training goes on with
+    no other number: the one at fault is found, and the others are measured.
     """
     context = multiprocessing.get_context("spawn")
-    threads = max(available_cores() // workers, 1)
+    threads = threads or max(available_cores() // workers, 1)
     broken: list[list[AnyCell]] = []
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)) as pool:
         waiting = {pool.submit(_run_in_worker, own, job): own for own in groups}
@@ -234,7 +237,7 @@ def _run_side_by_side(groups: list[list[AnyCell]], job: Job, workers: int) -> It
                 worker.terminate()  # what it has written is whole, and a training writes a checkpoint
             raise
     for own in broken:
-        yield from _run_side_by_side([own], job, 1)
+        yield from _run_side_by_side([own], job, 1, threads)
 
 
 def _begin_worker(threads: int) -> None:

@@ -776,3 +776,4 @@ def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch)
     summary = run(cells, tmp_path / "runs", jobs=2)
     assert summary.measured == 2
     assert summary.failed == [(deadly.label, "the process that computed it was killed")]
+    assert set(load_records(tmp_path / "runs")["threads"]) == {1}, "with as many as beside the others"
