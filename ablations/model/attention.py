@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablations.config import PVTConfig
+from ablations.model.layers import Linear, PatchConv2d
 from ablations.model.tokens import as_tokens, on_map
 
 
@@ -35,9 +36,9 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.attend = KERNELS[kernel]
-        self.q = nn.Linear(dim, dim, bias=qkv_bias)
-        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim, bias=qkv_bias)
+        self.kv = Linear(dim, 2 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Returns the M tokens (B, M, dim) that keys and values are made of."""
@@ -56,7 +57,7 @@ class SpatialReductionAttention(Attention):
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, kernel: str, sr_ratio: int) -> None:
         super().__init__(dim, num_heads, qkv_bias, kernel)
-        self.sr = nn.Conv2d(dim, dim, kernel_size=sr_ratio, stride=sr_ratio)
+        self.sr = PatchConv2d(dim, dim, sr_ratio)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:

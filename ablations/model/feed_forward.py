@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from ablations.config import PVTConfig
+from ablations.model.layers import Linear
 from ablations.model.tokens import as_tokens, on_map
 
 
@@ -11,9 +12,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc1 = Linear(dim, hidden_dim)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
@@ -27,11 +28,11 @@ class ConvFeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, relu: bool) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc1 = Linear(dim, hidden_dim)
         self.relu = nn.ReLU() if relu else nn.Identity()
         self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, kernel_size=3, padding=1, groups=hidden_dim)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = self.relu(self.fc1(x))
