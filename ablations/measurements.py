@@ -16,9 +16,11 @@ from ablations import cost
 from ablations.config import ARMS, as_pair
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Evaluation, Memory, Speed
 from ablations.errors import first_line
+from ablations.measure.bandwidth import measure_bandwidth
 from ablations.measure.macs import UncountedOperator, trace_macs
 from ablations.measure.matmul_peak import measure_matmul_peak
 from ablations.measure.memory import METHODS, MIB, measure_in_process
+from ablations.measure.operators import count_floors, measure_operators
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import available_memory
 from ablations.measure.samples import paired_ratio, summarise_times
@@ -27,7 +29,7 @@ from ablations.measure.step import build_step, fused_kernels
 from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
-from ablations.peers.equal import build_equal, check_equal
+from ablations.peers.equal import LIBRARIES, build_equal, check_equal
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.data import data_directory
 from ablations.training.distributed import Ranks
@@ -186,7 +188,11 @@ def memory_arguments(conditions: Memory) -> dict[str, Any]:
 
 
 def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
-    """Times a cell's step in turn with its references', arm v1's or those of libraries."""
+    """Times a cell's step in turn with its references', arm v1's or those of libraries, and its operators after that.
+
+    Of libraries' models the operators are timed as they come, with pictures and weights channel by channel. A compiled
+    model has none: its kernels are the compiler's, several operators in one.
+    """
     own, compared = _speed_steps(cell, conditions)
     samples = time_in_turn({OWN: own} | compared, repeats=conditions.repeats, device=conditions.device)
     summary = summarise_times(samples[OWN])
@@ -205,6 +211,7 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
     macs = cost.count_macs(cell.config, conditions.resolution) * conditions.batch_size
     work = macs * (3 if conditions.mode == "training" else 1)
     peak = _matmul_peak(conditions.device, conditions.precision)
+    bandwidth = _bandwidth(conditions.device)
     result = {
         "latency_s": summary["median"],
         "throughput_img_per_s": conditions.batch_size / summary["median"],
@@ -214,7 +221,14 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
         "peak_macs_per_s": peak["macs_per_s"],
         "samples": samples[OWN],
         "peak_samples": peak["samples"],
+        "peak_bytes_per_s": bandwidth["bytes_per_s"],
+        "bandwidth_samples": bandwidth["samples"],
     }
+    if not conditions.compiled:
+        result |= measure_operators(own, conditions.device)
+        result |= count_floors(own, macs_per_s=peak["macs_per_s"], bytes_per_s=bandwidth["rates"])
+        for name in references.keys() & LIBRARIES:
+            references[name] |= measure_operators(compared[name], conditions.device)
     if kernels := fused_kernels(meta_network(cell), conditions.device):
         result["attention_kernels"] = "+".join(kernels)
     if conditions.reference != "v1":
@@ -253,6 +267,11 @@ def _speed_steps(cell: Cell, conditions: Speed) -> tuple[Step, dict[str, Step]]:
 @cache
 def _matmul_peak(device: str, precision: str) -> dict[str, Any]:
     return measure_matmul_peak(device, precision)
+
+
+@cache
+def _bandwidth(device: str) -> dict[str, Any]:
+    return measure_bandwidth(device)
 
 
 def _measure_accuracy(

@@ -8,6 +8,7 @@ from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
 from ablations.report.library_values import LIBRARY_CONDITIONS, geometric_mean, library_values
 from ablations.report.memory_tables import MEMORY_TABLES
+from ablations.report.operator_tables import OPERATOR_TABLE
 from ablations.report.tables import ARM, MODE_WORDS, NOTHING, Column, Table, show_metric, show_plain, show_with_change
 from ablations.report.values import (
     REFERENCE,
@@ -199,6 +200,7 @@ ARM_TABLES = (
         ),
         note=_library_note,
     ),
+    OPERATOR_TABLE,
     Table(
         name="accuracy",
         measurement="accuracy",

@@ -55,6 +55,7 @@ from ablations.report.imagenet_figures import backbone_values, plot_backbones
 from ablations.report.library_throughput import THROUGHPUT_CONDITIONS, plot_throughput, throughput_values
 from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
 from ablations.report.memory_values import MODEL_MEMORY_CONDITIONS, model_memory_values
+from ablations.report.operator_values import height_in_bars, operator_time_values, plot_operator_times
 from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import (
@@ -117,7 +118,8 @@ def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
     costs = (_ladder, _backbones, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
     accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning, _accuracy_by_epoch)
-    kinds = (*costs, _memory, _memory_of_models, _speed, _libraries, _throughput, *accuracies, _evaluation)
+    speeds = (_speed, _libraries, _operator_times, _throughput)
+    kinds = (*costs, _memory, _memory_of_models, *speeds, *accuracies, _evaluation)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
@@ -298,6 +300,20 @@ def _libraries(records: pd.DataFrame) -> list[Sheet]:
         if len(group.rows) >= FEWEST_ARMS
     ]
     return _sheets("speed_libraries", "Speed beside libraries", ("device", "precision"), panels, 5.4, caption)
+
+
+def _operator_times(records: pd.DataFrame) -> list[Sheet]:
+    caption = (
+        "Where the time of our steps and of libraries' goes, our time = 1. A bar is as long as the median ratio of "
+        "times taken in turn and is divided as a profiled step was. Libraries' models are as they come. Hollow: the "
+        "least time of our operators, each run by itself: its multiply-adds at the machine's peak, or its bytes at the "
+        "rate of a copy of as many."
+    )
+    groups = group_by(operator_time_values(records), LIBRARY_CONDITIONS)
+    panels = [Panel(group.conditions, partial(plot_operator_times, values=group.rows)) for group in groups]
+    height = 1.9 + 0.1 * max((height_in_bars(group.rows) for group in groups), default=0)
+    title = "Where the time of a step goes"
+    return _sheets("speed_operators", title, ("device", "precision"), panels, height, caption)
 
 
 def _throughput(records: pd.DataFrame) -> list[Sheet]:

@@ -25,6 +25,7 @@ NOT_OF_QUICK = (
         "memory_models",
         "memory_libraries",
         "speed_libraries",
+        "speed_operators",
         "evaluation",
     ),
     *("riders_memory", "riders_accuracy", "tradeoff_peak_memory_bytes", "tradeoff_latency_s"),

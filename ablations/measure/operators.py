@@ -1,0 +1,291 @@
+"""Where the time of a step goes, operator by operator, and how far each kind of operator is from the machine's floor.
+
+Two views of one step. The profiler sees the kernels that ran: their own time, without that of what they called, under
+names such as `mkldnn_convolution`, `addmm` and `copy_`, which lays out the bias of an `addmm`. A dispatch mode sees
+what the model asked for (`convolution`): its multiply-adds and the bytes of its tensors. Names differ between the two;
+kinds do not, so times and floors meet by kind. Explicit attention's two products are matrix products, and its softmax
+is attention.
+"""
+
+import os
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ablations.measure.environment import check_device
+from ablations.measure.macs import FORMULAS, WITHOUT_MACS
+from ablations.measure.speed import Step
+
+aten = torch.ops.aten
+
+NAMES = {
+    "matrix products": "mm addmm bmm baddbmm mv addmv _addmm_activation",
+    "convolutions": """
+        convolution _convolution convolution_backward mkldnn_convolution cudnn_convolution _nnpack_spatial_convolution
+        _slow_conv2d_forward _slow_conv2d_backward thnn_conv2d _conv_depthwise2d
+    """,
+    "depth-wise convolutions": "",  # the same names; the shapes tell
+    "attention": """
+        _scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention_for_cpu_backward
+        _scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_backward
+        _scaled_dot_product_efficient_attention _scaled_dot_product_efficient_attention_backward
+        _scaled_dot_product_cudnn_attention _scaled_dot_product_cudnn_attention_backward
+        _scaled_dot_product_fused_attention_overrideable _scaled_dot_product_fused_attention_overrideable_backward
+        _flash_attention_forward _flash_attention_backward _efficient_attention_forward _efficient_attention_backward
+        _cudnn_attention_forward _cudnn_attention_backward _softmax _safe_softmax _softmax_backward_data
+    """,
+    "normalisation": """
+        native_layer_norm native_layer_norm_backward native_batch_norm native_batch_norm_backward cudnn_batch_norm
+        cudnn_batch_norm_backward _native_batch_norm_legit _native_batch_norm_legit_no_training native_group_norm
+        native_group_norm_backward
+    """,
+    "activations": """
+        gelu gelu_backward relu relu_ clamp_min clamp_min_ threshold_backward silu silu_ silu_backward hardswish
+        hardswish_ hardswish_backward sigmoid sigmoid_backward
+    """,
+    "additions and sums": """
+        add add_ sum mean _adaptive_avg_pool2d _adaptive_avg_pool2d_backward avg_pool2d avg_pool2d_backward
+    """,
+    "copies": "copy_ clone contiguous _to_copy cat stack slice_backward select_backward",
+    "optimizer": "_fused_adamw_ _fused_adam_ _foreach_add_",
+    "other": "",
+}
+"""The `aten` operators of each kind, in the kinds' order. All others are `other`: views, allocation, scaling, the loss.
+Average pools are sums."""
+
+KINDS = tuple(NAMES)
+
+_KIND_OF = {name: kind for kind, names in NAMES.items() for name in names.split()}
+
+_OPTIMIZER_STEP = "Optimizer.step#"
+"""How the profiler's name of an optimizer's step begins."""
+
+
+def kind_of(operator: str, shapes: Sequence[Any] = ()) -> str:
+    """Returns one of KINDS for an `aten` operator's name; `shapes` are those of its arguments, empty for what is none.
+
+    A convolution whose filters (C, 1, h, w) see one channel each of several is depth-wise.
+    """
+    kind = _KIND_OF.get(operator, "other")
+    if kind == "convolutions":
+        first = int(operator.endswith("_backward"))  # the gradient stands before the input
+        pictures, weight = [*shapes[first : first + 2], (), ()][:2]
+        if len(pictures) == len(weight) > 2 and weight[1] == 1 < pictures[1]:
+            return "depth-wise convolutions"
+    return kind
+
+
+def measure_operators(step: Step, device: str | torch.device, repeats: int = 5) -> dict[str, Any]:
+    """Returns how long each operator takes in `step`, which should be warm, as torch's profiler sees it.
+
+    Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` and
+    `seconds` in a step, the longest of each kind first; `step_overhead_s`, what the step takes beside all operators:
+    Python, autograd, dispatch and, on CUDA, waiting for launches. Each is the median of `repeats` profiled steps. Times
+    of operators are their own on the CPU, and those of their kernels on CUDA. What an optimizer calls is its own kind.
+    Raises InputError for a device that is not there.
+    """
+    place = check_device(device)
+    calls: Counter[tuple[str, str]] = Counter()
+    steps: list[dict[tuple[str, str], float]] = []
+    overheads = []
+    for _ in range(repeats):
+        events, wall_s = _profile(step, place)
+        calls = Counter()
+        seconds: dict[tuple[str, str], float] = defaultdict(float)
+        for event in events:
+            if event.name.startswith("aten::"):
+                name = event.name.removeprefix("aten::")
+                row = ("optimizer" if _is_in_optimizer(event) else kind_of(name, event.input_shapes), name)
+                calls[row] += 1
+                own_us = event.self_device_time_total if place.type == "cuda" else event.self_cpu_time_total
+                seconds[row] += own_us / 1e6
+        steps.append(seconds)
+        overheads.append(wall_s - sum(seconds.values()))
+    medians = {row: median(seconds.get(row, 0.0) for seconds in steps) for row in calls}
+    order = sorted(calls, key=lambda row: (KINDS.index(row[0]), -medians[row]))
+    rows = [
+        {"kind": kind, "operator": name, "calls": calls[kind, name], "seconds": medians[kind, name]}
+        for kind, name in order
+        if medians[kind, name] > 0
+    ]
+    return {"operators": rows, "step_overhead_s": median(overheads)}
+
+
+def _profile(step: Step, place: torch.device) -> tuple[list[FunctionEvent], float]:
+    """Returns what the profiler saw of one step, and the seconds that this took from an idle device to an idle one."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else every start and stop of the profiler prints a line
+    synchronise: Callable[[], None] = torch.cuda.synchronize if place.type == "cuda" else lambda: None
+    on_cuda = [ProfilerActivity.CUDA] if place.type == "cuda" else []
+    with profile(activities=[ProfilerActivity.CPU, *on_cuda], record_shapes=True, acc_events=True) as profiler:
+        synchronise()
+        start = perf_counter()
+        step()
+        synchronise()
+        wall_s = perf_counter() - start
+    return list(profiler.events()), wall_s
+
+
+def _is_in_optimizer(event: FunctionEvent) -> bool:
+    parent = event.cpu_parent
+    while parent is not None:
+        if parent.name.startswith(_OPTIMIZER_STEP):
+            return True
+        parent = parent.cpu_parent
+    return False
+
+
+def count_floors(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> dict[str, Any]:
+    """Returns how long the operators of one `step` take at least on a machine with these peaks, each run by itself.
+
+    The floor of a call is its multiply-adds at `macs_per_s` or its bytes at the rate of the largest copy that moves no
+    more, whichever takes longer: `bytes_per_s` by the bytes of a copy, as `measure_bandwidth` has them, for what fits
+    in a cache may lie there. A call's bytes are those of the tensors that it reads and of those that it writes; views
+    move none. An operator that writes where it has read, or less than it has, may be up to half as fast again as a
+    copy, for which the processor also fetches what is overwritten, and so be below its floor.
+
+    Keys: `floors`, a row for each kind with its `kind`, `calls`, `macs`, `bytes` and `floor_s`, sums over the calls;
+    `uncounted`, the names of operators of which nobody knows whether they multiply: they count with their bytes.
+    """
+    counter = _FloorCounter(macs_per_s, bytes_per_s)
+    with counter:
+        step()
+    rows = [
+        {
+            "kind": kind,
+            "calls": counter.calls[kind],
+            "macs": counter.macs[kind],
+            "bytes": counter.bytes[kind],
+            "floor_s": counter.floors_s[kind],
+        }
+        for kind in KINDS
+        if kind in counter.calls
+    ]
+    return {"floors": rows, "uncounted": sorted(counter.uncounted)}
+
+
+def convolution_backward_flops(gradient: Sequence[int], _: Any, weight: Sequence[int], *others: Any, **__: Any) -> int:
+    """Twice the multiply-adds of a convolution's backward pass: for each gradient asked for, those of the forward.
+
+    torch's own formula counts a depth-wise convolution's as if it were none.
+    """
+    *_, output_mask = others
+    return 2 * sum(output_mask[:2]) * prod(gradient) * prod(weight[1:])
+
+
+def attention_backward_flops(
+    _: Any, query: Sequence[int], key: Sequence[int], value: Sequence[int], *__: Any, **___: Any
+) -> int:
+    """Twice the multiply-adds of a fused attention's backward pass, which computes the scores anew: five products."""
+    return 2 * prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
+
+
+BACKWARD_FORMULAS = {
+    aten.convolution_backward: convolution_backward_flops,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flops,
+    aten._scaled_dot_product_fused_attention_overrideable_backward: attention_backward_flops,
+}
+"""Operators of the backward pass for which torch has no formula of flops, or another."""
+
+_ALSO_WITHOUT_MACS = frozenset(
+    """
+    _softmax_backward_data _log_softmax_backward_data nll_loss_forward nll_loss_backward native_dropout
+    native_dropout_backward upsample_bilinear2d_backward upsample_bicubic2d_backward embedding_dense_backward
+    """.split()
+)
+"""Beside WITHOUT_MACS and the kinds of which no operator has any."""
+
+_KINDS_WITHOUT_MACS = ("normalisation", "activations", "additions and sums", "copies", "optimizer")
+
+_ONLY_WRITTEN = ("copy", "fill", "zero")
+"""What these change in place, they do not read."""
+
+_MOVES_NOTHING = ("_unsafe_view", "resize", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty")
+
+
+class _FloorCounter(TorchDispatchMode):
+    """Sums multiply-adds, bytes and floors of every operator that runs, by kind."""
+
+    def __init__(self, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> None:
+        super().__init__()
+        self.macs_per_s = macs_per_s
+        self.sizes, self.rates = zip(*sorted(bytes_per_s.items()), strict=True)
+        self.formulas = FlopCounterMode(display=False, custom_mapping=FORMULAS | BACKWARD_FORMULAS).flop_registry
+        self.calls: Counter[str] = Counter()
+        self.macs: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.floors_s: dict[str, float] = defaultdict(float)
+        self.uncounted: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = self.formulas.get(func.overloadpacket)
+        if formula is None:
+            with self:
+                result = func.decompose(*args, **kwargs)  # without autograd, operators made of others arrive whole
+            if result is not NotImplemented:
+                return result
+        result = func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        tensors = _tensors((args, kwargs, result))
+        if not tensors or func.is_view or torch.Tag.inplace_view in func.tags or name.rstrip("_") in _MOVES_NOTHING:
+            return result
+        kind = kind_of(name, [leaf.shape if isinstance(leaf, Tensor) else () for leaf in args])
+        if formula is None and not _is_without_macs(func, name, kind):
+            self.uncounted.add(name)
+        macs = formula(*args, **kwargs, out_val=result) // 2 if formula else 0
+        moved = moved_bytes(func, args, kwargs, result)
+        self.calls[kind] += 1
+        self.macs[kind] += macs
+        self.bytes[kind] += moved
+        bytes_per_s = self.rates[max(bisect_right(self.sizes, moved) - 1, 0)]
+        self.floors_s[kind] += max(macs / self.macs_per_s, moved / bytes_per_s)
+        return result
+
+
+def _is_without_macs(operator: torch._ops.OpOverload, name: str, kind: str) -> bool:
+    known = kind in _KINDS_WITHOUT_MACS or name in _ALSO_WITHOUT_MACS or name.removesuffix("_") in WITHOUT_MACS
+    return known or torch.Tag.pointwise in operator.tags
+
+
+def moved_bytes(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+    """Returns the bytes that a call reads and writes: the elements of its tensors, each once a tensor.
+
+    A tensor that is changed in place counts twice, one that is expanded with what it has in memory.
+    """
+    name = operator._schema.name.removeprefix("aten::").removesuffix("_")
+    parameters = operator._schema.arguments
+    given = {parameter.name: value for parameter, value in zip(parameters, args, strict=False)} | dict(kwargs)
+    writes = {each.name for each in parameters if each.alias_info is not None and each.alias_info.is_write}
+    changed = writes - {"grads"}  # which the fused optimizers change only where losses are scaled
+    unread = {each.name for each in parameters if each.is_out}
+    if name in _ONLY_WRITTEN:
+        unread = changed
+    elif name.endswith("_like") or name.startswith("new_"):
+        unread = set(given)  # looked at for their shape
+    read = _tensors([value for name, value in given.items() if name not in unread])
+    written = _tensors([value for name, value in given.items() if name in changed])
+    known = {id(tensor) for tensor in written}
+    written += [tensor for tensor in _tensors(result) if id(tensor) not in known]
+    return sum(map(_own_bytes, read + written))
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+def _own_bytes(tensor: Tensor) -> int:
+    """Returns the bytes of a tensor's elements in memory, where an expanded dimension is one element."""
+    own = prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride)
+    return own * tensor.element_size()

@@ -1,0 +1,151 @@
+"""Where the time of our steps and of libraries' goes, by kind of operator, from the records of `speed --versus`."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from ablations.report.conditions import refuse_mixed, split_by_conditions
+from ablations.report.figures import legend_below
+from ablations.report.library_values import BY_DEFAULT, LIBRARY_CONDITIONS
+
+KIND_COLOURS = {
+    "matrix products": "#0072B2",
+    "convolutions": "#009E73",
+    "depth-wise convolutions": "#9ADBC0",
+    "attention": "#D55E00",
+    "normalisation": "#E69F00",
+    "activations": "#F0E442",
+    "additions and sums": "#CC79A7",
+    "copies": "#882255",
+    "optimizer": "#56B4E9",
+    "other": "0.55",
+}
+"""The kinds of operators, in their order, and the colour of each."""
+
+BETWEEN = "between operators"
+"""The part of a step that no operator takes: Python, autograd, dispatch and launches."""
+
+_COLOURS = KIND_COLOURS | {BETWEEN: "0.85"}
+
+OURS = "ours"
+
+
+def column_of(kind: str, metric: str) -> str:
+    """Returns the column of a kind's metric: `s`, `share` or `floor_s`."""
+    return f"{kind.replace(' ', '_').replace('-', '_')}_{metric}"
+
+
+def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
+
+    `whose` is `ours` or a library, whose models are as they come. `KIND_s` are the seconds of a kind, `operators_s`
+    those of all and `between_operators_s` the rest of the step; `KIND_share` are shares of both together.
+    `relative_time` is the model's time over ours without a profiler, steps in turn. Our rows have `KIND_floor_s` and
+    `floor_s`, the least time on the machine if every operator runs by itself, `over_floor`, our latency
+    over it, `share_of_peak`, and `share_of_peak_at_floor`, which operators at their floors would reach. `uncounted`
+    names those that may do more than the floor knows. Records from before operators were timed are left out.
+    """
+    if not {"references", "operators"} <= set(records):
+        return pd.DataFrame()
+    rows = []
+    timed = (records["measurement"] == "speed") & records["references"].notna() & records["operators"].notna()
+    for group in split_by_conditions(records[timed], "speed"):
+        for _, record in group.rows.iterrows():
+            case = {**group.conditions, "resolution": record["resolution"], "pixels": record["pixels"]}
+            case["arm"] = record["arm"]
+            case["case"] = "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record)
+            rows.append(case | {"whose": OURS, "relative_time": 1.0} | _shares(record) | _floors(record))
+            for library in BY_DEFAULT:
+                reference = record["references"].get(library, {})
+                if "operators" in reference:
+                    relative = {"whose": library, "relative_time": reference["relative_speed"]}
+                    rows.append(case | relative | _shares(reference))
+    values = pd.DataFrame(rows)
+    order = [name for name in ("device", "mode", "precision", "variant", "arm", "pixels") if name in values]
+    return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
+
+
+def _shares(timed: Any) -> dict[str, Any]:
+    """Returns the times and shares of a model, from our record or from what it has of a library."""
+    seconds: Counter[str] = Counter()
+    for row in timed["operators"]:
+        seconds[row["kind"]] += row["seconds"]
+    operators_s = seconds.total()
+    seconds[BETWEEN] = timed["step_overhead_s"]
+    return {
+        "latency_s": timed["latency_s"],
+        **{column_of(kind, "s"): seconds[kind] for kind in _COLOURS},
+        "operators_s": operators_s,
+        **{column_of(kind, "share"): seconds[kind] / seconds.total() for kind in _COLOURS},
+    }
+
+
+def _floors(record: pd.Series) -> dict[str, Any]:
+    floors = {row["kind"]: row["floor_s"] for row in record["floors"]}
+    floor_s = sum(floors.values())
+    share_of_peak = record["macs_per_s"] / record["peak_macs_per_s"]
+    return {
+        **{column_of(kind, "floor_s"): floors.get(kind, 0.0) for kind in KIND_COLOURS},
+        "floor_s": floor_s,
+        "over_floor": record["latency_s"] / floor_s,
+        "share_of_peak": share_of_peak,
+        "share_of_peak_at_floor": share_of_peak * record["latency_s"] / floor_s,
+        "uncounted": ", ".join(record["uncounted"]),
+    }
+
+
+def own_operator_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns our rows of `operator_time_values`."""
+    values = operator_time_values(records)
+    return values if values.empty else values[values["whose"] == OURS].reset_index(drop=True)
+
+
+HEADING = 1.2
+GAP = 0.5
+"""How high a case's heading is and how far cases are apart, in bars."""
+
+
+def height_in_bars(values: pd.DataFrame) -> float:
+    """Returns how high `plot_operator_times` draws these values, in bars."""
+    return len(values) + values["case"].nunique() * (1 + HEADING + GAP)
+
+
+def plot_operator_times(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each model's time as a bar by kind of operator, ours = 1, and the floor of our operators as a hollow bar.
+
+    A bar is as long as the time without a profiler, and is divided as the profiled step was. `values` are rows of
+    `operator_time_values` under the same conditions.
+    """
+    refuse_mixed(values, LIBRARY_CONDITIONS)
+    places: list[float] = []
+    floors: dict[float, float] = {}
+    labels: dict[float, str] = {}
+    place = 0.0
+    for case, rows in values.groupby("case", sort=False):
+        ax.annotate(str(case), (0, place), (1, 0), textcoords="offset points", va="center", fontsize=6)
+        place += HEADING
+        for whose in rows["whose"]:
+            places.append(place)
+            labels[place] = whose
+            place += 1
+        ours = rows[rows["whose"] == OURS].iloc[0]
+        floors[place] = 1 / ours["over_floor"]
+        labels[place] = "floor"
+        place += 1 + GAP
+    start = pd.Series(0.0, index=values.index)
+    for kind, colour in _COLOURS.items():
+        width = values[column_of(kind, "share")] * values["relative_time"]
+        ax.barh(places, width, left=start, height=0.8, color=colour, label=kind)
+        start = start + width
+    outline: dict[str, Any] = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.7}
+    ax.barh(list(floors), list(floors.values()), height=0.7, label="floor of our operators", **outline)
+    ax.set_ylim(-HEADING, place - GAP)
+    ax.set_xlabel("Time of a step, ours = 1")
+    legend_below(ax, ncols=2)
+    ax.set_yticks(list(labels), list(labels.values()))
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.tick_params(axis="y", length=0, labelsize=5)
+    return ax

@@ -1,0 +1,63 @@
+"""What a record of speed holds beside times: operators, floors and the machine's two peaks."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+
+from ablations import measurements
+from ablations.columns import COLUMNS, is_of_kind
+from ablations.design import Cell, Speed
+from ablations.measure.operators import KINDS, measure_operators
+from ablations.measurements import measure_cell
+
+
+@pytest.fixture
+def peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peaks of the machine that nobody has to measure, 1000 multiply-adds and 1 byte a second; one profiled step."""
+    monkeypatch.setattr(measurements, "measure_operators", partial(measure_operators, repeats=1))
+    monkeypatch.setattr(measurements, "_matmul_peak", lambda *_: {"macs_per_s": 1e3, "samples": {"8": [1.0]}})
+    bandwidth = {"bytes_per_s": 1.0, "rates": {8: 1.0}, "samples": {"8": [8.0]}}
+    monkeypatch.setattr(measurements, "_bandwidth", lambda *_: bandwidth)
+
+
+def measure(**conditions: Any) -> dict[str, Any]:
+    timed = Speed(resolution=32, batch_size=1, repeats=2, **conditions)
+    return measure_cell(Cell(variant="pico", arm="v1+ope+cffn", frame="published", conditions=timed))
+
+
+@pytest.mark.usefixtures("peaks")
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_operators_of_ours_and_of_the_libraries_as_they_come(mode: str) -> None:
+    result = measure(reference="timm+transformers", mode=mode)
+    assert {name for name, value in result.items() if not is_of_kind(value, COLUMNS[name].kind)} == set()
+    with_operators = {name for name, each in result["references"].items() if "operators" in each}
+    assert with_operators == {"timm", "transformers"} < set(result["references"])
+    for timed in (result, *(result["references"][name] for name in with_operators)):
+        kinds = {row["kind"] for row in timed["operators"]}
+        always = {"matrix products", "convolutions", "depth-wise convolutions", "attention", "normalisation"}
+        assert always <= kinds <= set(KINDS)
+        assert ("optimizer" in kinds) == (mode == "training")
+        assert timed["step_overhead_s"] > 0
+    assert all(row["floor_s"] >= row["bytes"] for row in result["floors"])  # at a byte a second
+    assert result["uncounted"] == []
+    # What a training step multiplies is three forward passes, but that pictures have no gradient.
+    forward = result["macs_per_s"] * result["latency_s"] / (3 if mode == "training" else 1)
+    ratio = sum(row["macs"] for row in result["floors"]) / forward
+    assert ratio == pytest.approx(1) if mode == "inference" else 2.9 < ratio < 3
+    assert (result["peak_bytes_per_s"], result["bandwidth_samples"]) == (1.0, {"8": [8.0]})
+
+
+@pytest.mark.usefixtures("peaks")
+def test_an_arm_beside_v1_has_its_own_operators() -> None:
+    result = measure(reference="v1")
+    assert {row["kind"] for row in result["floors"]} <= {row["kind"] for row in result["operators"]}
+    assert "references" not in result
+
+
+@pytest.mark.usefixtures("peaks")
+def test_a_compiled_model_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)
+    result = measure(compiled=True)
+    assert not {"operators", "floors", "uncounted", "step_overhead_s"} & set(result)
+    assert result["peak_bytes_per_s"] == 1.0
