@@ -29,7 +29,7 @@ from ablations.measure.step import build_step, fused_kernels
 from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
-from ablations.peers.equal import LIBRARIES, build_equal, check_equal
+from ablations.peers.equal import build_equal, check_equal
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.data import data_directory
 from ablations.training.distributed import Ranks
@@ -188,10 +188,10 @@ def memory_arguments(conditions: Memory) -> dict[str, Any]:
 
 
 def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
-    """Times a cell's step in turn with its references', arm v1's or those of libraries, and its operators after that.
+    """Times a cell's step in turn with its references', arm v1's or those of libraries.
 
-    Of libraries' models the operators are timed as they come, with pictures and weights channel by channel. A compiled
-    model has none: its kernels are the compiler's, several operators in one.
+    Beside libraries its operators are timed after that, and theirs, of the models as they come. A compiled model has
+    none: its kernels are the compiler's, several operators in one.
     """
     own, compared = _speed_steps(cell, conditions)
     samples = time_in_turn({OWN: own} | compared, repeats=conditions.repeats, device=conditions.device)
@@ -211,7 +211,6 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
     macs = cost.count_macs(cell.config, conditions.resolution) * conditions.batch_size
     work = macs * (3 if conditions.mode == "training" else 1)
     peak = _matmul_peak(conditions.device, conditions.precision)
-    bandwidth = _bandwidth(conditions.device)
     result = {
         "latency_s": summary["median"],
         "throughput_img_per_s": conditions.batch_size / summary["median"],
@@ -221,21 +220,28 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
         "peak_macs_per_s": peak["macs_per_s"],
         "samples": samples[OWN],
         "peak_samples": peak["samples"],
-        "peak_bytes_per_s": bandwidth["bytes_per_s"],
-        "bandwidth_samples": bandwidth["samples"],
     }
-    if not conditions.compiled:
-        result |= measure_operators(own, conditions.device)
-        result |= count_floors(own, macs_per_s=peak["macs_per_s"], bytes_per_s=bandwidth["rates"])
-        for name in references.keys() & LIBRARIES:
-            references[name] |= measure_operators(compared[name], conditions.device)
     if kernels := fused_kernels(meta_network(cell), conditions.device):
         result["attention_kernels"] = "+".join(kernels)
     if conditions.reference != "v1":
+        if not conditions.compiled:
+            result |= _time_operators(own, conditions, peak["macs_per_s"])
+            for name in conditions.reference.split("+"):
+                references[name] |= measure_operators(compared[name], conditions.device)
         return result | {"references": references}
     (v1,) = references.values()
     ratios = {name: v1[name] for name in ("relative_speed", "relative_speed_low", "relative_speed_high")}
     return result | ratios | {"reference_samples": v1["samples"]}
+
+
+def _time_operators(step: Step, conditions: Speed, macs_per_s: float) -> dict[str, Any]:
+    bandwidth = _bandwidth(conditions.device)
+    return {
+        **measure_operators(step, conditions.device),
+        **count_floors(step, macs_per_s=macs_per_s, bytes_per_s=bandwidth["rates"]),
+        "peak_bytes_per_s": bandwidth["bytes_per_s"],
+        "bandwidth_samples": bandwidth["samples"],
+    }
 
 
 OWN = "own"

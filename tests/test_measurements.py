@@ -49,15 +49,12 @@ def test_operators_of_ours_and_of_the_libraries_as_they_come(mode: str) -> None:
 
 
 @pytest.mark.usefixtures("peaks")
-def test_an_arm_beside_v1_has_its_own_operators() -> None:
-    result = measure(reference="v1")
-    assert {row["kind"] for row in result["floors"]} <= {row["kind"] for row in result["operators"]}
-    assert "references" not in result
+def test_an_arm_beside_v1_has_no_operators() -> None:
+    assert not {"operators", "floors", "peak_bytes_per_s", "references"} & set(measure(reference="v1"))
 
 
 @pytest.mark.usefixtures("peaks")
 def test_a_compiled_model_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)
     result = measure(compiled=True)
-    assert not {"operators", "floors", "uncounted", "step_overhead_s"} & set(result)
-    assert result["peak_bytes_per_s"] == 1.0
+    assert not {"operators", "floors", "uncounted", "step_overhead_s", "peak_bytes_per_s"} & set(result)

@@ -143,7 +143,7 @@ def _infer(model: nn.Module, images: Tensor, device: str, autocast: bool) -> "_M
     memory = _Memory(device)
     memory.add_all("parameters", chain(model.parameters(), model.buffers()))
     memory.add_all("input", [images])
-    with memory, torch.inference_mode(), _announced(autocast), _Device(device, autocast, None):
+    with memory, torch.inference_mode(), _Device(device, autocast, None):
         model(images)
     return memory
 
@@ -171,7 +171,6 @@ def _train(
         with (
             _noting_stages(model, memory),
             saved_tensors_hooks(memory.relabel_saved, lambda tensor: tensor),
-            _announced(autocast),
             _Device(device, autocast, casts),
         ):
             loss = F.cross_entropy(model(images), labels)
@@ -182,11 +181,6 @@ def _train(
             torch.autograd.backward(loss)
         reached = [parameter for parameter in trained if parameter.grad is not None]
     return memory, reached  # the fused AdamW has no memory of its own
-
-
-def _announced(autocast: bool) -> torch.autocast:
-    """Has autocast seen by a model that asks for it; by itself it casts nothing on `meta`."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=autocast)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablations.config import PVTConfig
-from ablations.model.layers import Linear, PatchConv2d
+from ablations.model.layers import Linear
 from ablations.model.tokens import as_tokens, on_map
 
 
@@ -57,7 +57,7 @@ class SpatialReductionAttention(Attention):
 
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, kernel: str, sr_ratio: int) -> None:
         super().__init__(dim, num_heads, qkv_bias, kernel)
-        self.sr = PatchConv2d(dim, dim, sr_ratio)
+        self.sr = nn.Conv2d(dim, dim, kernel_size=sr_ratio, stride=sr_ratio)
         self.norm = nn.LayerNorm(dim, eps=1e-5)
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:

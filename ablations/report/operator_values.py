@@ -10,6 +10,9 @@ from ablations.report.conditions import refuse_mixed, split_by_conditions
 from ablations.report.figures import legend_below
 from ablations.report.library_values import BY_DEFAULT, LIBRARY_CONDITIONS
 
+OPERATOR_SHEET_CONDITIONS = ("variant", *LIBRARY_CONDITIONS)
+"""What is equal within one panel of bars."""
+
 KIND_COLOURS = {
     "matrix products": "#0072B2",
     "convolutions": "#009E73",
@@ -54,7 +57,7 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in split_by_conditions(records[timed], "speed"):
         for _, record in group.rows.iterrows():
             case = {**group.conditions, "resolution": record["resolution"], "pixels": record["pixels"]}
-            case["arm"] = record["arm"]
+            case |= {"variant": record["variant"], "arm": record["arm"]}
             case["case"] = "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record)
             rows.append(case | {"whose": OURS, "relative_time": 1.0} | _shares(record) | _floors(record))
             for library in BY_DEFAULT:
@@ -118,7 +121,7 @@ def plot_operator_times(ax: Axes, values: pd.DataFrame) -> Axes:
     A bar is as long as the time without a profiler, and is divided as the profiled step was. `values` are rows of
     `operator_time_values` under the same conditions.
     """
-    refuse_mixed(values, LIBRARY_CONDITIONS)
+    refuse_mixed(values, OPERATOR_SHEET_CONDITIONS)
     places: list[float] = []
     floors: dict[float, float] = {}
     labels: dict[float, str] = {}

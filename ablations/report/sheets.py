@@ -55,7 +55,12 @@ from ablations.report.imagenet_figures import backbone_values, plot_backbones
 from ablations.report.library_throughput import THROUGHPUT_CONDITIONS, plot_throughput, throughput_values
 from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
 from ablations.report.memory_values import MODEL_MEMORY_CONDITIONS, model_memory_values
-from ablations.report.operator_values import height_in_bars, operator_time_values, plot_operator_times
+from ablations.report.operator_values import (
+    OPERATOR_SHEET_CONDITIONS,
+    height_in_bars,
+    operator_time_values,
+    plot_operator_times,
+)
 from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import (
@@ -309,11 +314,14 @@ def _operator_times(records: pd.DataFrame) -> list[Sheet]:
         "least time of our operators, each run by itself: its multiply-adds at the machine's peak, or its bytes at the "
         "rate of a copy of as many."
     )
-    groups = group_by(operator_time_values(records), LIBRARY_CONDITIONS)
-    panels = [Panel(group.conditions, partial(plot_operator_times, values=group.rows)) for group in groups]
-    height = 1.9 + 0.1 * max((height_in_bars(group.rows) for group in groups), default=0)
-    title = "Where the time of a step goes"
-    return _sheets("speed_operators", title, ("device", "precision"), panels, height, caption)
+    sheets = []
+    for variant in group_by(operator_time_values(records), ("variant",)):
+        groups = group_by(variant.rows, OPERATOR_SHEET_CONDITIONS)
+        panels = [Panel(group.conditions, partial(plot_operator_times, values=group.rows)) for group in groups]
+        height = 1.9 + 0.1 * max(height_in_bars(group.rows) for group in groups)
+        named_by = ("variant", "device", "precision")
+        sheets += _sheets("speed_operators", "Where the time of a step goes", named_by, panels, height, caption)
+    return sheets
 
 
 def _throughput(records: pd.DataFrame) -> list[Sheet]:

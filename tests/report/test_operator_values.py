@@ -177,7 +177,7 @@ def test_the_figure_has_both_modes_and_nothing_overlaps(write: Write, tmp_path: 
                 conditions = replace(CELL.conditions, mode=mode, resolution=resolution)
                 write(replace(CELL, arm=arm, conditions=conditions))
     (sheet,) = (sheet for sheet in list_sheets(load_records(tmp_path)) if sheet.name.startswith("speed_operators"))
-    assert sheet.name == "speed_operators_cpu_float32"
+    assert sheet.name == "speed_operators_b0_cpu_float32"
     assert [panel.conditions["mode"] for panel in sheet.panels] == ["inference", "training"]
     assert len(sheet.draw().legends) == 1
     assert find_illegible(sheet) == []
