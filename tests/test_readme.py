@@ -48,8 +48,18 @@ def test_rows_of_tables_are_rows_of_the_committed_tables():
 def test_geometric_means_are_the_committed_ones():
     table = (ROOT / "results" / "tables" / "speed_libraries.md").read_text(encoding="utf-8")
     claims = re.findall(r"[\d.]+ times as fast as the fast[a-z ]+(?:comes|layout)", README.replace("\n", " "))
-    assert len(claims) == 3
+    assert len(claims) == 4
     assert [claim for claim in claims if claim not in table] == []
+
+
+def test_shares_of_the_peak_are_the_committed_ones():
+    table = (ROOT / "results" / "tables" / "speed_operators.md").read_text(encoding="utf-8")
+    inference = table.partition("## inference")[2].partition("## ")[0]
+    (row,) = (line for line in inference.splitlines() if line.startswith("| b2 v1+ope+cffn, 224 px"))
+    reached, at_floor = (cell.strip() for cell in row.strip("| ").split("|")[-2:])
+    claim = re.search(r"ran at ([\d.]+) % of the matrix-product.*?would be ([\d.]+) %", README, re.DOTALL)
+    assert claim is not None
+    assert claim.groups() == (reached, at_floor)
 
 
 def test_the_budget_s_answers_are_what_the_command_prints(capsys):

@@ -92,8 +92,9 @@ def measure_operators(step: Step, device: str | torch.device, repeats: int = 5) 
 
     Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` and
     `seconds` in a step, the longest of each kind first; `step_overhead_s`, what the step takes beside all operators:
-    Python, autograd, dispatch and, on CUDA, waiting for launches. Each is the median of `repeats` profiled steps. Times
-    of operators are their own on the CPU, and those of their kernels on CUDA. What an optimizer calls is its own kind.
+    Python, autograd, dispatch, the profiler and, on CUDA, waiting for launches. Each is the median of `repeats`
+    profiled steps. Times of operators are their own on the CPU, and those of their kernels on CUDA. What an optimizer
+    calls is its own kind.
     Raises InputError for a device that is not there.
     """
     place = check_device(device)
@@ -147,13 +148,14 @@ def _is_in_optimizer(event: FunctionEvent) -> bool:
 
 
 def count_floors(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> dict[str, Any]:
-    """Returns how long the operators of one `step` take at least on a machine with these peaks, each run by itself.
+    """Returns how long the operators of one `step` take on a machine at these rates, each run by itself.
 
     The floor of a call is its multiply-adds at `macs_per_s` or its bytes at the rate of the largest copy that moves no
     more, whichever takes longer: `bytes_per_s` by the bytes of a copy, as `measure_bandwidth` has them, for what fits
     in a cache may lie there. A call's bytes are those of the tensors that it reads and of those that it writes; views
     move none. An operator that writes where it has read, or less than it has, may be up to half as fast again as a
-    copy, for which the processor also fetches what is overwritten, and so be below its floor.
+    copy, for which the processor also fetches what is overwritten, and so be below its floor; so may one with a tensor
+    twice among its arguments, or smaller than the smallest copy.
 
     Keys: `floors`, a row for each kind with its `kind`, `calls`, `macs`, `bytes` and `floor_s`, sums over the calls;
     `uncounted`, the names of operators of which nobody knows whether they multiply: they count with their bytes.

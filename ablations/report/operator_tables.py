@@ -35,20 +35,24 @@ OPERATOR_TABLE = Table(
         Column("Model", lambda row: row["case"]),
         Column(METRICS["latency_s"].title, show_metric("latency_s")),
         *(Column(f"{kind.capitalize()}, %", _show_share(kind)) for kind in (*KIND_COLOURS, BETWEEN)),
+        Column("Profiled over timed", show_plain("profiled_over_timed", ".2f")),
         Column("Floor, ms", show_metric("latency_s", "floor_s")),
         Column("Latency over floor", show_plain("over_floor", ".2f")),
         Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01)),
         Column("Of the peak at the floor, %", show_plain("share_of_peak_at_floor", ".1f", 0.01)),
     ),
     about=(
-        "Shares of a profiled step by kind of operator, medians of several steps; what is between operators is Python, "
-        "autograd, dispatch and launches. Attention is the fused kernel, or the softmax of explicit attention, whose "
-        "products are matrix products; other are views, allocation, scaling and the loss. The floor is the least time "
-        "of our operators, each run by itself: the larger of its multiply-adds at the peak of large matrix products "
-        "and the bytes of its tensors at the rate of a copy that moves as many, in a cache where they fit, both "
-        "measured in the same process. Of the peak is the share of that first peak that a step reaches, and would "
-        "reach with every operator at its floor: past that only fewer or fused operators lead. One that writes "
-        "where it has read, as the optimizer, may be up to half as fast again as a copy and so below its floor."
+        "Shares of a profiled step by kind of operator, medians of several steps. What is between operators is Python, "
+        "autograd, dispatch and launches; there and in other, the profiler's own time is too, which weighs in small "
+        "models: the profiled step's time over the timed one's stands beside the shares. Attention is the fused "
+        "kernel, or the softmax of explicit attention, whose products are matrix products; other are views, "
+        "allocation, scaling and the loss. The floor is the time of our operators, each run by itself at the "
+        "machine's rates: the larger of its multiply-adds at the peak of large matrix products and the bytes of its "
+        "tensors at the rate of a copy that moves as many, in a cache where they fit, both measured in the same "
+        "process. Operators that write where they have read (the optimizer, the addition of biases) may be up to half "
+        "as fast again as a copy, and so be below their floor. Of the peak is the share of that first peak that a step "
+        "reaches, and would reach with every operator at its floor: past that only fewer or fused operators lead. "
+        "Training counts as three forward passes there."
     ),
     note=_note,
 )

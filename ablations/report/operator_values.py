@@ -44,9 +44,10 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 
     `whose` is `ours` or a library, whose models are as they come. `KIND_s` are the seconds of a kind, `operators_s`
-    those of all and `between_operators_s` the rest of the step; `KIND_share` are shares of both together.
+    those of all and `between_operators_s` the rest of the step; `KIND_share` are shares of both together, which are
+    `profiled_over_timed` times the latency: the profiler takes time too.
     `relative_time` is the model's time over ours without a profiler, steps in turn. Our rows have `KIND_floor_s` and
-    `floor_s`, the least time on the machine if every operator runs by itself, `over_floor`, our latency
+    `floor_s`, the time on the machine of every operator at the rate of products or copies, `over_floor`, our latency
     over it, `share_of_peak`, and `share_of_peak_at_floor`, which operators at their floors would reach. `uncounted`
     names those that may do more than the floor knows. Records from before operators were timed are left out.
     """
@@ -81,6 +82,7 @@ def _shares(timed: Any) -> dict[str, Any]:
         "latency_s": timed["latency_s"],
         **{column_of(kind, "s"): seconds[kind] for kind in _COLOURS},
         "operators_s": operators_s,
+        "profiled_over_timed": seconds.total() / timed["latency_s"],
         **{column_of(kind, "share"): seconds[kind] / seconds.total() for kind in _COLOURS},
     }
 

@@ -310,9 +310,9 @@ def _libraries(records: pd.DataFrame) -> list[Sheet]:
 def _operator_times(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "Where the time of our steps and of libraries' goes, our time = 1. A bar is as long as the median ratio of "
-        "times taken in turn and is divided as a profiled step was. Libraries' models are as they come. Hollow: the "
-        "least time of our operators, each run by itself: its multiply-adds at the machine's peak, or its bytes at the "
-        "rate of a copy of as many."
+        "times taken in turn and is divided as a profiled step was, the profiler's own time with it. Libraries' models "
+        "are as they come. Hollow: our operators at their floors, each run by itself: its multiply-adds at the "
+        "machine's peak, or its bytes at the rate of a copy of as many."
     )
     sheets = []
     for variant in group_by(operator_time_values(records), ("variant",)):

@@ -137,11 +137,11 @@ def test_the_table_has_shares_and_floors_of_our_steps(write: Write, tmp_path: Pa
     heading, _, *rows = (line for line in text.splitlines() if line.startswith("|"))
     assert [cell.strip() for cell in heading.strip("|").split("|")] == [
         *("Model", "Latency, ms", "Matrix products, %", "Depth-wise convolutions, %", "Between operators, %"),
-        *("Floor, ms", "Latency over floor", "Of the peak, %", "Of the peak at the floor, %"),
+        *("Profiled over timed", "Floor, ms", "Latency over floor", "Of the peak, %", "Of the peak at the floor, %"),
     ]
     assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
-        ["b0 v1+ope+cffn, 64 px, batch 4", "100.0", "40.0", "20.0", "40.0", "80.00", "1.25", "60.0", "75.0"],
-        ["b0 v1+ope+cffn, 128 px, batch 4", "320.0", "40.0", "20.0", "40.0", "80.00", "4.00", "60.0", "240.0"],
+        ["b0 v1+ope+cffn, 64 px, batch 4", "100.0", "40.0", "20.0", "40.0", "1.00", "80.00", "1.25", "60.0", "75.0"],
+        ["b0 v1+ope+cffn, 128 px, batch 4", "320.0", "40.0", "20.0", "40.0", "0.31", "80.00", "4.00", "60.0", "240.0"],
     ]
     # The root of 1.25 times 4.
     assert "Geometric mean of 2 rows: 2.24 times the floor." in text
