@@ -57,7 +57,7 @@ def test_shares_of_the_peak_are_the_committed_ones():
     inference = table.partition("## inference")[2].partition("## ")[0]
     (row,) = (line for line in inference.splitlines() if line.startswith("| b2 v1+ope+cffn, 224 px"))
     reached, at_floor = (cell.strip() for cell in row.strip("| ").split("|")[-2:])
-    claim = re.search(r"ran at ([\d.]+) % of the matrix-product.*?would be ([\d.]+) %", README, re.DOTALL)
+    claim = re.search(r"ran at ([\d.]+) % of the rate of.*?would be ([\d.]+) %", README, re.DOTALL)
     assert claim is not None
     assert claim.groups() == (reached, at_floor)
 

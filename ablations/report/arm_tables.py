@@ -179,6 +179,7 @@ ARM_TABLES = (
         columns=(
             Column("Model", lambda row: row["case"]),
             Column(METRICS["latency_s"].title, show_metric("latency_s")),
+            Column("Peak, GMAC/s", show_plain("peak_macs_per_s", ".0f", 1e9)),
             Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01)),
             *(
                 Column(title, _library_ratio(name))

@@ -19,7 +19,7 @@ BY_DEFAULT = ("timm", "transformers")
 
 
 def library_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns our latency, its share of the machine's peak, and our speed relative to each library's model.
+    """Returns our latency, the machine's peak and our share of it, and our speed relative to each library's model.
 
     `NAME_ratio`, with `NAME_ratio_low` and `NAME_ratio_high`, is the library's time over ours, in turn in one process
     with equal weights; NAME is `timm`, `transformers`, and either in channels-last layout. `ratio` is against
@@ -39,6 +39,7 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
                 "arm": record["arm"],
                 "case": "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record),
                 "latency_s": record["latency_s"],
+                "peak_macs_per_s": record["peak_macs_per_s"],
                 "share_of_peak": record["macs_per_s"] / record["peak_macs_per_s"],
                 "noisy": record["noisy"] or any(each["noisy"] for each in references.values()),
                 "ratio": default["relative_speed"],

@@ -38,21 +38,23 @@ OPERATOR_TABLE = Table(
         Column("Profiled over timed", show_plain("profiled_over_timed", ".2f")),
         Column("Floor, ms", show_metric("latency_s", "floor_s")),
         Column("Latency over floor", show_plain("over_floor", ".2f")),
+        Column("Peak, GMAC/s", show_plain("peak_macs_per_s", ".0f", 1e9)),
         Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01)),
         Column("Of the peak at the floor, %", show_plain("share_of_peak_at_floor", ".1f", 0.01)),
     ),
     about=(
-        "Shares of a profiled step by kind of operator, medians of several steps. What is between operators is Python, "
-        "autograd, dispatch and launches; there and in other, the profiler's own time is too, which weighs in small "
-        "models: the profiled step's time over the timed one's stands beside the shares. Attention is the fused "
-        "kernel, or the softmax of explicit attention, whose products are matrix products; other are views, "
-        "allocation, scaling and the loss. The floor is the time of our operators, each run by itself at the "
-        "machine's rates: the larger of its multiply-adds at the peak of large matrix products and the bytes of its "
-        "tensors at the rate of a copy that moves as many, in a cache where they fit, both measured in the same "
-        "process. Operators that write where they have read (the optimizer, the addition of biases) may be up to half "
-        "as fast again as a copy, and so be below their floor. Of the peak is the share of that first peak that a step "
-        "reaches, and would reach with every operator at its floor: past that only fewer or fused operators lead. "
-        "Training counts as three forward passes there."
+        "Shares of a profiled step by kind of operator, medians of several steps. Between operators is what Python, "
+        "autograd, dispatch and launches take. There and in other is the profiler's own time, which weighs in small "
+        "models: profiled over timed is how long the step took with it, as a multiple of the latency; the machine's "
+        "drift between the two is in it. Attention is the fused kernel, or the softmax of explicit attention, whose "
+        "products are matrix products; other are views, allocation, scaling and the loss. The floor is how long our "
+        "operators would take at the machine's rates, each operator by itself: its multiply-adds at the rate of large "
+        "matrix products (the peak), or the bytes of its tensors at the rate of a copy of as many, in a cache where "
+        "they fit, whichever is longer. Both rates were measured in the row's process: where the peak differs between "
+        "rows the machine ran at another speed, and their shares of it compare less well. It is no strict bound: "
+        "operators that write where they have read (the optimizer, the addition of biases) may be up to half as fast "
+        "again as a copy. Of the peak is the share of it that the step reaches, and would reach with every operator at "
+        "its floor; multiply-adds of training count as three forward passes in both."
     ),
     note=_note,
 )

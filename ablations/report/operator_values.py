@@ -48,7 +48,8 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     `profiled_over_timed` times the latency: the profiler takes time too.
     `relative_time` is the model's time over ours without a profiler, steps in turn. Our rows have `KIND_floor_s` and
     `floor_s`, the time on the machine of every operator at the rate of products or copies, `over_floor`, our latency
-    over it, `share_of_peak`, and `share_of_peak_at_floor`, which operators at their floors would reach. `uncounted`
+    over it, `share_of_peak` of `peak_macs_per_s`, and `share_of_peak_at_floor`, which operators at their floors would
+    reach. `uncounted`
     names those that may do more than the floor knows. Records from before operators were timed are left out.
     """
     if not {"references", "operators"} <= set(records):
@@ -95,6 +96,7 @@ def _floors(record: pd.Series) -> dict[str, Any]:
         **{column_of(kind, "floor_s"): floors.get(kind, 0.0) for kind in KIND_COLOURS},
         "floor_s": floor_s,
         "over_floor": record["latency_s"] / floor_s,
+        "peak_macs_per_s": record["peak_macs_per_s"],
         "share_of_peak": share_of_peak,
         "share_of_peak_at_floor": share_of_peak * record["latency_s"] / floor_s,
         "uncounted": ", ".join(record["uncounted"]),
@@ -117,11 +119,11 @@ def height_in_bars(values: pd.DataFrame) -> float:
     return len(values) + values["case"].nunique() * (1 + HEADING + GAP)
 
 
-def plot_operator_times(ax: Axes, values: pd.DataFrame) -> Axes:
+def plot_operator_times(ax: Axes, values: pd.DataFrame, longest: float = 0.0) -> Axes:
     """Draws each model's time as a bar by kind of operator, ours = 1, and the floor of our operators as a hollow bar.
 
     A bar is as long as the time without a profiler, and is divided as the profiled step was. `values` are rows of
-    `operator_time_values` under the same conditions.
+    `operator_time_values` under the same conditions; the axis has room for `longest` at least.
     """
     refuse_mixed(values, OPERATOR_SHEET_CONDITIONS)
     places: list[float] = []
@@ -146,6 +148,7 @@ def plot_operator_times(ax: Axes, values: pd.DataFrame) -> Axes:
         start = start + width
     outline: dict[str, Any] = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.7}
     ax.barh(list(floors), list(floors.values()), height=0.7, label="floor of our operators", **outline)
+    ax.set_xlim(0, 1.05 * max(longest, 1.0, values["relative_time"].max()))
     ax.set_ylim(-HEADING, place - GAP)
     ax.set_xlabel("Time of a step, ours = 1")
     legend_below(ax, ncols=2)

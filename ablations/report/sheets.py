@@ -317,7 +317,8 @@ def _operator_times(records: pd.DataFrame) -> list[Sheet]:
     sheets = []
     for variant in group_by(operator_time_values(records), ("variant",)):
         groups = group_by(variant.rows, OPERATOR_SHEET_CONDITIONS)
-        panels = [Panel(group.conditions, partial(plot_operator_times, values=group.rows)) for group in groups]
+        plot = partial(plot_operator_times, longest=variant.rows["relative_time"].max())
+        panels = [Panel(group.conditions, partial(plot, values=group.rows)) for group in groups]
         height = 1.9 + 0.1 * max(height_in_bars(group.rows) for group in groups)
         named_by = ("variant", "device", "precision")
         sheets += _sheets("speed_operators", "Where the time of a step goes", named_by, panels, height, caption)

@@ -58,8 +58,8 @@ def write(tmp_path: Path, write_cell: Callable[..., Path]) -> Write:
             "throughput_img_per_s": 40.0,
             "iqr_over_median": 0.02,
             "noisy": False,
-            "macs_per_s": 30.0,
-            "peak_macs_per_s": 50.0,
+            "macs_per_s": 30e9,
+            "peak_macs_per_s": 50e9,
             "samples": [0.1] * 4,
             "operators": operators(matrix=0.04, depth=0.02),
             "step_overhead_s": 0.04,
@@ -137,11 +137,36 @@ def test_the_table_has_shares_and_floors_of_our_steps(write: Write, tmp_path: Pa
     heading, _, *rows = (line for line in text.splitlines() if line.startswith("|"))
     assert [cell.strip() for cell in heading.strip("|").split("|")] == [
         *("Model", "Latency, ms", "Matrix products, %", "Depth-wise convolutions, %", "Between operators, %"),
-        *("Profiled over timed", "Floor, ms", "Latency over floor", "Of the peak, %", "Of the peak at the floor, %"),
+        *("Profiled over timed", "Floor, ms", "Latency over floor", "Peak, GMAC/s"),
+        *("Of the peak, %", "Of the peak at the floor, %"),
     ]
     assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
-        ["b0 v1+ope+cffn, 64 px, batch 4", "100.0", "40.0", "20.0", "40.0", "1.00", "80.00", "1.25", "60.0", "75.0"],
-        ["b0 v1+ope+cffn, 128 px, batch 4", "320.0", "40.0", "20.0", "40.0", "0.31", "80.00", "4.00", "60.0", "240.0"],
+        [
+            "b0 v1+ope+cffn, 64 px, batch 4",
+            "100.0",
+            "40.0",
+            "20.0",
+            "40.0",
+            "1.00",
+            "80.00",
+            "1.25",
+            "50",
+            "60.0",
+            "75.0",
+        ],
+        [
+            "b0 v1+ope+cffn, 128 px, batch 4",
+            "320.0",
+            "40.0",
+            "20.0",
+            "40.0",
+            "0.31",
+            "80.00",
+            "4.00",
+            "50",
+            "60.0",
+            "240.0",
+        ],
     ]
     # The root of 1.25 times 4.
     assert "Geometric mean of 2 rows: 2.24 times the floor." in text
