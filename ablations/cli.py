@@ -221,7 +221,7 @@ def _benchmark_count(command: Benchmark) -> int:
 
     from ablations.measure.fvcore_count import count_with_fvcore
     from ablations.measure.macs import trace_macs
-    from ablations.measure.samples import paired_ratio, summarise_times
+    from ablations.measure.samples import interval_name, paired_ratio, summarise_times
     from ablations.measure.speed import Step, time_in_turn
     from ablations.model import build_model
 
@@ -241,7 +241,8 @@ def _benchmark_count(command: Benchmark) -> int:
     print(f"multiply-adds: closed form {closed:,}, trace {traced:,}, fvcore {products:,}")
     print(f"fvcore counts beside them: {', '.join(f'{name} {count:,}' for name, count in third.others.items())}")
     ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
-    print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
+    interval = interval_name(command.repeats)
+    print(f"fvcore takes {ratio:.2f} times as long as the trace ({interval} {low:.2f} to {high:.2f})")
     return 0
 
 
@@ -256,6 +257,7 @@ def _benchmark_epoch(command: BenchmarkEpoch) -> int:
 
     from ablations.measure.allocator import keep_freed_memory
     from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
+    from ablations.measure.samples import interval_name
     from ablations.model import build_model
     from ablations.peers.equal import build_equal, check_equal
     from ablations.training.epoch_benchmark import COMPARED, Rounds, benchmark_epoch, check_alike
@@ -283,7 +285,7 @@ def _benchmark_epoch(command: BenchmarkEpoch) -> int:
     def row(name: str, rounds: Rounds) -> str:
         rates = "  ".join(f"{rounds.images / median(side):7.1f} img/s" for side in (rounds.ours, rounds.timms))
         ratio, low, high = rounds.relative_speed
-        interval = "95 % interval" if len(rounds.ours) >= 6 else "range"
+        interval = interval_name(len(rounds.ours))
         return f"{name:14}  {rates}  {ratio:6.2f} ({interval} {low:.2f} to {high:.2f}, n = {len(rounds.ours)})"
 
     machine = describe_environment(command.device)

@@ -97,9 +97,11 @@ COLUMNS = {
     "peak_bytes_per_s": _number("What a copy of tensors too large for caches reads and writes a second.", "B/s"),
     "bandwidth_samples": _object("Time of each of those copies and of smaller ones, by the bytes that one moves.", "s"),
     "operators": _object("A row an operator of a profiled step: kind, name, calls and its own time, medians.", "s"),
-    "step_overhead_s": _number("What that step took beside all operators: Python, autograd, dispatch, launches.", "s"),
+    "step_overhead_s": _number(
+        "What that step took beside all operators: Python, autograd, dispatch, launches, the profiler.", "s"
+    ),
     "floors": _object(
-        "A row a kind of operator: calls, multiply-adds, bytes, and their least time on the machine.", "s"
+        "A row a kind of operator: calls, multiply-adds, bytes, and their time at the machine's two rates.", "s"
     ),
     "uncounted": _object("Operators of which nobody knows whether they multiply; they count with their bytes."),
     "top1": _number("Share of the held-out pictures whose class has the highest score."),

@@ -225,19 +225,20 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
         result["attention_kernels"] = "+".join(kernels)
     if conditions.reference != "v1":
         if not conditions.compiled:
-            result |= _time_operators(own, conditions, peak["macs_per_s"])
-            for name in conditions.reference.split("+"):
-                references[name] |= measure_operators(compared[name], conditions.device)
+            as_they_come = {name: compared[name] for name in conditions.reference.split("+")}
+            operators = measure_operators({OWN: own} | as_they_come, conditions.device)
+            result |= operators.pop(OWN) | _count_floors(own, conditions.device, peak["macs_per_s"])
+            for name, each in operators.items():
+                references[name] |= each
         return result | {"references": references}
     (v1,) = references.values()
     ratios = {name: v1[name] for name in ("relative_speed", "relative_speed_low", "relative_speed_high")}
     return result | ratios | {"reference_samples": v1["samples"]}
 
 
-def _time_operators(step: Step, conditions: Speed, macs_per_s: float) -> dict[str, Any]:
-    bandwidth = _bandwidth(conditions.device)
+def _count_floors(step: Step, device: str, macs_per_s: float) -> dict[str, Any]:
+    bandwidth = _bandwidth(device)
     return {
-        **measure_operators(step, conditions.device),
         **count_floors(step, macs_per_s=macs_per_s, bytes_per_s=bandwidth["rates"]),
         "peak_bytes_per_s": bandwidth["bytes_per_s"],
         "bandwidth_samples": bandwidth["samples"],

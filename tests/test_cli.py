@@ -354,7 +354,7 @@ def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
     assert ours.startswith("trace on meta")
     assert theirs.startswith("fvcore, real")
     number = r"\d+\.\d\d"
-    line = rf"fvcore takes {number} times as long as the trace \(95 % interval {number} to {number}\)"
+    line = rf"fvcore takes {number} times as long as the trace \(range {number} to {number}\)"
     assert re.fullmatch(line, ratio)
 
 

@@ -11,6 +11,7 @@ import os
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from statistics import median
 from time import perf_counter
@@ -26,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.measure.environment import check_device
 from ablations.measure.macs import FORMULAS, WITHOUT_MACS
-from ablations.measure.speed import Step
+from ablations.measure.speed import Step, no_garbage_collection
 
 aten = torch.ops.aten
 
@@ -87,41 +88,57 @@ def kind_of(operator: str, shapes: Sequence[Any] = ()) -> str:
     return kind
 
 
-def measure_operators(step: Step, device: str | torch.device, repeats: int = 5) -> dict[str, Any]:
-    """Returns how long each operator takes in `step`, which should be warm, as torch's profiler sees it.
+@dataclass
+class _Profiles:
+    """What the profiler saw of one step, each time that it was profiled; operators by kind and name."""
 
-    Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` and
-    `seconds` in a step, the longest of each kind first; `step_overhead_s`, what the step takes beside all operators:
-    Python, autograd, dispatch, the profiler and, on CUDA, waiting for launches. Each is the median of `repeats`
-    profiled steps. Times of operators are their own on the CPU, and those of their kernels on CUDA. What an optimizer
-    calls is its own kind.
-    Raises InputError for a device that is not there.
-    """
-    place = check_device(device)
-    calls: Counter[tuple[str, str]] = Counter()
-    steps: list[dict[tuple[str, str], float]] = []
-    overheads = []
-    for _ in range(repeats):
-        events, wall_s = _profile(step, place)
-        calls = Counter()
+    seconds: list[dict[tuple[str, str], float]] = field(default_factory=list)
+    overheads_s: list[float] = field(default_factory=list)
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Of the last time."""
+
+    def add(self, events: Sequence[FunctionEvent], wall_s: float, place: torch.device) -> None:
+        self.calls = Counter()
         seconds: dict[tuple[str, str], float] = defaultdict(float)
         for event in events:
             if event.name.startswith("aten::"):
                 name = event.name.removeprefix("aten::")
                 row = ("optimizer" if _is_in_optimizer(event) else kind_of(name, event.input_shapes), name)
-                calls[row] += 1
+                self.calls[row] += 1
                 own_us = event.self_device_time_total if place.type == "cuda" else event.self_cpu_time_total
                 seconds[row] += own_us / 1e6
-        steps.append(seconds)
-        overheads.append(wall_s - sum(seconds.values()))
-    medians = {row: median(seconds.get(row, 0.0) for seconds in steps) for row in calls}
-    order = sorted(calls, key=lambda row: (KINDS.index(row[0]), -medians[row]))
-    rows = [
-        {"kind": kind, "operator": name, "calls": calls[kind, name], "seconds": medians[kind, name]}
-        for kind, name in order
-        if medians[kind, name] > 0
-    ]
-    return {"operators": rows, "step_overhead_s": median(overheads)}
+        self.seconds.append(seconds)
+        self.overheads_s.append(wall_s - sum(seconds.values()))
+
+    def summarise(self) -> dict[str, Any]:
+        medians = {row: median(seconds.get(row, 0.0) for seconds in self.seconds) for row in self.calls}
+        order = sorted(self.calls, key=lambda row: (KINDS.index(row[0]), -medians[row]))
+        rows = [
+            {"kind": kind, "operator": name, "calls": self.calls[kind, name], "seconds": medians[kind, name]}
+            for kind, name in order
+            if medians[kind, name] > 0
+        ]
+        return {"operators": rows, "step_overhead_s": median(self.overheads_s)}
+
+
+def measure_operators(
+    steps: Mapping[str, Step], device: str | torch.device, repeats: int = 5
+) -> dict[str, dict[str, Any]]:
+    """Returns for each step how long its operators take, as torch's profiler sees them, `repeats` steps in turn.
+
+    Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` and
+    `seconds` in a step, the longest of each kind first; `step_overhead_s`, what the step takes beside all operators:
+    Python, autograd, dispatch, the profiler and, on CUDA, waiting for launches. Both are medians. Times of operators
+    are their own on the CPU, and those of their kernels on CUDA. What an optimizer calls is its own kind. Steps should
+    be warm; Python's garbage collector rests meanwhile. Raises InputError for a device that is not there.
+    """
+    place = check_device(device)
+    profiles = {name: _Profiles() for name in steps}
+    with no_garbage_collection():
+        for _ in range(repeats):
+            for name, step in steps.items():
+                profiles[name].add(*_profile(step, place), place)
+    return {name: each.summarise() for name, each in profiles.items()}
 
 
 def _profile(step: Step, place: torch.device) -> tuple[list[FunctionEvent], float]:

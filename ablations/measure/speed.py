@@ -1,7 +1,8 @@
 """Time of steps, taken in turn in one process, so that whatever else the machine does meets all of them alike."""
 
 import gc
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 
 import torch
@@ -28,18 +29,25 @@ def time_in_turn(
     """
     time_step = _time_on_cuda if check_device(device).type == "cuda" else _time_on_cpu
     samples: dict[str, list[float]] = {name: [] for name in steps}
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
+    with no_garbage_collection():
         _warm_up(steps.values(), time_step, warmup)
         for _ in range(repeats):
             for name, step in steps.items():
                 samples[name].append(time_step(step))
+    return samples
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Collects Python's garbage now, and none in the block."""
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
-    return samples
 
 
 def _warm_up(steps: Collection[Step], time_step: Callable[[Step], float], rounds: int) -> None:

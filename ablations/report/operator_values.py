@@ -43,14 +43,14 @@ def column_of(kind: str, metric: str) -> str:
 def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 
-    `whose` is `ours` or a library, whose models are as they come. `KIND_s` are the seconds of a kind, `operators_s`
-    those of all and `between_operators_s` the rest of the step; `KIND_share` are shares of both together, which are
-    `profiled_over_timed` times the latency: the profiler takes time too.
-    `relative_time` is the model's time over ours without a profiler, steps in turn. Our rows have `KIND_floor_s` and
-    `floor_s`, the time on the machine of every operator at the rate of products or copies, `over_floor`, our latency
-    over it, `share_of_peak` of `peak_macs_per_s`, and `share_of_peak_at_floor`, which operators at their floors would
-    reach. `uncounted`
-    names those that may do more than the floor knows. Records from before operators were timed are left out.
+    `whose` is `ours` or a library, whose models are as they come, and `timed` names both. `KIND_s` are the seconds of a
+    kind, `operators_s` those of all and `between_operators_s` the rest of the step; `KIND_share` are shares of both
+    together, which are `profiled_over_timed` times the latency: the profiler takes time too. `relative_time` is the
+    model's time over ours without a profiler, steps in turn. Our rows alone have `KIND_floor_s` and `floor_s`, the time
+    on the machine of every operator at the rate of products or copies, `over_floor`, our latency over it,
+    `share_of_peak` of `peak_macs_per_s`, `share_of_peak_at_floor`, which operators at their floors would reach, and
+    `uncounted`, the names of those that may do more than the floor knows. Records from before operators were timed are
+    left out.
     """
     if not {"references", "operators"} <= set(records):
         return pd.DataFrame()
@@ -61,15 +61,19 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
             case = {**group.conditions, "resolution": record["resolution"], "pixels": record["pixels"]}
             case |= {"variant": record["variant"], "arm": record["arm"]}
             case["case"] = "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record)
-            rows.append(case | {"whose": OURS, "relative_time": 1.0} | _shares(record) | _floors(record))
+            rows.append(_row(case, OURS, 1.0, record) | _floors(record))
             for library in BY_DEFAULT:
                 reference = record["references"].get(library, {})
                 if "operators" in reference:
-                    relative = {"whose": library, "relative_time": reference["relative_speed"]}
-                    rows.append(case | relative | _shares(reference))
+                    rows.append(_row(case, library, reference["relative_speed"], reference))
     values = pd.DataFrame(rows)
     order = [name for name in ("device", "mode", "precision", "variant", "arm", "pixels") if name in values]
     return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
+
+
+def _row(case: dict[str, Any], whose: str, relative_time: float, timed: Any) -> dict[str, Any]:
+    names = {"whose": whose, "timed": f"{case['case']}, {whose}"}
+    return {**case, **names, "relative_time": relative_time, **_shares(timed)}
 
 
 def _shares(timed: Any) -> dict[str, Any]:
@@ -101,12 +105,6 @@ def _floors(record: pd.Series) -> dict[str, Any]:
         "share_of_peak_at_floor": share_of_peak * record["latency_s"] / floor_s,
         "uncounted": ", ".join(record["uncounted"]),
     }
-
-
-def own_operator_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns our rows of `operator_time_values`."""
-    values = operator_time_values(records)
-    return values if values.empty else values[values["whose"] == OURS].reset_index(drop=True)
 
 
 HEADING = 1.2

@@ -90,6 +90,17 @@ def show_with_change(metric: str) -> Callable[[pd.Series], str]:
     return show
 
 
+def unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series], str]:
+    """Shows nothing of arm v1, which all others are compared with."""
+    return lambda row: NOTHING if row["arm"] == ARMS[0] else show(row)
+
+
+def range_text(row: pd.Series, metric: str, form: str, divisor: float = 1.0) -> str:
+    """Returns the two ends of a metric's interval as words, nothing where it has none."""
+    low, high = row[f"{metric}_low"] / divisor, row[f"{metric}_high"] / divisor
+    return NOTHING if pd.isna(low) else f"{low:{form}} to {high:{form}}"
+
+
 def show_plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[pd.Series], str]:
     """Shows a column that not all groups have."""
 

@@ -1,5 +1,6 @@
 """Operators of small steps: what each is, what it takes at least, and how long it took, worked out by hand."""
 
+import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -183,15 +184,15 @@ def test_an_optimizer_reads_four_values_a_parameter_and_writes_three() -> None:
     assert 0 <= row["bytes"] - FLOAT * 7 * 10_000 < 100  # beside them the number of the step
 
 
-@torch.library.custom_op("ablations_test::fused", mutates_args=())
-def fused(x: Tensor) -> Tensor:
+@torch.library.custom_op("example::double", mutates_args=())
+def double(x: Tensor) -> Tensor:
     return x * 2
 
 
 def test_an_unknown_operator_is_named_and_counts_with_its_bytes() -> None:
     x = torch.ones(10)
-    counted = count_floors(lambda: fused(x).relu(), macs_per_s=1.0, bytes_per_s={1: 8.0})
-    assert counted["uncounted"] == ["ablations_test::fused"]
+    counted = count_floors(lambda: double(x).relu(), macs_per_s=1.0, bytes_per_s={1: 8.0})
+    assert counted["uncounted"] == ["example::double"]
     rows = {row["kind"]: row for row in counted["floors"]}
     assert rows["other"] == {"kind": "other", "calls": 1, "macs": 0, "bytes": 80, "floor_s": 10.0}
     assert rows["activations"]["bytes"] == 80
@@ -216,6 +217,27 @@ def event(name: str, microseconds: float, parent: Any = None, shapes: Any = ()) 
     )
 
 
+def operators_of(step: Any, device: str = "cpu", repeats: int = 1) -> dict[str, Any]:
+    return measure_operators({"only": step}, device, repeats)["only"]
+
+
+def test_steps_are_profiled_in_turn_and_without_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def profile(step: Any, _: torch.device) -> tuple[list[SimpleNamespace], float]:
+        seen.append(step())
+        assert not gc.isenabled()
+        return [event(f"aten::{seen[-1]}", 1e6 * len(seen))], 10.0
+
+    monkeypatch.setattr(operators, "_profile", profile)
+    measured = measure_operators({"ours": lambda: "mm", "theirs": lambda: "gelu"}, "cpu", repeats=3)
+    assert seen == ["mm", "gelu"] * 3
+    assert gc.isenabled()
+    rows = {name: [(row["operator"], row["seconds"]) for row in each["operators"]] for name, each in measured.items()}
+    assert rows == {"ours": [("mm", pytest.approx(3))], "theirs": [("gelu", pytest.approx(4))]}
+    assert [each["step_overhead_s"] for each in measured.values()] == [pytest.approx(7), pytest.approx(6)]
+
+
 def test_medians_of_the_steps_and_what_is_between_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     def profiled(slow: float) -> tuple[list[SimpleNamespace], float]:
         optimizer = event("Optimizer.step#AdamW.step", 5000)
@@ -237,7 +259,7 @@ def test_medians_of_the_steps_and_what_is_between_operators(monkeypatch: pytest.
 
     steps = iter([profiled(1.0), profiled(9.0), profiled(2.0)])
     monkeypatch.setattr(operators, "_profile", lambda step, place: next(steps))
-    measured = measure_operators(lambda: None, "cpu", repeats=3)
+    measured = operators_of(lambda: None, repeats=3)
     assert measured["step_overhead_s"] == pytest.approx(2000e-6)
     rows = [(row["kind"], row["operator"], row["calls"], round(1e6 * row["seconds"])) for row in measured["operators"]]
     assert rows == [
@@ -253,7 +275,7 @@ def test_medians_of_the_steps_and_what_is_between_operators(monkeypatch: pytest.
 
 def test_a_real_step_has_its_operators() -> None:
     step = infer(Small(), torch.randn(2, 3, 4, 6))
-    measured = measure_operators(step, "cpu", repeats=2)
+    measured = operators_of(step, repeats=2)
     kinds = {row["operator"]: row["kind"] for row in measured["operators"]}
     assert kinds["addmm"] == "matrix products"
     assert kinds["gelu"] == "activations"
@@ -267,7 +289,7 @@ def test_a_real_step_has_its_operators() -> None:
 def test_a_real_training_step_has_an_optimizer() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(4 * 3 * 5, 2))
     step = build_step(model, (2, 3, 4, 6), mode="training", precision="float32", device="cpu")
-    kinds = {row["operator"]: row["kind"] for row in measure_operators(step, "cpu", repeats=1)["operators"]}
+    kinds = {row["operator"]: row["kind"] for row in operators_of(step)["operators"]}
     assert kinds["_fused_adamw_"] == "optimizer"
     assert kinds["convolution_backward"] == "convolutions"
 
@@ -275,11 +297,11 @@ def test_a_real_training_step_has_an_optimizer() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_times_kernels() -> None:
     x = torch.randn(4096, 4096, device="cuda")
-    (row,) = measure_operators(lambda: x @ x, "cuda", repeats=3)["operators"]
+    (row,) = operators_of(lambda: x @ x, device="cuda", repeats=3)["operators"]
     assert (row["kind"], row["operator"], row["calls"]) == ("matrix products", "mm", 1)
     assert row["seconds"] > 0
 
 
 def test_unknown_device_is_refused() -> None:
     with pytest.raises(InputError, match="device='tpu'"):
-        measure_operators(lambda: None, "tpu")
+        measure_operators({}, "tpu")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ablations.measure.samples import paired_ratio, summarise_times
+from ablations.measure.samples import interval_name, paired_ratio, summarise_times
 
 
 def test_summary_of_five() -> None:
@@ -53,6 +53,10 @@ def test_interval_holds_the_true_median_in_95_of_100_cases() -> None:
     ratios = [paired_ratio(np.exp(random.standard_normal(15)), np.ones(15)) for _ in range(2000)]
     held = np.mean([low <= 1 <= high for _, low, high in ratios])
     assert 0.95 <= held <= 0.98  # 0.965 by the binomial distribution
+
+
+def test_words_of_the_interval() -> None:
+    assert [interval_name(n) for n in (5, 6)] == ["range", "95 % interval"]
 
 
 def test_unpaired_samples_are_refused() -> None:

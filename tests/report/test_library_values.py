@@ -7,9 +7,9 @@ import pytest
 
 from ablations.design import Cell, Speed
 from ablations.records import load_records
-from ablations.report.arm_tables import ARM_TABLES
 from ablations.report.library_values import geometric_mean, library_values
 from ablations.report.sheets import list_sheets
+from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import render_markdown
 from ablations.report.values import speed_values
 
@@ -42,6 +42,11 @@ def write(results, write_cell, cell, **seconds):
     write_cell(results, cell, result)
 
 
+def table_of(results):
+    (table,) = (table for table in SPEED_TABLES if table.name == "speed_libraries")
+    return render_markdown(table, table.values(load_records(results)))
+
+
 def test_ratios_to_each_library_and_to_the_fastest(tmp_path, write_cell):
     write(tmp_path, write_cell, CELL, timm=0.2, timm_channels_last=0.11, transformers=0.15)
     (row,) = library_values(load_records(tmp_path)).to_dict("records")
@@ -56,14 +61,22 @@ def test_the_table_has_a_row_a_model_and_the_mean_of_all(tmp_path, write_cell):
     write(tmp_path, write_cell, CELL, timm=0.2)
     large = replace(CELL, conditions=replace(CONDITIONS, resolution=128, batch_size=2))
     write(tmp_path, write_cell, large, timm=0.05)
-    (table,) = (table for table in ARM_TABLES if table.name == "speed_libraries")
-    text = render_markdown(table, table.values(load_records(tmp_path)))
+    text = table_of(tmp_path)
     rows = [line for line in text.splitlines() if line.startswith("| b0")]
     assert "64 px, batch 8" in rows[0]
     assert "2.00 (1.80 to 2.20)" in rows[0]
     assert "128 px, batch 2" in rows[1]
     # 2 and 1/2 cancel out.
     assert "Geometric mean of 2 rows: 1.00 times as fast as the faster library as it comes (least 0.50)" in text
+
+
+def test_fewer_than_six_repeats_have_a_range_and_no_interval(tmp_path, write_cell):
+    write(tmp_path, write_cell, CELL, timm=0.2)
+    few = "So few have no 95 % interval: in its place is their range, which holds in 88 %."
+    assert f"n = 4 timed steps of each model. {few} One row: 2.00" in table_of(tmp_path)
+    six = replace(CELL, conditions=replace(CONDITIONS, repeats=6))
+    write(tmp_path / "six", write_cell, six, timm=0.2)
+    assert "n = 6 timed steps of each model. One row: 2.00" in table_of(tmp_path / "six")
 
 
 def test_what_is_timed_beside_libraries_is_in_no_table_of_arms(tmp_path, write_cell):

@@ -13,15 +13,15 @@ from ablations.design import Cell, Speed
 from ablations.errors import InputError
 from ablations.measure.operators import KINDS
 from ablations.records import load_records
-from ablations.report.operator_tables import OPERATOR_TABLE
 from ablations.report.operator_values import (
     BETWEEN,
     KIND_COLOURS,
+    OURS,
     operator_time_values,
-    own_operator_values,
     plot_operator_times,
 )
 from ablations.report.sheets import list_sheets
+from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import render_markdown
 
 Write = Callable[..., None]
@@ -103,7 +103,8 @@ def test_a_row_for_us_and_for_each_library_as_it_comes(write: Write, tmp_path: P
 
 def test_our_floor_and_the_share_of_the_peak_there(write: Write, tmp_path: Path) -> None:
     write()
-    (row,) = own_operator_values(load_records(tmp_path)).to_dict("records")
+    values = operator_time_values(load_records(tmp_path))
+    (row,) = values[values["whose"] == OURS].to_dict("records")
     assert row["case"] == "b0 v1+ope+cffn, 64 px, batch 4"
     assert row["floor_s"] == pytest.approx(0.08)
     assert (row["matrix_products_floor_s"], row["copies_floor_s"]) == (0.035, 0.0)
@@ -115,8 +116,7 @@ def test_records_without_operators_are_left_out(write: Write, tmp_path: Path) ->
     older = replace(CELL, conditions=replace(CELL.conditions, resolution=128))
     write(older, operators=None, floors=None, step_overhead_s=None, uncounted=None)
     assert operator_time_values(load_records(tmp_path)).empty
-    assert own_operator_values(load_records(tmp_path)).empty
-    assert own_operator_values(load_records(tmp_path / "nothing")).empty
+    assert operator_time_values(load_records(tmp_path / "nothing")).empty
     assert not any(sheet.name.startswith("speed_operators") for sheet in list_sheets(load_records(tmp_path)))
     write()
     assert set(operator_time_values(load_records(tmp_path))["resolution"]) == {"64"}
@@ -126,51 +126,40 @@ def test_arms_timed_beside_v1_are_left_out(write: Write, tmp_path: Path) -> None
     beside_v1 = replace(CELL, conditions=replace(CELL.conditions, reference="v1"))
     write(beside_v1, references=None)
     write()
-    assert len(own_operator_values(load_records(tmp_path))) == 1
+    assert list(operator_time_values(load_records(tmp_path))["whose"]) == ["ours", "timm", "transformers"]
 
 
-def test_the_table_has_shares_and_floors_of_our_steps(write: Write, tmp_path: Path) -> None:
+def lines_of(results: Path) -> tuple[str, list[list[str]]]:
+    """The table of operators, and its lines as cells."""
+    (table,) = (table for table in SPEED_TABLES if table.name == "speed_operators")
+    text = render_markdown(table, table.values(load_records(results)))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return text, [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_has_shares_of_all_steps_and_floors_of_ours(write: Write, tmp_path: Path) -> None:
     write()
     large = replace(CELL, conditions=replace(CELL.conditions, resolution=128))
-    write(large, latency_s=0.32, uncounted=["fused::all", "fused::more"])
-    text = render_markdown(OPERATOR_TABLE, OPERATOR_TABLE.values(load_records(tmp_path)))
-    heading, _, *rows = (line for line in text.splitlines() if line.startswith("|"))
-    assert [cell.strip() for cell in heading.strip("|").split("|")] == [
-        *("Model", "Latency, ms", "Matrix products, %", "Depth-wise convolutions, %", "Between operators, %"),
-        *("Profiled over timed", "Floor, ms", "Latency over floor", "Peak, GMAC/s"),
-        *("Of the peak, %", "Of the peak at the floor, %"),
-    ]
-    assert [[cell.strip() for cell in row.strip("|").split("|")] for row in rows] == [
-        [
-            "b0 v1+ope+cffn, 64 px, batch 4",
-            "100.0",
-            "40.0",
-            "20.0",
-            "40.0",
-            "1.00",
-            "80.00",
-            "1.25",
-            "50",
-            "60.0",
-            "75.0",
-        ],
-        [
-            "b0 v1+ope+cffn, 128 px, batch 4",
-            "320.0",
-            "40.0",
-            "20.0",
-            "40.0",
-            "0.31",
-            "80.00",
-            "4.00",
-            "50",
-            "60.0",
-            "240.0",
-        ],
+    write(large, latency_s=0.32, uncounted=["fused::all", "fused::more"], references={"timm": reference(1.0)})
+    text, (heading, _, *rows) = lines_of(tmp_path)
+    kinds = ("Matrix products, %", "Depth-wise convolutions, %", "Copies, %", "Other, %", "Between operators, %")
+    of_ours = ("Floor, ms", "Latency over floor", "Peak, GMAC/s", "Of the peak, %", "Of the peak at the floor, %")
+    assert heading == ["Model", "Whose", "Latency, ms", *kinds, "Profiled over timed", *of_ours]
+    small, large_one = "b0 v1+ope+cffn, 64 px, batch 4", "b0 v1+ope+cffn, 128 px, batch 4"
+    assert [" ".join(row) for row in rows] == [
+        f"{small} ours 100.0 40.0 20.0 - - 40.0 1.00 80.00 1.25 50 60.0 75.0",
+        f"{small} timm 150.0 25.0 - 25.0 - 50.0 1.33 - - - - -",
+        f"{small} transformers 200.0 - - - 100.0 - 1.50 - - - - -",
+        f"{large_one} ours 320.0 40.0 20.0 - - 40.0 0.31 80.00 4.00 50 60.0 240.0",
     ]
     # The root of 1.25 times 4.
-    assert "Geometric mean of 2 rows: 2.24 times the floor." in text
+    assert "Geometric mean of 2 rows of ours: 2.24 times the floor." in text
     assert "Multiply-adds that nobody counted may be in `fused::all, fused::more`." in text
+
+
+def test_one_row_is_no_mean(write: Write, tmp_path: Path) -> None:
+    write()
+    assert "One row of ours: 1.25 times the floor." in lines_of(tmp_path)[0]
 
 
 def test_bars_are_as_long_as_the_times_and_divided_by_kind(write: Write, tmp_path: Path) -> None:

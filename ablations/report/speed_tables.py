@@ -1,0 +1,188 @@
+"""The tables of speed: arms beside v1, our models beside libraries', and where the time of a step goes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from ablations.records import METRICS
+from ablations.report.conditions import CONDITIONS
+from ablations.report.library_values import LIBRARY_CONDITIONS, geometric_mean, library_values
+from ablations.report.operator_values import BETWEEN, KIND_COLOURS, OURS, column_of, operator_time_values
+from ablations.report.statistics import CONFIDENCE, range_coverage
+from ablations.report.tables import (
+    ARM,
+    MODE_WORDS,
+    NOTHING,
+    Column,
+    Table,
+    range_text,
+    show_metric,
+    show_plain,
+    unless_reference,
+)
+from ablations.report.values import speed_values
+
+
+def _steps_note(values: pd.DataFrame, of: str) -> str:
+    """Says what a step is, how many were timed, and what intervals are where those are few."""
+    n = int(values["repeats"].iloc[0])
+    note = f"{MODE_WORDS[values['mode'].iloc[0]]} n = {n} timed steps of each {of}."
+    coverage = range_coverage(n)
+    if coverage >= CONFIDENCE:
+        return note
+    return f"{note} So few have no 95 % interval: in its place is their range, which holds in {100 * coverage:.0f} %."
+
+
+def _speed_note(values: pd.DataFrame) -> str:
+    noisy = ", ".join(values.loc[values["noisy"].astype(bool), "arm"])
+    return f"{_steps_note(values, 'arm')} Noisy: {noisy or 'none'}."
+
+
+def _speed_interval(row: pd.Series) -> str:
+    text = range_text(row, "relative_speed", ".3f")
+    return f"{text}, unresolved" if row["relative_speed_low"] <= 1 <= row["relative_speed_high"] else text
+
+
+def _library_ratio(name: str) -> Callable[[pd.Series], str]:
+    def show(row: pd.Series) -> str:
+        if pd.isna(row.get(f"{name}_ratio")):
+            return NOTHING
+        return f"{row[f'{name}_ratio']:.2f} ({range_text(row, f'{name}_ratio', '.2f')})"
+
+    return show
+
+
+def _mean_of(values: pd.DataFrame) -> str:
+    return f"Geometric mean of {len(values)} rows" if len(values) > 1 else "One row"
+
+
+def _library_note(values: pd.DataFrame) -> str:
+    default, strictest = (geometric_mean(values[name]) for name in ("ratio", "strictest_ratio"))
+    return (
+        f"{_steps_note(values, 'model')} {_mean_of(values)}: {default:.2f} times as fast as the faster library as it "
+        f"comes (least {values['ratio'].min():.2f}), {strictest:.2f} times as fast as the fastest in either layout "
+        f"(least {values['strictest_ratio'].min():.2f})."
+    )
+
+
+def _show_share(kind: str) -> Callable[[pd.Series], str]:
+    return lambda row: f"{100 * share:.1f}" if (share := row[column_of(kind, "share")]) else NOTHING
+
+
+def _operator_note(values: pd.DataFrame) -> str:
+    ours = values[values["whose"] == OURS]
+    uncounted = ", ".join(f"`{name}`" for name in dict.fromkeys(filter(None, ours["uncounted"])))
+    without = f" Multiply-adds that nobody counted may be in {uncounted}." if uncounted else ""
+    return (
+        f"{MODE_WORDS[values['mode'].iloc[0]]} {_mean_of(ours)} of ours: {geometric_mean(ours['over_floor']):.2f} "
+        f"times the floor.{without}"
+    )
+
+
+_BESIDE_LIBRARIES: dict[str, Any] = {
+    "measurement": "speed",
+    "conditions": LIBRARY_CONDITIONS,
+    "titled_by": ("mode", "device", "precision"),
+}
+_CASE = Column("Model", lambda row: row["case"])
+_LATENCY = Column(METRICS["latency_s"].title, show_metric("latency_s"))
+_PEAK = Column("Peak, GMAC/s", show_plain("peak_macs_per_s", ".0f", 1e9))
+_OF_THE_PEAK = Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01))
+_NOISY = Column("Noisy", lambda row: "noisy" if row["noisy"] else "")
+
+SPEED_TABLES = (
+    Table(
+        name="speed",
+        measurement="speed",
+        title="Speed",
+        values=speed_values,
+        conditions=CONDITIONS["speed"],
+        titled_by=("variant", "frame", "mode", "resolution", "device"),
+        columns=(
+            ARM,
+            Column(METRICS["latency_s"].title, show_metric("latency_s"), best="min"),
+            Column("IQR, ms", show_metric("latency_s", "latency_iqr_s")),
+            Column(METRICS["throughput_img_per_s"].title, show_metric("throughput_img_per_s"), best="max"),
+            Column(METRICS["relative_speed"].label, unless_reference(show_plain("relative_speed", ".3f")), best="max"),
+            Column("95 % interval", unless_reference(_speed_interval)),
+            _OF_THE_PEAK,
+            _NOISY,
+        ),
+        about=(
+            "Median and interquartile range (IQR) of step times. Speed relative to v1 is the median ratio to v1's "
+            "steps, timed in turn in one process, with its 95 % interval, unresolved where that holds 1; the "
+            "latencies of two rows were taken at different moments and compare less well. A row is noisy where its "
+            "IQR is over 10 % of its median. The peak is the multiply-adds a second of large matrix products, measured "
+            "in the same process; training counts three times the multiply-adds of inference. All of it holds for one "
+            "machine, batch and size."
+        ),
+        note=_speed_note,
+    ),
+    Table(
+        **_BESIDE_LIBRARIES,
+        name="speed_libraries",
+        title="Speed beside timm and transformers",
+        values=library_values,
+        rows_by="case",
+        columns=(
+            _CASE,
+            _LATENCY,
+            _PEAK,
+            _OF_THE_PEAK,
+            *(
+                Column(title, _library_ratio(name))
+                for title, name in (
+                    ("timm = 1", "timm"),
+                    ("timm, channels-last = 1", "timm_channels_last"),
+                    ("transformers = 1", "transformers"),
+                    ("transformers, channels-last = 1", "transformers_channels_last"),
+                )
+            ),
+            _NOISY,
+        ),
+        about=(
+            "How fast our models are as a multiple of the same models of libraries, with equal weights and outputs "
+            "that were compared first: the library's time over ours, median and 95 % interval, all timed in turn in "
+            "one process whose allocator keeps freed memory. Libraries' models are timed as they come and with "
+            "pictures and weights channels-last. timm's attend with the fused kernel, transformers' explicitly. A row "
+            "is noisy where an IQR is over 10 % of its median."
+        ),
+        note=_library_note,
+    ),
+    Table(
+        **_BESIDE_LIBRARIES,
+        name="speed_operators",
+        title="Where the time of a step goes",
+        values=operator_time_values,
+        rows_by="timed",
+        columns=(
+            _CASE,
+            Column("Whose", lambda row: row["whose"]),
+            _LATENCY,
+            *(Column(f"{kind.capitalize()}, %", _show_share(kind)) for kind in (*KIND_COLOURS, BETWEEN)),
+            Column("Profiled over timed", show_plain("profiled_over_timed", ".2f")),
+            Column("Floor, ms", show_metric("latency_s", "floor_s")),
+            Column("Latency over floor", show_plain("over_floor", ".2f")),
+            _PEAK,
+            _OF_THE_PEAK,
+            Column("Of the peak at the floor, %", show_plain("share_of_peak_at_floor", ".1f", 0.01)),
+        ),
+        about=(
+            "Shares of a profiled step by kind of operator, medians of five steps of each model in turn; libraries' "
+            "models are as they come. Between operators is what Python, autograd, dispatch and launches take. There "
+            "and in other is the profiler's own time, which weighs in small models: profiled over timed is how long "
+            "the step took with it, as a multiple of the latency; the machine's drift between the two is in it. "
+            "Attention is the fused kernel, or the softmax of explicit attention, whose products are matrix products; "
+            "other are views, allocation, scaling and the loss. The floor is how long our operators would take at the "
+            "machine's rates, each operator by itself: its multiply-adds at the rate of large matrix products (the "
+            "peak), or the bytes of its tensors at the rate of a copy of as many, in a cache where they fit, "
+            "whichever is longer. Both rates were measured in the row's process: where the peak differs between rows "
+            "the machine ran at another speed, and their shares of it compare less well. It is no strict bound: "
+            "operators that write where they have read (the optimizer, the addition of biases) may be up to half as "
+            "fast again as a copy. Of the peak is the share of it that the step reaches, and would reach with every "
+            "operator at its floor; multiply-adds of training count as three forward passes in both."
+        ),
+        note=_operator_note,
+    ),
+)
