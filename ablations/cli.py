@@ -41,7 +41,7 @@ from ablations.config import (
     build_config,
 )
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy, AnyCell, Cell, Memory
+from ablations.design import LEAST, Accuracy, AnyCell, Cell, Memory
 from ablations.errors import InputError, refuse
 from ablations.studies import STUDIES, find_study
 from ablations.units import format_bytes, parse_bytes
@@ -216,12 +216,13 @@ def _print_closed_form(command: ClosedForm) -> int:
 def _benchmark_count(command: Benchmark) -> int:
     config = build_config(command.variant, command.arm)
     size = as_pair(config.check_size("resolution", parse_size(command.resolution)))
-    if command.repeats < 2:
-        raise refuse("repeats", command.repeats, "2 or more")
+    least = LEAST["repeats"]
+    if command.repeats < least:
+        raise refuse("repeats", command.repeats, f"{least} or more")
 
     from ablations.measure.fvcore_count import count_with_fvcore
     from ablations.measure.macs import trace_macs
-    from ablations.measure.samples import interval_name, paired_ratio, summarise_times
+    from ablations.measure.samples import paired_ratio, summarise_times
     from ablations.measure.speed import Step, time_in_turn
     from ablations.model import build_model
 
@@ -241,8 +242,7 @@ def _benchmark_count(command: Benchmark) -> int:
     print(f"multiply-adds: closed form {closed:,}, trace {traced:,}, fvcore {products:,}")
     print(f"fvcore counts beside them: {', '.join(f'{name} {count:,}' for name, count in third.others.items())}")
     ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
-    interval = interval_name(command.repeats)
-    print(f"fvcore takes {ratio:.2f} times as long as the trace ({interval} {low:.2f} to {high:.2f})")
+    print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
     return 0
 
 
@@ -257,7 +257,7 @@ def _benchmark_epoch(command: BenchmarkEpoch) -> int:
 
     from ablations.measure.allocator import keep_freed_memory
     from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
-    from ablations.measure.samples import interval_name
+    from ablations.measure.samples import NEEDED_PAIRS
     from ablations.model import build_model
     from ablations.peers.equal import build_equal, check_equal
     from ablations.training.epoch_benchmark import COMPARED, Rounds, benchmark_epoch, check_alike
@@ -285,7 +285,7 @@ def _benchmark_epoch(command: BenchmarkEpoch) -> int:
     def row(name: str, rounds: Rounds) -> str:
         rates = "  ".join(f"{rounds.images / median(side):7.1f} img/s" for side in (rounds.ours, rounds.timms))
         ratio, low, high = rounds.relative_speed
-        interval = interval_name(len(rounds.ours))
+        interval = "95 % interval" if len(rounds.ours) >= NEEDED_PAIRS else "range"
         return f"{name:14}  {rates}  {ratio:6.2f} ({interval} {low:.2f} to {high:.2f}, n = {len(rounds.ours)})"
 
     machine = describe_environment(command.device)

@@ -96,10 +96,11 @@ COLUMNS = {
     "peak_samples": _object("Time of each of those products.", "s"),
     "peak_bytes_per_s": _number("What a copy of tensors too large for caches reads and writes a second.", "B/s"),
     "bandwidth_samples": _object("Time of each of those copies and of smaller ones, by the bytes that one moves.", "s"),
-    "operators": _object("A row an operator of a profiled step: kind, name, calls and its own time, medians.", "s"),
+    "operators": _object("A row an operator of a profiled step: kind, name, calls, its own time and the samples.", "s"),
     "step_overhead_s": _number(
         "What that step took beside all operators: Python, autograd, dispatch, launches, the profiler.", "s"
     ),
+    "step_overhead_samples": _object("The same of each profiled step.", "s"),
     "floors": _object(
         "A row a kind of operator: calls, multiply-adds, bytes, and their time at the machine's two rates.", "s"
     ),

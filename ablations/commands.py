@@ -202,7 +202,7 @@ class Benchmark:
     """Toggles that are on; see `list`."""
     resolution: str = "1024"
     """Pixels, such as 224 or 800x1280."""
-    repeats: int = 5
+    repeats: int = 6
     """Counts of each, in turn."""
     debug: bool = False
     """Print full tracebacks."""

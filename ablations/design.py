@@ -168,11 +168,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loading": get_args(Loading),
 }
 LEAST = {
-    **{"batch_size": 1, "repeats": 2, "epochs": 1, "augment_repeats": 1, "num_classes": 2},
+    **{"batch_size": 1, "repeats": 6, "epochs": 1, "augment_repeats": 1, "num_classes": 2},
     **dict.fromkeys(("train_images", "weight_decay", "seed", "cooldown_epochs", "lr_batch", "eval_every"), 0),
     **dict.fromkeys(("mixup", "cutmix", "clip_norm"), 0),
 }
-"""The smallest value that makes sense for a condition."""
+"""The smallest value that makes sense for a condition; fewer than six repeats have no 95 % interval."""
 
 Conditions = Cost | Memory | Speed | Accuracy | Evaluation
 

@@ -194,7 +194,8 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--heads", "yolo"], "'yolo'"),
         (["closed-form", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
         (["closed-form", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
-        (["benchmark-count", "--repeats", "1"], "repeats=1 is not possible; allowed: 2 or more"),
+        (["benchmark-count", "--repeats", "5"], "repeats=5 is not possible; allowed: 6 or more"),
+        (["speed", "--repeats", "5"], "repeats=5 is not possible; allowed: 6 or more"),
         (["benchmark-count", "--variant", "b9"], "variant='b9'"),
         (["benchmark-count", "--resolution", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels"),
         (["report", "--dry-run"], "--dry-run"),
@@ -342,7 +343,7 @@ def test_the_closed_form_takes_resolutions(capsys):
 
 
 def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
-    arguments = ["--variant", "pico", "--resolution", "64", "--repeats", "2"]
+    arguments = ["--variant", "pico", "--resolution", "64", "--repeats", "6"]
     code, out, err = call(capsys, "benchmark-count", *arguments)
     assert (code, err) == (0, "")
     head, ours, theirs, counts, beside, ratio = out.splitlines()
@@ -350,11 +351,11 @@ def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
     assert counts == f"multiply-adds: closed form {macs}, trace {macs}, fvcore {macs}"
     assert beside.startswith("fvcore counts beside them: ")
     assert "layer_norm" in beside
-    assert head == "pico v1+ope+cffn at 64 px, 2 repeats of each in turn"
+    assert head == "pico v1+ope+cffn at 64 px, 6 repeats of each in turn"
     assert ours.startswith("trace on meta")
     assert theirs.startswith("fvcore, real")
     number = r"\d+\.\d\d"
-    line = rf"fvcore takes {number} times as long as the trace \(range {number} to {number}\)"
+    line = rf"fvcore takes {number} times as long as the trace \(95 % interval {number} to {number}\)"
     assert re.fullmatch(line, ratio)
 
 
@@ -479,19 +480,19 @@ def test_what_is_not_verified_is_no_success(capsys, monkeypatch):
 
 
 def test_models_are_timed_beside_libraries(capsys, tmp_path):
-    sizes = ["--resolutions", "32", "--batch-size", "1", "--repeats", "2", "--modes", "inference"]
+    sizes = ["--resolutions", "32", "--batch-size", "1", "--repeats", "6", "--modes", "inference"]
     code, out, _ = call(
         capsys, "speed", "--versus", "timm", "transformers", "--variants", "pico", *sizes, "--results", str(tmp_path)
     )
     assert code == 0
-    beside, shares = out.split("# Where the time of our steps goes")
-    for text in (beside, shares):
-        rows = [line for line in text.splitlines() if line.startswith("| pico")]
-        assert [row.split("|")[1].strip() for row in rows] == [
-            "pico v1+ope+cffn, 32 px, batch 1",
-            "pico v1+ope+cffn+lsra, 32 px, batch 1",
-        ]
-        assert text is shares or all(len(re.findall(r"\d \([\d.]+ to [\d.]+\)", row)) == 4 for row in rows)
+    beside, shares = out.split("# Where the time of a step goes")
+    beside, shares = ([line for line in text.splitlines() if line.startswith("| pico")] for text in (beside, shares))
+    models = ["pico v1+ope+cffn, 32 px, batch 1", "pico v1+ope+cffn+lsra, 32 px, batch 1"]
+    assert [row.split("|")[1].strip() for row in beside] == models
+    assert all(len(re.findall(r"\d \([\d.]+ to [\d.]+\)", row)) == 4 for row in beside)
+    assert [[cell.strip() for cell in row.split("|")[1:3]] for row in shares] == [
+        [model, implementation] for model in models for implementation in ("ours", "timm", "transformers")
+    ]
 
 
 @pytest.fixture

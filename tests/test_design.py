@@ -7,7 +7,18 @@ from dataclasses import asdict, replace
 import pytest
 
 from ablations.config import build_config
-from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, address, build_cell, split_file_model
+from ablations.design import (
+    LEAST,
+    Accuracy,
+    Cell,
+    Cost,
+    Memory,
+    ModelCell,
+    Speed,
+    address,
+    build_cell,
+    split_file_model,
+)
 from ablations.errors import InputError
 
 CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
@@ -79,7 +90,7 @@ def test_accuracy_builds_the_model_for_its_data():
     ("conditions", "message"),
     [
         (Cost(resolution=16), "resolution=16 is not possible; allowed: 32 to 65536 pixels"),
-        (Speed(repeats=0), "repeats=0"),
+        (Speed(repeats=LEAST["repeats"] - 1), "repeats=5"),
         (Memory(batch_size=0), "batch_size=0"),
         (Memory(mode="train"), "mode='train' is not possible; allowed: inference, training"),
         (Memory(checkpointing="1"), "checkpointing='1' is not possible; allowed: none where mode is inference"),

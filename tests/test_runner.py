@@ -195,7 +195,7 @@ def test_one_real_cell_of_each_measurement(tmp_path):
     conditions = (
         Cost(resolution=32),
         Memory(resolution=32, mode="training"),
-        Speed(resolution=32, batch_size=1, repeats=3),
+        Speed(resolution=32, batch_size=1, repeats=6),
         ACCURACY,
     )
     cells = [Cell(variant="pico", arm="v1+cffn", frame="v2", conditions=each) for each in conditions]
@@ -206,7 +206,7 @@ def test_one_real_cell_of_each_measurement(tmp_path):
     assert sum(part["macs"] for part in cost["result"]["breakdown"].values()) == cost["result"]["macs"]
     # Parameters, gradients and AdamW's two moments are alive at the peak of a training step.
     assert memory["result"]["peak_memory_bytes"] > 4 * memory["result"]["parameter_bytes"]
-    assert len(speed["result"]["samples"]) == len(speed["result"]["reference_samples"]) == 3
+    assert len(speed["result"]["samples"]) == len(speed["result"]["reference_samples"]) == 6
     assert speed["result"]["relative_speed_low"] <= speed["result"]["relative_speed"]
     assert 0 <= accuracy["result"]["top1"] <= 1
     for record in (cost, memory, speed, accuracy):

@@ -95,30 +95,32 @@ class _Profiles:
     seconds: list[dict[tuple[str, str], float]] = field(default_factory=list)
     overheads_s: list[float] = field(default_factory=list)
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Of the last time."""
+    """The most in one step."""
 
     def add(self, events: Sequence[FunctionEvent], wall_s: float, place: torch.device) -> None:
-        self.calls = Counter()
+        calls: Counter[tuple[str, str]] = Counter()
         seconds: dict[tuple[str, str], float] = defaultdict(float)
         for event in events:
             if event.name.startswith("aten::"):
                 name = event.name.removeprefix("aten::")
                 row = ("optimizer" if _is_in_optimizer(event) else kind_of(name, event.input_shapes), name)
-                self.calls[row] += 1
+                calls[row] += 1
                 own_us = event.self_device_time_total if place.type == "cuda" else event.self_cpu_time_total
                 seconds[row] += own_us / 1e6
+        self.calls |= calls
         self.seconds.append(seconds)
         self.overheads_s.append(wall_s - sum(seconds.values()))
 
     def summarise(self) -> dict[str, Any]:
-        medians = {row: median(seconds.get(row, 0.0) for seconds in self.seconds) for row in self.calls}
-        order = sorted(self.calls, key=lambda row: (KINDS.index(row[0]), -medians[row]))
-        rows = [
-            {"kind": kind, "operator": name, "calls": self.calls[kind, name], "seconds": medians[kind, name]}
-            for kind, name in order
-            if medians[kind, name] > 0
-        ]
-        return {"operators": rows, "step_overhead_s": median(self.overheads_s)}
+        rows: list[dict[str, Any]] = []
+        for (kind, name), calls in self.calls.items():
+            samples = [each.get((kind, name), 0.0) for each in self.seconds]
+            if (seconds := median(samples)) > 0:
+                row = {"kind": kind, "operator": name, "calls": calls, "seconds": seconds, "samples": samples}
+                rows.append(row)
+        rows.sort(key=lambda row: (KINDS.index(row["kind"]), -row["seconds"]))
+        overhead_s = median(self.overheads_s)
+        return {"operators": rows, "step_overhead_s": overhead_s, "step_overhead_samples": self.overheads_s}
 
 
 def measure_operators(
@@ -126,18 +128,20 @@ def measure_operators(
 ) -> dict[str, dict[str, Any]]:
     """Returns for each step how long its operators take, as torch's profiler sees them, `repeats` steps in turn.
 
-    Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` and
-    `seconds` in a step, the longest of each kind first; `step_overhead_s`, what the step takes beside all operators:
-    Python, autograd, dispatch, the profiler and, on CUDA, waiting for launches. Both are medians. Times of operators
-    are their own on the CPU, and those of their kernels on CUDA. What an optimizer calls is its own kind. Steps should
-    be warm; Python's garbage collector rests meanwhile. Raises InputError for a device that is not there.
+    Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` in a
+    step, `seconds`, and the raw `samples` of which these are the median, the longest of each kind first;
+    `step_overhead_s`, what the step takes beside all operators (Python, autograd, dispatch, the profiler and, on CUDA,
+    waiting for launches), the median of `step_overhead_samples`. Times of operators are their own on the CPU, and those
+    of their kernels on CUDA. What an optimizer calls is its own kind. Steps should be warm; Python's garbage collector
+    rests while one runs. Raises InputError for a device that is not there.
     """
     place = check_device(device)
     profiles = {name: _Profiles() for name in steps}
-    with no_garbage_collection():
-        for _ in range(repeats):
-            for name, step in steps.items():
-                profiles[name].add(*_profile(step, place), place)
+    for _ in range(repeats):
+        for name, step in steps.items():
+            with no_garbage_collection():  # what the profiler left of the last step is collected before
+                events, wall_s = _profile(step, place)
+            profiles[name].add(events, wall_s, place)
     return {name: each.summarise() for name, each in profiles.items()}
 
 

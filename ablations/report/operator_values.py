@@ -43,14 +43,14 @@ def column_of(kind: str, metric: str) -> str:
 def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 
-    `whose` is `ours` or a library, whose models are as they come, and `timed` names both. `KIND_s` are the seconds of a
-    kind, `operators_s` those of all and `between_operators_s` the rest of the step; `KIND_share` are shares of both
-    together, which are `profiled_over_timed` times the latency: the profiler takes time too. `relative_time` is the
-    model's time over ours without a profiler, steps in turn. Our rows alone have `KIND_floor_s` and `floor_s`, the time
-    on the machine of every operator at the rate of products or copies, `over_floor`, our latency over it,
-    `share_of_peak` of `peak_macs_per_s`, `share_of_peak_at_floor`, which operators at their floors would reach, and
-    `uncounted`, the names of those that may do more than the floor knows. Records from before operators were timed are
-    left out.
+    `implementation` is `ours` or a library, whose models are as they come; `row` names it and the case. `KIND_s` are the
+    seconds of a kind, the sum of its operators' medians, `operators_s` those of all and `between_operators_s` the median
+    rest of a step; `KIND_share` are shares of their sum, which is `profiled_over_timed` times the latency: the profiler
+    takes time too. `relative_time` is the model's time over ours without a profiler, steps in turn. Our rows alone have
+    `KIND_floor_s` and `floor_s`, the time on the machine of every operator at the rate of products or copies,
+    `over_floor`, our latency over it, `share_of_peak` of `peak_macs_per_s`, `share_of_peak_at_floor`, which operators at
+    their floors would reach, and `uncounted`, the names of those that may do more than the floor knows. Records from
+    before operators were timed are left out.
     """
     if not {"references", "operators"} <= set(records):
         return pd.DataFrame()
@@ -71,8 +71,8 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
 
 
-def _row(case: dict[str, Any], whose: str, relative_time: float, timed: Any) -> dict[str, Any]:
-    names = {"whose": whose, "timed": f"{case['case']}, {whose}"}
+def _row(case: dict[str, Any], implementation: str, relative_time: float, timed: Any) -> dict[str, Any]:
+    names = {"implementation": implementation, "row": f"{case['case']}, {implementation}"}
     return {**case, **names, "relative_time": relative_time, **_shares(timed)}
 
 
@@ -131,11 +131,11 @@ def plot_operator_times(ax: Axes, values: pd.DataFrame, longest: float = 0.0) ->
     for case, rows in values.groupby("case", sort=False):
         ax.annotate(str(case), (0, place), (1, 0), textcoords="offset points", va="center", fontsize=6)
         place += HEADING
-        for whose in rows["whose"]:
+        for implementation in rows["implementation"]:
             places.append(place)
-            labels[place] = whose
+            labels[place] = implementation
             place += 1
-        ours = rows[rows["whose"] == OURS].iloc[0]
+        ours = rows[rows["implementation"] == OURS].iloc[0]
         floors[place] = 1 / ours["over_floor"]
         labels[place] = "floor"
         place += 1 + GAP

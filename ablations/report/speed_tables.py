@@ -9,7 +9,6 @@ from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
 from ablations.report.library_values import LIBRARY_CONDITIONS, geometric_mean, library_values
 from ablations.report.operator_values import BETWEEN, KIND_COLOURS, OURS, column_of, operator_time_values
-from ablations.report.statistics import CONFIDENCE, range_coverage
 from ablations.report.tables import (
     ARM,
     MODE_WORDS,
@@ -25,13 +24,8 @@ from ablations.report.values import speed_values
 
 
 def _steps_note(values: pd.DataFrame, of: str) -> str:
-    """Says what a step is, how many were timed, and what intervals are where those are few."""
     n = int(values["repeats"].iloc[0])
-    note = f"{MODE_WORDS[values['mode'].iloc[0]]} n = {n} timed steps of each {of}."
-    coverage = range_coverage(n)
-    if coverage >= CONFIDENCE:
-        return note
-    return f"{note} So few have no 95 % interval: in its place is their range, which holds in {100 * coverage:.0f} %."
+    return f"{MODE_WORDS[values['mode'].iloc[0]]} n = {n} timed steps of each {of}."
 
 
 def _speed_note(values: pd.DataFrame) -> str:
@@ -71,7 +65,7 @@ def _show_share(kind: str) -> Callable[[pd.Series], str]:
 
 
 def _operator_note(values: pd.DataFrame) -> str:
-    ours = values[values["whose"] == OURS]
+    ours = values[values["implementation"] == OURS]
     uncounted = ", ".join(f"`{name}`" for name in dict.fromkeys(filter(None, ours["uncounted"])))
     without = f" Multiply-adds that nobody counted may be in {uncounted}." if uncounted else ""
     return (
@@ -155,10 +149,10 @@ SPEED_TABLES = (
         name="speed_operators",
         title="Where the time of a step goes",
         values=operator_time_values,
-        rows_by="timed",
+        rows_by="row",
         columns=(
             _CASE,
-            Column("Whose", lambda row: row["whose"]),
+            Column("Implementation", lambda row: row["implementation"]),
             _LATENCY,
             *(Column(f"{kind.capitalize()}, %", _show_share(kind)) for kind in (*KIND_COLOURS, BETWEEN)),
             Column("Profiled over timed", show_plain("profiled_over_timed", ".2f")),

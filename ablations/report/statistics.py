@@ -52,8 +52,3 @@ def estimate_paired_difference(values: pd.Series, reference: pd.Series) -> Estim
             raise ValueError(f"seed {series.index[series.index.duplicated()][0]} occurs twice")
     differences = (values - reference).dropna()  # pandas aligns by seed
     return estimate_mean([float(difference) for difference in differences])
-
-
-def range_coverage(n: int) -> float:
-    """Returns how often the range of `n` independent values holds the median of what they are drawn from."""
-    return 1 - 2 ** (1 - n)

@@ -261,6 +261,8 @@ def test_medians_of_the_steps_and_what_is_between_operators(monkeypatch: pytest.
     monkeypatch.setattr(operators, "_profile", lambda step, place: next(steps))
     measured = operators_of(lambda: None, repeats=3)
     assert measured["step_overhead_s"] == pytest.approx(2000e-6)
+    assert measured["step_overhead_samples"] == pytest.approx([1000e-6, 9000e-6, 2000e-6])
+    assert measured["operators"][0]["samples"] == pytest.approx([300e-6, 2700e-6, 600e-6])
     rows = [(row["kind"], row["operator"], row["calls"], round(1e6 * row["seconds"])) for row in measured["operators"]]
     assert rows == [
         ("matrix products", "addmm", 2, 600),
@@ -273,6 +275,14 @@ def test_medians_of_the_steps_and_what_is_between_operators(monkeypatch: pytest.
     ]
 
 
+def test_an_operator_of_some_steps_counts_as_none_in_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = iter([[event("aten::mm", 5), event("aten::mm", 5)], [event("aten::mm", 4), event("aten::add", 3)], []])
+    monkeypatch.setattr(operators, "_profile", lambda step, place: (next(steps), 1.0))
+    (row,) = operators_of(lambda: None, repeats=3)["operators"]
+    assert (row["operator"], row["calls"], row["seconds"]) == ("mm", 2, pytest.approx(4e-6))
+    assert row["samples"] == pytest.approx([10e-6, 4e-6, 0])
+
+
 def test_a_real_step_has_its_operators() -> None:
     step = infer(Small(), torch.randn(2, 3, 4, 6))
     measured = operators_of(step, repeats=2)
@@ -281,7 +291,9 @@ def test_a_real_step_has_its_operators() -> None:
     assert kinds["gelu"] == "activations"
     assert kinds["convolution"] == "depth-wise convolutions"
     assert set(kinds.values()) <= set(KINDS)
-    assert all(row["seconds"] > 0 and row["calls"] > 0 for row in measured["operators"])
+    assert all(
+        len(row["samples"]) == 2 and row["calls"] == 1 for row in measured["operators"] if row["kind"] != "other"
+    )
     # What operators take of a step by themselves is never more than the step.
     assert measured["step_overhead_s"] > 0
 

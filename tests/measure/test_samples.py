@@ -1,9 +1,12 @@
 """Statistics of samples with known answers."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
-from ablations.measure.samples import interval_name, paired_ratio, summarise_times
+from ablations.design import LEAST
+from ablations.measure.samples import NEEDED_PAIRS, paired_ratio, summarise_times
 
 
 def test_summary_of_five() -> None:
@@ -55,8 +58,15 @@ def test_interval_holds_the_true_median_in_95_of_100_cases() -> None:
     assert 0.95 <= held <= 0.98  # 0.965 by the binomial distribution
 
 
-def test_words_of_the_interval() -> None:
-    assert [interval_name(n) for n in (5, 6)] == ["range", "95 % interval"]
+@pytest.mark.parametrize("n", [NEEDED_PAIRS - 1, NEEDED_PAIRS])
+def test_the_range_is_an_interval_of_95_percent_from_so_many_pairs_on(n: int) -> None:
+    patterns = [sum(above) for above in product((False, True), repeat=n)]
+    held = sum(0 < above < n for above in patterns) / len(patterns)
+    assert (held >= 0.95) == (n == NEEDED_PAIRS)
+
+
+def test_speed_is_not_timed_with_fewer() -> None:
+    assert LEAST["repeats"] == NEEDED_PAIRS
 
 
 def test_unpaired_samples_are_refused() -> None:

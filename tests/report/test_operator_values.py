@@ -88,7 +88,7 @@ def test_the_report_knows_every_kind() -> None:
 def test_a_row_for_us_and_for_each_library_as_it_comes(write: Write, tmp_path: Path) -> None:
     write()
     values = operator_time_values(load_records(tmp_path))
-    assert list(values["whose"]) == ["ours", "timm", "transformers"]
+    assert list(values["implementation"]) == ["ours", "timm", "transformers"]
     assert list(values["relative_time"]) == [1.0, 1.5, 2.0]
     assert list(values["latency_s"]) == pytest.approx([0.1, 0.15, 0.2])
     assert list(values["matrix_products_s"]) == pytest.approx([0.04, 0.05, 0.0])
@@ -104,7 +104,7 @@ def test_a_row_for_us_and_for_each_library_as_it_comes(write: Write, tmp_path: P
 def test_our_floor_and_the_share_of_the_peak_there(write: Write, tmp_path: Path) -> None:
     write()
     values = operator_time_values(load_records(tmp_path))
-    (row,) = values[values["whose"] == OURS].to_dict("records")
+    (row,) = values[values["implementation"] == OURS].to_dict("records")
     assert row["case"] == "b0 v1+ope+cffn, 64 px, batch 4"
     assert row["floor_s"] == pytest.approx(0.08)
     assert (row["matrix_products_floor_s"], row["copies_floor_s"]) == (0.035, 0.0)
@@ -126,7 +126,7 @@ def test_arms_timed_beside_v1_are_left_out(write: Write, tmp_path: Path) -> None
     beside_v1 = replace(CELL, conditions=replace(CELL.conditions, reference="v1"))
     write(beside_v1, references=None)
     write()
-    assert list(operator_time_values(load_records(tmp_path))["whose"]) == ["ours", "timm", "transformers"]
+    assert list(operator_time_values(load_records(tmp_path))["implementation"]) == ["ours", "timm", "transformers"]
 
 
 def lines_of(results: Path) -> tuple[str, list[list[str]]]:
@@ -144,7 +144,7 @@ def test_the_table_has_shares_of_all_steps_and_floors_of_ours(write: Write, tmp_
     text, (heading, _, *rows) = lines_of(tmp_path)
     kinds = ("Matrix products, %", "Depth-wise convolutions, %", "Copies, %", "Other, %", "Between operators, %")
     of_ours = ("Floor, ms", "Latency over floor", "Peak, GMAC/s", "Of the peak, %", "Of the peak at the floor, %")
-    assert heading == ["Model", "Whose", "Latency, ms", *kinds, "Profiled over timed", *of_ours]
+    assert heading == ["Model", "Implementation", "Latency, ms", *kinds, "Profiled over timed", *of_ours]
     small, large_one = "b0 v1+ope+cffn, 64 px, batch 4", "b0 v1+ope+cffn, 128 px, batch 4"
     assert [" ".join(row) for row in rows] == [
         f"{small} ours 100.0 40.0 20.0 - - 40.0 1.00 80.00 1.25 50 60.0 75.0",

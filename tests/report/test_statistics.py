@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from ablations.report.statistics import estimate_mean, estimate_paired_difference, range_coverage
+from ablations.report.statistics import estimate_mean, estimate_paired_difference
 
 # The 97.5 % quantiles of Student's t, which have a closed form for one and two degrees of freedom.
 T_1 = math.tan(math.pi * 0.475)
@@ -69,8 +69,3 @@ def test_a_seed_that_occurs_twice_is_refused():
     mixed = pd.Series([0.9, 0.8], index=[4, 4])
     with pytest.raises(ValueError, match="seed 4 occurs twice"):
         estimate_paired_difference(mixed, pd.Series({4: 0.7}))
-
-
-@pytest.mark.parametrize(("n", "share"), [(1, 0), (2, 0.5), (5, 0.9375), (6, 0.96875)])
-def test_a_range_holds_the_median_unless_all_values_lie_on_one_side_of_it(n, share):
-    assert range_coverage(n) == share
