@@ -22,21 +22,16 @@ APART = 1.04
 def throughput_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of `library_values` with `pixels_per_s`, what our model takes in its median time.
 
-    Each size of a model has one row: of several, that of the largest batch, and of these that with most libraries.
-    The modes of a model follow on each other.
+    Each size of a model has one row: of several, that of the largest batch. The modes of a model follow on each other.
     """
     values = library_values(records)
     if values.empty:
         return values
-    ratios = [f"{name}_ratio" for name in LIBRARY_STYLES]
-    values = values.assign(
-        pixels_per_s=values["pixels"] * values["batch_size"] / values["latency_s"],
-        compared=values.reindex(columns=ratios).notna().sum(axis="columns"),
-    )
+    values = values.assign(pixels_per_s=values["pixels"] * values["batch_size"] / values["latency_s"])
     place = [name for name in (*THROUGHPUT_CONDITIONS, "pixels", "resolution") if name in values]
-    values = values.sort_values(["batch_size", "compared"], kind="stable").drop_duplicates(place, keep="last")
+    values = values.sort_values("batch_size", kind="stable").drop_duplicates(place, keep="last")
     order = [name for name in ("device", "precision", "variant", "arm", "mode", "pixels") if name in values]
-    return values.drop(columns="compared").sort_values(order, kind="stable", ignore_index=True)
+    return values.sort_values(order, kind="stable", ignore_index=True)
 
 
 def plot_throughput(ax: Axes, values: pd.DataFrame) -> Axes:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.report.conditions import CONDITIONS, split_by_conditions
+from ablations.report.conditions import CONDITIONS, Group, split_by_conditions
 from ablations.report.figures import GREY, legend_below, list_rows
 
-OF_A_ROW = ("variant", "resolution", "batch_size", "reference")
+OF_A_ROW = ("variant", "resolution", "batch_size", "reference", "repeats")
 
 LIBRARY_CONDITIONS = tuple(name for name in CONDITIONS["speed"] if name not in OF_A_ROW)
 """What is equal within one table of models, sizes and batches."""
@@ -22,18 +22,14 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns our latency, the machine's peak and our share of it, and our speed relative to each library's model.
 
     `NAME_ratio`, with `NAME_ratio_low` and `NAME_ratio_high`, is the library's time over ours, in turn in one process
-    with equal weights; NAME is `timm`, `transformers`, and either in channels-last layout. `ratio` is against
-    the fastest of BY_DEFAULT, `strictest_ratio` against the fastest of all.
+    with equal weights; NAME is `timm`, `transformers`, and either in channels-last layout. `ratio` is the least of
+    those of BY_DEFAULT, so against the faster library, and `strictest_ratio` the least of all.
     """
-    if "references" not in records:
-        return pd.DataFrame()
     rows: list[dict[str, Any]] = []
-    chosen = records[(records["measurement"] == "speed") & records["references"].notna()]
-    for group in split_by_conditions(chosen, "speed"):
+    for group in beside_libraries(records):
         for _, record in group.rows.iterrows():
             references: dict[str, dict[str, Any]] = record["references"]
-            fastest = min(references.values(), key=lambda each: each["latency_s"])
-            default = min((references[name] for name in BY_DEFAULT if name in references), key=lambda r: r["latency_s"])
+            ratios = {name: each["relative_speed"] for name, each in references.items()}
             row = {**group.conditions, "resolution": record["resolution"], "pixels": record["pixels"]}
             row |= {
                 "arm": record["arm"],
@@ -42,8 +38,8 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
                 "peak_macs_per_s": record["peak_macs_per_s"],
                 "share_of_peak": record["macs_per_s"] / record["peak_macs_per_s"],
                 "noisy": record["noisy"] or any(each["noisy"] for each in references.values()),
-                "ratio": default["relative_speed"],
-                "strictest_ratio": fastest["relative_speed"],
+                "ratio": min(ratios[name] for name in BY_DEFAULT if name in ratios),
+                "strictest_ratio": min(ratios.values()),
             }
             for name, each in references.items():
                 for end in ("", "_low", "_high"):
@@ -54,6 +50,20 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
     values = pd.DataFrame(rows)
     order = [name for name in ("device", "mode", "precision", "variant", "arm", "pixels") if name in values]
     return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
+
+
+def beside_libraries(records: pd.DataFrame) -> list[Group]:
+    """Returns the records of `speed --versus` in groups of equal conditions.
+
+    Of a case that was timed several times, these are the records beside the most libraries, and of those that with the
+    most repeats.
+    """
+    if "references" not in records:
+        return []
+    timed = pd.concat([group.rows for group in split_by_conditions(records[records["references"].notna()], "speed")])
+    case = [name for name in ("arm", *CONDITIONS["speed"]) if name in timed and name not in ("reference", "repeats")]
+    ranked = timed.assign(libraries=timed["references"].map(len)).sort_values(["libraries", "repeats"], kind="stable")
+    return split_by_conditions(ranked.drop_duplicates(case, keep="last").sort_index(), "speed")
 
 
 LIBRARY_STYLES = {
@@ -90,7 +100,8 @@ def plot_libraries(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.set_xlabel("Speed relative to the library (over 1 is faster)")
     ax.set_ylim(-0.6, len(values) - 0.4)
     legend_below(ax)
-    list_rows(ax, [case.replace(", ", "\n", 1) for case in values["case"]])
+    cases = values["case"] + ", n = " + values["repeats"].astype(str)
+    list_rows(ax, [case.replace(", ", "\n", 1) for case in cases])
     ax.tick_params(axis="y", labelsize=6)
     return ax
 

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.report.conditions import refuse_mixed, split_by_conditions
+from ablations.report.conditions import refuse_mixed
 from ablations.report.figures import legend_below
-from ablations.report.library_values import BY_DEFAULT, LIBRARY_CONDITIONS
+from ablations.report.library_values import BY_DEFAULT, LIBRARY_CONDITIONS, beside_libraries
 
 OPERATOR_SHEET_CONDITIONS = ("variant", *LIBRARY_CONDITIONS)
 """What is equal within one panel of bars."""
@@ -28,7 +28,7 @@ KIND_COLOURS = {
 """The kinds of operators, in their order, and the colour of each."""
 
 BETWEEN = "between operators"
-"""The part of a step that no operator takes: Python, autograd, dispatch and launches."""
+"""The part of a step that no operator takes: Python, autograd, dispatch, launches and the profiler."""
 
 _COLOURS = KIND_COLOURS | {BETWEEN: "0.85"}
 
@@ -43,37 +43,38 @@ def column_of(kind: str, metric: str) -> str:
 def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 
-    `implementation` is `ours` or a library, whose models are as they come; `row` names it and the case. `KIND_s` are the
-    seconds of a kind, the sum of its operators' medians, `operators_s` those of all and `between_operators_s` the median
-    rest of a step; `KIND_share` are shares of their sum, which is `profiled_over_timed` times the latency: the profiler
-    takes time too. `relative_time` is the model's time over ours without a profiler, steps in turn. Our rows alone have
-    `KIND_floor_s` and `floor_s`, the time on the machine of every operator at the rate of products or copies,
-    `over_floor`, our latency over it, `share_of_peak` of `peak_macs_per_s`, `share_of_peak_at_floor`, which operators at
-    their floors would reach, and `uncounted`, the names of those that may do more than the floor knows. Records from
-    before operators were timed are left out.
+    `implementation` is `ours` or a library, whose models are as they come; `row` names it and the case. `KIND_s` are
+    the seconds of a kind, the sum of its operators' medians over `profiled_steps` steps, `operators_s` those of all and
+    `between_operators_s` the median rest of a step; `KIND_share` are shares of their sum, `profiled_over_timed` times
+    the latency: the profiler takes time too. `relative_time`, with its interval's ends, is the model's time over ours
+    without a profiler, steps in turn. Our rows alone have `KIND_floor_s` and `floor_s`, the time on the machine of
+    every operator at the rate of products or copies, `over_floor`, our latency over it, `share_of_peak` of
+    `peak_macs_per_s`, `share_of_peak_at_floor`, which operators at their floors would reach, and `uncounted`, the names
+    of those that may do more than the floor knows. Records from before steps were profiled in turn are left out.
     """
-    if not {"references", "operators"} <= set(records):
-        return pd.DataFrame()
     rows = []
-    timed = (records["measurement"] == "speed") & records["references"].notna() & records["operators"].notna()
-    for group in split_by_conditions(records[timed], "speed"):
+    for group in beside_libraries(records):
         for _, record in group.rows.iterrows():
+            if not isinstance(record.get("step_overhead_samples"), list):
+                continue
             case = {**group.conditions, "resolution": record["resolution"], "pixels": record["pixels"]}
             case |= {"variant": record["variant"], "arm": record["arm"]}
             case["case"] = "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record)
-            rows.append(_row(case, OURS, 1.0, record) | _floors(record))
+            rows.append(_row(case, OURS, record) | _floors(record))
             for library in BY_DEFAULT:
                 reference = record["references"].get(library, {})
                 if "operators" in reference:
-                    rows.append(_row(case, library, reference["relative_speed"], reference))
+                    rows.append(_row(case, library, reference))
     values = pd.DataFrame(rows)
     order = [name for name in ("device", "mode", "precision", "variant", "arm", "pixels") if name in values]
     return values.sort_values(order, kind="stable", ignore_index=True) if rows else values
 
 
-def _row(case: dict[str, Any], implementation: str, relative_time: float, timed: Any) -> dict[str, Any]:
+def _row(case: dict[str, Any], implementation: str, timed: Any) -> dict[str, Any]:
     names = {"implementation": implementation, "row": f"{case['case']}, {implementation}"}
-    return {**case, **names, "relative_time": relative_time, **_shares(timed)}
+    ends = ("", "_low", "_high")
+    relative = {f"relative_time{end}": 1.0 if implementation == OURS else timed[f"relative_speed{end}"] for end in ends}
+    return {**case, **names, **relative, "noisy": timed["noisy"], **_shares(timed)}
 
 
 def _shares(timed: Any) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def _shares(timed: Any) -> dict[str, Any]:
         "latency_s": timed["latency_s"],
         **{column_of(kind, "s"): seconds[kind] for kind in _COLOURS},
         "operators_s": operators_s,
+        "profiled_steps": len(timed["step_overhead_samples"]),
         "profiled_over_timed": seconds.total() / timed["latency_s"],
         **{column_of(kind, "share"): seconds[kind] / seconds.total() for kind in _COLOURS},
     }

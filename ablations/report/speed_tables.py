@@ -1,7 +1,7 @@
 """The tables of speed: arms beside v1, our models beside libraries', and where the time of a step goes."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pandas as pd
 
@@ -23,19 +23,21 @@ from ablations.report.tables import (
 from ablations.report.values import speed_values
 
 
-def _steps_note(values: pd.DataFrame, of: str) -> str:
-    n = int(values["repeats"].iloc[0])
-    return f"{MODE_WORDS[values['mode'].iloc[0]]} n = {n} timed steps of each {of}."
-
-
 def _speed_note(values: pd.DataFrame) -> str:
     noisy = ", ".join(values.loc[values["noisy"].astype(bool), "arm"])
-    return f"{_steps_note(values, 'arm')} Noisy: {noisy or 'none'}."
+    repeats = f"n = {values['repeats'].iloc[0]} timed steps of each arm."
+    return f"{MODE_WORDS[values['mode'].iloc[0]]} {repeats} Noisy: {noisy or 'none'}."
 
 
 def _speed_interval(row: pd.Series) -> str:
     text = range_text(row, "relative_speed", ".3f")
     return f"{text}, unresolved" if row["relative_speed_low"] <= 1 <= row["relative_speed_high"] else text
+
+
+def _relative_time(row: pd.Series) -> str:
+    if row["implementation"] == OURS:
+        return NOTHING
+    return f"{row['relative_time']:.2f} ({range_text(row, 'relative_time', '.2f')})"
 
 
 def _library_ratio(name: str) -> Callable[[pd.Series], str]:
@@ -54,9 +56,9 @@ def _mean_of(values: pd.DataFrame) -> str:
 def _library_note(values: pd.DataFrame) -> str:
     default, strictest = (geometric_mean(values[name]) for name in ("ratio", "strictest_ratio"))
     return (
-        f"{_steps_note(values, 'model')} {_mean_of(values)}: {default:.2f} times as fast as the faster library as it "
-        f"comes (least {values['ratio'].min():.2f}), {strictest:.2f} times as fast as the fastest in either layout "
-        f"(least {values['strictest_ratio'].min():.2f})."
+        f"{MODE_WORDS[values['mode'].iloc[0]]} {_mean_of(values)}: {default:.2f} times as fast as the faster library "
+        f"as it comes (least {values['ratio'].min():.2f}), {strictest:.2f} times as fast as the fastest in either "
+        f"layout (least {values['strictest_ratio'].min():.2f})."
     )
 
 
@@ -68,18 +70,18 @@ def _operator_note(values: pd.DataFrame) -> str:
     ours = values[values["implementation"] == OURS]
     uncounted = ", ".join(f"`{name}`" for name in dict.fromkeys(filter(None, ours["uncounted"])))
     without = f" Multiply-adds that nobody counted may be in {uncounted}." if uncounted else ""
+    mode, profiled = (ours[name].iloc[0] for name in ("mode", "profiled_steps"))
     return (
-        f"{MODE_WORDS[values['mode'].iloc[0]]} {_mean_of(ours)} of ours: {geometric_mean(ours['over_floor']):.2f} "
-        f"times the floor.{without}"
+        f"{MODE_WORDS[mode]} {profiled} profiled steps of each model. {_mean_of(ours)} of ours: "
+        f"{geometric_mean(ours['over_floor']):.2f} times the floor.{without}"
     )
 
 
-_BESIDE_LIBRARIES: dict[str, Any] = {
-    "measurement": "speed",
-    "conditions": LIBRARY_CONDITIONS,
-    "titled_by": ("mode", "device", "precision"),
-}
+_BesideLibraries = partial(
+    Table, measurement="speed", conditions=LIBRARY_CONDITIONS, titled_by=("mode", "device", "precision")
+)
 _CASE = Column("Model", lambda row: row["case"])
+_N = Column("n", show_plain("repeats", "d"))
 _LATENCY = Column(METRICS["latency_s"].title, show_metric("latency_s"))
 _PEAK = Column("Peak, GMAC/s", show_plain("peak_macs_per_s", ".0f", 1e9))
 _OF_THE_PEAK = Column("Of the peak, %", show_plain("share_of_peak", ".1f", 0.01))
@@ -113,14 +115,14 @@ SPEED_TABLES = (
         ),
         note=_speed_note,
     ),
-    Table(
-        **_BESIDE_LIBRARIES,
+    _BesideLibraries(
         name="speed_libraries",
         title="Speed beside timm and transformers",
         values=library_values,
         rows_by="case",
         columns=(
             _CASE,
+            _N,
             _LATENCY,
             _PEAK,
             _OF_THE_PEAK,
@@ -137,15 +139,14 @@ SPEED_TABLES = (
         ),
         about=(
             "How fast our models are as a multiple of the same models of libraries, with equal weights and outputs "
-            "that were compared first: the library's time over ours, median and 95 % interval, all timed in turn in "
-            "one process whose allocator keeps freed memory. Libraries' models are timed as they come and with "
-            "pictures and weights channels-last. timm's attend with the fused kernel, transformers' explicitly. A row "
-            "is noisy where an IQR is over 10 % of its median."
+            "that were compared first: the library's time over ours, median and 95 % interval, n steps of each in "
+            "turn in one process whose allocator keeps freed memory. Libraries' models are timed as they come and "
+            "with pictures and weights channels-last. timm's attend with the fused kernel, transformers' explicitly. "
+            "A row is noisy where an IQR is over 10 % of its median."
         ),
         note=_library_note,
     ),
-    Table(
-        **_BESIDE_LIBRARIES,
+    _BesideLibraries(
         name="speed_operators",
         title="Where the time of a step goes",
         values=operator_time_values,
@@ -153,7 +154,10 @@ SPEED_TABLES = (
         columns=(
             _CASE,
             Column("Implementation", lambda row: row["implementation"]),
+            _N,
             _LATENCY,
+            Column("Time, ours = 1", _relative_time),
+            _NOISY,
             *(Column(f"{kind.capitalize()}, %", _show_share(kind)) for kind in (*KIND_COLOURS, BETWEEN)),
             Column("Profiled over timed", show_plain("profiled_over_timed", ".2f")),
             Column("Floor, ms", show_metric("latency_s", "floor_s")),
@@ -163,19 +167,22 @@ SPEED_TABLES = (
             Column("Of the peak at the floor, %", show_plain("share_of_peak_at_floor", ".1f", 0.01)),
         ),
         about=(
-            "Shares of a profiled step by kind of operator, medians of five steps of each model in turn; libraries' "
-            "models are as they come. Between operators is what Python, autograd, dispatch and launches take. There "
-            "and in other is the profiler's own time, which weighs in small models: profiled over timed is how long "
-            "the step took with it, as a multiple of the latency; the machine's drift between the two is in it. "
-            "Attention is the fused kernel, or the softmax of explicit attention, whose products are matrix products; "
-            "other are views, allocation, scaling and the loss. The floor is how long our operators would take at the "
-            "machine's rates, each operator by itself: its multiply-adds at the rate of large matrix products (the "
-            "peak), or the bytes of its tensors at the rate of a copy of as many, in a cache where they fit, "
-            "whichever is longer. Both rates were measured in the row's process: where the peak differs between rows "
-            "the machine ran at another speed, and their shares of it compare less well. It is no strict bound: "
+            "Time is the library's over ours, the median of n steps in turn with its 95 % interval; latencies of two "
+            "rows compare less well. Shares are of a profiled step: the medians of all operators of a kind, over the "
+            "sum of all and of the median rest. Libraries' models are as they come, and all are profiled in turn. "
+            "Between operators is that rest: Python, autograd, dispatch, launches and the profiler's own time, some "
+            "of which is in other too and weighs in small models. Profiled over timed is this sum as a multiple of "
+            "the latency; the machine's drift between the two is in it. Attention is the fused kernel, or the softmax "
+            "of explicit attention, whose products are matrix products; other are views, allocation, scaling and the "
+            "loss. The floor is how long the operators that our step is made of would take at the machine's rates, "
+            "each by itself: its multiply-adds at the rate of large matrix products (the peak), or the bytes of its "
+            "tensors at the rate of a copy of as many, in a cache where they fit, whichever is longer. Both rates "
+            "were measured in the row's process. It is no bound of what the model could take: other operators for the "
+            "same numbers have another floor, as a bias that is added within a product takes no pass over memory, and "
             "operators that write where they have read (the optimizer, the addition of biases) may be up to half as "
             "fast again as a copy. Of the peak is the share of it that the step reaches, and would reach with every "
-            "operator at its floor; multiply-adds of training count as three forward passes in both."
+            "operator at its floor; multiply-adds of training count as three forward passes in both. Where the peak "
+            "differs between rows the machine ran at another speed, and their shares of it compare less well."
         ),
         note=_operator_note,
     ),

@@ -6,9 +6,8 @@ import pandas as pd
 
 from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
-from ablations.report.differences import PAIRED, Show, show_interval, show_paired_points
-from ablations.report.effect_values import REFERENCE
-from ablations.report.tables import ARM, NOTHING, Column, Table, show_metric, show_plain
+from ablations.report.differences import PAIRED, show_interval, show_paired_points
+from ablations.report.tables import ARM, NOTHING, Column, Table, show_metric, show_plain, unless_reference
 from ablations.report.tradeoffs import tradeoff_values
 
 
@@ -36,10 +35,6 @@ def _place(row: pd.Series) -> str:
     return f"below {row['dominated_by']}" + ("" if row["dominance_resolved"] else ", unresolved")
 
 
-def _unless_reference(show: Show) -> Show:
-    return lambda row: NOTHING if row["arm"] == REFERENCE else show(row)
-
-
 def _tradeoff_table(cost: str, source: str) -> Table:
     return Table(
         name=f"tradeoff_{cost}",
@@ -53,7 +48,7 @@ def _tradeoff_table(cost: str, source: str) -> Table:
             Column("n", show_plain("n_seeds", "d")),
             Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
             Column(METRICS[cost].title, show_metric(cost, "cost_value"), best="min"),
-            Column("Change, %", _unless_reference(show_plain("cost_change_percent", "+z.1f"))),
+            Column("Change, %", unless_reference(show_plain("cost_change_percent", "+z.1f"))),
             Column("Against v1, points", show_paired_points("top1_difference")),
             Column("95 % interval", show_interval("top1_difference")),
             Column("A point costs, % of v1's", _price),

@@ -57,6 +57,30 @@ def test_ratios_to_each_library_and_to_the_fastest(tmp_path, write_cell):
     assert row["share_of_peak"] == 0.75
 
 
+def test_the_faster_library_is_that_of_the_lower_ratio_not_of_the_lower_latency(tmp_path, write_cell):
+    drifted = {"timm": timed(0.2) | {"latency_s": 0.3}, "transformers": timed(0.25) | {"latency_s": 0.26}}
+    result = {"latency_s": 0.1, "macs_per_s": 3.0, "peak_macs_per_s": 4.0, "noisy": False, "references": drifted}
+    write_cell(tmp_path, CELL, result)
+    (row,) = library_values(load_records(tmp_path)).to_dict("records")
+    assert (row["ratio"], row["strictest_ratio"]) == (pytest.approx(2), pytest.approx(2))
+
+
+def test_a_case_that_was_timed_several_times_is_one_row(tmp_path, write_cell):
+    alone = replace(CELL, conditions=replace(CONDITIONS, reference="timm"))
+    write(tmp_path, write_cell, alone, timm=0.9)
+    write(tmp_path, write_cell, CELL, timm=0.2, transformers=0.3)
+    more = replace(CONDITIONS, reference="timm", repeats=30)
+    write(tmp_path, write_cell, replace(CELL, conditions=more), timm=0.8)
+    elsewhere = replace(alone, conditions=replace(alone.conditions, resolution=128))
+    write(tmp_path, write_cell, elsewhere, timm=0.4)
+    values = library_values(load_records(tmp_path))
+    assert list(values["ratio"]) == pytest.approx([2, 4])
+    write(tmp_path, write_cell, replace(CELL, conditions=replace(CONDITIONS, repeats=9)), timm=0.3, transformers=0.7)
+    values = library_values(load_records(tmp_path))
+    assert (list(values["ratio"]), list(values["repeats"])) == (pytest.approx([3, 4]), [9, 6])
+    assert "Geometric mean of 2 rows" in table_of(tmp_path)
+
+
 def test_the_table_has_a_row_a_model_and_the_mean_of_all(tmp_path, write_cell):
     write(tmp_path, write_cell, CELL, timm=0.2)
     large = replace(CELL, conditions=replace(CONDITIONS, resolution=128, batch_size=2))
@@ -72,7 +96,7 @@ def test_the_table_has_a_row_a_model_and_the_mean_of_all(tmp_path, write_cell):
 
 def test_one_row_is_no_mean(tmp_path, write_cell):
     write(tmp_path, write_cell, CELL, timm=0.2)
-    assert "n = 6 timed steps of each model. One row: 2.00" in table_of(tmp_path)
+    assert "without gradients. One row: 2.00" in table_of(tmp_path)
 
 
 def test_what_is_timed_beside_libraries_is_in_no_table_of_arms(tmp_path, write_cell):
@@ -93,6 +117,6 @@ def test_the_figure_has_a_line_a_case_and_a_mark_a_library(tmp_path, write_cell)
     assert sheet.name == "speed_libraries_cpu_float32"
     (ax,) = sheet.draw().axes
     assert [text.get_text() for text in ax.get_yticklabels()] == [
-        f"b0 v1+ope+cffn\n{resolution} px, batch 8" for resolution in (32, 64, 128, 256)
+        f"b0 v1+ope+cffn\n{resolution} px, batch 8, n = 6" for resolution in (32, 64, 128, 256)
     ]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["timm", "timm, channels-last"]

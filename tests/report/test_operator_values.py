@@ -30,7 +30,7 @@ CELL = Cell(
     variant="b0",
     arm="v1+ope+cffn",
     frame="published",
-    conditions=Speed(reference="timm+transformers", resolution=64, batch_size=4),
+    conditions=Speed(reference="timm+transformers", resolution=64, batch_size=4, repeats=6),
 )
 
 
@@ -39,13 +39,21 @@ def operators(**seconds: float) -> list[dict[str, Any]]:
     rows = []
     for word, each in seconds.items():
         (kind,) = (kind for kind in KINDS if kind.startswith(word))
-        rows += [{"kind": kind, "operator": name, "calls": 3, "seconds": each / 2} for name in ("one", "two")]
+        rows += [
+            {"kind": kind, "operator": name, "calls": 3, "seconds": each / 2, "samples": [each / 2] * 5}
+            for name in ("one", "two")
+        ]
     return rows
 
 
+def profiled(overhead_s: float, **seconds: float) -> dict[str, Any]:
+    overheads = {"step_overhead_s": overhead_s, "step_overhead_samples": [overhead_s] * 5}
+    return {"operators": operators(**seconds), **overheads}
+
+
 def reference(ratio: float, **timed: Any) -> dict[str, Any]:
-    ends = {f"relative_speed{end}": ratio for end in ("", "_low", "_high")}
-    return {"latency_s": 0.1 * ratio, "noisy": False, "samples": [0.1 * ratio] * 4, **ends, **timed}
+    ends = {f"relative_speed{end}": ratio * factor for end, factor in {"": 1, "_low": 0.9, "_high": 1.1}.items()}
+    return {"latency_s": 0.1 * ratio, "noisy": False, "samples": [0.1 * ratio] * 6, **ends, **timed}
 
 
 @pytest.fixture
@@ -61,8 +69,7 @@ def write(tmp_path: Path, write_cell: Callable[..., Path]) -> Write:
             "macs_per_s": 30e9,
             "peak_macs_per_s": 50e9,
             "samples": [0.1] * 4,
-            "operators": operators(matrix=0.04, depth=0.02),
-            "step_overhead_s": 0.04,
+            **profiled(0.04, matrix=0.04, depth=0.02),
             "floors": [
                 {"kind": "matrix products", "calls": 3, "macs": 900, "bytes": 10, "floor_s": 0.035},
                 {"kind": "depth-wise convolutions", "calls": 3, "macs": 90, "bytes": 80, "floor_s": 0.015},
@@ -70,9 +77,9 @@ def write(tmp_path: Path, write_cell: Callable[..., Path]) -> Write:
             ],
             "uncounted": [],
             "references": {
-                "timm": reference(1.5, operators=operators(matrix=0.05, copies=0.05), step_overhead_s=0.1),
+                "timm": reference(1.5, **profiled(0.1, matrix=0.05, copies=0.05)),
                 "timm, channels-last": reference(1.2),
-                "transformers": reference(2.0, operators=operators(other=0.3), step_overhead_s=0.0),
+                "transformers": reference(2.0, noisy=True, **profiled(0.0, other=0.3)),
             },
         }
         write_cell(tmp_path, cell, {name: value for name, value in (result | changes).items() if value is not None})
@@ -114,7 +121,7 @@ def test_our_floor_and_the_share_of_the_peak_there(write: Write, tmp_path: Path)
 
 def test_records_without_operators_are_left_out(write: Write, tmp_path: Path) -> None:
     older = replace(CELL, conditions=replace(CELL.conditions, resolution=128))
-    write(older, operators=None, floors=None, step_overhead_s=None, uncounted=None)
+    write(older, step_overhead_samples=None)
     assert operator_time_values(load_records(tmp_path)).empty
     assert operator_time_values(load_records(tmp_path / "nothing")).empty
     assert not any(sheet.name.startswith("speed_operators") for sheet in list_sheets(load_records(tmp_path)))
@@ -144,14 +151,18 @@ def test_the_table_has_shares_of_all_steps_and_floors_of_ours(write: Write, tmp_
     text, (heading, _, *rows) = lines_of(tmp_path)
     kinds = ("Matrix products, %", "Depth-wise convolutions, %", "Copies, %", "Other, %", "Between operators, %")
     of_ours = ("Floor, ms", "Latency over floor", "Peak, GMAC/s", "Of the peak, %", "Of the peak at the floor, %")
-    assert heading == ["Model", "Implementation", "Latency, ms", *kinds, "Profiled over timed", *of_ours]
+    beside = ("n", "Latency, ms", "Time, ours = 1", "Noisy")
+    assert heading == ["Model", "Implementation", *beside, *kinds, "Profiled over timed", *of_ours]
+    timms = "1.50 (1.35 to 1.65)"
+    transformers = "2.00 (1.80 to 2.20)"
     small, large_one = "b0 v1+ope+cffn, 64 px, batch 4", "b0 v1+ope+cffn, 128 px, batch 4"
-    assert [" ".join(row) for row in rows] == [
-        f"{small} ours 100.0 40.0 20.0 - - 40.0 1.00 80.00 1.25 50 60.0 75.0",
-        f"{small} timm 150.0 25.0 - 25.0 - 50.0 1.33 - - - - -",
-        f"{small} transformers 200.0 - - - 100.0 - 1.50 - - - - -",
-        f"{large_one} ours 320.0 40.0 20.0 - - 40.0 0.31 80.00 4.00 50 60.0 240.0",
+    assert rows == [
+        [small, "ours", "6", "100.0", "-", "", *"40.0 20.0 - - 40.0 1.00 80.00 1.25 50 60.0 75.0".split()],
+        [small, "timm", "6", "150.0", timms, "", *"25.0 - 25.0 - 50.0 1.33 - - - - -".split()],
+        [small, "transformers", "6", "200.0", transformers, "noisy", *"- - - 100.0 - 1.50 - - - - -".split()],
+        [large_one, "ours", "6", "320.0", "-", "", *"40.0 20.0 - - 40.0 0.31 80.00 4.00 50 60.0 240.0".split()],
     ]
+    assert "5 profiled steps of each model. Geometric" in text
     # The root of 1.25 times 4.
     assert "Geometric mean of 2 rows of ours: 2.24 times the floor." in text
     assert "Multiply-adds that nobody counted may be in `fused::all, fused::more`." in text
