@@ -330,7 +330,7 @@ class MeasureSpeed(Models):
     device: Device = "cpu"
     """Where it runs."""
     repeats: int = 10
-    """Timed steps of each of the models, after the warm-up."""
+    """Timed steps of each of the models, after the warm-up; six or more, as an interval needs."""
     channels_last: bool = True
     """Lay pictures and convolutions' weights out pixel by pixel; libraries' models are timed in both layouts."""
     compiled: bool = False

@@ -493,6 +493,8 @@ def test_models_are_timed_beside_libraries(capsys, tmp_path):
     assert [[cell.strip() for cell in row.split("|")[1:3]] for row in shares] == [
         [model, implementation] for model in models for implementation in ("ours", "timm", "transformers")
     ]
+    code, out, err = call(capsys, "cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path))
+    assert (code, "# Parameters and multiply-adds" in out, "error" in err) == (0, True, False)
 
 
 @pytest.fixture

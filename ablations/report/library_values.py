@@ -60,7 +60,10 @@ def beside_libraries(records: pd.DataFrame) -> list[Group]:
     """
     if "references" not in records:
         return []
-    timed = pd.concat([group.rows for group in split_by_conditions(records[records["references"].notna()], "speed")])
+    groups = split_by_conditions(records[records["references"].notna()], "speed")
+    if not groups:
+        return []
+    timed = pd.concat([group.rows for group in groups])
     case = [name for name in ("arm", *CONDITIONS["speed"]) if name in timed and name not in ("reference", "repeats")]
     ranked = timed.assign(libraries=timed["references"].map(len)).sort_values(["libraries", "repeats"], kind="stable")
     return split_by_conditions(ranked.drop_duplicates(case, keep="last").sort_index(), "speed")

@@ -176,13 +176,13 @@ SPEED_TABLES = (
             "of explicit attention, whose products are matrix products; other are views, allocation, scaling and the "
             "loss. The floor is how long the operators that our step is made of would take at the machine's rates, "
             "each by itself: its multiply-adds at the rate of large matrix products (the peak), or the bytes of its "
-            "tensors at the rate of a copy of as many, in a cache where they fit, whichever is longer. Both rates "
-            "were measured in the row's process. It is no bound of what the model could take: other operators for the "
-            "same numbers have another floor, as a bias that is added within a product takes no pass over memory, and "
-            "operators that write where they have read (the optimizer, the addition of biases) may be up to half as "
-            "fast again as a copy. Of the peak is the share of it that the step reaches, and would reach with every "
-            "operator at its floor; multiply-adds of training count as three forward passes in both. Where the peak "
-            "differs between rows the machine ran at another speed, and their shares of it compare less well."
+            "tensors at the rate of a copy of as many, in a cache where they fit, whichever is longer. Both rates are "
+            "measured once in a process, so that the machine's drift since is in what rests on them. It is no bound "
+            "of what the model could take: other operators for the same numbers have another floor, as a bias that is "
+            "added within a product takes no pass over memory, and operators that write where they have read (the "
+            "optimizer, the addition of biases) may be up to half as fast again as a copy. Of the peak is the share "
+            "of it that the step reaches, and would reach with every operator at its floor; multiply-adds of training "
+            "count as three forward passes in both."
         ),
         note=_operator_note,
     ),

@@ -105,6 +105,17 @@ def test_what_is_timed_beside_libraries_is_in_no_table_of_arms(tmp_path, write_c
     assert library_values(load_records(tmp_path / "nothing")).empty
 
 
+def test_other_records_of_a_folder_that_has_some_beside_libraries(tmp_path, write_cell):
+    write(tmp_path, write_cell, CELL, timm=0.2)
+    beside_v1 = replace(CELL, arm="v1", conditions=replace(CONDITIONS, reference="v1"))
+    write_cell(tmp_path, beside_v1, {"latency_s": 0.1, "samples": [0.1] * 6})
+    records = load_records(tmp_path)
+    others = records[records["reference"] == "v1"]
+    assert len(others) == 1
+    assert others["references"].isna().all()
+    assert library_values(others).empty
+
+
 def test_the_geometric_mean():
     assert geometric_mean(pd.Series([1.0, 4.0])) == pytest.approx(2)
 
