@@ -9,7 +9,6 @@ import numpy as np
 NOISY = 0.1
 """The share of the median from which on an interquartile range is too wide to trust the median."""
 
-
 NEEDED_PAIRS = 6
 """The fewest pairs that have a 95 % interval of their median: all six lie on one side of it in 3 % of cases."""
 

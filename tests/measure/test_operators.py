@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from ablations.config import build_config
 from ablations.errors import InputError
@@ -184,7 +184,7 @@ def test_an_optimizer_reads_four_values_a_parameter_and_writes_three() -> None:
     assert 0 <= row["bytes"] - FLOAT * 7 * 10_000 < 100  # beside them the number of the step
 
 
-@torch.library.custom_op("example::double", mutates_args=())
+@library.custom_op("example::double", mutates_args=())
 def double(x: Tensor) -> Tensor:
     return x * 2
 
