@@ -30,7 +30,7 @@ test: $(ready) ## lint, format, types, tests
 	$(PY) -m pytest
 
 .PHONY: all-counts
-all-counts: $(ready) ## test the three counts of multiply-adds on every arm, frame, variant and size (half an hour)
+all-counts: $(ready) ## test the three counts of MACs on every arm, base, variant and size (half an hour)
 	ABLATIONS_ALL_COUNTS=1 $(PY) -m pytest tests/measure/test_fvcore.py
 
 .PHONY: gpu-results

@@ -1,6 +1,6 @@
-"""What fits into a memory budget: the largest picture and the largest batches of a cell, from predicted peaks.
+"""What fits into a memory budget: the largest image and the largest batches of a cell, from predicted peaks.
 
-A peak grows with the picture and with the batch, so there is one largest size of each that fits. It is closed in on
+A peak grows with the image and with the batch, so there is one largest size of each that fits. It is closed in on
 between one that fits and one that does not, by guesses: the part of a peak that is not weights, gradients or the
 optimiser's state grows nearly as a power of the size. The answer holds both ends, which are one step apart.
 """
@@ -39,7 +39,7 @@ CELLS_PER_WORKER = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Largest:
-    """The largest size that fits and the next one, which does not: pixels a side of a square, or pictures in a batch.
+    """The largest size that fits and the next one, which does not: pixels a side of a square, or images in a batch.
 
     Peaks are predicted. `next_size` and its peak are None where `size` is the largest that is tried.
     """
@@ -67,9 +67,9 @@ class BudgetAnswer:
     """Names and conditions of the cell but resolution and batch size, as plain values."""
     budget_bytes: int
     largest_resolution: Largest
-    """Of one picture: side in pixels."""
+    """Of one image: side in pixels."""
     largest_batches: tuple[tuple[Size, Largest], ...]
-    """At each resolution that was asked for: pictures."""
+    """At each resolution that was asked for: images."""
     predictions: int
     """How many it took."""
 
@@ -101,12 +101,12 @@ class _Refused(Exception):
 def answer_budget(cell: AnyCell, budget_bytes: int, resolutions: Sequence[Size]) -> BudgetAnswer:
     """Returns what fits into a budget for a cell of memory, whose own resolution and batch size do not matter.
 
-    That is the largest square resolution of one picture, in multiples of SIDE_STEP pixels from the smallest that the
+    That is the largest square resolution of one image, in multiples of SIDE_STEP pixels from the smallest that the
     model takes to LARGEST_INPUT, and at each of `resolutions` the largest batch up to LARGEST_BATCH. A model that
     refuses a size on the way has no largest resolution. On CUDA, room for the driver's context and for workspaces has
     to be left beside the budget: predictions leave them out.
 
-    Raises InputError for a resolution that the cell cannot have and for a budget into which no picture fits.
+    Raises InputError for a resolution that the cell cannot have and for a budget into which no image fits.
     """
     for resolution in resolutions:
         _resized(cell, resolution, 1)  # raises
@@ -279,7 +279,7 @@ def _smallest_side(predictor: _Predictor) -> tuple[int | None, str]:
 
 
 def _predict_single(predictor: _Predictor, resolutions: Sequence[Size]) -> tuple[dict[Size, _Peak], dict[Size, str]]:
-    """Returns the peaks of one picture, and why the model refuses the other resolutions."""
+    """Returns the peaks of one image, and why the model refuses the other resolutions."""
     peaks, refusals = {}, {}
     for resolution in resolutions:
         try:
@@ -290,11 +290,11 @@ def _predict_single(predictor: _Predictor, resolutions: Sequence[Size]) -> tuple
 
 
 def _check_budget(cell: AnyCell, budget_bytes: int, peaks: dict[Size, _Peak]) -> None:
-    """Raises InputError if none of the peaks of single pictures is within the budget."""
+    """Raises InputError if none of the peaks of single images is within the budget."""
     size = min(peaks, key=lambda size: peaks[size].nbytes)
     least = peaks[size].nbytes
     if least > budget_bytes:
-        allowed = f"{least}B ({format_bytes(least)}) or more, for one picture in: {_resized(cell, size, 1).label}"
+        allowed = f"{least}B ({format_bytes(least)}) or more, for one image in: {_resized(cell, size, 1).label}"
         raise refuse("budget", f"{budget_bytes}B", allowed)
 
 
@@ -362,10 +362,10 @@ def _resized(cell: AnyCell, resolution: Size, batch_size: int) -> AnyCell:
 
 
 def _subject(cell: AnyCell) -> dict[str, Any]:
-    names: dict[str, Any] = {"model": cell.name, "variant": None, "arm": None, "frame": None, "attention": None}
+    names: dict[str, Any] = {"model": cell.name, "variant": None, "arm": None, "base": None, "attention": None}
     if isinstance(cell, Cell):
-        names = {name: getattr(cell, name) for name in ("variant", "arm", "frame", "attention")}
-        names = {"model": f"pvt:{cell.variant}/{cell.arm}/{cell.frame}", **names}
+        names = {name: getattr(cell, name) for name in ("variant", "arm", "base", "attention")}
+        names = {"model": f"pvt:{cell.variant}/{cell.arm}/{cell.base}", **names}
     of_input = ("resolution", "batch_size", "method")
     return names | {name: value for name, value in asdict(_memory(cell)).items() if name not in of_input}
 

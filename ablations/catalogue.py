@@ -1,13 +1,13 @@
 """The models that PVT v2 is compared with: what the paper calls them, and where each is built. Needs no torch.
 
-A model's name says its source: `pvt:VARIANT/ARM/FRAME` is this project's, `peers:NAME` one of `ablations.peers`,
+A model's name says its source: `pvt:VARIANT/ARM/BASE` is this project's, `baselines:NAME` one of `ablations.baselines`,
 `timm:NAME` and `transformers:NAME` those libraries', and `FILE.py:FUNCTION` a user's. timm's options may follow a
 question mark; the one here has position embeddings resized, or windows padded, to any input.
 """
 
 from dataclasses import dataclass, field
 
-MODEL_SOURCES = ("timm", "transformers", "peers")
+MODEL_SOURCES = ("timm", "transformers", "baselines")
 """Where models come from whose name is `SOURCE:NAME`, beside `pvt:`."""
 
 PAPER_MODELS = {
@@ -26,7 +26,7 @@ PAPER_MODELS = {
     "RegNetY-16G": "timm:regnety_160",
     "ViT-Base/16": "timm:vit_base_patch16_224",
     **{f"DeiT-{size}/16": f"timm:deit_{size.lower()}_patch16_224" for size in ("Tiny", "Small", "Base")},
-    **{f"T2T-ViT_t-{depth}": f"peers:t2t_vit_t_{depth}" for depth in (14, 19, 24)},
+    **{f"T2T-ViT_t-{depth}": f"baselines:t2t_vit_t_{depth}" for depth in (14, 19, 24)},
     **{f"TNT-{size}": f"timm:tnt_{size.lower()}_patch16_224" for size in ("S", "B")},
     "Swin-T": "timm:swin_tiny_patch4_window7_224?dynamic_img_size=True",
     "Swin-S": "timm:swin_small_patch4_window7_224",
@@ -40,13 +40,13 @@ PAPER_MODELS = {
 }
 """The paper's name of a model in its tables, and ours."""
 
-OTHER_PEERS = {
+OTHER_BASELINES = {
     "ViT-S/16": "timm:vit_small_patch16_224?dynamic_img_size=True",
     "ViT-S/32": "timm:vit_small_patch32_224?dynamic_img_size=True",
-    "CPVT-Ti": "peers:cpvt_ti",
-    "CPVT-S": "peers:cpvt_s",
-    "LocalViT-T": "peers:localvit_t",
-    "LocalViT-S": "peers:localvit_s",
+    "CPVT-Ti": "baselines:cpvt_ti",
+    "CPVT-S": "baselines:cpvt_s",
+    "LocalViT-T": "baselines:localvit_t",
+    "LocalViT-S": "baselines:localvit_s",
     "CrossViT-S": "timm:crossvit_small_240",
     "CrossViT-15": "timm:crossvit_15_240",
     "LeViT-256": "timm:levit_256",
@@ -54,13 +54,13 @@ OTHER_PEERS = {
 }
 """Models that the paper's Table 2 leaves out: of its Figure 4, and of families that the article names."""
 
-MODELS = PAPER_MODELS | OTHER_PEERS
+MODELS = PAPER_MODELS | OTHER_BASELINES
 
 OWN_RESOLUTIONS = {"CrossViT-S": 240, "CrossViT-15": 240}
 """The side in pixels of the inputs of models that take others than 224."""
 
 SCALED = ("ViT-S/16", "ViT-S/32", "ResNet50")
-"""The peers of the paper's Figure 4."""
+"""The baselines of the paper's Figure 4."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from ablations.commands import (
 )
 from ablations.config import (
     ARMS,
-    FRAMES,
+    BASES,
     VARIANT_ALIASES,
     VARIANTS,
     PVTConfig,
@@ -171,7 +171,7 @@ def _print_recipe(cells: list[AnyCell]) -> None:
 NAMED_MODELS_TABLES = ("models", "operators")
 """What is printed of models that were named one by one, arms among them."""
 
-NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "ladder")
+NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 """Long tables that the count of the whole paper leaves in their files."""
 
 
@@ -202,11 +202,11 @@ def _print_closed_form(command: ClosedForm) -> int:
     sizes = [(text, parse_size(text)) for text in command.resolutions]
     variants = [name for name, fields in VARIANTS.items() if "stem_stride" not in fields]
     start = time.perf_counter()
-    lines = ["variant,frame,arm,resolution,params,macs"]
-    for variant, frame, arm in itertools.product(variants, FRAMES, ARMS):
-        config = build_config(variant, arm, frame)
+    lines = ["variant,base,arm,resolution,params,macs"]
+    for variant, base, arm in itertools.product(variants, BASES, ARMS):
+        config = build_config(variant, arm, base)
         params = count_params(config)
-        lines += [f"{variant},{frame},{arm},{text},{params},{count_macs(config, size)}" for text, size in sizes]
+        lines += [f"{variant},{base},{arm},{text},{params},{count_macs(config, size)}" for text, size in sizes]
     seconds = time.perf_counter() - start
     print("\n".join(lines))
     print(f"{len(lines) - 1:,} counts in {seconds:.2f} s, without torch", file=sys.stderr)
@@ -223,7 +223,7 @@ def _benchmark_count(command: Benchmark) -> int:
     from ablations.measure.fvcore_count import count_with_fvcore
     from ablations.measure.macs import trace_macs
     from ablations.measure.samples import paired_ratio, summarise_times
-    from ablations.measure.speed import Step, time_in_turn
+    from ablations.measure.speed import Step, time_interleaved
     from ablations.model import build_model
 
     model = build_model(config).eval()
@@ -232,14 +232,14 @@ def _benchmark_count(command: Benchmark) -> int:
         "trace on meta": lambda: trace_macs(model, shape),
         "fvcore, real": lambda: count_with_fvcore(model, shape, device="cpu"),
     }
-    samples = time_in_turn(counts, repeats=command.repeats, device="cpu")
-    print(f"{command.variant} {command.arm} at {command.resolution} px, {command.repeats} repeats of each in turn")
+    samples = time_interleaved(counts, repeats=command.repeats, device="cpu")
+    print(f"{command.variant} {command.arm} at {command.resolution} px, {command.repeats} repeats of each interleaved")
     for name, times in samples.items():
         summary = summarise_times(times)
         print(f"{name:14} median {summary['median']:.3f} s, IQR {100 * summary['iqr_over_median']:.0f} % of it")
     third = count_with_fvcore(model, shape, device="cpu")
     closed, traced, products = count_macs(config, size), trace_macs(model, shape).total, sum(third.products.values())
-    print(f"multiply-adds: closed form {closed:,}, trace {traced:,}, fvcore {products:,}")
+    print(f"MACs: closed form {closed:,}, trace {traced:,}, fvcore {products:,}")
     print(f"fvcore counts beside them: {', '.join(f'{name} {count:,}' for name, count in third.others.items())}")
     ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
     print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
@@ -255,26 +255,26 @@ def _benchmark_epoch(command: BenchmarkEpoch) -> int:
 
     import torch
 
+    from ablations.baselines.equal import build_equal, check_equal
     from ablations.measure.allocator import keep_freed_memory
     from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
     from ablations.measure.samples import NEEDED_PAIRS
     from ablations.model import build_model
-    from ablations.peers.equal import build_equal, check_equal
     from ablations.training.epoch_benchmark import COMPARED, Rounds, benchmark_epoch, check_alike
 
     check_device(command.device)
     check_alike(conditions)
-    cell = Cell(variant=command.variant, arm="v1+ope+cffn", frame="published", conditions=conditions)
+    cell = Cell(variant=command.variant, arm="v1+ope+cffn", base="published", conditions=conditions)
     keep_freed_memory()
     use_full_float32()
     torch.manual_seed(conditions.seed)
     model = build_model(cell.config).to(command.device)
-    peer = build_equal(model, "timm")
-    check_equal(model, peer, (2, 3, command.resolution, command.resolution))
+    baseline = build_equal(model, "timm")
+    check_equal(model, baseline, (2, 3, command.resolution, command.resolution))
     workers = available_cores() if command.workers is None else command.workers
     times = benchmark_epoch(
         model,
-        peer,
+        baseline,
         conditions,
         command.data_dir,
         steps=command.steps,
@@ -296,15 +296,15 @@ def _benchmark_epoch(command: BenchmarkEpoch) -> int:
         f"({command.device}, {machine['threads']} threads, torch {machine['torch']}, timm {machine['timm']})"
     )
     print(
-        f"{len(times.whole.ours)} rounds of {times.whole.images // conditions.batch_size} steps of each in turn, of "
+        f"{len(times.whole.ours)} rounds of {times.whole.images // conditions.batch_size} steps of each interleaved, of "
         f"{times.steps_per_epoch} in an epoch; timm's {layout}, its loader with {workers} workers"
     )
     print(f"losses of {COMPARED} steps on one batch differ by {times.loss_difference:.1e} of them at most")
     print(f"{'':14}  {'ours':>13}  {'timm':>13}  ours over timm")
     print(row("epoch", times.whole))
     print(row("step alone", times.step))
-    print(row("pictures alone", times.pictures))
-    print(f"waiting for pictures: ours {times.ours_waiting:.1%} of the time, timm {times.timms_waiting:.1%}")
+    print(row("images alone", times.images))
+    print(f"waiting for images: ours {times.ours_waiting:.1%} of the time, timm {times.timms_waiting:.1%}")
     return 0
 
 
@@ -392,7 +392,7 @@ def _list() -> int:
         "arms": dict.fromkeys(ARMS, ""),
         "variants": {name: _describe_variant(name) for name in VARIANTS},
         "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
-        "frames": dict(zip(FRAMES, ("v1's riders for arm v1, v2's for the others", "v1's", "v2's"), strict=True)),
+        "bases": dict(zip(BASES, ("v1's confounders for arm v1, v2's for the others", "v1's", "v2's"), strict=True)),
         "data sets": DATA_SETS,
         "studies": {name: f"{study.description}; {len(study.cells())} cells" for name, study in STUDIES.items()},
     }

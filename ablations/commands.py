@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 import tyro
 
 from ablations.catalogue import ARMS_OF_LIBRARIES as LIBRARIES
-from ablations.config import ARMS, FRAMES, VARIANT_ALIASES, VARIANTS, AttentionKernel, Size
+from ablations.config import ARMS, BASES, VARIANT_ALIASES, VARIANTS, AttentionKernel, Size
 from ablations.design import (
     Accuracy,
     AnyCell,
@@ -44,9 +44,9 @@ CLASSES = BUILT_IN | {"imagenet": 1000}
 
 DATA_SETS = {
     "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
-    "fashion-mnist": "70,000 pictures of clothes, 28 x 28 px, 10 classes; DIR/FashionMNIST/raw, else downloaded",
-    "cifar10": "60,000 pictures, 32 x 32 px, 10 classes; DIR/cifar-10-batches-bin, else downloaded",
-    "cifar100": "60,000 pictures, 32 x 32 px, 100 classes; DIR/cifar-100-binary, else downloaded",
+    "fashion-mnist": "70,000 images of clothes, 28 x 28 px, 10 classes; DIR/FashionMNIST/raw, else downloaded",
+    "cifar10": "60,000 images, 32 x 32 px, 10 classes; DIR/cifar-10-batches-bin, else downloaded",
+    "cifar100": "60,000 images, 32 x 32 px, 100 classes; DIR/cifar-100-binary, else downloaded",
     "NAME": "any image folder: DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*",
 }
 
@@ -94,8 +94,8 @@ class Run(Training, Output):
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
     """Toggles that are on; see `list`."""
-    frames: tuple[str, ...] = ()
-    """What sets the riders; see `list`."""
+    bases: tuple[str, ...] = ()
+    """What sets the confounders; see `list`."""
     resolutions: tuple[str, ...] = ()
     """Pixels, such as 224 or 800x1280."""
     seeds: tuple[int, ...] = ()
@@ -110,7 +110,7 @@ class Run(Training, Output):
             measurement=self.measurements,
             variant=tuple(VARIANT_ALIASES.get(name, name) for name in self.variants),
             arm=self.arms,
-            frame=self.frames,
+            base=self.bases,
             resolution=tuple(map(parse_size, self.resolutions)),
             seed=self.seeds,
         )
@@ -125,8 +125,8 @@ class Models(Output):
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ARMS
     """Toggles that are on; see `list`."""
-    frames: tuple[str, ...] = ("v2",)
-    """What sets the riders; see `list`."""
+    bases: tuple[str, ...] = ("v2",)
+    """What sets the confounders; see `list`."""
     pool_size: int | None = None
     """P of linear SRA; the variant's own by default."""
 
@@ -134,13 +134,13 @@ class Models(Output):
         raise NotImplementedError
 
     def _grid(self, conditions: tuple, attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[AnyCell]:
-        for name, choices in (("arm", ARMS), ("frame", FRAMES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
+        for name, choices in (("arm", ARMS), ("base", BASES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
             for value in getattr(self, f"{name}s"):
                 pick(name, value, choices)
         grid = Grid(
             variants=self.variants,
             arms=self.arms,
-            frames=self.frames,
+            bases=self.bases,
             attention=attention,
             conditions=conditions,
             pool_size=self.pool_size,
@@ -150,16 +150,16 @@ class Models(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureCost(Models):
-    """Count parameters and multiply-adds: of every table of the paper, or of what the flags name."""
+    """Count parameters and MACs: of every table of the paper, or of what the flags name."""
 
     variants: tuple[str, ...] = ()
-    """b2 where only arms or frames are named."""
+    """b2 where only arms or bases are named."""
     arms: tuple[str, ...] = ()
-    """All eight where only variants or frames are named."""
-    frames: tuple[str, ...] = ()
+    """All eight where only variants or bases are named."""
+    bases: tuple[str, ...] = ()
     """v2 where only variants or arms are named."""
     model: tuple[str, ...] = ()
-    """timm:NAME, transformers:cvt-13, peers:NAME, pvt:VARIANT/ARM/FRAME, or FILE.py:FUNCTION that returns a module."""
+    """timm:NAME, transformers:cvt-13, baselines:NAME, pvt:VARIANT/ARM/BASE, or FILE.py:FUNCTION that returns a module."""
     resolutions: tuple[str, ...] = ()
     """Pixels, such as 224 or 800x1280; 224 by default."""
     heads: tuple[Head, ...] = ()
@@ -168,7 +168,7 @@ class MeasureCost(Models):
     """Print what each module adds by itself, too."""
 
     def cells(self) -> list[AnyCell]:
-        arms_asked = bool(self.variants or self.arms or self.frames or self.pool_size is not None)
+        arms_asked = bool(self.variants or self.arms or self.bases or self.pool_size is not None)
         if not (arms_asked or self.model or self.resolutions or self.heads):
             return find_study("paper").cells()
         sizes = tuple(map(parse_size, self.resolutions)) or (224,)
@@ -176,7 +176,7 @@ class MeasureCost(Models):
         cells = [build_cell(model, each) for model in self.model for each in conditions]
         if arms_asked or not self.model:
             whole = replace(
-                self, variants=self.variants or ("b2",), arms=self.arms or ARMS, frames=self.frames or ("v2",)
+                self, variants=self.variants or ("b2",), arms=self.arms or ARMS, bases=self.bases or ("v2",)
             )
             cells += whole._grid(conditions)
         return list({cell.key: cell for cell in cells}.values())
@@ -184,7 +184,7 @@ class MeasureCost(Models):
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm:
-    """Print parameters and multiply-adds of all arms, frames and published variants as CSV, in closed form."""
+    """Print parameters and MACs of all arms, bases and published variants as CSV, in closed form."""
 
     resolutions: tuple[str, ...] = ("224", "256", "320", "384", "448", "512", "640", "800x1280", "1024", "2048")
     """Pixels, such as 224 or 800x1280."""
@@ -194,7 +194,7 @@ class ClosedForm:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Time the count of multiply-adds: our trace beside fvcore's on real tensors, in turn in one process."""
+    """Time the count of MACs: our trace beside fvcore's on real tensors, interleaved in one process."""
 
     variant: str = "b2"
     """Size; see `list`."""
@@ -203,17 +203,17 @@ class Benchmark:
     resolution: str = "1024"
     """Pixels, such as 224 or 800x1280."""
     repeats: int = 6
-    """Counts of each, in turn."""
+    """Counts of each, interleaved."""
     debug: bool = False
     """Print full tracebacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkEpoch:
-    """Time an epoch of training beside timm's step and loader doing the same work, in turn in one process."""
+    """Time an epoch of training beside timm's step and loader doing the same work, interleaved in one process."""
 
     variant: str = "b0"
-    """Of arm v1+ope+cffn in the published frame, which timm has too."""
+    """Of arm v1+ope+cffn in the published base, which timm has too."""
     data: str | None = None
     """`digits`, ... or an image folder; imagenette224 by default if the data directory has it, else digits."""
     data_dir: Path | None = None
@@ -221,13 +221,13 @@ class BenchmarkEpoch:
     resolution: int = 224
     """Side in pixels; more than 64."""
     batch_size: int = 64
-    """Pictures of a step."""
+    """Images of a step."""
     steps: int | None = None
     """Timed steps of each side; by default as many as take about 20 s, 0 is an epoch."""
     workers: int | None = None
     """Processes of timm's loader; one a core by default."""
     channels_last: bool = False
-    """Lay timm's pictures and weights out pixel by pixel, as ours are; by default as in timm's train.py."""
+    """Lay timm's images and weights out channels-last, as ours are; by default as in timm's train.py."""
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
@@ -259,11 +259,11 @@ class MeasureMemory(Models):
     predict: bool = False
     """Run shapes alone: in about a second a cell at any size, and for a device that need not be there."""
     budget: str | None = None
-    """Such as 24GiB or 16GB: print the largest picture and the largest batch at each of the resolutions that fit."""
+    """Such as 24GiB or 16GB: print the largest image and the largest batch at each of the resolutions that fit."""
     verify: bool = False
     """With --budget: measure what fits, on the device."""
     model: tuple[str, ...] = ()
-    """These models instead of arms: timm:NAME, pvt:VARIANT/ARM/FRAME, FILE.py:FUNCTION, ... as `cost` takes them."""
+    """These models instead of arms: timm:NAME, pvt:VARIANT/ARM/BASE, FILE.py:FUNCTION, ... as `cost` takes them."""
     resolutions: tuple[str, ...] = ()
     """Pixels, such as 224 or 800x1280; 224, 512 and 1024 by default, with --predict 2048 and 4096 too."""
     modes: tuple[Mode, ...] = MODES
@@ -273,13 +273,13 @@ class MeasureMemory(Models):
     checkpointing: tuple[str, ...] = ("none",)
     """Stages of the arms that keep no activations for the backward pass: none, or such as 1 or 1+2+3+4."""
     batch_size: int = 1
-    """Pictures of a step."""
+    """Images of a step."""
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
     """Where it runs."""
     channels_last: bool = True
-    """Lay pictures and convolutions' weights out pixel by pixel, not channel by channel."""
+    """Lay images and convolutions' weights out channels-last, not channels-first."""
 
     def cells(self) -> list[AnyCell]:
         conditions = Memory(
@@ -309,11 +309,11 @@ class MeasureMemory(Models):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpeed(Models):
-    """Time inference and training steps of each arm, in turn with arm v1's or with the same model of a library."""
+    """Time inference and training steps of each arm, interleaved with arm v1's or with the same model of a library."""
 
     arms: tuple[str, ...] = ()
     """All eight by default, with --versus those that the library has."""
-    frames: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
     """v2 by default, with --versus published."""
     versus: tuple[Library, ...] = ()
     """Libraries whose models are timed beside ours, with the same weights and outputs that are compared first."""
@@ -324,7 +324,7 @@ class MeasureSpeed(Models):
     attention: tuple[AttentionKernel, ...] = ("fused",)
     """Of our models; timm's attend with the fused kernel, transformers' explicitly."""
     batch_size: int = 8
-    """Pictures of a step."""
+    """Images of a step."""
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
@@ -332,7 +332,7 @@ class MeasureSpeed(Models):
     repeats: int = 10
     """Timed steps of each of the models, after the warm-up; six or more, as an interval needs."""
     channels_last: bool = True
-    """Lay pictures and convolutions' weights out pixel by pixel; libraries' models are timed in both layouts."""
+    """Lay images and convolutions' weights out channels-last; libraries' models are timed in both layouts."""
     compiled: bool = False
     """Compile all models with torch.compile."""
 
@@ -354,7 +354,7 @@ class MeasureSpeed(Models):
         models = replace(
             self,
             arms=self.arms or tuple(shared),
-            frames=self.frames or (("published",) if self.versus else ("v2",)),
+            bases=self.bases or (("published",) if self.versus else ("v2",)),
         )
         return models._grid(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
@@ -367,10 +367,10 @@ class MeasureAccuracy(Training, Models):
     """nano by default."""
     arms: tuple[str, ...] = ()
     """All eight by default."""
-    frames: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
     """v2 by default."""
     model: tuple[str, ...] = ()
-    """These models instead of arms, or beside named ones: timm:NAME, pvt:VARIANT/ARM/FRAME, FILE.py:FUNCTION."""
+    """These models instead of arms, or beside named ones: timm:NAME, pvt:VARIANT/ARM/BASE, FILE.py:FUNCTION."""
     recipe: RecipeName = "small"
     """Where the fields below begin; each may be given by itself."""
     seeds: tuple[int, ...] = ()
@@ -382,7 +382,7 @@ class MeasureAccuracy(Training, Models):
         if not conditions.num_classes:
             conditions = replace(conditions, num_classes=count_classes(conditions.data, self.data_dir))
         arms_asked = bool(self.variants or self.arms) or not self.model
-        for name in () if arms_asked else ("frames", "pool_size"):
+        for name in () if arms_asked else ("bases", "pool_size"):
             if getattr(self, name):
                 raise refuse(
                     name, getattr(self, name), "none beside --model without --arms or --variants: it is the arms'"
@@ -391,7 +391,7 @@ class MeasureAccuracy(Training, Models):
         cells = [build_cell(model, each) for model in self.model for each in varied]
         if arms_asked:
             arms = replace(
-                self, variants=self.variants or ("nano",), arms=self.arms or ARMS, frames=self.frames or ("v2",)
+                self, variants=self.variants or ("nano",), arms=self.arms or ARMS, bases=self.bases or ("v2",)
             )
             cells += arms._grid(varied)
         return list({cell.key: cell for cell in cells}.values())
@@ -416,7 +416,7 @@ def count_classes(data: str, data_dir: Path | None) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Output):
-    """Evaluate finished weights on a folder of pictures, at one test resolution or several."""
+    """Evaluate finished weights on a folder of images, at one test resolution or several."""
 
     checkpoint: Path
     """File of weights, by torch.save or .safetensors: this project's, the released code's, timm's or transformers'."""
@@ -424,22 +424,22 @@ class Evaluate(Output):
     """Size; see `list`."""
     arm: str = "v1+ope+cffn"
     """Toggles that are on; see `list`."""
-    frame: str = "published"
-    """What sets the riders; see `list`."""
+    base: str = "published"
+    """What sets the confounders; see `list`."""
     data: str = "imagenet"
-    """Folder in the data directory, with pictures as val/CLASS/* or CLASS/*; some of ImageNet's classes will do."""
+    """Folder in the data directory, with images as val/CLASS/* or CLASS/*; some of ImageNet's classes will do."""
     resolutions: tuple[int, ...] = (224,)
     """Sides in pixels."""
     protocol: Protocol = "timm"
-    """The centre crop is 0.9 of the resized picture's short side in timm, 0.875 in paper."""
+    """The centre crop is 0.9 of the resized image's short side in timm, 0.875 in paper."""
     num_classes: int = 1000
     """Classes that the weights tell apart."""
     img_size: int = 224
     """Pixels that learned position embeddings of the checkpoint are made for."""
     skip_unreadable: bool = False
-    """Leave out pictures that cannot be read, and name them in the record."""
+    """Leave out images that cannot be read, and name them in the record."""
     batch_size: int = 64
-    """Pictures of a step."""
+    """Images of a step."""
     precision: Precision = "float32"
     """`bf16` is autocast to bfloat16."""
     device: Device = "cpu"
@@ -453,7 +453,7 @@ class Evaluate(Output):
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         conditions = Evaluation(checkpoint=digest, **{name: getattr(self, name) for name in names})
         return [
-            Cell(variant=self.variant, arm=self.arm, frame=self.frame, conditions=each)
+            Cell(variant=self.variant, arm=self.arm, base=self.base, conditions=each)
             for each in vary(conditions, resolution=self.resolutions)
         ]
 
@@ -474,7 +474,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List the arms, variants, frames, data sets and studies."""
+    """List the arms, variants, bases, data sets and studies."""
 
     debug: bool = False
     """Print full tracebacks."""

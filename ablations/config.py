@@ -1,10 +1,12 @@
-"""What a PVT can be: three toggles, five riders, the sizes, and the names for them.
+"""What a PVT can be: toggles, confounders, sizes, and the names of their combinations. Needs no torch.
 
 The paper is Wang et al., "PVT v2: Improved Baselines with Pyramid Vision Transformer" (2022); v1 is Wang et al.,
-"Pyramid Vision Transformer" (2021). Nothing here needs torch.
+"Pyramid Vision Transformer" (2021).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from itertools import combinations
 from typing import Any, Literal, get_args
 
 from ablations.errors import InputError, pick, refuse
@@ -12,7 +14,7 @@ from ablations.errors import InputError, pick, refuse
 Size = int | tuple[int, int]
 """A side in pixels, or (height, width)."""
 
-Frame = Literal["published", "v1", "v2"]
+Base = Literal["published", "v1", "v2"]
 AttentionKernel = Literal["fused", "explicit"]
 
 NUM_STAGES = 4
@@ -26,21 +28,79 @@ def as_pair(size: Size) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """One way to fill a slot of the model. Functions are named by string, `module:function`, so nothing is imported."""
+
+    builder: str
+    """A function of (PVTConfig, stage from 0) that returns the module."""
+    cost: str | None = None
+    """A function of (PVTConfig, stage, map size in tokens) that yields `ablations.cost.ModuleCost` rows, the closed
+    form of one such module; without one there is only the traced count."""
+    rounds_up: bool = False
+    """Of a patch embedding: whether a map that its stride does not divide gives one token more, or drops the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toggle(Alternative):
+    """One change to v1, which an arm has or has not."""
+
+    title: str
+    """What a reader calls it: `Overlapping patch embedding`."""
+    slot: str
+    """The slot, of SLOTS, whose alternative of v1 it replaces. An arm has at most one toggle of a slot."""
+
+
+SLOTS: dict[str, Alternative] = {
+    "patch_embed": Alternative(
+        builder="ablations.model.patch_embed:build_patch_embed", cost="ablations.cost:patch_embed_cost"
+    ),
+    "norm": Alternative(builder="ablations.model.pvt:build_norm", cost="ablations.cost:norm_cost"),
+    "attn": Alternative(builder="ablations.model.attention:build_sra", cost="ablations.cost:sra_cost"),
+    "mlp": Alternative(builder="ablations.model.feed_forward:build_feed_forward", cost="ablations.cost:mlp_cost"),
+}
+"""The parts of a stage that toggles can replace, each with PVT v1's own."""
+
+BLOCK_SLOTS = {"norm1": "norm", "attn": "attn", "norm2": "norm", "mlp": "mlp"}
+"""The parts of a block in order, and the slot that each is built by."""
+
+TOGGLES: dict[str, Toggle] = {
+    "ope": Toggle(
+        title="Overlapping patch embedding",
+        slot="patch_embed",
+        builder="ablations.model.patch_embed:build_overlapping_patch_embed",
+        cost="ablations.cost:overlapping_patch_embed_cost",
+        rounds_up=True,
+    ),
+    "cffn": Toggle(
+        title="Convolutional feed-forward",
+        slot="mlp",
+        builder="ablations.model.feed_forward:build_conv_feed_forward",
+        cost="ablations.cost:conv_mlp_cost",
+    ),
+    "lsra": Toggle(
+        title="Linear spatial-reduction attention",
+        slot="attn",
+        builder="ablations.model.attention:build_linear_sra",
+        cost="ablations.cost:linear_sra_cost",
+    ),
+}
+"""Every toggle by its short name in an arm. A study names those that it varies; a new one is an entry at the end."""
+
+PAPER_TOGGLES = ("ope", "cffn", "lsra")
+"""The three that the paper advertises, in the order of its Table 6 (PVT v2, section 3)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PVTConfig:
     """One model, completely: nothing about it is decided anywhere else.
 
     Fields with four entries have one a stage. Raises InputError where a value is impossible or two contradict.
     """
 
-    # The toggles: what the paper says that v2 changed (section 3).
-    overlapping_patch_embed: bool
-    """Off: kernel S, stride S, no padding. On: kernel 2S-1, stride S, padding S-1."""
-    conv_feed_forward: bool
-    """Off: FC, GELU, FC. On: a 3x3 depth-wise convolution between the first FC and the GELU."""
-    linear_sra: bool
-    """Off: keys and values from an RxR convolution of stride R. On: from a PxP average pool and a 1x1 convolution."""
+    toggles: tuple[str, ...]
+    """The short names of those that are on, in the order of TOGGLES."""
 
-    # The riders: what came with v2 and is not in the paper's list.
+    # The confounders: what came with v2 and is not in the paper's list.
     position_embedding: Literal["learned", "none"]
     """`learned`: one per stage, resized bilinearly to the map."""
     pooling: Literal["class_token", "average"]
@@ -59,7 +119,7 @@ class PVTConfig:
     mlp_ratios: tuple[int, ...]
     """Width of the feed-forward's inner layer over the stage's width."""
     sr_ratios: tuple[int, ...]
-    """R, the side of the spatial reduction in tokens; 1 is none. Without effect where `linear_sra` is on."""
+    """R, the side of the spatial reduction in tokens; 1 is none. Without effect where toggle `lsra` is on."""
 
     # The task and how it is run.
     img_size: Size = 224
@@ -70,7 +130,7 @@ class PVTConfig:
     stem_stride: int = 4
     """S of the first stage in pixels; the later stages' is 2."""
     pool_size: int = 7
-    """P, the side in tokens of linear SRA's pooled map. Without effect where `linear_sra` is off."""
+    """P, the side in tokens of linear SRA's pooled map. Without effect where toggle `lsra` is off."""
     qkv_bias: bool = True
     drop_path_rate: float = 0.0
     """Stochastic depth of the last block; earlier blocks have proportionally less."""
@@ -81,6 +141,7 @@ class PVTConfig:
         for field in fields(self):
             if isinstance(getattr(self, field.name), list):  # as JSON has them
                 object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+        _check_toggles(self.toggles)
         for name in ("embed_dims", "depths", "num_heads", "mlp_ratios", "sr_ratios"):
             values = getattr(self, name)
             if not _are_ints(values, NUM_STAGES, least=1):
@@ -100,9 +161,14 @@ class PVTConfig:
                 raise refuse("num_heads", self.num_heads, f"in stage {stage} a divisor of its embed_dims, {dim}")
         if not isinstance(self.drop_path_rate, int | float) or not 0 <= self.drop_path_rate < 1:
             raise refuse("drop_path_rate", self.drop_path_rate, "0 or more and less than 1")
-        if self.ffn_relu and not self.conv_feed_forward:
-            raise refuse("ffn_relu", True, "False where conv_feed_forward is False: it stands before the convolution")
+        if self.ffn_relu and "cffn" not in self.toggles:
+            raise refuse("ffn_relu", True, "False without toggle cffn: it stands before that one's convolution")
         self.check_size("img_size", self.img_size)
+
+    def alternative(self, slot: str) -> Alternative:
+        """Returns what fills a slot: the toggle that is on, or PVT v1's own."""
+        on = (TOGGLES[name] for name in self.toggles)
+        return next((toggle for toggle in on if toggle.slot == slot), SLOTS[slot])
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -130,10 +196,10 @@ class PVTConfig:
     def stage_sizes(self, resolution: Size) -> list[tuple[int, int]]:
         """Returns each stage's map as (height, width) in tokens, for an input of `resolution` pixels."""
         height, width = self.check_size("resolution", resolution)
+        rounds_up = self.alternative("patch_embed").rounds_up
         sizes = []
         for stride in self.strides:
-            # Kernel 2S-1 with padding S-1 rounds up, kernel S without padding rounds down.
-            rest = stride - 1 if self.overlapping_patch_embed else 0
+            rest = stride - 1 if rounds_up else 0
             height, width = (height + rest) // stride, (width + rest) // stride
             sizes.append((height, width))
         return sizes
@@ -161,24 +227,49 @@ def _are_ints(values: object, count: int, least: int) -> bool:
     return isinstance(values, tuple | list) and len(values) == count and all(_is_int(v) and v >= least for v in values)
 
 
-TOGGLES = {"ope": "overlapping_patch_embed", "cffn": "conv_feed_forward", "lsra": "linear_sra"}
-"""A toggle's short name in an arm, and its field; in the order of the paper's Table 6."""
+def _check_toggles(toggles: tuple[str, ...]) -> None:
+    """Raises InputError for toggles that are unknown, out of order, or of one slot."""
+    if not isinstance(toggles, tuple):
+        raise refuse("toggles", toggles, f"some of {', '.join(TOGGLES)}")
+    for name in toggles:
+        pick("toggle", name, TOGGLES)
+    if list(toggles) != [name for name in TOGGLES if name in toggles]:
+        raise refuse("toggles", toggles, f"each once, in the order {', '.join(TOGGLES)}")
+    for one, other in combinations(toggles, 2):
+        if TOGGLES[one].slot == TOGGLES[other].slot:
+            raise refuse("toggles", toggles, f"{one} or {other}: both replace the slot {TOGGLES[one].slot}")
 
-ARMS = ("v1", "v1+ope", "v1+cffn", "v1+lsra", "v1+ope+cffn", "v1+ope+lsra", "v1+cffn+lsra", "v1+ope+cffn+lsra")
-"""The eight settings of the toggles, fewest first."""
 
-FRAMES: tuple[Frame, ...] = get_args(Frame)
+def arms_of(toggles: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names of all arms that toggles make, fewest first: `v1`, `v1+ope` … `v1+ope+cffn+lsra`.
 
-RIDERS = ("position_embedding", "pooling", "stage_norm", "conv_init", "ffn_relu")
+    Sets with two toggles of one slot make no arm. Raises InputError for an unknown toggle.
+    """
+    chosen = {pick("toggle", name, TOGGLES) for name in toggles}
+    names = [name for name in TOGGLES if name in chosen]
+    sets = [each for count in range(len(names) + 1) for each in combinations(names, count)]
+    slots = [[TOGGLES[name].slot for name in each] for each in sets]
+    return tuple("+".join(["v1", *each]) for each, own in zip(sets, slots, strict=True) if len(set(own)) == len(own))
 
-_V1_FRAME: dict[str, Any] = {
+
+ARMS = arms_of(PAPER_TOGGLES)
+"""The arms of the paper's toggles: all settings, fewest first."""
+
+PVT_V1, PVT_V2, PVT_V2_LI = "v1", "v1+ope+cffn", "v1+ope+cffn+lsra"
+"""The arms that were published as models, in base `published`."""
+
+BASES: tuple[Base, ...] = get_args(Base)
+
+CONFOUNDERS = ("position_embedding", "pooling", "stage_norm", "conv_init", "ffn_relu")
+
+V1_BASE: dict[str, Any] = {
     "position_embedding": "learned",
     "pooling": "class_token",
     "stage_norm": "last",
     "conv_init": "default",
     "ffn_relu": False,
 }
-_V2_FRAME: dict[str, Any] = {
+V2_BASE: dict[str, Any] = {
     "position_embedding": "none",
     "pooling": "average",
     "stage_norm": "every",
@@ -216,34 +307,33 @@ def variant_name(name: str) -> str:
     return VARIANT_ALIASES.get(name) or pick("variant", name, [*VARIANTS, *VARIANT_ALIASES])
 
 
-def arm_toggles(arm: str) -> dict[str, bool]:
-    """Returns the three toggle fields of an arm such as `v1+ope`; raises InputError for an unknown one."""
-    changes = pick("arm", arm, ARMS).split("+")[1:]
-    return {field: short in changes for short, field in TOGGLES.items()}
+def arm_toggles(arm: str) -> tuple[str, ...]:
+    """Returns the toggles of an arm such as `v1+ope`; raises InputError for an unknown one."""
+    start, *names = str(arm).split("+")
+    if start != "v1" or arm not in arms_of(name for name in names if name in TOGGLES):
+        pick("arm", arm, arms_of(TOGGLES))
+    return tuple(names)
 
 
-def arm_name(config: PVTConfig) -> str:
-    """Returns the arm that a config's toggles make."""
-    return "+".join(["v1", *(short for short, field in TOGGLES.items() if getattr(config, field))])
+def arm_name(toggles: Iterable[str]) -> str:
+    """Returns the arm that has these toggles."""
+    return "+".join(["v1", *toggles])
 
 
-def frame_riders(frame: str, arm: str) -> dict[str, Any]:
-    """Returns the five rider fields of an arm in a frame; raises InputError for an unknown frame or arm.
+def base_confounders(base: str, arm: str) -> dict[str, Any]:
+    """Returns the five confounder fields of an arm in a base; raises InputError for an unknown base or arm.
 
-    `v1` and `v2` give every arm the same riders. `published` gives them as the paper's rows had them: v1's to arm
+    `v1` and `v2` give every arm the same confounders. `published` gives them as the paper's rows had them: v1's to arm
     `v1`, v2's to every other, with the ReLU of the released code where both convolution and linear SRA are on.
     """
     toggles = arm_toggles(arm)
-    if pick("frame", frame, FRAMES) == "v1" or (frame == "published" and arm == "v1"):
-        return dict(_V1_FRAME)
-    relu = frame == "published" and toggles["conv_feed_forward"] and toggles["linear_sra"]
-    return {**_V2_FRAME, "ffn_relu": relu}
+    if pick("base", base, BASES) == "v1" or (base == "published" and arm == PVT_V1):
+        return dict(V1_BASE)
+    return {**V2_BASE, "ffn_relu": base == "published" and {"cffn", "lsra"} <= set(toggles)}
 
 
-def build_config(
-    variant: str = "b2", arm: str = "v1+ope+cffn", frame: str = "published", **overrides: Any
-) -> PVTConfig:
-    """Returns the config of a variant, an arm and a frame, with single fields replaced by `overrides`.
+def build_config(variant: str = "b2", arm: str = PVT_V2, base: str = "published", **overrides: Any) -> PVTConfig:
+    """Returns the config of a variant, an arm and a base, with single fields replaced by `overrides`.
 
     Raises InputError for an unknown name or field, for a toggle among the overrides (the arm sets those), and for
     whatever PVTConfig refuses.
@@ -251,7 +341,7 @@ def build_config(
     known = [field.name for field in fields(PVTConfig)]
     for field, value in overrides.items():
         pick("field", field, known)
-        if field in TOGGLES.values():
+        if field == "toggles":
             raise InputError(f"{field}={value!r} is not possible beside arm={arm!r}, which sets it; choose another arm")
-    parts = VARIANTS[variant_name(variant)] | arm_toggles(arm) | frame_riders(frame, arm)
-    return PVTConfig(**(parts | overrides))
+    parts = VARIANTS[variant_name(variant)] | base_confounders(base, arm)
+    return PVTConfig(toggles=arm_toggles(arm), **(parts | overrides))

@@ -1,15 +1,17 @@
-"""Parameters and multiply-adds in closed form, module by module, without torch.
+"""Parameters and MACs in closed form, module by module, without torch.
 
-Counted are the multiply-adds of convolutions and matrix products, attention's two products included, of one picture's
+Counted are the MACs of convolutions and matrix products, attention's two products included, of one image's
 forward pass: the unit of the paper's "GFLOPs" columns. Norms, activations, pooling and interpolation count as none.
 Every row bears the name of the module in `ablations.model` whose work it is, and the tests hold each against a trace.
 """
 
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from math import prod
 from typing import NamedTuple
 
-from ablations.config import NUM_STAGES, PVTConfig, Size
+from ablations.config import BLOCK_SLOTS, SLOTS, PVTConfig, Size
+from ablations.errors import refuse
 
 
 class ModuleCost(NamedTuple):
@@ -26,7 +28,7 @@ def count_params(config: PVTConfig) -> int:
 
 
 def count_macs(config: PVTConfig, resolution: Size) -> int:
-    """Returns the multiply-adds of one picture of `resolution` pixels; raises InputError if it is too small."""
+    """Returns the MACs of one image of `resolution` pixels; raises InputError if it is too small."""
     return sum(times * row.macs for row, times in _rows(config, resolution))
 
 
@@ -41,61 +43,106 @@ def module_costs(config: PVTConfig, resolution: Size) -> list[ModuleCost]:
 
 def _rows(config: PVTConfig, resolution: Size) -> Iterator[tuple[ModuleCost, int]]:
     """Yields each row with how often it occurs; the blocks of a stage are alike, and their names hold `{block}`."""
-    sizes = config.stage_sizes(resolution)
-    for stage in range(NUM_STAGES):
+    for stage, size in enumerate(config.stage_sizes(resolution)):
         path = f"stages.{stage}"
-        for row in _entry(config, stage, sizes[stage]):
+        for row in (*_slot(config, "patch_embed", "patch_embed", stage, size), *_embeddings(config, stage)):
             yield row._replace(name=f"{path}.{row.name}"), 1
-        for row in (*_attention(config, stage, sizes[stage]), *_feed_forward(config, stage, sizes[stage])):
-            yield row._replace(name=f"{path}.blocks.{{block}}.{row.name}"), config.depths[stage]
+        for part, slot in BLOCK_SLOTS.items():
+            for row in _slot(config, slot, part, stage, size):
+                yield row._replace(name=f"{path}.blocks.{{block}}.{row.name}"), config.depths[stage]
         if config.has_stage_norm(stage):
             yield _norm(f"{path}.norm", config.embed_dims[stage]), 1
     if config.num_classes:
         yield _linear("head", config.embed_dims[-1], config.num_classes, tokens=1), 1
 
 
-def _entry(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
-    dim, stride, prefix = config.embed_dims[stage], config.strides[stage], config.num_prefix_tokens(stage)
-    in_chans = (config.in_chans, *config.embed_dims)[stage]
-    kernel = 2 * stride - 1 if config.overlapping_patch_embed else stride
-    yield _conv("patch_embed.proj", in_chans, dim, kernel, tokens=prod(size))
-    yield _norm("patch_embed.norm", dim)
+def has_closed_form(config: PVTConfig) -> bool:
+    """Whether every slot is filled by an alternative that has one."""
+    return all(config.alternative(slot).cost for slot in SLOTS)
+
+
+def _slot(config: PVTConfig, slot: str, part: str, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Yields the rows of what fills a slot, under the name of the part of the stage or block that it is."""
+    function = config.alternative(slot).cost
+    if function is None:
+        raise refuse("toggles", config.toggles, f"toggles with a closed-form cost; the one in slot {slot} has none")
+    module, _, name = function.partition(":")
+    for row in getattr(import_module(module), name)(config, stage, size):
+        yield row._replace(name=f"{part}.{row.name}" if row.name else part)
+
+
+def patch_embed_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `patch_embed`, v1: kernel S."""
+    yield from _conv_embed(config, stage, size, kernel=config.strides[stage])
+
+
+def overlapping_patch_embed_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Toggle `ope`: kernel 2S - 1."""
+    yield from _conv_embed(config, stage, size, kernel=2 * config.strides[stage] - 1)
+
+
+def _conv_embed(config: PVTConfig, stage: int, size: tuple[int, int], kernel: int) -> Iterator[ModuleCost]:
+    dim = config.embed_dims[stage]
+    yield _conv("proj", (config.in_chans, *config.embed_dims)[stage], dim, kernel, tokens=prod(size))
+    yield _norm("norm", dim)
+
+
+def _embeddings(config: PVTConfig, stage: int) -> Iterator[ModuleCost]:
+    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
     if prefix:
-        yield ModuleCost("embeddings.0", dim, 0)
+        yield ModuleCost("cls_token", dim, 0)
     if config.position_embedding == "learned":
         grid = prod(config.stage_sizes(config.img_size)[stage])
-        yield ModuleCost(f"embeddings.{prefix}", (prefix + grid) * dim, 0)
+        yield ModuleCost("pos_embed", (prefix + grid) * dim, 0)
 
 
-def _attention(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
-    dim, sr_ratio, prefix = config.embed_dims[stage], config.sr_ratios[stage], config.num_prefix_tokens(stage)
-    queries = prod(size) + prefix
-    yield _norm("norm1", dim)
-    yield _linear("attn.q", dim, dim, tokens=queries, bias=config.qkv_bias)
-    if config.linear_sra:
-        reduced = config.pool_size**2
-        yield _conv("attn.sr", dim, dim, kernel=1, tokens=reduced)
-    else:
-        reduced = (size[0] // sr_ratio) * (size[1] // sr_ratio)
-        if sr_ratio > 1:
-            yield _conv("attn.sr", dim, dim, kernel=sr_ratio, tokens=reduced)
-    if config.linear_sra or sr_ratio > 1:
-        yield _norm("attn.norm", dim)
-    keys = reduced + prefix
-    yield _linear("attn.kv", dim, 2 * dim, tokens=keys, bias=config.qkv_bias)
-    yield ModuleCost("attn", 0, 2 * queries * keys * dim)
-    yield _linear("attn.proj", dim, dim, tokens=queries)
+def norm_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `norm`, LayerNorm."""
+    yield _norm("", config.embed_dims[stage])
 
 
-def _feed_forward(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
-    dim = config.embed_dims[stage]
+def sra_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `attn`, v1: keys and values from R x R tokens each."""
+    dim, sr_ratio = config.embed_dims[stage], config.sr_ratios[stage]
+    reduced = (size[0] // sr_ratio) * (size[1] // sr_ratio)
+    if sr_ratio > 1:
+        yield _conv("sr", dim, dim, kernel=sr_ratio, tokens=reduced)
+        yield _norm("norm", dim)
+    yield from _attention(config, stage, size, reduced)
+
+
+def linear_sra_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Toggle `lsra`: P x P keys and values."""
+    dim, reduced = config.embed_dims[stage], config.pool_size**2
+    yield _conv("sr", dim, dim, kernel=1, tokens=reduced)
+    yield _norm("norm", dim)
+    yield from _attention(config, stage, size, reduced)
+
+
+def _attention(config: PVTConfig, stage: int, size: tuple[int, int], reduced: int) -> Iterator[ModuleCost]:
+    """Yields the attention of all tokens to `reduced` ones of the map; the prefix is among both."""
+    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
+    queries, keys = prod(size) + prefix, reduced + prefix
+    yield _linear("q", dim, dim, tokens=queries, bias=config.qkv_bias)
+    yield _linear("kv", dim, 2 * dim, tokens=keys, bias=config.qkv_bias)
+    yield ModuleCost("", 0, 2 * queries * keys * dim)
+    yield _linear("proj", dim, dim, tokens=queries)
+
+
+def mlp_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `mlp`, v1: two linear layers."""
+    dim, tokens = config.embed_dims[stage], prod(size) + config.num_prefix_tokens(stage)
     hidden_dim = dim * config.mlp_ratios[stage]
-    tokens = prod(size) + config.num_prefix_tokens(stage)
-    yield _norm("norm2", dim)
-    yield _linear("mlp.fc1", dim, hidden_dim, tokens=tokens)
-    if config.conv_feed_forward:
-        yield _conv("mlp.dwconv", 1, hidden_dim, kernel=3, tokens=prod(size))
-    yield _linear("mlp.fc2", hidden_dim, dim, tokens=tokens)
+    yield _linear("fc1", dim, hidden_dim, tokens=tokens)
+    yield _linear("fc2", hidden_dim, dim, tokens=tokens)
+
+
+def conv_mlp_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Toggle `cffn`: a 3x3 depth-wise convolution of the map between them."""
+    fc1, fc2 = mlp_cost(config, stage, size)
+    yield fc1
+    yield _conv("dwconv", 1, config.embed_dims[stage] * config.mlp_ratios[stage], kernel=3, tokens=prod(size))
+    yield fc2
 
 
 def _linear(name: str, dim_in: int, dim_out: int, tokens: int, bias: bool = True) -> ModuleCost:
@@ -127,7 +174,7 @@ def linear_sra_formula(height: int, width: int, channels: int, pool_size: int) -
 
 
 def find_crossover(sra: PVTConfig, linear_sra: PVTConfig, sides: Sequence[int]) -> int | None:
-    """Returns the first of the rising `sides` (pixels) from which on linear SRA takes fewer multiply-adds.
+    """Returns the first of the rising `sides` (pixels) from which on linear SRA takes fewer MACs.
 
     None where it does not even at the last.
     """

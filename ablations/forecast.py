@@ -41,7 +41,7 @@ class Forecast:
 
 
 def _workload(description: dict[str, Any]) -> str:
-    """Returns what cells share that take about the same time: all but arm, frame and seed."""
+    """Returns what cells share that take about the same time: all but arm, base and seed."""
     conditions = without_defaults(description["conditions"], CONDITIONS_OF[description["measurement"]])
     conditions.pop("seed", None)
     model = description.get("model") or [description["variant"], description["config"]["attention"]]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ablations import cost
+from ablations.baselines.equal import build_equal, check_equal
 from ablations.config import ARMS, as_pair
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Evaluation, Memory, Speed
 from ablations.errors import first_line
@@ -20,16 +21,15 @@ from ablations.measure.bandwidth import measure_bandwidth
 from ablations.measure.macs import UncountedOperator, trace_macs
 from ablations.measure.matmul_peak import measure_matmul_peak
 from ablations.measure.memory import METHODS, MIB, measure_in_process
-from ablations.measure.operators import count_floors, measure_operators
+from ablations.measure.operators import count_roofline, measure_operators
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import available_memory
 from ablations.measure.samples import paired_ratio, summarise_times
-from ablations.measure.speed import Step, time_in_turn
+from ablations.measure.speed import Step, time_interleaved
 from ablations.measure.step import build_step, fused_kernels
 from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
-from ablations.peers.equal import build_equal, check_equal
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.data import data_directory
 from ablations.training.distributed import Ranks
@@ -51,7 +51,7 @@ class Setting:
     ranks: Ranks = field(default_factory=Ranks)
     """This process among those that train together."""
     workers: int = 1
-    """Processes or threads that read pictures ahead."""
+    """Processes or threads that read images ahead."""
     deadline: float = math.inf
     """When a training has to end, in seconds of the monotonic clock."""
 
@@ -82,7 +82,7 @@ def measure_cell(
 
 
 def _measure_cost(cell: AnyCell) -> dict[str, Any]:
-    """Counts a cell; where a model refuses the size, or a picture's content decides the work, there are no macs."""
+    """Counts a cell; where a model refuses the size, or an image's content decides the work, there are no macs."""
     conditions = cast(Cost, cell.conditions)
     network = meta_network(at_any_size(cell))
     params = {name: parameter.numel() for name, parameter in network.named_parameters()}
@@ -135,7 +135,7 @@ def meta_network(cell: AnyCell) -> nn.Module:
 
 
 def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[str, int]]:
-    """Returns what each module has by itself, from parameters by name and multiply-adds by module.
+    """Returns what each module has by itself, from parameters by name and MACs by module.
 
     Repeated blocks are one row: a module's name loses its numbers, but for those of `stages` and `layers`.
     """
@@ -188,13 +188,13 @@ def memory_arguments(conditions: Memory) -> dict[str, Any]:
 
 
 def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
-    """Times a cell's step in turn with its references', arm v1's or those of libraries.
+    """Times a cell's step interleaved with its references', arm v1's or those of libraries.
 
-    Beside libraries its operators are timed after that, and theirs, of the models as they come. A compiled model has
+    Beside libraries its operators are timed after that, and theirs, of the models in the default layout. A compiled model has
     none: its kernels are the compiler's, several operators in one.
     """
     own, compared = _speed_steps(cell, conditions)
-    samples = time_in_turn({OWN: own} | compared, repeats=conditions.repeats, device=conditions.device)
+    samples = time_interleaved({OWN: own} | compared, repeats=conditions.repeats, device=conditions.device)
     summary = summarise_times(samples[OWN])
     references = {}
     for name in compared or (OWN,):  # arm v1 is its own reference
@@ -225,9 +225,9 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
         result["attention_kernels"] = "+".join(kernels)
     if conditions.reference != "v1":
         if not conditions.compiled:
-            as_they_come = {name: compared[name] for name in conditions.reference.split("+")}
-            operators = measure_operators({OWN: own} | as_they_come, conditions.device)
-            result |= operators.pop(OWN) | _count_floors(own, conditions.device, peak["macs_per_s"])
+            default_layout = {name: compared[name] for name in conditions.reference.split("+")}
+            operators = measure_operators({OWN: own} | default_layout, conditions.device)
+            result |= operators.pop(OWN) | _count_roofline(own, conditions.device, peak["macs_per_s"])
             for name, each in operators.items():
                 references[name] |= each
         return result | {"references": references}
@@ -236,10 +236,10 @@ def _measure_speed(cell: Cell, conditions: Speed) -> dict[str, Any]:
     return result | ratios | {"reference_samples": v1["samples"]}
 
 
-def _count_floors(step: Step, device: str, macs_per_s: float) -> dict[str, Any]:
+def _count_roofline(step: Step, device: str, macs_per_s: float) -> dict[str, Any]:
     bandwidth = _bandwidth(device)
     return {
-        **count_floors(step, macs_per_s=macs_per_s, bytes_per_s=bandwidth["rates"]),
+        **count_roofline(step, macs_per_s=macs_per_s, bytes_per_s=bandwidth["rates"]),
         "peak_bytes_per_s": bandwidth["bytes_per_s"],
         "bandwidth_samples": bandwidth["samples"],
     }
@@ -306,7 +306,7 @@ def _evaluate(cell: Cell, conditions: Evaluation, setting: Setting, tell: Tell) 
         data_directory(setting.data_dir) / conditions.data,
         **how,
         workers=setting.workers,
-        progress=lambda done, total: tell(f"{cell.name} {conditions.resolution} px, {done}/{total} pictures"),
+        progress=lambda done, total: tell(f"{cell.name} {conditions.resolution} px, {done}/{total} images"),
     )
     return {name: value for name, value in scores.items() if name not in names}
 

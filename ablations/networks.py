@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablations.baselines.build import build_baseline, build_baseline_backbone
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, parse_stages
-from ablations.downstream.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
-from ablations.downstream.segmentation import SemanticFPN
 from ablations.errors import first_line, refuse
-from ablations.measure.checkpointing import checkpoint_stages
+from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
+from ablations.heads.segmentation import SemanticFPN
 from ablations.model import PVT, build_model
-from ablations.peers.build import build_peer, build_peer_backbone
 
 HEADS: dict[str, Callable[[nn.Module, tuple[int, ...]], nn.Module]] = {
     "retinanet": build_retinanet,
@@ -23,7 +22,7 @@ HEADS: dict[str, Callable[[nn.Module, tuple[int, ...]], nn.Module]] = {
 
 
 class StageMaps(nn.Module):
-    """A PVT as a backbone: pictures (B, C, H, W) to the maps of its four stages."""
+    """A PVT as a backbone: images (B, C, H, W) to the maps of its four stages."""
 
     def __init__(self, model: PVT) -> None:
         super().__init__()
@@ -39,16 +38,19 @@ def build_network(cell: AnyCell) -> nn.Module:
     Raises InputError for a model that nobody knows or that cannot have the head.
     """
     if isinstance(cell, ModelCell) and isinstance(cell.conditions, Accuracy):
-        return _build_trainable(cell.model, cell.conditions)
+        return _build_trainable(cell.source, cell.conditions)
     head = cell.conditions.head if isinstance(cell.conditions, Cost) else "classifier"
     if head == "classifier":
-        network = build_model(cell.config) if isinstance(cell, Cell) else build_peer(cell.model)
+        if not isinstance(cell, Cell):
+            return build_baseline(cell.source)
+        network = build_model(cell.config, seed=getattr(cell.conditions, "seed", None))
         if isinstance(cell.conditions, Memory):
-            checkpoint_stages(network, parse_stages(cell.conditions.checkpointing))
+            stages = [stage - 1 for stage in parse_stages(cell.conditions.checkpointing)]
+            network.set_grad_checkpointing(bool(stages), stages)
         return network
     if isinstance(cell, Cell):
         return HEADS[head](StageMaps(build_model(cell.config)), cell.config.embed_dims)
-    return HEADS[head](*build_peer_backbone(cell.model))
+    return HEADS[head](*build_baseline_backbone(cell.source))
 
 
 def _build_trainable(model: str, conditions: Accuracy) -> nn.Module:
@@ -64,11 +66,11 @@ def _build_trainable(model: str, conditions: Accuracy) -> nn.Module:
     for name in ("num_classes", "drop_path_rate"):
         if f"{name}=" in model.partition("?")[2]:
             raise refuse("model", model, f"no {name} among its options: it is a field of the recipe")
-    network = build_peer(model, **options)
-    picture = torch.zeros(1, 3, conditions.resolution, conditions.resolution)
+    network = build_baseline(model, **options)
+    image = torch.zeros(1, 3, conditions.resolution, conditions.resolution)
     try:
         with torch.random.fork_rng([]), torch.no_grad():
-            logits = network.eval()(picture)
+            logits = network.eval()(image)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise refuse("resolution", conditions.resolution, f"a size that {model} takes ({first_line(error)})") from error
     if logits.shape != (1, conditions.num_classes):
@@ -86,7 +88,7 @@ def build_network_on(device: str, cell: AnyCell) -> nn.Module:
 
 
 def traceable_part(network: nn.Module, head: str) -> nn.Module | None:
-    """Returns the part of a network whose work the size of a picture decides; None where its content decides more."""
+    """Returns the part of a network whose work the size of an image decides; None where its content decides more."""
     if head == "mask_rcnn":
         return None
     return dense_part(network) if head in ("retinanet", "fcos") else network

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ablations.errors import pick, refuse
 
-Loading = Literal["resident", "streamed"]
+Loading = Literal["in-memory", "streaming"]
 
 BUILT_IN = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
 """The classes of the data sets that have a loader of their own. Any other name is an image folder's."""
@@ -13,7 +13,7 @@ BUILT_IN = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Training from scratch: AdamW, a cosine after a linear warm-up, step by step, and the augmentation of pictures.
+    """Training from scratch: AdamW, a cosine after a linear warm-up, step by step, and the augmentation of images.
 
     Its defaults are those of `Small`.
     """
@@ -21,29 +21,29 @@ class Recipe:
     data: str = "digits"
     """`digits`, `fashion-mnist`, `cifar10`, `cifar100`, or the name of an image folder in the data directory."""
     resolution: int = 32
-    """Side in pixels of the pictures as the model sees them; grey ones are given to all three channels."""
-    loading: Loading = "resident"
-    """`resident` pictures are decoded once and kept in memory, their centre square, which crops are taken from;
-    `streamed` ones are read anew in every epoch, and crops are taken from all of them."""
+    """Side in pixels of the images as the model sees them; grey ones are given to all three channels."""
+    loading: Loading = "in-memory"
+    """`in-memory` images are decoded once and kept in memory, their centre square, which crops are taken from;
+    `streaming` ones are read anew in every epoch, and crops are taken from all of them."""
     epochs: int = 20
     """Epochs of warm-up and cosine."""
     cooldown_epochs: int = 0
     """Epochs at the lowest learning rate after them."""
     batch_size: int = 64
-    """Pictures of a step, in all processes together."""
+    """Images of a step, in all processes together."""
     base_lr: float = 3e-3
-    """Peak learning rate of AdamW, where `lr_batch` does not scale it."""
-    lr_batch: int = 0
-    """The peak is base_lr x batch_size / lr_batch; 0 does not scale it."""
+    """Peak learning rate of AdamW, where `lr_base_size` does not scale it."""
+    lr_base_size: int = 0
+    """The peak is base_lr x batch_size / lr_base_size; 0 does not scale it."""
     weight_decay: float = 0.05
     """Of AdamW; biases, norms and class tokens are not decayed."""
     warmup_epochs: float = 0.5
     """Epochs of linear rise of the learning rate, which the cosine follows."""
-    first_lr: float = 0.01
+    warmup_lr_ratio: float = 0.01
     """Learning rate of the first step, over the peak."""
-    last_lr: float = 0.01
+    min_lr_ratio: float = 0.01
     """Learning rate that the cosine ends at, over the peak."""
-    clip_norm: float | None = 1.0
+    clip_grad_norm: float | None = 1.0
     """Largest norm of the gradient; 0 does not clip, None clips as released: at 1 in b3, b4 and b5 alone."""
     drop_path_rate: float | None = 0.0
     """Of the last block, in a linear rise; None is as released: 0.3 in b3, b4 and b5, else 0.1."""
@@ -53,14 +53,14 @@ class Recipe:
     """Alpha of mixup; 0 is off. Where cutmix is on too, half of the batches has either."""
     cutmix: float = 0.0
     """Alpha of cutmix; 0 is off."""
-    crop_area: float = 0.35
-    """Least share of a picture of more than 64 px a side that a random crop keeps; smaller ones are shifted."""
+    min_crop_scale: float = 0.35
+    """Least share of an image of more than 64 px a side that a random crop keeps; smaller ones are shifted."""
     rand_augment: str = ""
-    """RandAugment in timm's words, such as rand-m9-mstd0.5-inc1, for streamed pictures; off where empty."""
+    """RandAugment in timm's words, such as rand-m9-mstd0.5-inc1, for streaming images; off where empty."""
     random_erasing: float = 0.0
-    """Probability that a part of a picture is replaced by noise."""
-    augment_repeats: int = 1
-    """How often an epoch shows a picture, cut differently each time; it shows the fewer pictures."""
+    """Probability that a part of an image is replaced by noise."""
+    aug_repeats: int = 1
+    """How often an epoch shows an image, cut differently each time; it shows the fewer images."""
     ema_decay: float = 0.0
     """Of the moving average of the weights that is evaluated instead of them, a step; 0 is off."""
     eval_every: int = 0
@@ -69,7 +69,7 @@ class Recipe:
     @property
     def peak_lr(self) -> float:
         """The highest learning rate."""
-        return self.base_lr * self.batch_size / self.lr_batch if self.lr_batch else self.base_lr
+        return self.base_lr * self.batch_size / self.lr_base_size if self.lr_base_size else self.base_lr
 
     @property
     def total_epochs(self) -> int:
@@ -82,22 +82,22 @@ class Recipe:
         for name in ("label_smoothing", "ema_decay", "drop_path_rate"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise refuse(name, getattr(self, name), "0 or more and less than 1")
-        for name in ("first_lr", "last_lr", "random_erasing"):
+        for name in ("warmup_lr_ratio", "min_lr_ratio", "random_erasing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise refuse(name, getattr(self, name), "0 to 1")
-        if not 0 < self.crop_area <= 1:
-            raise refuse("crop_area", self.crop_area, "more than 0, up to 1")
+        if not 0 < self.min_crop_scale <= 1:
+            raise refuse("min_crop_scale", self.min_crop_scale, "more than 0, up to 1")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise refuse("warmup_epochs", self.warmup_epochs, f"0 or more and less than epochs, {self.epochs}")
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise refuse("batch_size", self.batch_size, "an even number with mixup or cutmix, which mix pairs")
-        if self.rand_augment and self.loading != "streamed":
-            raise refuse("rand_augment", self.rand_augment, "nothing for resident pictures: use loading=streamed")
+        if self.rand_augment and self.loading != "streaming":
+            raise refuse("rand_augment", self.rand_augment, "nothing for in-memory images: use loading=streaming")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Small(Recipe):
-    """For small pictures and small sets: the paper's recipe without what hundreds of epochs need.
+    """For small images and small sets: the paper's recipe without what hundreds of epochs need.
 
     Source: PVT v2, 4.1, less mixup, cutmix, RandAugment, random erasing and repeated augmentation; learning rate and
     shifts by what was tried on Fashion-MNIST (results/LOG.md). Expect what results/tables/accuracy.md says.
@@ -124,22 +124,22 @@ class Paper(Recipe):
 
     data: str = "imagenet"
     resolution: int = 224
-    loading: Loading = "streamed"
+    loading: Loading = "streaming"
     epochs: int = 300
     cooldown_epochs: int = 10
     batch_size: int = 1024
     base_lr: float = 5e-4
-    lr_batch: int = 512
+    lr_base_size: int = 512
     warmup_epochs: float = 5.0
-    first_lr: float = 0.001
-    clip_norm: float | None = None
+    warmup_lr_ratio: float = 0.001
+    clip_grad_norm: float | None = None
     drop_path_rate: float | None = None
     mixup: float = 0.8
     cutmix: float = 1.0
-    crop_area: float = 0.08
+    min_crop_scale: float = 0.08
     rand_augment: str = "rand-m9-mstd0.5-inc1"
     random_erasing: float = 0.25
-    augment_repeats: int = 3
+    aug_repeats: int = 3
 
 
 RECIPES: dict[str, type[Recipe]] = {"small": Small, "smoke": Smoke, "paper": Paper}
@@ -157,4 +157,4 @@ def recipe_values(name: str) -> dict[str, object]:
 def as_released(variant: str) -> dict[str, float]:
     """Returns the clipping and the drop path of a variant's released training; another model's are the small ones."""
     deep = variant in DEEP_VARIANTS
-    return {"clip_norm": 1.0 if deep else 0.0, "drop_path_rate": 0.3 if deep else 0.1}
+    return {"clip_grad_norm": 1.0 if deep else 0.0, "drop_path_rate": 0.3 if deep else 0.1}

@@ -4,28 +4,31 @@ A record describes itself: names, config, conditions, outcome, result, raw sampl
 name ends with the cell's address, so that a cell is measured once. Nothing here needs torch.
 """
 
+import base64
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pandas as pd
 
 from ablations.columns import CONFIG_COLUMNS, is_of_kind, list_columns
-from ablations.config import ARMS, FRAMES, VARIANTS, AttentionKernel, PVTConfig
+from ablations.config import ARMS, BASES, VARIANTS, AttentionKernel, PVTConfig
 from ablations.design import CONDITIONS_OF, AnyCell, Head, address
 from ablations.errors import FEW, pick, refuse
 from ablations.files import write_text
 
-SCHEMA = 1
+SCHEMA = 2
 
-_OF_ARM = ("measurement", "variant", "arm", "frame", "config", "conditions")
+_OF_ARM = ("measurement", "variant", "arm", "base", "config", "conditions")
 _OF_MODEL = ("measurement", "model", "conditions")
-_OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s")
+_OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s", "digest")
 
 _FIRST = (
-    *("measurement", "data", "head", "variant", "frame", "attention", "pool_size", "device", "device_name", "torch"),
+    *("measurement", "data", "head", "variant", "base", "attention", "pool_size", "device", "device_name", "torch"),
     *("mode", "precision", "batch_size", "reference", "channels_last", "checkpointing", "compiled"),
     *("train_images", "epochs"),
 )
@@ -34,7 +37,7 @@ _CONDITION_FIELDS = {field.name: field for kind in CONDITIONS_OF.values() for fi
 _SORTED_BY = (*_FIRST, *(name for name in _CONDITION_FIELDS if name not in (*_FIRST, *_LAST)), *_LAST)
 _ORDERS: dict[str, list[Any]] = {
     "variant": list(VARIANTS),
-    "frame": list(FRAMES),
+    "base": list(BASES),
     "attention": list(get_args(AttentionKernel)),
     "head": list(get_args(Head)),
     "arm": list(ARMS),
@@ -58,7 +61,7 @@ class Metric:
 
 METRICS = {
     "params": Metric("Parameters", "M", 1e6),
-    "macs": Metric("Multiply-adds", "G", 1e9),
+    "macs": Metric("MACs", "G", 1e9),
     "peak_memory_bytes": Metric("Peak memory", "MiB", 2**20),
     "latency_s": Metric("Latency", "ms", 1e-3),
     "throughput_img_per_s": Metric("Throughput", "img/s"),
@@ -112,12 +115,29 @@ def write_record(
         "started": started,
         "duration_s": duration_s,
     }
+    record["digest"] = record_digest(record)
     path = record_path(results, cell)
     try:
         write_text(path, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise refuse("record", str(path), f"a file that can be written ({error.strerror})") from error
     return path
+
+
+def record_digest(record: dict[str, Any]) -> str:
+    """Returns the SHA-256 of all that a record says, its own digest aside: it shows accidents, not intent."""
+    said = {name: value for name, value in record.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def pack_bits(values: Sequence[bool]) -> str:
+    """Returns truths as text: a bit each, most significant first, in base64."""
+    return base64.b64encode(np.packbits(np.asarray(values, dtype=bool)).tobytes()).decode()
+
+
+def unpack_bits(text: str, count: int) -> np.ndarray:
+    """Returns the first `count` truths (count,) of what `pack_bits` wrote."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8), count=count).astype(bool)
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -147,6 +167,8 @@ def read_record(path: Path) -> dict[str, Any]:
             raise ValueError(f"this version does not know {', '.join(sorted(unknown))} of its {name}")
     if record["key"] != address({name: record[name] for name in (*description, "file_sha256") if name in record}):
         raise ValueError("its description was changed after it was measured")
+    if record["digest"] != record_digest(record):
+        raise ValueError("it was changed after it was measured")
     if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
         raise ValueError("it lies under another record's name")
     _check_values(record)
@@ -214,16 +236,16 @@ def _record_files(results: Path) -> list[Path]:
 def load_records(
     results: Path | str, measurement: str | Iterable[str] | None = None, **filters: object
 ) -> pd.DataFrame:
-    """Returns the finished records as a tidy frame, one row a record, sorted by names and conditions.
+    """Returns the finished records as a tidy DataFrame, one row a record, sorted by names and conditions.
 
     `describe_columns` says what each column means, in which unit. Only columns that the chosen records have are there;
-    no records make an empty frame with the names' columns. Whole numbers are int64, Int64 where some rows have none;
+    no records make an empty DataFrame with the names' columns. Whole numbers are int64, Int64 where some rows have none;
     truths are bool or boolean alike; names are plain text, not categories, and rows stand in the names' own order.
 
     A filter is a column's name with a value or several: `load_records(path, "accuracy", arm=["v1", "v1+ope"], seed=0)`.
     Sizes may be given as numbers, and None stands for rows without a value, as models that are no arm have no `arm`.
     Raises InputError for a column that there is not, and for a value that none of the measurement's records has, which
-    is more often misspelt than missing; values that exist and never occur together make an empty frame.
+    is more often misspelt than missing; values that exist and never occur together make an empty rows_table.
     """
     wanted = {name: _values_of_filter(name, value) for name, value in filters.items()}
     measurements = [*CONDITIONS_OF] if measurement is None else _listed(measurement)
@@ -238,10 +260,12 @@ def load_records(
     for name, values in wanted.items():
         _check_filter(name, values, rows)
     rows = [row for row in rows if all(row.get(name) in values for name, values in wanted.items())]
-    frame = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "model", "variant", "arm", "frame"])
-    for name in frame.columns:
-        frame[name] = _typed(frame[name], [row.get(name) for row in rows])
-    return frame.sort_values([name for name in _SORTED_BY if name in frame], key=_rank, ignore_index=True)
+    rows_table = (
+        pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "model", "variant", "arm", "base"])
+    )
+    for name in rows_table.columns:
+        rows_table[name] = _typed(rows_table[name], [row.get(name) for row in rows])
+    return rows_table.sort_values([name for name in _SORTED_BY if name in rows_table], key=_rank, ignore_index=True)
 
 
 def _listed(value: object) -> list[Any]:
@@ -294,7 +318,7 @@ def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rank(column: pd.Series) -> pd.Series:
-    """Puts variants, frames and arms in their own order, and names that are no longer known behind them."""
+    """Puts variants, bases and arms in their own order, and names that are no longer known behind them."""
     order = _ORDERS.get(str(column.name))
     return column.map({name: rank for rank, name in enumerate(order)}) if order else column
 
@@ -326,7 +350,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 
 def _model_columns(record: dict[str, Any]) -> dict[str, Any]:
     if "model" in record:
-        return {"model": record["model"], "variant": None, "arm": None, "frame": None}
+        return {"model": record["model"], "variant": None, "arm": None, "base": None}
     config = _defaults(PVTConfig) | record["config"]
-    names = {name: record[name] for name in ("variant", "arm", "frame")}
+    names = {name: record[name] for name in ("variant", "arm", "base")}
     return {"model": "pvt:" + "/".join(names.values()), **names, **{name: config[name] for name in CONFIG_COLUMNS}}

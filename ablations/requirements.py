@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from ablations.baselines.build import check_baseline
+from ablations.baselines.equal import check_has_baseline
 from ablations.design import Accuracy, AnyCell, Cell, Conditions, Cost, Evaluation, ModelCell, Speed
 from ablations.errors import InputError, refuse
 from ablations.measure.allocator import keep_freed_memory
@@ -14,13 +16,11 @@ from ablations.measurements import at_any_size, meta_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network
-from ablations.peers.build import check_peer
-from ablations.peers.equal import check_has_peer
 from ablations.studies import find_study
 from ablations.training.accuracy import check_shareable
 from ablations.training.data import check_data, check_loading, data_directory, load_data
 from ablations.training.distributed import Ranks, count_ranks
-from ablations.training.evaluation import open_pictures
+from ablations.training.evaluation import open_images
 
 T = TypeVar("T")
 
@@ -84,9 +84,9 @@ def check_needs(
         check_device(device)
     for cell in cells:
         if isinstance(cell, ModelCell):
-            check_peer(cell.model)
+            check_baseline(cell.source)
     trained = {
-        (cell.model, cell.conditions.num_classes, cell.conditions.resolution, cell.conditions.drop_path_rate): cell
+        (cell.source, cell.conditions.num_classes, cell.conditions.resolution, cell.conditions.drop_path_rate): cell
         for cell in cells
         if isinstance(cell, ModelCell) and isinstance(cell.conditions, Accuracy)
     }
@@ -104,7 +104,7 @@ def check_needs(
     for cell in cells:
         if isinstance(cell, Cell) and isinstance(cell.conditions, Speed) and cell.conditions.reference != "v1":
             for library in cell.conditions.reference.split("+"):
-                check_has_peer(cell.config, library, cell.conditions.resolution)
+                check_has_baseline(cell.config, library, cell.conditions.resolution)
     evaluated = {
         (cell.config, cell.conditions.data)
         for cell in cells
@@ -112,7 +112,7 @@ def check_needs(
     }
     for config, data in evaluated:
         load_weights(build_model(config), cast(Path, weights))
-        open_pictures(data_directory(data_dir) / data, config.num_classes)
+        open_images(data_directory(data_dir) / data, config.num_classes)
     accuracies = [cell.conditions for cell in cells if isinstance(cell.conditions, Accuracy)]
     for data, classes in sorted({(conditions.data, conditions.num_classes) for conditions in accuracies}):
         check_data(data, classes, data_dir)

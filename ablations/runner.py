@@ -328,7 +328,7 @@ def _digest_of_data(cell: AnyCell, job: Job) -> str | None:
 
 def _source_folder(cell: AnyCell) -> Path | None:
     """Returns where a user's model is, which may import its neighbours."""
-    file = split_file_model(cell.model) if isinstance(cell, ModelCell) else None
+    file = split_file_model(cell.source) if isinstance(cell, ModelCell) else None
     return file[0].parent if file else None
 
 

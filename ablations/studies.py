@@ -9,12 +9,12 @@ from ablations.catalogue import (
     ARMS_OF_LIBRARIES,
     EQUAL_MODELS,
     MODELS,
-    OTHER_PEERS,
+    OTHER_BASELINES,
     OWN_RESOLUTIONS,
     PAPER_TABLES,
     SCALED,
 )
-from ablations.config import ARMS, FRAMES, AttentionKernel
+from ablations.config import ARMS, BASES, AttentionKernel
 from ablations.design import (
     Accuracy,
     AnyCell,
@@ -31,7 +31,7 @@ from ablations.design import (
 )
 from ablations.errors import pick, refuse
 
-LADDER = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
+CUMULATIVE = ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra")
 """The paper's path through the arms (Table 6)."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -43,24 +43,24 @@ Kind = TypeVar("Kind", Cost, Memory, Speed, Accuracy, Evaluation)
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """All combinations of variants, arms, frames, attention kernels and conditions."""
+    """All combinations of variants, arms, bases, attention kernels and conditions."""
 
     conditions: tuple[Conditions, ...]
     variants: tuple[str, ...]
     arms: tuple[str, ...] = ARMS
-    frames: tuple[str, ...] = ("v2",)
+    bases: tuple[str, ...] = ("v2",)
     attention: tuple[AttentionKernel, ...] = ("fused",)
     pool_size: int | None = None
     """P of linear SRA; each variant's own where None."""
 
     def cells(self) -> Iterator[Cell]:
         # Arms vary fastest, so that an interrupted study has whole comparisons.
-        rows = product(self.variants, self.frames, self.attention, self.conditions, self.arms)
-        for variant, frame, attention, conditions, arm in rows:
+        rows = product(self.variants, self.bases, self.attention, self.conditions, self.arms)
+        for variant, base, attention, conditions, arm in rows:
             yield Cell(
                 variant=variant,
                 arm=arm,
-                frame=frame,
+                base=base,
                 attention=attention,
                 pool_size=self.pool_size,
                 conditions=conditions,
@@ -99,8 +99,26 @@ def vary(conditions: Kind, **values: tuple) -> tuple[Kind, ...]:
     return tuple(replace(conditions, **dict(zip(values, row, strict=True))) for row in product(*values.values()))
 
 
+DIGITS = Accuracy(epochs=3, batch_size=32, base_lr=5e-3)
+"""Scikit-learn's digits, for as long as some seconds a training."""
+
 FASHION_MNIST = Accuracy(data="fashion-mnist", epochs=3, base_lr=6e-3, warmup_epochs=0.2)
-"""All of it, for as long as eight arms and three seeds can have in an hour."""
+"""All of it, for some minutes a training."""
+
+IMAGENETTE_64 = Accuracy(
+    data="imagenette224", resolution=64, epochs=12, warmup_epochs=1.0, eval_resolutions=(48, 96, 128, 160)
+)
+"""Imagenette at 64 px, where P = 4 gives linear SRA as many keys as SRA has."""
+
+TUNING_SEED = 100
+"""Of trainings that choose a recipe; the studies' seeds are others."""
+
+
+def tuned(conditions: Accuracy, tuning_images: int, rates: tuple[float, ...]) -> tuple[Accuracy, ...]:
+    """Returns trainings at several learning rates, scored on images that are set aside from the training images."""
+    conditions = replace(conditions, tuning_images=tuning_images, eval_resolutions=(), seed=TUNING_SEED)
+    return vary(conditions, base_lr=rates)
+
 
 IMAGENETTE = Accuracy(
     data="imagenette224",
@@ -116,7 +134,7 @@ IMAGENETTE = Accuracy(
 """The ten classes of fastai's Imagenette, squashed to 224 x 224 px."""
 
 SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
-"""Sides in pixels at which multiply-adds are drawn against the size of the input (the paper's Figure 4)."""
+"""Sides in pixels at which MACs are drawn against the size of the input (the paper's Figure 4)."""
 
 BESIDE_LIBRARIES = Speed(reference="timm+transformers", repeats=20)
 
@@ -147,7 +165,7 @@ BOTH_WAYS = Memory(resolution=512)
 GPU_SIZES = (224, 512, 1024, 2048)
 """Sides in pixels at which memory is measured on a GPU."""
 
-PEERS_IN_MEMORY = tuple(MODELS[name] for name in ("ResNet50", "ViT-S/16", "Swin-T"))
+BASELINES_IN_MEMORY = tuple(MODELS[name] for name in ("ResNet50", "ViT-S/16", "Swin-T"))
 
 LIBRARY_SIZES = (64, 224, 512, 1024)
 """Sides in pixels at which memory stands beside that of libraries' equal models."""
@@ -156,17 +174,17 @@ LIBRARY_SIZES = (64, 224, 512, 1024)
 def beside_libraries(variant: str, conditions: tuple[Memory, ...]) -> tuple[Grid | NamedModels, ...]:
     """Returns a variant's arms that libraries have too, and the libraries' models.
 
-    These are taken as they come, channel by channel, and at 224 px channels-last too. v1 is taken at 224 px alone, the
+    These are taken in the default layout, channels-first, and at 224 px channels-last too. v1 is taken at 224 px alone, the
     only size that transformers' takes.
     """
     grids: list[Grid | NamedModels] = []
     at_224 = tuple(each for each in conditions if each.resolution == 224)
     for arm in ARMS_OF_LIBRARIES["transformers"]:
         chosen = at_224 if arm == "v1" else conditions
-        as_they_come = tuple(replace(each, channels_last=False) for each in chosen)
+        default_layout = tuple(replace(each, channels_last=False) for each in chosen)
         models = tuple(names[variant, arm] for names in EQUAL_MODELS.values() if (variant, arm) in names)
-        grids.append(Grid(variants=(variant,), arms=(arm,), frames=("published",), conditions=chosen))
-        grids.append(NamedModels(models=models, conditions=(*as_they_come, *at_224)))
+        grids.append(Grid(variants=(variant,), arms=(arm,), bases=("published",), conditions=chosen))
+        grids.append(NamedModels(models=models, conditions=(*default_layout, *at_224)))
     return tuple(grids)
 
 
@@ -186,14 +204,14 @@ STUDIES = {
                 ),
                 Grid(
                     variants=("b2",),
-                    frames=FRAMES,
+                    bases=BASES,
                     conditions=(Cost(head="retinanet", resolution=(800, 1280)),),
                 ),
-                Grid(variants=("b2",), frames=("published",), conditions=vary(Cost(), resolution=SCALES)),
+                Grid(variants=("b2",), bases=("published",), conditions=vary(Cost(), resolution=SCALES)),
                 NamedModels(models=tuple(MODELS[name] for name in SCALED), conditions=vary(Cost(), resolution=SCALES)),
                 *(
                     NamedModels(models=(model,), conditions=(Cost(resolution=OWN_RESOLUTIONS.get(name, 224)),))
-                    for name, model in OTHER_PEERS.items()
+                    for name, model in OTHER_BASELINES.items()
                 ),
             ),
         ),
@@ -203,7 +221,7 @@ STUDIES = {
             grids=(
                 Grid(
                     variants=("b2",),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=vary(Cost(), resolution=(224, (800, 1280))),
                 ),
                 Grid(variants=("b2",), conditions=vary(Cost(), resolution=(224, 512, 1024, 2048))),
@@ -225,7 +243,7 @@ STUDIES = {
         ),
         Study(
             name="memory",
-            description="peak memory of b2 and of peers: predicted to 4096 px, measured to 1024 px; an hour on a CPU",
+            description="peak memory of b2 and of baselines: predicted to 4096 px, measured to 1024 px; an hour on a CPU",
             portable=False,
             grids=(
                 Grid(
@@ -238,16 +256,18 @@ STUDIES = {
                     attention=KERNELS,
                     conditions=vary(PREDICTED, mode=MODES, resolution=(128, 256, 512)),
                 ),
-                NamedModels(models=PEERS_IN_MEMORY, conditions=vary(PREDICTED, mode=MODES, resolution=PREDICTED_SIZES)),
+                NamedModels(
+                    models=BASELINES_IN_MEMORY, conditions=vary(PREDICTED, mode=MODES, resolution=PREDICTED_SIZES)
+                ),
                 Grid(
                     variants=("b2",),
                     attention=KERNELS,
                     conditions=vary(PREDICTED, mode=MODES, resolution=((800, 1280), (512, 2048))),
                 ),
-                # What of the published first step is the frame's.
+                # What of the published first step is the base's.
                 Grid(
                     variants=("b2",),
-                    frames=("v1",),
+                    bases=("v1",),
                     arms=("v1", "v1+ope"),
                     attention=KERNELS,
                     conditions=vary(PREDICTED, mode=MODES, resolution=(224, 512, 1024)),
@@ -263,10 +283,12 @@ STUDIES = {
                     attention=KERNELS,
                     conditions=vary(Memory(), mode=MODES, resolution=(224, 512, 1024)),
                 ),
-                NamedModels(models=PEERS_IN_MEMORY, conditions=vary(Memory(), mode=MODES, resolution=(224, 512, 1024))),
+                NamedModels(
+                    models=BASELINES_IN_MEMORY, conditions=vary(Memory(), mode=MODES, resolution=(224, 512, 1024))
+                ),
                 Grid(
                     variants=("b2",),
-                    arms=(LADDER[0], LADDER[-1]),
+                    arms=(CUMULATIVE[0], CUMULATIVE[-1]),
                     attention=KERNELS,
                     conditions=(
                         *vary(BOTH_WAYS, method=METHODS, mode=MODES, precision=("bf16",)),
@@ -287,25 +309,25 @@ STUDIES = {
                 Grid(
                     variants=("nano",),
                     arms=("v1+ope+cffn", "v1+ope+cffn+lsra"),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=vary(BESIDE_LIBRARIES, mode=MODES, resolution=(32,), batch_size=(128,)),
                 ),
                 Grid(
                     variants=("b0", "b2"),
                     arms=("v1+ope+cffn",),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=SPEED_BESIDE_LIBRARIES,
                 ),
                 Grid(
                     variants=("b2",),
                     arms=("v1+ope+cffn+lsra",),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=SPEED_BESIDE_LIBRARIES,
                 ),
                 Grid(
                     variants=("b2",),
                     arms=("v1",),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=vary(
                         replace(BESIDE_LIBRARIES, reference="transformers"),
                         mode=MODES,
@@ -316,41 +338,37 @@ STUDIES = {
             ),
         ),
         Study(
-            name="fashion-mnist",
-            description="accuracy of eight arms on all of Fashion-MNIST, pico, paired seeds; about an hour on a CPU",
+            name="tuning-digits",
+            description="learning rates of the study digits, on training images set aside; ten minutes on a CPU",
             grids=(
-                Grid(variants=("pico",), conditions=vary(FASHION_MNIST, seed=(0, 1, 2))),
-                # What of the published first step is the frame's.
                 Grid(
-                    variants=("pico",),
-                    frames=("v1",),
-                    arms=("v1", "v1+ope"),
-                    conditions=vary(FASHION_MNIST, seed=(0, 1, 2)),
+                    variants=("pico", "nano"),
+                    bases=("v1", "v2"),
+                    conditions=tuned(DIGITS, 300, (2.5e-3, 5e-3, 1e-2)),
                 ),
             ),
         ),
         Study(
-            name="fashion-mnist-long",
-            description="the paper's path on all of Fashion-MNIST, pico, 8 epochs, paired seeds; an hour on a CPU",
+            name="tuning-fashion-mnist",
+            description="learning rates of the study fashion-mnist, on training images set aside; an hour on a CPU",
             grids=(
                 Grid(
                     variants=("pico",),
-                    arms=LADDER,
-                    conditions=vary(
-                        Accuracy(data="fashion-mnist", epochs=8, base_lr=6e-3, eval_every=1), seed=(0, 1, 2)
-                    ),
+                    arms=(CUMULATIVE[0], CUMULATIVE[-1]),
+                    conditions=tuned(FASHION_MNIST, 6000, (3e-3, 6e-3, 1.2e-2)),
                 ),
             ),
         ),
         Study(
-            name="imagenette-small",
-            description="v1 and v2 on Imagenette at 64 px, pico, to be tested at other sizes; half an hour on a CPU",
+            name="tuning-imagenette",
+            description="learning rates of the study imagenette, on training images set aside; an hour on a CPU",
             grids=(
                 Grid(
-                    variants=("pico",),
-                    frames=("published",),
-                    arms=("v1", "v1+ope+cffn"),
-                    conditions=(Accuracy(data="imagenette224", resolution=64, epochs=20, warmup_epochs=1.0),),
+                    variants=("nano",),
+                    bases=("v1", "v2"),
+                    arms=(CUMULATIVE[0], CUMULATIVE[-1]),
+                    pool_size=4,
+                    conditions=tuned(IMAGENETTE_64, 940, (1.5e-3, 3e-3, 6e-3)),
                 ),
             ),
         ),
@@ -360,7 +378,7 @@ STUDIES = {
             portable=False,
             grids=(
                 Grid(variants=("b0",), conditions=(IMAGENETTE,)),
-                Grid(variants=("b0",), frames=("published",), conditions=(IMAGENETTE,)),
+                Grid(variants=("b0",), bases=("published",), conditions=(IMAGENETTE,)),
                 Grid(
                     variants=("b2", "b0"),
                     attention=KERNELS,
@@ -378,20 +396,20 @@ STUDIES = {
                 Grid(
                     variants=("b0", "b2"),
                     arms=("v1+ope+cffn", "v1+ope+cffn+lsra"),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=vary(GPU_BESIDE_LIBRARIES, **GPU_SETTINGS, resolution=(224, 512)),
                 ),
                 Grid(
                     variants=("b0", "b2"),
                     arms=("v1",),
-                    frames=("published",),
+                    bases=("published",),
                     conditions=vary(replace(GPU_BESIDE_LIBRARIES, reference="transformers"), **GPU_SETTINGS),
                 ),
                 NamedModels(
-                    models=PEERS_IN_MEMORY,
+                    models=BASELINES_IN_MEMORY,
                     conditions=vary(Memory(device="cuda"), mode=MODES, resolution=GPU_SIZES),
                 ),
-                Grid(variants=("b0",), frames=("v2", "published"), conditions=vary(IMAGENETTE, seed=(1, 2))),
+                Grid(variants=("b0",), bases=("v2", "published"), conditions=vary(IMAGENETTE, seed=(1, 2))),
                 Grid(
                     variants=("nano",),
                     conditions=vary(

@@ -32,7 +32,7 @@ MIB = 2**20
 
 
 def pico(arm: str = "v1+ope+cffn", attention: Any = "fused", **conditions: Any) -> Cell:
-    return Cell(variant="pico", arm=arm, frame="v2", attention=attention, conditions=Memory(**conditions))
+    return Cell(variant="pico", arm=arm, base="v2", attention=attention, conditions=Memory(**conditions))
 
 
 @cache
@@ -85,7 +85,7 @@ def test_what_is_answered_fits_and_one_step_more_does_not(arm: str, attention: s
     assert_proven(answer_budget(cell, 20 * MIB, ((32, 96),)), cell)
 
 
-def test_a_resolution_at_which_no_picture_fits_has_no_batch() -> None:
+def test_a_resolution_at_which_no_image_fits_has_no_batch() -> None:
     answer = answer_budget(pico(), 20 * MIB, (64, 1024))
     assert_proven(answer, pico())
     batches = dict(answer.largest_batches)
@@ -262,7 +262,7 @@ def test_a_model_that_refuses_every_size_is_told_so(picky: Path) -> None:
     assert answer.largest_batches[0][1].refused == "64x64: ValueError: a side of 64"
 
 
-def test_a_model_that_refuses_small_pictures_has_a_largest(picky: Path) -> None:
+def test_a_model_that_refuses_small_images_has_a_largest(picky: Path) -> None:
     cell = ModelCell(model=f"{picky}:takes_larger", conditions=Memory())
     assert_proven(answer_budget(cell, 40 * MIB, (96,)), cell)
 

@@ -102,7 +102,7 @@ def test_a_command_s_cells_have_the_data_s_classes_and_what_the_recipe_leaves_to
     cells = cli.parse([*asked, "--variants", "b0", "b4", "--seeds", "1", "2"]).cells()
     assert [(cell.variant, cell.conditions.seed) for cell in cells] == [("b0", 1), ("b0", 2), ("b4", 1), ("b4", 2)]
     assert {cell.conditions.num_classes for cell in cells} == {3}
-    assert [(cell.conditions.clip_norm, cell.conditions.drop_path_rate) for cell in cells[1:3]] == [
+    assert [(cell.conditions.clip_grad_norm, cell.conditions.drop_path_rate) for cell in cells[1:3]] == [
         (0.0, 0.1),
         (1.0, 0.3),
     ]
@@ -123,7 +123,7 @@ def test_models_are_trained_instead_of_arms_or_beside_named_ones():
     assert [cell.name for cell in beside] == ["timm:resnet18", "nano v1"]
 
 
-def test_a_training_prints_what_it_was_trained_by_and_a_peer_stands_in_its_table(capsys, tmp_path):
+def test_a_training_prints_what_it_was_trained_by_and_a_baseline_stands_in_its_table(capsys, tmp_path):
     arguments = ["accuracy", "--recipe", "smoke", "--train-images", "20", "--batch-size", "10", "--model"]
     models = ["timm:resnet18", "pvt:pico/v1/v2"]
     code, out, err = call(capsys, *arguments, *models, "--results", str(tmp_path))
@@ -160,7 +160,7 @@ def test_list_names_arms_and_studies(capsys):
         ),
         (["--arms", "v1+op"], "arm='v1+op'"),
         (["cost", "--variants", "b7"], "variant='b7'"),
-        (["cost", "--frames", "v3"], "frame='v3'"),
+        (["cost", "--bases", "v3"], "base='v3'"),
         (["cost", "--resolutions", "22x"], "resolution='22x' is not possible; allowed: pixels such as 224"),
         (["cost", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
         (["cost", "--pool-size", "0", "--arms", "v1+lsra"], "pool_size=0"),
@@ -183,14 +183,14 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--model", "timm:resnet81"], "model='resnet81' is not possible; allowed: one of"),
         (["cost", "--model", "timm:resnet18?nonsense=3"], "model='timm:resnet18' cannot be built with {'nonsense': 3}"),
         (["cost", "--model", "resnet18"], "model='resnet18' is not possible; allowed: timm:NAME, transformers:NAME"),
-        (["cost", "--model", "pvt:b2/v1"], "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/FRAME"),
+        (["cost", "--model", "pvt:b2/v1"], "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/BASE"),
         (["cost", "--model", "mine.py"], "model='mine.py' is not possible; allowed: a file and its function"),
         (
             ["cost", "--model", "mine.py:build"],
             "model='mine.py:build' is not possible; allowed: a Python file that exi",
         ),
         (["cost", "--model", "timm:resnet18", "--resolutions", "0"], "resolution=0 is not possible; allowed: 1 to"),
-        (["cost", "--model", "peers:cpvt_s", "--heads", "fcos"], "allowed: timm:NAME, FILE.py:FUNCTION or an arm"),
+        (["cost", "--model", "baselines:cpvt_s", "--heads", "fcos"], "allowed: timm:NAME, FILE.py:FUNCTION or an arm"),
         (["cost", "--heads", "yolo"], "'yolo'"),
         (["closed-form", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
         (["closed-form", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
@@ -214,7 +214,7 @@ def test_list_names_arms_and_studies(capsys):
             ["accuracy", "--model", "timm:vit_tiny_patch16_224"],
             "resolution=32 is not possible; allowed: a size that timm:vit_tiny_patch16_224 takes",
         ),
-        (["accuracy", "--loading", "streamed", "--rand-augment", "rand"], "loading='streamed' is not possible"),
+        (["accuracy", "--loading", "streaming", "--rand-augment", "rand"], "loading='streaming' is not possible"),
         (["run", "--time-budget", "soon"], "time_budget='soon' is not possible; allowed: a number with s, min or h"),
         (["report", "--results", "no/such/folder"], "results='no/such/folder'"),
     ],
@@ -267,7 +267,7 @@ def test_the_cost_without_flags_is_the_paper_s(capsys, tmp_path):
     lines = plan(capsys, "--results", str(tmp_path / "out"))
     assert lines == [cell.label.removeprefix("cost ") for cell in STUDIES["paper"].cells()]
     assert "timm:resnet18" in lines
-    assert "b2 v1+lsra frame=v1 resolution=(800, 1280) head=retinanet" in lines
+    assert "b2 v1+lsra base=v1 resolution=(800, 1280) head=retinanet" in lines
     assert not (tmp_path / "out").exists()
 
 
@@ -277,18 +277,18 @@ def test_what_is_named_is_what_is_counted(capsys, tmp_path, monkeypatch):
     assert plan(capsys, "--model", "timm:resnet18") == ["timm:resnet18"]
     assert plan(capsys, "--model", "mine.py:build", "--heads", "fcos") == [f"{tmp_path}/mine.py:build head=fcos"]
     both = plan(capsys, "--model", "timm:resnet18", "pvt:b0/v1/v1", "--arms", "v1+ope")
-    assert both == ["timm:resnet18", "b0 v1 frame=v1", "b2 v1+ope frame=v2"]
-    assert plan(capsys, "--model", "timm:resnet18", "--variants", "pico")[1:] == [f"pico {a} frame=v2" for a in ARMS]
-    assert plan(capsys, "--model", "pvt:b2/v1/v2", "--arms", "v1") == ["b2 v1 frame=v2"]  # once
-    assert plan(capsys, "--frames", "v1") == [f"b2 {arm} frame=v1" for arm in ARMS]
-    assert plan(capsys, "--pool-size", "3", "--arms", "v1") == ["b2 v1 frame=v2 pool_size=3"]
+    assert both == ["timm:resnet18", "b0 v1 base=v1", "b2 v1+ope base=v2"]
+    assert plan(capsys, "--model", "timm:resnet18", "--variants", "pico")[1:] == [f"pico {a} base=v2" for a in ARMS]
+    assert plan(capsys, "--model", "pvt:b2/v1/v2", "--arms", "v1") == ["b2 v1 base=v2"]  # once
+    assert plan(capsys, "--bases", "v1") == [f"b2 {arm} base=v1" for arm in ARMS]
+    assert plan(capsys, "--pool-size", "3", "--arms", "v1") == ["b2 v1 base=v2 pool_size=3"]
     assert plan(capsys, "--resolutions", "64")[:2] == [
-        "b2 v1 frame=v2 resolution=64",
-        "b2 v1+ope frame=v2 resolution=64",
+        "b2 v1 base=v2 resolution=64",
+        "b2 v1+ope base=v2 resolution=64",
     ]
     sizes = ["--resolutions", "64", "224x96", "--heads", "classifier", "retinanet"]
-    assert plan(capsys, "--model", "peers:cpvt_s", *sizes) == [
-        f"peers:cpvt_s{size}{head}"
+    assert plan(capsys, "--model", "baselines:cpvt_s", *sizes) == [
+        f"baselines:cpvt_s{size}{head}"
         for head in ("", " head=retinanet")
         for size in (" resolution=64", " resolution=(224, 96)")
     ]
@@ -318,7 +318,7 @@ def run_script(*arguments):
 def test_the_closed_form_of_everything_needs_no_torch():
     done = run_script("closed-form")
     header, *rows = [line.split(",") for line in done.stdout.splitlines()]
-    assert header == ["variant", "frame", "arm", "resolution", "params", "macs"]
+    assert header == ["variant", "base", "arm", "resolution", "params", "macs"]
     assert len(rows) == 8 * 6 * 3 * 10
     assert len({tuple(row[:4]) for row in rows}) == len(rows)
     assert {row[0] for row in rows} == {f"b{size}" for size in range(6)}
@@ -348,10 +348,10 @@ def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
     assert (code, err) == (0, "")
     head, ours, theirs, counts, beside, ratio = out.splitlines()
     macs = f"{count_macs(build_config('pico', 'v1+ope+cffn'), 64):,}"
-    assert counts == f"multiply-adds: closed form {macs}, trace {macs}, fvcore {macs}"
+    assert counts == f"MACs: closed form {macs}, trace {macs}, fvcore {macs}"
     assert beside.startswith("fvcore counts beside them: ")
     assert "layer_norm" in beside
-    assert head == "pico v1+ope+cffn at 64 px, 6 repeats of each in turn"
+    assert head == "pico v1+ope+cffn at 64 px, 6 repeats of each interleaved"
     assert ours.startswith("trace on meta")
     assert theirs.startswith("fvcore, real")
     number = r"\d+\.\d\d"
@@ -379,7 +379,7 @@ def test_the_report_is_a_page_too(capsys, tmp_path):
     assert out.splitlines()[-1] == str(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
-    assert "Parameters and multiply-adds" in page
+    assert "Parameters and MACs" in page
 
 
 def test_failed_cells_set_the_exit_code(capsys, tmp_path, monkeypatch):
@@ -400,11 +400,11 @@ def test_a_spent_time_budget_says_how_to_go_on(capsys, tmp_path):
 
 
 def test_both_tables_of_the_cost_are_printed(capsys, tmp_path):
-    arguments = ["cost", "--variants", "b2", "--arms", "v1", "v1+ope", "--frames", "published"]
+    arguments = ["cost", "--variants", "b2", "--arms", "v1", "v1+ope", "--bases", "published"]
     code, out, _ = call(capsys, *arguments, "--results", str(tmp_path))
     assert code == 0
-    assert "# Parameters and multiply-adds" in out
-    assert "# The paper's ladder" in out
+    assert "# Parameters and MACs" in out
+    assert "# The paper's cumulative" in out
 
 
 @pytest.mark.parametrize("text", ["90s", "1.5min", "0.025h"])
@@ -494,12 +494,12 @@ def test_models_are_timed_beside_libraries(capsys, tmp_path):
         [model, implementation] for model in models for implementation in ("ours", "timm", "transformers")
     ]
     code, out, err = call(capsys, "cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path))
-    assert (code, "# Parameters and multiply-adds" in out, "error" in err) == (0, True, False)
+    assert (code, "# Parameters and MACs" in out, "error" in err) == (0, True, False)
 
 
 @pytest.fixture
-def weights_and_pictures(tmp_path):
-    """A checkpoint of pico for two classes that always answers the second, and a folder of three pictures."""
+def weights_and_images(tmp_path):
+    """A checkpoint of pico for two classes that always answers the second, and a folder of three images."""
     model = build_model(build_config("pico", "v1+ope+cffn", num_classes=2))
     with torch.no_grad():
         model.head.weight.zero_()
@@ -512,8 +512,8 @@ def weights_and_pictures(tmp_path):
     return tmp_path
 
 
-def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_and_pictures):
-    folder = weights_and_pictures
+def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_and_images):
+    folder = weights_and_images
     command = ["evaluate", "--checkpoint", str(folder / "pico.pth"), "--variant", "pico", "--num-classes", "2"]
     where = ["--data", "pets", "--data-dir", str(folder / "data"), "--results", str(folder / "runs")]
     code, out, _ = call(capsys, *command, *where, "--resolutions", "32", "64")

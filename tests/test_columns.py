@@ -23,11 +23,11 @@ KINDS = {
 
 @pytest.mark.parametrize("measurement", [None, "cost", "memory", "speed", "accuracy"])
 def test_every_committed_column_is_described_and_of_its_kind(measurement):
-    frame, described = load_records(RESULTS, measurement), describe_columns()
-    assert set(frame) <= set(described.index)
-    for name in frame:
-        column = frame[name] if frame[name].notna().any() else frame[name].astype("str")
-        kind = described.loc[name, "kind"] if frame[name].notna().any() else "text"
+    table, described = load_records(RESULTS, measurement), describe_columns()
+    assert set(table) <= set(described.index)
+    for name in table:
+        column = table[name] if table[name].notna().any() else table[name].astype("str")
+        kind = described.loc[name, "kind"] if table[name].notna().any() else "text"
         assert KINDS[kind](column.dtype), (name, column.dtype)
 
 

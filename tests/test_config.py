@@ -1,4 +1,4 @@
-"""The config: what it refuses and with which words, what frames and arms set, and the sizes of the paper."""
+"""The config: what it refuses and with which words, what bases and arms set, and the sizes of the paper."""
 
 import csv
 from dataclasses import FrozenInstanceError
@@ -8,8 +8,8 @@ import pytest
 
 from ablations.config import (
     ARMS,
-    FRAMES,
-    RIDERS,
+    BASES,
+    CONFOUNDERS,
     TOGGLES,
     VARIANT_ALIASES,
     VARIANTS,
@@ -17,20 +17,20 @@ from ablations.config import (
     arm_name,
     arm_toggles,
     as_pair,
+    base_confounders,
     build_config,
-    frame_riders,
     variant_name,
 )
 from ablations.errors import InputError
 
-V1_RIDERS = {
+V1_CONFOUNDERS = {
     "position_embedding": "learned",
     "pooling": "class_token",
     "stage_norm": "last",
     "conv_init": "default",
     "ffn_relu": False,
 }
-V2_RIDERS = {
+V2_CONFOUNDERS = {
     "position_embedding": "none",
     "pooling": "average",
     "stage_norm": "every",
@@ -83,7 +83,7 @@ def test_impossible_value_is_refused_by_field_value_and_what_is_allowed(
 
 @pytest.mark.parametrize("toggle", TOGGLES.values())
 def test_toggle_that_is_no_boolean_is_refused(toggle: str) -> None:
-    fields = VARIANTS["pico"] | arm_toggles("v1") | V2_RIDERS | {toggle: 1}
+    fields = VARIANTS["pico"] | arm_toggles("v1") | V2_CONFOUNDERS | {toggle: 1}
     with pytest.raises(InputError, match=rf"^{toggle}=1 is not possible; allowed: True or False$"):
         PVTConfig(**fields)
 
@@ -95,7 +95,7 @@ def test_toggle_that_is_no_boolean_is_refused(toggle: str) -> None:
         ({"variant": "smal"}, "(did you mean 'small'?)"),
         ({"arm": "v2"}, "arm='v2' is not possible; allowed: v1, v1+ope"),
         ({"arm": "v1+ope+cfn"}, "(did you mean 'v1+ope+cffn'?)"),
-        ({"frame": "v3"}, "frame='v3' is not possible; allowed: published, v1, v2"),
+        ({"base": "v3"}, "base='v3' is not possible; allowed: published, v1, v2"),
         ({"image_size": 64}, "field='image_size' is not possible; allowed: "),
         ({"image_size": 64}, "(did you mean 'img_size'?)"),
         ({"linear_sra": True}, "linear_sra=True is not possible beside arm='v1+ope+cffn', which sets it"),
@@ -118,27 +118,27 @@ def test_arms_are_all_settings_of_the_toggles() -> None:
     assert settings == sorted(settings, key=sum)
     for arm in ARMS:
         config = build_config("pico", arm)
-        assert arm_name(config) == arm
+        assert arm_name(config.toggles) == arm
         assert [getattr(config, field) for field in TOGGLES.values()] == [short in arm for short in TOGGLES]
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_frames_set_the_riders(arm: str) -> None:
+def test_bases_set_the_confounders(arm: str) -> None:
     relu = arm == "v1+cffn+lsra" or arm == "v1+ope+cffn+lsra"
     expected = {
-        "v1": V1_RIDERS,
-        "v2": V2_RIDERS,
-        "published": V1_RIDERS if arm == "v1" else V2_RIDERS | {"ffn_relu": relu},
+        "v1": V1_CONFOUNDERS,
+        "v2": V2_CONFOUNDERS,
+        "published": V1_CONFOUNDERS if arm == "v1" else V2_CONFOUNDERS | {"ffn_relu": relu},
     }
-    assert set(expected) == set(FRAMES)
-    for frame, riders in expected.items():
-        assert set(riders) == set(RIDERS)
-        assert frame_riders(frame, arm) == riders
-        config = build_config("pico", arm, frame)
-        assert {rider: getattr(config, rider) for rider in RIDERS} == riders
+    assert set(expected) == set(BASES)
+    for base, confounders in expected.items():
+        assert set(confounders) == set(CONFOUNDERS)
+        assert base_confounders(base, arm) == confounders
+        config = build_config("pico", arm, base)
+        assert {confounder: getattr(config, confounder) for confounder in CONFOUNDERS} == confounders
 
 
-def test_a_rider_can_be_changed_by_itself() -> None:
+def test_a_confounder_can_be_changed_by_itself() -> None:
     changed = build_config("pico", "v1", "v1", pooling="average")
     assert changed.pooling == "average"
     assert changed.position_embedding == "learned"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ablations.config import ARMS, FRAMES, VARIANTS, as_pair, build_config
+from ablations.config import ARMS, BASES, VARIANTS, as_pair, build_config
 from ablations.cost import (
     count_macs,
     count_params,
@@ -21,7 +21,7 @@ SIZES = [224, (256, 320), (333, 200), (33, 64)]
 
 
 def traced(config, size):
-    """Returns the model, and {module: multiply-adds of its own} by the trace, with torch's own total as ""."""
+    """Returns the model, and {module: MACs of its own} by the trace, with torch's own total as ""."""
     shape = (1, config.in_chans, *as_pair(size))
     with torch.device("meta"):
         model = build_model(config).eval()
@@ -30,11 +30,11 @@ def traced(config, size):
     return trace_macs(model, shape).by_module | {"": counter.get_total_flops() // 2}, model
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_and_frame_equals_the_trace(arm, frame):
+def test_every_arm_and_base_equals_the_trace(arm, base):
     for variant, attention in (("pico", "explicit"), ("b0", "fused")):
-        config = build_config(variant, arm, frame, attention=attention)
+        config = build_config(variant, arm, base, attention=attention)
         for size in SIZES:
             own, model = traced(config, size)
             assert count_macs(config, size) == own[""]
@@ -53,9 +53,9 @@ def test_every_arm_and_frame_equals_the_trace(arm, frame):
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("pico", "b0")])
-@pytest.mark.parametrize(("arm", "frame"), [("v1", "v1"), ("v1+ope+cffn+lsra", "v2")])
-def test_every_variant_equals_the_trace(variant, arm, frame):
-    config = build_config(variant, arm, frame, num_classes=7, in_chans=1)
+@pytest.mark.parametrize(("arm", "base"), [("v1", "v1"), ("v1+ope+cffn+lsra", "v2")])
+def test_every_variant_equals_the_trace(variant, arm, base):
+    config = build_config(variant, arm, base, num_classes=7, in_chans=1)
     own, model = traced(config, (96, 160))
     assert count_macs(config, (96, 160)) == own[""]
     assert count_params(config) == sum(weights.numel() for weights in model.parameters())
@@ -112,8 +112,8 @@ def test_the_class_token_attends_and_is_attended_to():
     # pico's last stage at 32 px has 2 x 2 tokens of 64 channels, and with the class token 5 queries and 5 keys.
     rows = {row.name: row for row in module_costs(build_config("pico", "v1", "v1"), 32)}
     assert rows["stages.3.blocks.0.attn"].macs == 2 * 5 * 5 * 64
-    assert rows["stages.3.embeddings.0"].params == 64
-    assert rows["stages.3.embeddings.1"].params == 5 * 64
+    assert rows["stages.3.cls_token"].params == 64
+    assert rows["stages.3.pos_embed"].params == 5 * 64
 
 
 def test_too_small_an_input_is_refused():

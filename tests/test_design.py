@@ -21,15 +21,15 @@ from ablations.design import (
 )
 from ablations.errors import InputError
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 def test_the_address_depends_on_everything_that_is_measured():
     others = [
         replace(CELL, variant="nano"),
         replace(CELL, arm="v1+ope"),
-        replace(CELL, frame="v1"),
-        replace(CELL, frame="published", arm="v1+ope"),
+        replace(CELL, base="v1"),
+        replace(CELL, base="published", arm="v1+ope"),
         replace(CELL, attention="explicit"),
         replace(CELL, pool_size=3),
         *(replace(CELL, conditions=replace(Accuracy(), **{name: value})) for name, value in CHANGED.items()),
@@ -38,8 +38,8 @@ def test_the_address_depends_on_everything_that_is_measured():
         replace(CELL, conditions=Cost()),
     ]
     assert set(CHANGED) | {"rand_augment"} == set(vars(Accuracy())), "a condition without a test"
-    streamed = replace(Accuracy(), loading="streamed", rand_augment="rand-m9")  # which needs the other
-    others.append(replace(CELL, conditions=streamed))
+    streaming = replace(Accuracy(), loading="streaming", rand_augment="rand-m9")  # which needs the other
+    others.append(replace(CELL, conditions=streaming))
     assert len({CELL.key, *(cell.key for cell in others)}) == 1 + len(others)
     assert CELL.key == replace(CELL).key
 
@@ -56,17 +56,17 @@ CHANGED = {
     "warmup_epochs": 1.0,
     "label_smoothing": 0.5,
     "drop_path_rate": 0.5,
-    "loading": "streamed",
+    "loading": "streaming",
     "cooldown_epochs": 3,
-    "lr_batch": 512,
-    "first_lr": 0.5,
-    "last_lr": 0.5,
-    "clip_norm": 5.0,
+    "lr_base_size": 512,
+    "warmup_lr_ratio": 0.5,
+    "min_lr_ratio": 0.5,
+    "clip_grad_norm": 5.0,
     "mixup": 0.5,
     "cutmix": 0.5,
-    "crop_area": 0.5,
+    "min_crop_scale": 0.5,
     "random_erasing": 0.5,
-    "augment_repeats": 2,
+    "aug_repeats": 2,
     "ema_decay": 0.5,
     "eval_every": 2,
     "skip_unreadable": True,
@@ -120,7 +120,7 @@ def test_accuracy_builds_the_model_for_its_data():
 )
 def test_impossible_conditions_are_refused(conditions, message):
     with pytest.raises(InputError, match=message):
-        Cell(variant="pico", arm="v1", frame="v2", conditions=conditions)
+        Cell(variant="pico", arm="v1", base="v2", conditions=conditions)
 
 
 def test_a_field_at_its_default_does_not_count_so_a_new_one_moves_no_record():
@@ -139,7 +139,7 @@ def test_a_field_at_its_default_does_not_count_so_a_new_one_moves_no_record():
     ],
 )
 def test_a_cost_has_the_address_it_had_before_there_were_heads(variant, arm, resolution, key):
-    cell = Cell(variant=variant, arm=arm, frame="published", conditions=Cost(resolution=resolution))
+    cell = Cell(variant=variant, arm=arm, base="published", conditions=Cost(resolution=resolution))
     assert cell.key == key
     assert cell.file_name == f"{variant}_published_{arm.replace('+', '-')}_{key}"
 
@@ -152,17 +152,17 @@ def test_the_head_and_the_size_of_a_cost_count():
         assert len({cell.key, *(other.key for other in others)}) == 3
 
 
-@pytest.mark.parametrize("frame", ["v1", "v2"])
-def test_below_a_head_a_backbone_has_no_classifier_and_no_class_token(frame):
-    cell = Cell(variant="pico", arm="v1", frame=frame, conditions=Cost(head="retinanet"))
-    assert cell.config == build_config("pico", "v1", frame, num_classes=0, pooling="average")
-    assert replace(cell, conditions=Cost()).config == build_config("pico", "v1", frame)
+@pytest.mark.parametrize("base", ["v1", "v2"])
+def test_below_a_head_a_backbone_has_no_classifier_and_no_class_token(base):
+    cell = Cell(variant="pico", arm="v1", base=base, conditions=Cost(head="retinanet"))
+    assert cell.config == build_config("pico", "v1", base, num_classes=0, pooling="average")
+    assert replace(cell, conditions=Cost()).config == build_config("pico", "v1", base)
 
 
 @pytest.mark.parametrize("variant", ["b2", "small"])
 def test_an_arm_s_name_makes_its_cell(variant):
     conditions = Cost(resolution=(64, 96), head="fcos")
-    by_hand = Cell(variant="b2", arm="v1+ope", frame="published", conditions=conditions)
+    by_hand = Cell(variant="b2", arm="v1+ope", base="published", conditions=conditions)
     by_name = build_cell(f"pvt:{variant}/v1+ope/published", conditions)
     assert by_name == by_hand
     assert by_name.key == by_hand.key
@@ -209,7 +209,7 @@ def test_a_file_s_name_may_hold_colons(tmp_path):
     assert split_file_model("timm:resnet18") is None
 
 
-SOURCES = "timm:NAME, transformers:NAME, peers:NAME, pvt:VARIANT/ARM/FRAME or FILE.py:FUNCTION"
+SOURCES = "timm:NAME, transformers:NAME, baselines:NAME, pvt:VARIANT/ARM/BASE or FILE.py:FUNCTION"
 
 
 @pytest.mark.parametrize(
@@ -222,11 +222,11 @@ SOURCES = "timm:NAME, transformers:NAME, peers:NAME, pvt:VARIANT/ARM/FRAME or FI
         ("mine.txt:build", f"model='mine.txt:build' is not possible; allowed: {SOURCES}"),
         ("mine.py", "model='mine.py' is not possible; allowed: a file and its function that returns a module"),
         ("no/mine.py:build", "model='no/mine.py:build' is not possible; allowed: a Python file that exists"),
-        ("pvt:b2/v1", "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/FRAME, such as pvt:b2/v1+ope/"),
-        ("pvt:b2/v1/v1/v1", "model='pvt:b2/v1/v1/v1' is not possible; allowed: pvt:VARIANT/ARM/FRAME"),
+        ("pvt:b2/v1", "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/BASE, such as pvt:b2/v1+ope/"),
+        ("pvt:b2/v1/v1/v1", "model='pvt:b2/v1/v1/v1' is not possible; allowed: pvt:VARIANT/ARM/BASE"),
         ("pvt:b7/v1/v1", "variant='b7' is not possible; allowed: pico, nano, b0"),
         ("pvt:b2/v2/v1", "arm='v2' is not possible; allowed: v1, v1+ope"),
-        ("pvt:b2/v1/v3", "frame='v3' is not possible; allowed: published, v1, v2"),
+        ("pvt:b2/v1/v3", "base='v3' is not possible; allowed: published, v1, v2"),
     ],
 )
 def test_a_name_that_no_source_has_is_refused_in_one_line(model, message, tmp_path, monkeypatch):

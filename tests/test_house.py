@@ -79,7 +79,7 @@ def parts(*names: str) -> tuple[str, ...]:
     return tuple(f"{PACKAGE}.{name}" for name in names)
 
 
-MODELS = parts("model", "peers", "downstream", "networks", "timm_models")
+MODELS = parts("model", "baselines", "downstream", "networks", "timm_models")
 LAB = (*MODELS, *parts("measure", "training", "measurements", "budget", "requirements", "forecast", "runner"))
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
@@ -97,10 +97,10 @@ ALLOWED_IMPORTS = {
     "columns": (*parts("config", "design"), "pandas"),
     "records": (*parts("errors", "files", "config", "design", "columns"), "pandas"),
     "model": (*parts("errors", "config", "model"), "torch", "torchvision", "safetensors"),
-    "peers": (*parts("errors", "config", "model", "peers"), "torch", "torchvision", "timm", "transformers"),
+    "baselines": (*parts("errors", "config", "model", "baselines"), "torch", "torchvision", "timm", "transformers"),
     "downstream": (*parts("errors", "downstream"), "torch", "torchvision"),
     "timm_models": (*parts("errors", "config", "model"), "torch", "timm"),
-    "networks": (*parts("errors", "design", "model", "peers", "downstream", "measure.checkpointing"), "torch"),
+    "networks": (*parts("errors", "design", "model", "baselines", "downstream", "measure.checkpointing"), "torch"),
     "measure": (*parts("errors", "measure"), "torch", "numpy", "fvcore"),
 }
 """A part of the package, and all that it may import beside the standard library, anywhere in its files."""
@@ -222,7 +222,7 @@ def test_no_file_names(what: str, tracked: list[Path]) -> None:
     for path in tracked:
         content = (ROOT / path).read_bytes()
         if b"\0" in content:
-            continue  # a picture
+            continue  # an image
         lines = enumerate(content.decode().splitlines(), start=1)
         found += [f"{path}:{number} {line[:120]}" for number, line in lines if pattern.search(line)]
     assert found == []

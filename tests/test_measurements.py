@@ -1,4 +1,4 @@
-"""What a record of speed holds beside times: operators, floors and the machine's two peaks."""
+"""What a record of speed holds beside times: operators, roofline and the machine's two peaks."""
 
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from ablations.measurements import measure_cell
 
 @pytest.fixture
 def peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peaks of the machine that nobody has to measure, 1000 multiply-adds and 1 byte a second; one profiled step."""
+    """Peaks of the machine that nobody has to measure, 1000 MACs and 1 byte a second; one profiled step."""
     monkeypatch.setattr(measurements, "measure_operators", partial(measure_operators, repeats=1))
     monkeypatch.setattr(measurements, "_matmul_peak", lambda *_: {"macs_per_s": 1e3, "samples": {"8": [1.0]}})
     bandwidth = {"bytes_per_s": 1.0, "rates": {8: 1.0}, "samples": {"8": [8.0]}}
@@ -23,7 +23,7 @@ def peaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def measure(**conditions: Any) -> dict[str, Any]:
     timed = Speed(resolution=32, batch_size=1, repeats=6, **conditions)
-    return measure_cell(Cell(variant="pico", arm="v1+ope+cffn", frame="published", conditions=timed))
+    return measure_cell(Cell(variant="pico", arm="v1+ope+cffn", base="published", conditions=timed))
 
 
 @pytest.mark.usefixtures("peaks")
@@ -39,18 +39,18 @@ def test_operators_of_ours_and_of_the_libraries_as_they_come(mode: str) -> None:
         assert always <= kinds
         assert ("optimizer" in kinds) == (mode == "training")
         assert timed["step_overhead_s"] > 0
-    assert all(row["floor_s"] >= row["bytes"] for row in result["floors"])  # at a byte a second
+    assert all(row["bound_s"] >= row["bytes"] for row in result["roofline"])  # at a byte a second
     assert result["uncounted"] == []
-    # What a training step multiplies is three forward passes, but that pictures have no gradient.
+    # What a training step multiplies is three forward passes, but that images have no gradient.
     forward = result["macs_per_s"] * result["latency_s"] / (3 if mode == "training" else 1)
-    ratio = sum(row["macs"] for row in result["floors"]) / forward
+    ratio = sum(row["macs"] for row in result["roofline"]) / forward
     assert ratio == pytest.approx(1) if mode == "inference" else 2.9 < ratio < 3
     assert (result["peak_bytes_per_s"], result["bandwidth_samples"]) == (1.0, {"8": [8.0]})
 
 
 @pytest.mark.usefixtures("peaks")
 def test_an_arm_beside_v1_has_no_operators() -> None:
-    assert not {"operators", "floors", "peak_bytes_per_s", "references"} & set(measure(reference="v1"))
+    assert not {"operators", "roofline", "peak_bytes_per_s", "references"} & set(measure(reference="v1"))
 
 
 @pytest.mark.usefixtures("peaks")
@@ -58,5 +58,5 @@ def test_a_compiled_model_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)
     result = measure(reference="timm", compiled=True)
     assert set(result["references"]) == {"timm", "timm, channels-last"}
-    of_operators = {"operators", "floors", "uncounted", "step_overhead_s", "peak_bytes_per_s"}
+    of_operators = {"operators", "roofline", "uncounted", "step_overhead_s", "peak_bytes_per_s"}
     assert not of_operators & {*result, *result["references"]["timm"]}

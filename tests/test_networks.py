@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from ablations.baselines.build import build_baseline
 from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Head, Memory, build_cell
-from ablations.downstream.detection import build_fcos, build_mask_rcnn, build_retinanet
-from ablations.downstream.segmentation import SemanticFPN
 from ablations.errors import InputError
+from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet
+from ablations.heads.segmentation import SemanticFPN
 from ablations.measure.macs import trace_macs
 from ablations.model import PVT
 from ablations.networks import HEADS, StageMaps, build_network, traceable_part
-from ablations.peers.build import build_peer
 
 PICO = "pvt:pico/v1+ope+cffn/v2"
 RESNET = "timm:resnet18"
@@ -59,9 +59,9 @@ def test_a_classifier_is_traced_whole(model: str) -> None:
 
 
 @pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn+lsra"])
-@pytest.mark.parametrize("frame", ["v1", "v2"])
-def test_a_retinanet_is_its_backbone_and_what_stands_on_it(arm: str, frame: str) -> None:
-    cell = Cell(variant="pico", arm=arm, frame=frame, conditions=Cost(head="retinanet", resolution=64))
+@pytest.mark.parametrize("base", ["v1", "v2"])
+def test_a_retinanet_is_its_backbone_and_what_stands_on_it(arm: str, base: str) -> None:
+    cell = Cell(variant="pico", arm=arm, base=base, conditions=Cost(head="retinanet", resolution=64))
     network = on_meta(cell)
     widths = WIDTHS[PICO][1:]
     conv = 256 * 9 * 256 + 256
@@ -89,7 +89,7 @@ def test_an_arm_and_its_head_have_no_parameters_beside_their_own(head: Head) -> 
         "mask_rcnn": build_mask_rcnn,
         "semantic_fpn": SemanticFPN,
     }
-    cell = Cell(variant="pico", arm="v1+cffn", frame="v1", conditions=Cost(head=head))
+    cell = Cell(variant="pico", arm="v1+cffn", base="v1", conditions=Cost(head=head))
     with torch.device("meta"):
         alone = builders[head](nn.Identity(), WIDTHS[PICO])
     assert parameters(on_meta(cell)) == count_params(cell.config) + parameters(alone)
@@ -104,7 +104,7 @@ def test_no_size_decides_the_work_of_a_mask_rcnn(model: str) -> None:
 
 
 def test_an_arm_as_a_backbone_gives_the_maps_of_its_stages() -> None:
-    cell = Cell(variant="b2", arm="v1", frame="v1", conditions=Cost(head="fcos"))
+    cell = Cell(variant="b2", arm="v1", base="v1", conditions=Cost(head="fcos"))
     network = on_meta(cell)
     (stages,) = [module for module in network.modules() if isinstance(module, StageMaps)]
     maps = stages(torch.empty(2, 3, 64, 96, device="meta"))
@@ -116,13 +116,13 @@ def test_an_arm_as_a_backbone_gives_the_maps_of_its_stages() -> None:
 
 @pytest.mark.parametrize(("conditions", "classes"), [(Memory(), 1000), (Accuracy(num_classes=7), 7), (Cost(), 1000)])
 def test_all_but_a_cost_with_a_head_measures_the_classifier(conditions: Accuracy | Memory | Cost, classes: int) -> None:
-    network = on_meta(Cell(variant="pico", arm="v1", frame="v2", conditions=conditions))
+    network = on_meta(Cell(variant="pico", arm="v1", base="v2", conditions=conditions))
     assert isinstance(network, PVT)
     assert network.config.num_classes == classes
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("model", ["peers:cpvt_ti", "transformers:cvt-13"])
+@pytest.mark.parametrize("model", ["baselines:cpvt_ti", "transformers:cvt-13"])
 def test_a_head_needs_maps(head: Head, model: str) -> None:
     with pytest.raises(
         InputError, match=f"model='{model}' is not possible; allowed: timm:NAME, FILE.py:FUNCTION or an arm"
@@ -131,7 +131,7 @@ def test_a_head_needs_maps(head: Head, model: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_a_peer_that_is_trained_has_the_classes_and_the_drop_path_of_the_conditions(rate: float) -> None:
+def test_a_baseline_that_is_trained_has_the_classes_and_the_drop_path_of_the_conditions(rate: float) -> None:
     cell = build_cell("timm:resnet18", Accuracy(num_classes=7, drop_path_rate=rate))
     network = build_network(cell)
     assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
@@ -139,13 +139,13 @@ def test_a_peer_that_is_trained_has_the_classes_and_the_drop_path_of_the_conditi
     assert max(dropped, default=0.0) == rate
 
 
-def test_trying_a_peer_draws_nothing_so_its_weights_are_the_seed_s() -> None:
+def test_trying_a_baseline_draws_nothing_so_its_weights_are_the_seed_s() -> None:
     cell = build_cell("timm:resnet18", Accuracy())
     torch.manual_seed(3)
     network = build_network(cell)
     after = torch.rand(1)
     torch.manual_seed(3)
-    alone = build_peer("timm:resnet18", num_classes=10)
+    alone = build_baseline("timm:resnet18", num_classes=10)
     assert torch.equal(after, torch.rand(1))
     for one, other in zip(network.state_dict().values(), alone.state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -155,8 +155,8 @@ def test_trying_a_peer_draws_nothing_so_its_weights_are_the_seed_s() -> None:
     ("model", "message"),
     [
         (
-            "peers:cpvt_ti",
-            r"model='peers:cpvt_ti' is not possible; allowed: one that returns \(B, 10\) logits, not \(1, 1000",
+            "baselines:cpvt_ti",
+            r"model='baselines:cpvt_ti' is not possible; allowed: one that returns \(B, 10\) logits, not \(1, 1000",
         ),
         (
             "timm:vit_tiny_patch16_224",
@@ -164,7 +164,7 @@ def test_trying_a_peer_draws_nothing_so_its_weights_are_the_seed_s() -> None:
         ),
     ],
 )
-def test_a_peer_that_cannot_be_trained_on_the_data_is_refused(model: str, message: str) -> None:
+def test_a_baseline_that_cannot_be_trained_on_the_data_is_refused(model: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         build_network(build_cell(model, Accuracy()))
     assert "\n" not in str(caught.value)

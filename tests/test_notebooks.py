@@ -72,7 +72,7 @@ def outcome(request: pytest.FixtureRequest) -> Outcome:
 
 
 def shown(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
-    """Returns what each cell shows: a list of outputs, each of its texts and pictures by type."""
+    """Returns what each cell shows: a list of outputs, each of its texts and images by type."""
     cells = []
     for cell in notebook.cells:
         outputs = []
@@ -82,15 +82,15 @@ def shown(notebook: NotebookNode) -> list[list[dict[str, Any]]]:
     return cells
 
 
-def open_picture(data: str) -> Image.Image:
+def open_image(data: str) -> Image.Image:
     image = Image.open(io.BytesIO(base64.b64decode(data)))
     image.load()
     return image
 
 
-def is_same_picture(old: str, new: str) -> bool:
+def is_same_image(old: str, new: str) -> bool:
     """Whether two PNGs show the same, as far as the library that drew them, which each of them names, is the same."""
-    before, now = open_picture(old), open_picture(new)
+    before, now = open_image(old), open_image(new)
     if before.info.get("Software") != now.info.get("Software"):
         return True  # another version draws other pixels
     if before.size != now.size:
@@ -105,7 +105,7 @@ def find_stale(old: NotebookNode, new: NotebookNode) -> list[str]:
     for place, (before, now) in enumerate(zip_longest(shown(old), shown(new), fillvalue=[])):
         for was, is_now in zip_longest(before, now, fillvalue={}):
             same = was.keys() == is_now.keys() and all(
-                is_same_picture(was[kind], is_now[kind]) if kind == "image/png" else was[kind] == is_now[kind]
+                is_same_image(was[kind], is_now[kind]) if kind == "image/png" else was[kind] == is_now[kind]
                 for kind in was
             )
             if not same:
@@ -133,11 +133,11 @@ def test_committed_outputs_are_current(outcome):
 
 def test_every_figure_shows_something(outcome):
     _, committed, _ = outcome
-    pictures = [output["image/png"] for outputs in shown(committed) for output in outputs if "image/png" in output]
-    assert pictures
-    for picture in map(open_picture, pictures):
-        assert min(picture.size) > SMALLEST_FIGURE
-        assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 2  # more than paper and ink
+    images = [output["image/png"] for outputs in shown(committed) for output in outputs if "image/png" in output]
+    assert images
+    for image in map(open_image, images):
+        assert min(image.size) > SMALLEST_FIGURE
+        assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 2  # more than paper and ink
 
 
 def test_outputs_name_no_place_or_machine(outcome):
@@ -165,7 +165,7 @@ def text_notebook(text: str, number: int = 1) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=[cell])
 
 
-def picture_notebook(shade: int, software: str = "drawer 1", size: int = 4) -> NotebookNode:
+def image_notebook(shade: int, software: str = "drawer 1", size: int = 4) -> NotebookNode:
     content, tags = io.BytesIO(), PngInfo()
     tags.add_text("Software", software)
     Image.new("RGB", (size, size), (shade, shade, shade)).save(content, "PNG", pnginfo=tags)
@@ -181,10 +181,10 @@ def test_stale_text_is_found():
     assert find_stale(text_notebook("87.6"), nbformat.v4.new_notebook()) == ["cell 0: ['name', 'text']"]
 
 
-def test_stale_pictures_are_found():
-    old = picture_notebook(100)
-    assert find_stale(old, picture_notebook(100 + SHADE)) == []
-    assert find_stale(old, picture_notebook(101 + SHADE)) == ["cell 0: ['image/png']"]
-    assert find_stale(old, picture_notebook(100, size=5)) == ["cell 0: ['image/png']"]
-    assert find_stale(old, picture_notebook(255, software="drawer 2")) == []
+def test_stale_images_are_found():
+    old = image_notebook(100)
+    assert find_stale(old, image_notebook(100 + SHADE)) == []
+    assert find_stale(old, image_notebook(101 + SHADE)) == ["cell 0: ['image/png']"]
+    assert find_stale(old, image_notebook(100, size=5)) == ["cell 0: ['image/png']"]
+    assert find_stale(old, image_notebook(255, software="drawer 2")) == []
     assert find_stale(old, text_notebook("gone")) == ["cell 0: ['image/png', 'name', 'text']"]

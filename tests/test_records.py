@@ -31,7 +31,7 @@ from ablations.records import (
     write_record,
 )
 
-CELL = Cell(variant="pico", arm="v1+ope", frame="v2", conditions=Cost(resolution=64))
+CELL = Cell(variant="pico", arm="v1+ope", base="v2", conditions=Cost(resolution=64))
 
 
 def write(results: Path, cell: AnyCell = CELL, result: dict | None = None, failure: str | None = None) -> Path:
@@ -82,7 +82,7 @@ def edit_in(path: Path, part: str, **changes: object) -> None:
     """Changes an object within a record, and the address as another version of this code would."""
     record = json.loads(path.read_text())
     record[part] |= changes
-    described = {name: record[name] for name in ("measurement", "variant", "arm", "frame", "config", "conditions")}
+    described = {name: record[name] for name in ("measurement", "variant", "arm", "base", "config", "conditions")}
     record["key"] = address(described)
     path.unlink()
     path.with_name(f"pico_{record['key']}.json").write_text(json.dumps(record))
@@ -154,41 +154,41 @@ def test_memory_that_was_not_there_has_no_number(tmp_path):
 
 
 def test_no_records_make_an_empty_table_with_names(tmp_path):
-    frame = load_records(tmp_path)
-    assert frame.empty
-    assert {"measurement", "variant", "arm", "frame"} <= set(frame)
+    table = load_records(tmp_path)
+    assert table.empty
+    assert {"measurement", "variant", "arm", "base"} <= set(table)
 
 
-def test_rows_stand_in_the_order_of_frames_arms_and_sizes(tmp_path):
+def test_rows_stand_in_the_order_of_bases_arms_and_sizes(tmp_path):
     for resolution in (128, (64, 96), 64):
         for arm in reversed(ARMS):
             write(tmp_path, replace(CELL, arm=arm, conditions=Cost(resolution=resolution)))
-    write(tmp_path, replace(CELL, frame="published"))
-    frame = load_records(tmp_path)
-    assert list(frame["frame"].unique()) == ["published", "v2"]
-    assert list(frame["resolution"].unique()) == ["64", "64x96", "128"]
-    assert list(frame["arm"])[1:9] == list(ARMS)
-    assert list(frame.query("resolution == '64x96'")["pixels"].unique()) == [64 * 96]
+    write(tmp_path, replace(CELL, base="published"))
+    table = load_records(tmp_path)
+    assert list(table["base"].unique()) == ["published", "v2"]
+    assert list(table["resolution"].unique()) == ["64", "64x96", "128"]
+    assert list(table["arm"])[1:9] == list(ARMS)
+    assert list(table.query("resolution == '64x96'")["pixels"].unique()) == [64 * 96]
 
 
 def test_whole_numbers_stay_whole_beside_records_that_lack_them(tmp_path):
     write(tmp_path)
     accuracy = {"top1": 0.5, "n_eval_images": 7}
     write(tmp_path, replace(CELL, conditions=Accuracy(seed=3)), result=accuracy)
-    frame = load_records(tmp_path).set_index("measurement")
-    assert str(frame.loc["accuracy", "seed"]) == "3"
-    assert str(frame.loc["cost", "macs"]) == "20"
-    assert frame.loc["accuracy", "top1"] == 0.5
+    table = load_records(tmp_path).set_index("measurement")
+    assert str(table.loc["accuracy", "seed"]) == "3"
+    assert str(table.loc["cost", "macs"]) == "20"
+    assert table.loc["accuracy", "top1"] == 0.5
 
 
 def test_one_measurement_comes_with_its_own_columns_only(tmp_path):
     write(tmp_path)
     write(tmp_path, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 1})
-    frame = load_records(tmp_path, "memory")
-    assert list(frame["peak_memory_bytes"]) == [1]
-    assert "macs" not in frame
-    assert frame["batch_size"].dtype == int
-    assert list(frame["device_name"]) == ["Imaginary CPU"]
+    table = load_records(tmp_path, "memory")
+    assert list(table["peak_memory_bytes"]) == [1]
+    assert "macs" not in table
+    assert table["batch_size"].dtype == int
+    assert list(table["device_name"]) == ["Imaginary CPU"]
 
 
 def test_metrics_say_their_unit():
@@ -197,7 +197,7 @@ def test_metrics_say_their_unit():
 
 
 def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
-    cells = [Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(seed=seed)) for seed in (0, 1)]
+    cells = [Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)) for seed in (0, 1)]
     for cell in cells:
         outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
         write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
@@ -214,7 +214,7 @@ def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
     ids=str,
 )
 def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
-    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+    cell = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
     outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
     path = write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -230,14 +230,14 @@ def test_a_model_that_is_no_arm_has_a_record_and_a_row_too(tmp_path):
     assert path.name == f"timm-vit-small-patch16-224-dynamic-img-size-True_{cell.key}.json"
     record = find_record(tmp_path, cell)
     assert record["model"] == cell.model
-    assert not {"variant", "arm", "frame", "config"} & set(record)
+    assert not {"variant", "arm", "base", "config"} & set(record)
     assert not find_damaged(tmp_path)
-    frame = load_records(tmp_path).set_index("model")
-    assert list(frame.index) == ["pvt:pico/v1+ope/v2", cell.model]
-    row = frame.loc[cell.model]
+    table = load_records(tmp_path).set_index("model")
+    assert list(table.index) == ["pvt:pico/v1+ope/v2", cell.model]
+    row = table.loc[cell.model]
     assert (row["resolution"], row["pixels"], row["head"], row["params"]) == ("64x96", 64 * 96, "fcos", 7)
-    assert row[["variant", "arm", "frame", "pool_size", "position_embedding", "macs"]].isna().all()
-    assert (frame["macs"].iloc[0], str(frame["macs"].dtype)) == (20, "Int64")
+    assert row[["variant", "arm", "base", "pool_size", "position_embedding", "macs"]].isna().all()
+    assert (table["macs"].iloc[0], str(table["macs"].dtype)) == (20, "Int64")
     edit(path, model="timm:resnet18")
     assert list(find_damaged(tmp_path).values()) == ["its description was changed after it was measured"]
 
@@ -328,11 +328,11 @@ def write_few(results: Path) -> None:
 )
 def test_filters_choose_rows(tmp_path, filters, count):
     write_few(tmp_path)
-    frame = load_records(str(tmp_path), **filters)
-    assert len(frame) == count
+    table = load_records(str(tmp_path), **filters)
+    assert len(table) == count
     for name, value in filters.items():
         if isinstance(value, str):
-            assert set(frame[name]) == {value}
+            assert set(table[name]) == {value}
 
 
 def test_a_filter_leaves_the_columns_of_what_it_chose(tmp_path):
@@ -362,7 +362,7 @@ def test_a_filter_by_what_there_is_not_is_refused(tmp_path, filters, words):
     assert "\n" not in str(error.value)
 
 
-def test_without_records_every_filter_makes_an_empty_frame(tmp_path):
+def test_without_records_every_filter_makes_an_empty_base(tmp_path):
     write(tmp_path)
     assert load_records(tmp_path, "speed", arm="v2").empty
     with pytest.raises(InputError, match="column='arms'"):
@@ -371,8 +371,8 @@ def test_without_records_every_filter_makes_an_empty_frame(tmp_path):
 
 def test_columns_have_the_types_of_their_kinds(tmp_path):
     write_few(tmp_path)
-    frame, accuracy = load_records(tmp_path), load_records(tmp_path, "accuracy")
-    assert [str(frame[name].dtype) for name in ("seed", "noisy", "base_lr", "pixels")] == [
+    table, accuracy = load_records(tmp_path), load_records(tmp_path, "accuracy")
+    assert [str(table[name].dtype) for name in ("seed", "noisy", "base_lr", "pixels")] == [
         *("Int64", "boolean", "float64", "int64")
     ]
     # The stored 0, 1 and 1 are whole; a fraction and a rate are not counts.
@@ -384,12 +384,12 @@ def test_columns_have_the_types_of_their_kinds(tmp_path):
 def test_a_column_that_nobody_described_has_the_type_of_its_values(tmp_path):
     write(tmp_path, result={"params": 1, "macs": 2, "sparks": 3, "is_lit": True})
     write(tmp_path, replace(CELL, arm="v1"))
-    frame = load_records(tmp_path)
-    assert [str(frame[name].dtype) for name in ("sparks", "is_lit")] == ["Int64", "boolean"]
+    table = load_records(tmp_path)
+    assert [str(table[name].dtype) for name in ("sparks", "is_lit")] == ["Int64", "boolean"]
 
 
 def test_a_default_recipe_stands_before_another(tmp_path):
     for mixup, seed in ((0.8, 0), (0.2, 0), (0.0, 1), (0.8, 1), (0.0, 0)):
         write(tmp_path, replace(CELL, conditions=Accuracy(mixup=mixup, seed=seed)), {"top1": 0.5})
-    frame = load_records(tmp_path, "accuracy")
-    assert frame[["mixup", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.8, 0], [0.8, 1]]
+    table = load_records(tmp_path, "accuracy")
+    assert table[["mixup", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.8, 0], [0.8, 1]]

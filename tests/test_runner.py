@@ -91,13 +91,13 @@ def test_a_failed_cell_is_recorded_the_others_go_on_and_it_is_tried_again(tmp_pa
 def test_what_only_the_cell_finds_out_about_its_input_fails_that_cell_alone(tmp_path, monkeypatch):
     def refuse_one(cell):
         if cell.arm == "v1+ope":
-            raise InputError("a picture that cannot be read")
+            raise InputError("an image that cannot be read")
         return {"params": 1, "macs": 2}
 
     fake(monkeypatch, refuse_one)
     summary = run(CELLS, tmp_path)
     assert summary.measured == 7
-    assert summary.failed[0][1] == "InputError: a picture that cannot be read"
+    assert summary.failed[0][1] == "InputError: an image that cannot be read"
 
 
 def test_a_cell_that_another_process_finished_meanwhile_is_kept(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_the_time_budget_starts_no_cell_whose_like_took_longer(tmp_path, monkeyp
     called = fake(monkeypatch, lambda cell: {"params": 1, "macs": 2})
     long, short = Cost(resolution=64), Cost(resolution=32)
     for conditions, seconds in ((long, 3600.0), (short, 0.1)):
-        cell = Cell(variant="pico", arm="v1", frame="v1", conditions=conditions)
+        cell = Cell(variant="pico", arm="v1", base="v1", conditions=conditions)
         write(tmp_path, cell, duration_s=seconds)
     cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=(long, short)).cells())
     summary = run(cells, tmp_path, time_budget_s=60)
@@ -178,13 +178,13 @@ def test_a_missing_device_or_data_set_is_refused_before_anything_is_measured(tmp
     with pytest.raises(InputError, match=r"results=.* is not possible; allowed: a folder that can be made"):
         run(CELLS, not_a_folder)
     not_a_folder.unlink()
-    on_cuda = Cell(variant="pico", arm="v1", frame="v2", conditions=Memory(device="cuda"))
+    on_cuda = Cell(variant="pico", arm="v1", base="v2", conditions=Memory(device="cuda"))
     with pytest.raises(InputError, match="device='cuda'"):
         run([*CELLS, on_cuda], tmp_path)
-    no_data = Cell(variant="pico", arm="v1", frame="v2", conditions=replace(ACCURACY, data="nowhere"))
+    no_data = Cell(variant="pico", arm="v1", base="v2", conditions=replace(ACCURACY, data="nowhere"))
     with pytest.raises(InputError, match="nowhere"):
         run([*CELLS, no_data], tmp_path, data_dir=tmp_path)
-    other_classes = Cell(variant="pico", arm="v1", frame="v2", conditions=replace(ACCURACY, num_classes=5))
+    other_classes = Cell(variant="pico", arm="v1", base="v2", conditions=replace(ACCURACY, num_classes=5))
     with pytest.raises(InputError, match="num_classes=5 is not possible; allowed: 10"):
         run([*CELLS, other_classes], tmp_path)
     assert called == []
@@ -198,7 +198,7 @@ def test_one_real_cell_of_each_measurement(tmp_path):
         Speed(resolution=32, batch_size=1, repeats=6),
         ACCURACY,
     )
-    cells = [Cell(variant="pico", arm="v1+cffn", frame="v2", conditions=each) for each in conditions]
+    cells = [Cell(variant="pico", arm="v1+cffn", base="v2", conditions=each) for each in conditions]
     summary = run(cells, tmp_path)
     assert (summary.measured, summary.failed) == (4, [])
     cost, memory, speed, accuracy = (find_record(tmp_path, cell) for cell in cells)
@@ -298,7 +298,7 @@ def test_a_size_that_a_model_refuses_is_a_row_with_its_reason(tmp_path):
     assert run(cells, tmp_path).kept == 2
 
 
-def test_what_a_picture_decides_is_a_row_with_its_reason(tmp_path):
+def test_what_a_image_decides_is_a_row_with_its_reason(tmp_path):
     cell = cost_of("pvt:pico/v1/v2", head="mask_rcnn")
     assert run([cell], tmp_path).failed == []
     result = find_record(tmp_path, cell)["result"]
@@ -346,7 +346,7 @@ def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path)
     cell = cost_of(f"{path}:build")
     summary = run([cell, *CELLS[:1]], tmp_path / "out")
     assert (summary.measured, len(summary.failed)) == (1, 1)
-    assert "UncountedOperator: nobody knows how many multiply-adds test_runner.triple" in summary.failed[0][1]
+    assert "UncountedOperator: nobody knows how many MACs test_runner.triple" in summary.failed[0][1]
     assert find_record(tmp_path / "out", cell)["status"] == "failed"
 
 
@@ -356,8 +356,8 @@ def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path)
         ("timm:resnet81", "classifier", "model='resnet81' is not possible; allowed: one of"),
         ("timm:resnet18?nonsense=3", "classifier", "model='timm:resnet18' cannot be built"),
         ("timm:vit_tiny_patch16_224", "fcos", "allowed: one with maps at strides"),
-        ("peers:cpvt_ti", "fcos", "allowed: timm:NAME, FILE.py:FUNCTION or an arm"),
-        ("peers:cpvt", "classifier", "did you mean 'cpvt_s'"),
+        ("baselines:cpvt_ti", "fcos", "allowed: timm:NAME, FILE.py:FUNCTION or an arm"),
+        ("baselines:cpvt", "classifier", "did you mean 'cpvt_s'"),
         ("mine.py:other", "classifier", "mine.py='other' is not possible; allowed: build"),
         ("mine.py:build", "classifier", "mine.py:build' returns a int"),
     ],
@@ -500,8 +500,8 @@ def files_below(folder):
 
 def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    lost = Accuracy(epochs=8, train_images=100, batch_size=50, warmup_epochs=0.0, base_lr=1e15, clip_norm=0.0)
-    cells = [Cell(variant="pico", arm="v1", frame="v2", conditions=each) for each in (lost, ACCURACY)]
+    lost = Accuracy(epochs=8, train_images=100, batch_size=50, warmup_epochs=0.0, base_lr=1e15, clip_grad_norm=0.0)
+    cells = [Cell(variant="pico", arm="v1", base="v2", conditions=each) for each in (lost, ACCURACY)]
     summary = run(cells, tmp_path)
     assert (summary.measured, len(summary.failed)) == (1, 1)
     (label, reason) = summary.failed[0]
@@ -525,7 +525,7 @@ def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypa
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
     evaluate = loop.Training.evaluate
     monkeypatch.setattr(loop.Training, "evaluate", lambda training: 1 / 0)
-    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)
+    cell = Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
     assert len(run([cell], tmp_path).failed) == 1
     assert files_below(tmp_path / "checkpoints") == [f"{cell.file_name}.pt"]
     monkeypatch.setattr(loop.Training, "evaluate", evaluate)
@@ -561,7 +561,7 @@ def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_end
 
 
 def test_a_budget_that_was_spent_before_starts_no_training(tmp_path):
-    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)
+    cell = Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
     summary = run([cell], tmp_path, time_budget_s=0.0)
     assert (summary.measured, summary.left) == (0, 1)
     assert files_below(tmp_path / "checkpoints") == []
@@ -571,7 +571,7 @@ def test_a_budget_that_was_spent_before_starts_no_training(tmp_path):
 def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs):
     monkeypatch.setattr(requirements, "available_cores", lambda: 2)
     with pytest.raises(InputError, match=f"jobs={jobs} is not possible; allowed: 1 to 2, the number of cores"):
-        run([Cell(variant="pico", arm="v1", frame="v2", conditions=ACCURACY)], tmp_path / "runs", jobs=jobs)
+        run([Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)], tmp_path / "runs", jobs=jobs)
     assert not (tmp_path / "runs").exists()
 
 
@@ -669,7 +669,7 @@ def test_a_size_that_a_trained_model_refuses_is_one_line_that_says_what_would_do
 
 
 def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):
-    cell = Cell(variant="pico", arm="v1+lsra", frame="v2", conditions=Memory(resolution=48, mode="training"))
+    cell = Cell(variant="pico", arm="v1+lsra", base="v2", conditions=Memory(resolution=48, mode="training"))
     predicted = replace(cell, conditions=replace(cell.conditions, method="predicted"))
     on_cuda = replace(cell, conditions=replace(cell.conditions, method="predicted", device="cuda"))
     named = build_cell("timm:resnet18", Memory(resolution=64, method="predicted"))
@@ -683,7 +683,7 @@ def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):
 
 
 def test_memory_is_measured_in_processes_of_its_own_resident_too(tmp_path):
-    cell = Cell(variant="pico", arm="v1", frame="v2", conditions=Memory(resolution=64, mode="training"))
+    cell = Cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=64, mode="training"))
     lean = replace(cell, conditions=replace(cell.conditions, checkpointing="1+2"))
     rows = replace(cell, conditions=replace(cell.conditions, channels_last=False))
     assert run([cell, lean, rows], tmp_path).failed == []
@@ -698,7 +698,7 @@ def test_memory_is_measured_in_processes_of_its_own_resident_too(tmp_path):
 def test_what_would_not_fit_is_a_row_and_runs_when_it_is_forced_to(tmp_path, monkeypatch):
     monkeypatch.setattr(measurements, "available_memory", lambda device: 2**20)
     cells = [
-        Cell(variant="pico", arm="v1", frame="v2", conditions=Memory(resolution=side, mode="training"))
+        Cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=side, mode="training"))
         for side in (128, 32)
     ]
     summary = run(cells, tmp_path)
@@ -718,7 +718,7 @@ def test_what_would_not_fit_is_a_row_and_runs_when_it_is_forced_to(tmp_path, mon
 def test_a_prediction_does_not_depend_on_those_before_it():
     rows = Memory(resolution=64, mode="training", method="predicted", channels_last=False)
     cells = [
-        Cell(variant="pico", arm="v1+ope+cffn+lsra", frame="v2", conditions=replace(rows, channels_last=layout))
+        Cell(variant="pico", arm="v1+ope+cffn+lsra", base="v2", conditions=replace(rows, channels_last=layout))
         for layout in (False, True, False)
     ]
     first, _, again = (measurements.measure_cell(cell)["peak_memory_bytes"] for cell in cells)
@@ -744,7 +744,7 @@ def test_a_model_that_refuses_a_size_is_a_row_of_memory_too(tmp_path, method):
 
 def test_a_record_of_another_data_set_of_the_same_name_is_not_taken_for_this_one(tmp_path):
     cell = Cell(
-        variant="pico", arm="v1", frame="v2", conditions=Accuracy(data="toy", num_classes=2, epochs=1, batch_size=2)
+        variant="pico", arm="v1", base="v2", conditions=Accuracy(data="toy", num_classes=2, epochs=1, batch_size=2)
     )
     for number, folder in enumerate(("one", "other")):
         for split, label in itertools.product(("train", "val"), "ab"):
@@ -772,7 +772,7 @@ def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch)
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))\n"
     )
     deadly = build_cell(f"{folder / 'deadly.py'}:build", ACCURACY)
-    cells = [deadly, *(Cell(variant="pico", arm=arm, frame="v2", conditions=ACCURACY) for arm in ("v1", "v1+ope"))]
+    cells = [deadly, *(Cell(variant="pico", arm=arm, base="v2", conditions=ACCURACY) for arm in ("v1", "v1+ope"))]
     summary = run(cells, tmp_path / "runs", jobs=2)
     assert summary.measured == 2
     assert summary.failed == [(deadly.label, "the process that computed it was killed")]

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from ablations.baselines.equal import has_baseline
 from ablations.catalogue import EQUAL_MODELS, MODELS
-from ablations.config import ARMS, FRAMES
+from ablations.config import ARMS, BASES
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, build_cell
 from ablations.errors import InputError
-from ablations.peers.equal import has_peer
-from ablations.studies import LADDER, SCALES, STUDIES, Grid, NamedModels, find_study, on_devices, select, vary
+from ablations.studies import CUMULATIVE, SCALES, STUDIES, Grid, NamedModels, find_study, on_devices, select, vary
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 def test_vary_takes_every_combination():
@@ -64,7 +64,7 @@ def test_select_refuses_what_no_cell_has(wanted, message):
 
 def test_select_among_arms_leaves_models_that_are_none():
     cells = select(find_study("paper").cells(), arm=("v1+lsra",), head=("classifier",), resolution=(224,))
-    assert [cell.label for cell in cells if isinstance(cell, Cell)] == ["cost b2 v1+lsra frame=published"]
+    assert [cell.label for cell in cells if isinstance(cell, Cell)] == ["cost b2 v1+lsra base=published"]
     assert "cost timm:resnet18" in [cell.label for cell in cells]
     assert {(cell.conditions.head, cell.conditions.resolution) for cell in cells} == {("classifier", 224)}
 
@@ -86,12 +86,12 @@ def test_models_are_taken_with_every_condition_and_arms_among_them_are_cells():
     cells = list(NamedModels(models=("timm:resnet18", "pvt:pico/v1/v2"), conditions=conditions).cells())
     assert cells == [
         *(ModelCell(model="timm:resnet18", conditions=each) for each in conditions),
-        *(Cell(variant="pico", arm="v1", frame="v2", conditions=each) for each in conditions),
+        *(Cell(variant="pico", arm="v1", base="v2", conditions=each) for each in conditions),
     ]
 
 
 def test_a_cell_in_two_grids_is_measured_once():
-    arms = Grid(variants=("b2",), frames=("published",), conditions=(Cost(),))
+    arms = Grid(variants=("b2",), bases=("published",), conditions=(Cost(),))
     study = replace(
         find_study("quick"), grids=(NamedModels(models=("pvt:small/v1/published",), conditions=(Cost(),)), arms)
     )
@@ -105,11 +105,13 @@ def paper_cells(head, resolution):
 
 def test_the_paper_s_study_has_every_column_of_its_tables():
     dense = 16  # rows of Tables 3 and 5
-    scales = 8 + 3  # arms and peers drawn against the size of the input
-    assert len(paper_cells("classifier", 224)) == 39 + (8 - 3) + 8  # Table 2, arms without a row, peers without a row
+    scales = 8 + 3  # arms and baselines drawn against the size of the input
+    assert (
+        len(paper_cells("classifier", 224)) == 39 + (8 - 3) + 8
+    )  # Table 2, arms without a row, baselines without a row
     assert len(paper_cells("classifier", 240)) == 2  # CrossViT takes no others
     assert {len(paper_cells("classifier", size)) for size in SCALES[1:]} == {scales}
-    assert len(paper_cells("retinanet", (800, 1280))) == dense + 3 * 8 - 3  # Table 3, arms x frames, three in both
+    assert len(paper_cells("retinanet", (800, 1280))) == dense + 3 * 8 - 3  # Table 3, arms x bases, three in both
     assert len(paper_cells("mask_rcnn", (800, 1280))) == dense
     assert len(paper_cells("fcos", (800, 1280))) == 4
     assert len(paper_cells("semantic_fpn", 512)) == dense
@@ -118,10 +120,10 @@ def test_the_paper_s_study_has_every_column_of_its_tables():
 
 def test_the_paper_s_study_has_table_6_and_its_figure_4():
     keys = {cell.key for cell in find_study("paper").cells()}
-    for frame in FRAMES:
-        for arm in LADDER if frame == "published" else ARMS:
+    for base in BASES:
+        for arm in CUMULATIVE if base == "published" else ARMS:
             conditions = Cost(head="retinanet", resolution=(800, 1280))
-            assert Cell(variant="b2", arm=arm, frame=frame, conditions=conditions).key in keys
+            assert Cell(variant="b2", arm=arm, base=base, conditions=conditions).key in keys
     for name in ("ViT-S/16", "ViT-S/32", "PVTv1-Small", "ResNet50", "PVTv2-B2-Li"):
         for side in (224, 512, 1024, 2048):
             assert build_cell(MODELS[name], Cost(resolution=side)).key in keys
@@ -140,9 +142,9 @@ def test_the_memory_of_every_library_s_model_stands_beside_an_arm_s():
         for (variant, arm), model in models.items():
             for cell in [cell for cell in cells if cell.name == model]:
                 conditions = replace(cell.conditions, channels_last=True)
-                own = Cell(variant=variant, arm=arm, frame="published", conditions=conditions)
+                own = Cell(variant=variant, arm=arm, base="published", conditions=conditions)
                 assert own.key in keys
-                assert has_peer(own.config, library, conditions.resolution)
+                assert has_baseline(own.config, library, conditions.resolution)
                 if conditions.method == "predicted" and not cell.conditions.channels_last:
                     predicted.append((library, variant, arm, conditions.mode, conditions.resolution))
     # Two variants, two modes: two arms at four sizes of both libraries, and v1 at one of transformers.
@@ -155,4 +157,4 @@ def test_what_is_timed_beside_libraries_they_have(name):
     assert {cell.arm for cell in cells} == {"v1", "v1+ope+cffn", "v1+ope+cffn+lsra"}
     for cell in cells:
         for library in cell.conditions.reference.split("+"):
-            assert has_peer(cell.config, library, cell.conditions.resolution)
+            assert has_baseline(cell.config, library, cell.conditions.resolution)

@@ -1,1 +1,1 @@
-"""Measurements of any module: multiply-adds, peak memory, time, and the machine they were taken on."""
+"""Measurements of any module: MACs, peak memory, time, and the machine they were taken on."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ablations.measure.environment import check_device
-from ablations.measure.speed import Step, time_in_turn
+from ablations.measure.speed import Step, time_interleaved
 
 SIZES = tuple(2**power for power in range(18, 31, 2))
 """Bytes that a copy moves, half of them read and half written: 256 KiB to 1 GiB, more than a processor's caches hold.
@@ -30,7 +30,7 @@ def measure_bandwidth(device: str | torch.device, repeats: int = 5) -> dict[str,
     source = torch.ones(SIZES[-1] // 8, device=place)
     target = torch.empty_like(source)
     copies = {str(size): _copies(source[: size // 8], target[: size // 8], _at_once(size)) for size in SIZES}
-    times = time_in_turn(copies, repeats=repeats, warmup=2, device=place)
+    times = time_interleaved(copies, repeats=repeats, warmup=2, device=place)
     samples = {str(size): [seconds / _at_once(size) for seconds in times[str(size)]] for size in SIZES}
     rates: dict[int, float] = {}
     for size in reversed(SIZES):

@@ -1,6 +1,6 @@
-"""A third opinion on multiply-adds: fvcore's, which reads the operators of a `torch.jit` trace.
+"""A third opinion on MACs: fvcore's, which reads the operators of a `torch.jit` trace.
 
-Its conventions: a multiply-add is one, a bias none; norms, bilinear upsampling and adaptive pooling count a few a
+Its conventions: a MAC is one, a bias none; norms, bilinear upsampling and adaptive pooling count a few a
 value, and are kept apart here from convolutions and matrix products. Fused attention, which fvcore takes for free, is
 counted by a handle of this file. What fvcore has no handle for must be known to be free, else it is an error.
 """
@@ -57,7 +57,7 @@ those of a trace of kernels, and those made of such that this trace shows whole.
 class FvcoreCount:
     """What fvcore says of one forward pass of a batch.
 
-    `products` are the multiply-adds of convolutions and matrix products by operator, attention's under `attention`;
+    `products` are the MACs of convolutions and matrix products by operator, attention's under `attention`;
     `others` is what fvcore counts and this project does not, by operator. `skipped` says how often each operator ran
     that fvcore has no handle for and that is known to be free; those that fvcore itself leaves out as free (views,
     copies, ReLU) are not listed.
@@ -89,11 +89,11 @@ def count_with_fvcore(model: nn.Module, input_shape: tuple[int, ...], device: st
     except Exception as error:
         raise InputError(f"fvcore cannot trace a {type(model).__name__} on {device!r}: {first_line(error)}") from error
     for name in counts.keys() - PRODUCTS - OTHERS:
-        raise UncountedOperator(f"fvcore counts {name}, and nobody knows whether as multiply-adds")
+        raise UncountedOperator(f"fvcore counts {name}, and nobody knows whether as MACs")
     skipped = analysis.unsupported_ops()
     for kind in skipped:
         if not _is_free(kind):
-            raise UncountedOperator(f"fvcore takes {kind} for free, and nobody knows how many multiply-adds it takes")
+            raise UncountedOperator(f"fvcore takes {kind} for free, and nobody knows how many MACs it takes")
     return FvcoreCount(
         products={name: int(count) for name, count in counts.items() if name in PRODUCTS},
         others={name: int(count) for name, count in counts.items() if name in OTHERS},
@@ -132,7 +132,7 @@ def _einsum_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     operands, arrow, result = equation.partition("->")
     pair = operands.split(",")
     if not arrow or "." in equation or len(pair) != 2:
-        raise UncountedOperator(f"nobody knows how many multiply-adds aten::einsum takes for {equation!r}")
+        raise UncountedOperator(f"nobody knows how many MACs aten::einsum takes for {equation!r}")
     shapes = [_shape(tensor) for tensor in inputs[1].node().inputs()]
     sizes = dict(zip("".join(pair), chain(*shapes), strict=True))
     common = set(pair[0]) & set(pair[1])

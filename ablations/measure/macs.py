@@ -1,6 +1,6 @@
-"""Multiply-adds of one forward pass, traced on the `meta` device: shapes flow through the module, numbers do not.
+"""MACs of one forward pass, traced on the `meta` device: shapes flow through the module, numbers do not.
 
-Counted are the multiply-adds of convolutions and matrix products, attention's two products included. Norms,
+Counted are the MACs of convolutions and matrix products, attention's two products included. Norms,
 activations, softmax, pooling, interpolation and whatever only moves or makes tensors count as none. An operator that
 is in neither list is an error, never a silent zero.
 """
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 
 
 def attention_flops(query: list[int], key: list[int], value: list[int], *_: Any, **__: Any) -> int:
-    """Twice the multiply-adds of attention on (B, heads, N, d), (B, heads, M, d) and (B, heads, M, d')."""
+    """Twice the MACs of attention on (B, heads, N, d), (B, heads, M, d) and (B, heads, M, d')."""
     return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
@@ -67,12 +67,12 @@ LAYERS_WITHOUT_MACS = {
 
 
 class UncountedOperator(RuntimeError):
-    """An operator whose multiply-adds nobody knows."""
+    """An operator whose MACs nobody knows."""
 
 
 @dataclass(frozen=True)
 class TracedMacs:
-    """The multiply-adds of one forward pass of a batch.
+    """The MACs of one forward pass of a batch.
 
     `by_module` gives each module's own work without its children's, by its path in `named_modules()`, and `by_operator`
     each operator's; both leave out what does none, and sum to `total`. `other_values` is no work that counts here: how
@@ -86,7 +86,7 @@ class TracedMacs:
 
 
 def trace_macs(model: nn.Module, input_shape: tuple[int, ...]) -> TracedMacs:
-    """Counts the multiply-adds of `model` in evaluation mode on a float32 input of `input_shape`, batch included.
+    """Counts the MACs of `model` in evaluation mode on a float32 input of `input_shape`, batch included.
 
     The model may be on any device and is left as it is. Raises UncountedOperator for an operator that nobody knows how
     to count.
@@ -138,7 +138,7 @@ class _Counter(TorchDispatchMode):
             with self:
                 result = func.decompose(*args, **kwargs)  # an operator may be made of others
             if result is NotImplemented:
-                raise UncountedOperator(f"nobody knows how many multiply-adds {func} takes")
+                raise UncountedOperator(f"nobody knows how many MACs {func} takes")
             return result
         result = self.run(func, args, kwargs)
         name = func.overloadpacket.__name__

@@ -1,9 +1,9 @@
-"""Where the time of a step goes, operator by operator, and how far each kind of operator is from the machine's floor.
+"""Where the time of a step goes, operator by operator, and how far each kind of operator is from the machine's roofline bound.
 
 Two views of one step. The profiler sees the kernels that ran: their own time, without that of what they called, under
 names such as `mkldnn_convolution`, `addmm` and `copy_`, which lays out the bias of an `addmm`. A dispatch mode sees
-what the model asked for (`convolution`): its multiply-adds and the bytes of its tensors. Names differ between the two;
-kinds do not, so times and floors meet by kind. Explicit attention's two products are matrix products, and its softmax
+what the model asked for (`convolution`): its MACs and the bytes of its tensors. Names differ between the two;
+kinds do not, so times and roofline meet by kind. Explicit attention's two products are matrix products, and its softmax
 is attention.
 """
 
@@ -82,8 +82,8 @@ def kind_of(operator: str, shapes: Sequence[Any] = ()) -> str:
     kind = _KIND_OF.get(operator, "other")
     if kind == "convolutions":
         first = int(operator.endswith("_backward"))  # the gradient stands before the input
-        pictures, weight = [*shapes[first : first + 2], (), ()][:2]
-        if len(pictures) == len(weight) > 2 and weight[1] == 1 < pictures[1]:
+        images, weight = [*shapes[first : first + 2], (), ()][:2]
+        if len(images) == len(weight) > 2 and weight[1] == 1 < images[1]:
             return "depth-wise convolutions"
     return kind
 
@@ -126,7 +126,7 @@ class _Profiles:
 def measure_operators(
     steps: Mapping[str, Step], device: str | torch.device, repeats: int = 5
 ) -> dict[str, dict[str, Any]]:
-    """Returns for each step how long its operators take, as torch's profiler sees them, `repeats` steps in turn.
+    """Returns for each step how long its operators take, as torch's profiler sees them, `repeats` steps interleaved.
 
     Keys: `operators`, a row for each operator that takes time with its `kind`, `operator` (its name), `calls` in a
     step, `seconds`, and the raw `samples` of which these are the median, the longest of each kind first;
@@ -168,17 +168,17 @@ def _is_in_optimizer(event: FunctionEvent) -> bool:
     return False
 
 
-def count_floors(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> dict[str, Any]:
+def count_roofline(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> dict[str, Any]:
     """Returns how long the operators of one `step` take on a machine at these rates, each run by itself.
 
-    The floor of a call is its multiply-adds at `macs_per_s` or its bytes at the rate of the largest copy that moves no
+    The roofline bound of a call is its MACs at `macs_per_s` or its bytes at the rate of the largest copy that moves no
     more, whichever takes longer: `bytes_per_s` by the bytes of a copy, as `measure_bandwidth` has them, for what fits
     in a cache may lie there. A call's bytes are those of the tensors that it reads and of those that it writes; views
     move none. An operator that writes where it has read, or less than it has, may be up to half as fast again as a
-    copy, for which the processor also fetches what is overwritten, and so be below its floor; so may one with a tensor
+    copy, for which the processor also fetches what is overwritten, and so be below its roofline bound; so may one with a tensor
     twice among its arguments, or smaller than the smallest copy.
 
-    Keys: `floors`, a row for each kind with its `kind`, `calls`, `macs`, `bytes` and `floor_s`, sums over the calls;
+    Keys: `roofline`, a row for each kind with its `kind`, `calls`, `macs`, `bytes` and `bound_s`, sums over the calls;
     `uncounted`, the names of operators of which nobody knows whether they multiply: they count with their bytes.
     """
     counter = _FloorCounter(macs_per_s, bytes_per_s)
@@ -190,16 +190,16 @@ def count_floors(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, flo
             "calls": counter.calls[kind],
             "macs": counter.macs[kind],
             "bytes": counter.bytes[kind],
-            "floor_s": counter.floors_s[kind],
+            "bound_s": counter.floors_s[kind],
         }
         for kind in KINDS
         if kind in counter.calls
     ]
-    return {"floors": rows, "uncounted": sorted(counter.uncounted)}
+    return {"roofline": rows, "uncounted": sorted(counter.uncounted)}
 
 
 def convolution_backward_flops(gradient: Sequence[int], _: Any, weight: Sequence[int], *others: Any, **__: Any) -> int:
-    """Twice the multiply-adds of a convolution's backward pass: for each gradient asked for, those of the forward.
+    """Twice the MACs of a convolution's backward pass: for each gradient asked for, those of the forward.
 
     torch's own formula counts a depth-wise convolution's as if it were none.
     """
@@ -210,7 +210,7 @@ def convolution_backward_flops(gradient: Sequence[int], _: Any, weight: Sequence
 def attention_backward_flops(
     _: Any, query: Sequence[int], key: Sequence[int], value: Sequence[int], *__: Any, **___: Any
 ) -> int:
-    """Twice the multiply-adds of a fused attention's backward pass, which computes the scores anew: five products."""
+    """Twice the MACs of a fused attention's backward pass, which computes the scores anew: five products."""
     return 2 * prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
 
 
@@ -238,7 +238,7 @@ _MOVES_NOTHING = ("_unsafe_view", "resize", "lift_fresh", "empty", "empty_like",
 
 
 class _FloorCounter(TorchDispatchMode):
-    """Sums multiply-adds, bytes and floors of every operator that runs, by kind."""
+    """Sums MACs, bytes and roofline of every operator that runs, by kind."""
 
     def __init__(self, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> None:
         super().__init__()

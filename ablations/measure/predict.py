@@ -93,7 +93,7 @@ def predict_peak_memory(
     The step is `build_step`'s and the model becomes its own, put into the mode and without gradients; it lies on the
     `meta` device. It is one step and begins where a second would, with the optimiser's state in place: what the model
     makes in its first step and keeps is counted as if it were made in every one. `channels_last=False` leaves
-    weights as they are and a batch of pictures in row order.
+    weights as they are and a batch of images in row order.
 
     Beside `peak_memory_bytes`, `parameter_bytes`, `input_bytes` and `memory_method` the result has `peak_operator` and
     `peak_phase` (`forward` or `backward`): what reached the peak; `bytes_at_peak`, by KINDS, which sum to

@@ -1,4 +1,4 @@
-"""Time of steps, taken in turn in one process, so that whatever else the machine does meets all of them alike."""
+"""Time of steps, taken interleaved in one process, so that whatever else the machine does meets all of them alike."""
 
 import gc
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -18,7 +18,7 @@ LONG = 5.0
 """Seconds of a round after which two are warm-up enough: what is done once weighs little in it."""
 
 
-def time_in_turn(
+def time_interleaved(
     steps: Mapping[str, Step], *, repeats: int, warmup: int = 3, device: str | torch.device
 ) -> dict[str, list[float]]:
     """Returns `repeats` raw times in seconds of each step, taken A B A B ...

@@ -1,14 +1,14 @@
-"""Toggle `linear_sra`: which tokens a block's queries attend to (PVT v1, 3.3; PVT v2, 3.1).
+"""Slot `attn`, toggle `lsra`: which tokens a block's queries attend to (PVT v1, 3.3; PVT v2, 3.1).
 
-Letters: B pictures, N query tokens, M key and value tokens, C channels.
+Letters: B images, N query tokens, M key and value tokens, C channels, all with the prefix of class tokens.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablations.config import PVTConfig
-from ablations.model.layers import Linear
-from ablations.model.tokens import as_tokens, on_map
+from ablations.model.patch_embed import NORM_EPS
+from ablations.model.tokens import as_map, as_tokens, with_prefix_of
 
 
 def fused_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -26,19 +26,19 @@ KERNELS = {"fused": fused_attention, "explicit": explicit_attention}
 
 
 class Attention(nn.Module):
-    """Multi-head attention of every token to all tokens: (B, N, dim) to (B, N, dim).
+    """Multi-head attention of every token to all tokens, M = N: (B, N, dim) to (B, N, dim).
 
     Subclasses give the keys and values fewer tokens by overriding `reduce`.
     """
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, kernel: str) -> None:
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool = True, kernel: str = "fused") -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.attend = KERNELS[kernel]
-        self.q = Linear(dim, dim, bias=qkv_bias)
-        self.kv = Linear(dim, 2 * dim, bias=qkv_bias)
-        self.proj = Linear(dim, dim)
+        self.q = nn.Linear(dim, dim, bias=qkv_bias)
+        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """Returns the M tokens (B, M, dim) that keys and values are made of."""
@@ -47,48 +47,68 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         q = self.q(x).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)  # B, heads, N, head_dim
         kv = self.kv(self.reduce(x, size)).unflatten(2, (2, self.num_heads, self.head_dim))
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind()  # B, heads, M, head_dim
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # B, heads, M, head_dim
         x = self.attend(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class SpatialReductionAttention(Attention):
-    """v1: a convolution turns every R x R tokens into one, so M = N / R²."""
+    """v1: a convolution turns every R x R tokens of the map into one, so M = N / R²."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, kernel: str, sr_ratio: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        sr_ratio: int,
+        qkv_bias: bool = True,
+        kernel: str = "fused",
+        num_prefix_tokens: int = 0,
+    ) -> None:
         super().__init__(dim, num_heads, qkv_bias, kernel)
+        self.num_prefix_tokens = num_prefix_tokens
         self.sr = nn.Conv2d(dim, dim, kernel_size=sr_ratio, stride=sr_ratio)
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return on_map(self.reduce_map, x, size)
-
-    def reduce_map(self, feature_map: Tensor) -> Tensor:
-        return self.norm(as_tokens(self.sr(feature_map)))
+        reduced = self.norm(as_tokens(self.sr(as_map(x, size, self.num_prefix_tokens))))
+        return with_prefix_of(reduced, x, self.num_prefix_tokens)
 
 
 class LinearSpatialReductionAttention(Attention):
     """v2-Li: average pooling to P x P tokens whatever the map's size, so M = P² and the cost is linear in N."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, kernel: str, pool_size: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        pool_size: int = 7,
+        qkv_bias: bool = True,
+        kernel: str = "fused",
+        num_prefix_tokens: int = 0,
+    ) -> None:
         super().__init__(dim, num_heads, qkv_bias, kernel)
+        self.num_prefix_tokens = num_prefix_tokens
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
         self.sr = nn.Conv2d(dim, dim, kernel_size=1)
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.act = nn.GELU()
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return on_map(self.reduce_map, x, size)
+        pooled = self.pool(as_map(x, size, self.num_prefix_tokens))
+        reduced = self.act(self.norm(as_tokens(self.sr(pooled))))
+        return with_prefix_of(reduced, x, self.num_prefix_tokens)
 
-    def reduce_map(self, feature_map: Tensor) -> Tensor:
-        return self.act(self.norm(as_tokens(self.sr(self.pool(feature_map)))))
+
+def build_sra(config: PVTConfig, stage: int) -> Attention:
+    """v1: spatial-reduction attention; with R = 1 it is plain attention."""
+    dim, num_heads, sr_ratio = config.embed_dims[stage], config.num_heads[stage], config.sr_ratios[stage]
+    if sr_ratio == 1:
+        return Attention(dim, num_heads, config.qkv_bias, config.attention)
+    prefix = config.num_prefix_tokens(stage)
+    return SpatialReductionAttention(dim, num_heads, sr_ratio, config.qkv_bias, config.attention, prefix)
 
 
-def build_attention(config: PVTConfig, stage: int) -> Attention:
-    """Returns one block's attention in a stage (0 to 3); SRA with R = 1 is plain attention."""
-    common = (config.embed_dims[stage], config.num_heads[stage], config.qkv_bias, config.attention)
-    if config.linear_sra:
-        return LinearSpatialReductionAttention(*common, config.pool_size)
-    if config.sr_ratios[stage] == 1:
-        return Attention(*common)
-    return SpatialReductionAttention(*common, config.sr_ratios[stage])
+def build_linear_sra(config: PVTConfig, stage: int) -> LinearSpatialReductionAttention:
+    """v2-Li: linear spatial-reduction attention."""
+    dim, num_heads, prefix = config.embed_dims[stage], config.num_heads[stage], config.num_prefix_tokens(stage)
+    return LinearSpatialReductionAttention(dim, num_heads, config.pool_size, config.qkv_bias, config.attention, prefix)

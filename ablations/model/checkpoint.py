@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ablations.config import RIDERS, arm_name, build_config
+from ablations.config import CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, arm_name, build_config
 from ablations.errors import InputError, pick, refuse
 from ablations.model.pvt import PVT
 
@@ -47,9 +47,8 @@ RELEASED_V1 = Format(
     mark="pos_embed1",
     renames=(
         ("stages.{stage}.patch_embed.", "patch_embed{number}."),
-        ("stages.3.embeddings.0.token", "cls_token"),
-        ("stages.3.embeddings.1.weight", "pos_embed4"),
-        ("stages.{stage}.embeddings.0.weight", "pos_embed{number}"),
+        ("stages.3.cls_token.weight", "cls_token"),
+        ("stages.{stage}.pos_embed.weight", "pos_embed{number}"),
         ("stages.{stage}.blocks.", "block{number}."),
         ("stages.3.norm.", "norm."),
     ),
@@ -86,9 +85,8 @@ TRANSFORMERS_V1 = Format(
     renames=(
         ("stages.{stage}.patch_embed.proj.", "encoder.patch_embeddings.{stage}.projection."),
         ("stages.{stage}.patch_embed.norm.", "encoder.patch_embeddings.{stage}.layer_norm."),
-        ("stages.3.embeddings.0.token", "encoder.patch_embeddings.3.cls_token"),
-        ("stages.3.embeddings.1.weight", "encoder.patch_embeddings.3.position_embeddings"),
-        ("stages.{stage}.embeddings.0.weight", "encoder.patch_embeddings.{stage}.position_embeddings"),
+        ("stages.3.cls_token.weight", "encoder.patch_embeddings.3.cls_token"),
+        ("stages.{stage}.pos_embed.weight", "encoder.patch_embeddings.{stage}.position_embeddings"),
         ("stages.{stage}.blocks.", "encoder.block.{stage}."),
         ("stages.3.norm.", "encoder.layer_norm."),
         (".attn.q.", ".attention.self.query."),
@@ -118,8 +116,8 @@ TRANSFORMERS_V2 = Format(
 FORMATS = (OWN, RELEASED_V1, RELEASED_V2, TIMM, TRANSFORMERS_V1, TRANSFORMERS_V2)
 
 EXPORTS: dict[str, dict[str, Format]] = {
-    "released": {"v1": RELEASED_V1, "v1+ope+cffn": RELEASED_V2, "v1+ope+cffn+lsra": RELEASED_V2},
-    "timm": {"v1+ope+cffn": TIMM, "v1+ope+cffn+lsra": TIMM},
+    "released": {PVT_V1: RELEASED_V1, PVT_V2: RELEASED_V2, PVT_V2_LI: RELEASED_V2},
+    "timm": {PVT_V2: TIMM, PVT_V2_LI: TIMM},
 }
 """The formats that `export_weights` writes, and the arms that each can express."""
 
@@ -194,12 +192,12 @@ def export_weights(model: PVT, format: str) -> dict[str, Tensor]:
     """
     arms = EXPORTS[pick("format", format, EXPORTS)]
     config = model.config
-    arm = arm_name(config)
+    arm = arm_name(config.toggles)
     if arm not in arms:
         raise refuse("arm", arm, f"{', '.join(arms)} in the {format} format")
     published = build_config("b2", arm, "published")
-    for field in (*RIDERS, "stem_stride", "pool_size"):
-        without_effect = field == "conv_init" or (field == "pool_size" and not config.linear_sra)
+    for field in (*CONFOUNDERS, "stem_stride", "pool_size"):
+        without_effect = field == "conv_init" or (field == "pool_size" and "lsra" not in config.toggles)
         if not without_effect and getattr(config, field) != getattr(published, field):
             raise refuse(field, getattr(config, field), f"{getattr(published, field)!r} in the {format} format")
     return {arms[arm].keys(key)[0]: tensor for key, tensor in model.state_dict().items()}

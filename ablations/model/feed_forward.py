@@ -1,10 +1,9 @@
-"""Toggle `conv_feed_forward`: what a block does to each token by itself, or with its neighbours (PVT v2, 3.3)."""
+"""Slot `mlp`, toggle `cffn`: what a block does to each token by itself, or with its neighbours (PVT v2, 3.3)."""
 
 from torch import Tensor, nn
 
 from ablations.config import PVTConfig
-from ablations.model.layers import Linear
-from ablations.model.tokens import as_tokens, on_map
+from ablations.model.tokens import as_map, as_tokens, with_prefix_of
 
 
 class FeedForward(nn.Module):
@@ -12,9 +11,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden_dim)
+        self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
-        self.fc2 = Linear(hidden_dim, dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
@@ -23,31 +22,35 @@ class FeedForward(nn.Module):
 class ConvFeedForward(nn.Module):
     """v2: FC, 3x3 depth-wise convolution with zero padding, GELU, FC. Tokens (B, N, dim) to tokens (B, N, dim).
 
-    `relu` puts a ReLU before the convolution; the paper does not mention it, the released linear models have it.
+    A prefix of class tokens passes by the convolution. `relu` puts a ReLU before it: the paper does not mention it, the
+    released linear models have it.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, relu: bool) -> None:
+    def __init__(self, dim: int, hidden_dim: int, num_prefix_tokens: int = 0, relu: bool = False) -> None:
         super().__init__()
-        self.fc1 = Linear(dim, hidden_dim)
+        self.num_prefix_tokens = num_prefix_tokens
+        self.fc1 = nn.Linear(dim, hidden_dim)
         self.relu = nn.ReLU() if relu else nn.Identity()
         self.dwconv = nn.Conv2d(hidden_dim, hidden_dim, kernel_size=3, padding=1, groups=hidden_dim)
         self.act = nn.GELU()
-        self.fc2 = Linear(hidden_dim, dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = self.relu(self.fc1(x))
-        x = on_map(self.convolve, x, size)
+        x = with_prefix_of(as_tokens(self.dwconv(as_map(x, size, self.num_prefix_tokens))), x, self.num_prefix_tokens)
         x = self.act(x)  # under the same name, so that inference frees what was before
         return self.fc2(x)
 
-    def convolve(self, feature_map: Tensor) -> Tensor:
-        return as_tokens(self.dwconv(feature_map))
 
-
-def build_feed_forward(config: PVTConfig, stage: int) -> nn.Module:
-    """Returns one block's feed-forward in a stage (0 to 3)."""
+def build_feed_forward(config: PVTConfig, stage: int) -> FeedForward:
+    """v1: each token by itself."""
     dim = config.embed_dims[stage]
-    hidden_dim = dim * config.mlp_ratios[stage]
-    if config.conv_feed_forward:
-        return ConvFeedForward(dim, hidden_dim, config.ffn_relu)
-    return FeedForward(dim, hidden_dim)
+    return FeedForward(dim, dim * config.mlp_ratios[stage])
+
+
+def build_conv_feed_forward(config: PVTConfig, stage: int) -> ConvFeedForward:
+    """v2: each token with its eight neighbours."""
+    dim = config.embed_dims[stage]
+    return ConvFeedForward(
+        dim, dim * config.mlp_ratios[stage], num_prefix_tokens=config.num_prefix_tokens(stage), relu=config.ffn_relu
+    )

@@ -1,205 +1,360 @@
-"""The Pyramid Vision Transformer, v1 to v2, assembled from a PVTConfig. Read from the top: leaf to root."""
+"""The Pyramid Vision Transformer, v1 to v2, assembled from a PVTConfig. Read from the top: leaf to root.
 
-import math
+Letters: B images, C channels, H x W the map of a stage, N = H·W its tokens, behind a prefix of class tokens if any.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
+from itertools import accumulate
+from operator import mul
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+from torch.utils.checkpoint import checkpoint
 
-from ablations.config import NUM_STAGES, PVTConfig
+from ablations.config import BLOCK_SLOTS, NUM_STAGES, PVTConfig
 from ablations.errors import refuse
-from ablations.model.attention import build_attention
-from ablations.model.feed_forward import build_feed_forward
-from ablations.model.patch_embed import build_patch_embed
+from ablations.model.initial_weights import draw_initial_weights
 from ablations.model.tokens import as_map, as_tokens
+
+BLOCK_NORM_EPS = 1e-6
+"""Of the LayerNorms in blocks and after stages, as in the released code; those after convolutions have 1e-5."""
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, a residual branch (B, N, C) is zero for some whole images.
+
+    The others are scaled up, so that its expectation stays. `kept` (B,), booleans, says which images keep the branch;
+    where it is None they are drawn from torch's generator.
+    """
+
+    kept: Tensor | None
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.kept = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        kept = self.kept
+        if kept is None:
+            kept = torch.rand(x.shape[0], device=x.device) >= self.rate
+        return x * (kept.to(x.dtype) / (1.0 - self.rate)).view(-1, 1, 1)
 
 
 class Block(nn.Module):
     """Attention and feed-forward on a residual stream: tokens (B, N, C) to tokens (B, N, C)."""
 
-    def __init__(self, config: PVTConfig, stage: int, drop_path: float) -> None:
+    def __init__(
+        self, norm1: nn.Module, attn: nn.Module, norm2: nn.Module, mlp: nn.Module, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
-        dim = config.embed_dims[stage]
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = build_attention(config, stage)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = build_feed_forward(config, stage)
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.norm1 = norm1
+        self.attn = attn
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = norm2
+        self.mlp = mlp
+        self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), size))
-        return x + self.drop_path(self.mlp(self.norm2(x), size))
+        x = x + self.drop_path1(self.attn(self.norm1(x), size))
+        return x + self.drop_path2(self.mlp(self.norm2(x), size))
 
 
 class ClassToken(nn.Module):
-    """Rider `pooling="class_token"`: puts one learned token before the map's, (B, N, C) to (B, 1 + N, C)."""
+    """Confounder `pooling="class_token"`: puts a learned token before the map's, (B, N, C) to (B, 1 + N, C)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.weight = nn.Parameter(torch.zeros(1, 1, dim))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
+        return torch.cat([self.weight.expand(x.shape[0], -1, -1), x], dim=1)
 
 
 class PositionEmbedding(nn.Module):
-    """Rider `position_embedding="learned"`: one vector for each token of `grid`, resized to other maps.
+    """Confounder `position_embedding="learned"`: adds a vector to each token of a `grid`; other maps get it resized.
 
     A class token has a vector of its own, which is never resized.
     """
 
-    def __init__(self, dim: int, grid: tuple[int, int], num_prefix_tokens: int) -> None:
+    def __init__(self, dim: int, grid: tuple[int, int], num_prefix_tokens: int = 0) -> None:
         super().__init__()
         self.grid = grid
         self.num_prefix_tokens = num_prefix_tokens
         self.weight = nn.Parameter(torch.zeros(1, num_prefix_tokens + grid[0] * grid[1], dim))
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        return x + (self.weight if size == self.grid else self.resized(size))
+        return x + resize_pos_embed(self.weight, self.grid, size, self.num_prefix_tokens)
 
-    def resized(self, size: tuple[int, int]) -> Tensor:
-        """Returns the embedding of a map of another size, (1, prefix + H·W, C), interpolated bilinearly."""
-        resized = F.interpolate(as_map(self.weight, self.grid), size, mode="bilinear")
-        return torch.cat([self.weight[:, : self.num_prefix_tokens], as_tokens(resized)], dim=1)
+
+@torch.fx.wrap
+def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], size: tuple[int, int], num_prefix_tokens: int) -> Tensor:
+    """Returns position embeddings (1, prefix + grid's, C) for a map of another size, interpolated bilinearly."""
+    if grid[0] == size[0] and grid[1] == size[1]:
+        return pos_embed
+    resized = F.interpolate(as_map(pos_embed, grid, num_prefix_tokens), [size[0], size[1]], mode="bilinear")
+    return torch.cat([pos_embed[:, :num_prefix_tokens], as_tokens(resized)], dim=1)
+
+
+class NoEmbedding(nn.Module):
+    """Stands where a stage has no class token, or no position embedding: tokens pass unchanged."""
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return x
 
 
 class Stage(nn.Module):
-    """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, N, C) and their map's size."""
+    """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, prefix + N, C) and their map's size."""
 
-    def __init__(self, config: PVTConfig, stage: int, drop_path_rates: list[float]) -> None:
+    def __init__(
+        self,
+        patch_embed: nn.Module,
+        cls_token: nn.Module,
+        pos_embed: nn.Module,
+        blocks: Sequence[nn.Module],
+        norm: nn.Module,
+        num_prefix_tokens: int = 0,
+    ) -> None:
         super().__init__()
-        dim = config.embed_dims[stage]
-        prefix = config.num_prefix_tokens(stage)
-        self.patch_embed = build_patch_embed(config, stage)
-        self.embeddings = nn.ModuleList()
-        if prefix:
-            self.embeddings.append(ClassToken(dim))
-        if config.position_embedding == "learned":
-            self.embeddings.append(PositionEmbedding(dim, config.stage_sizes(config.img_size)[stage], prefix))
-        self.blocks = nn.ModuleList(Block(config, stage, rate) for rate in drop_path_rates)
-        self.norm = nn.LayerNorm(dim, eps=1e-6) if config.has_stage_norm(stage) else nn.Identity()
+        self.patch_embed = patch_embed
+        self.cls_token = cls_token
+        self.pos_embed = pos_embed
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.num_prefix_tokens = num_prefix_tokens
+        self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x, size = self.patch_embed(x)
-        for layer in (*self.embeddings, *self.blocks):
-            x = layer(x, size)
+        x = self.pos_embed(self.cls_token(x, size), size)
+        for block in self.blocks:
+            if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
+                x = checkpoint(block, x, size, use_reentrant=False)
+            else:
+                x = block(x, size)
         return self.norm(x), size
 
 
-class AveragePooling(nn.Module):
-    """Rider `pooling="average"`: features are the last map (B, C, H, W), as in timm's PVT v2."""
-
-    def features(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        return as_map(tokens, size)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features.mean(dim=(2, 3))
-
-
-class ClassTokenPooling(nn.Module):
-    """Rider `pooling="class_token"`: features are all tokens (B, 1 + N, C), as in timm's ViT."""
-
-    def features(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        return tokens
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features[:, 0]
-
-
 class PVT(nn.Module):
-    """A PVT with any setting of toggles and riders: pictures (B, in_chans, H, W) to logits (B, num_classes).
+    """A PVT with any setting of toggles and confounders: images (B, in_chans, H, W) to logits (B, num_classes).
 
-    H and W may be any sizes from `config.smallest_side` up; a smaller picture, or one with another number of
-    channels, raises InputError.
+    H and W may be any sizes from `config.smallest_side` up; other inputs raise InputError. The initial weights depend
+    on `seed` and each parameter's name (`ablations.model.initial_weights`); without a seed, torch's generator draws
+    one. `drop_rate` is that of a dropout before the head. Attributes and methods are those that timm's tools ask of a
+    model; `global_pool` is timm's word for the config's `pooling`, and may be "" where there is no head.
     """
 
-    def __init__(self, config: PVTConfig) -> None:
+    def __init__(
+        self, config: PVTConfig, *, seed: int | None = None, drop_rate: float = 0.0, global_pool: str | None = None
+    ) -> None:
         super().__init__()
+        if not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
+            raise refuse("drop_rate", drop_rate, "0 or more and less than 1")
         self.config = config
-        self.stages = nn.ModuleList(Stage(config, i, rates) for i, rates in enumerate(config.drop_path_rates()))
-        self.pooling = ClassTokenPooling() if config.pooling == "class_token" else AveragePooling()
-        width = config.embed_dims[-1]
-        self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
-        self.apply(self._init_weights)
+        self.num_classes = config.num_classes
+        self.in_chans = config.in_chans
+        self.smallest_side = config.smallest_side
+        self.num_features = self.head_hidden_size = config.embed_dims[-1]
+        self.global_pool = _checked_pool(config, global_pool)
+        self.feature_info = [
+            {"num_chs": dim, "reduction": reduction, "module": f"stages.{stage}"}
+            for stage, (dim, reduction) in enumerate(
+                zip(config.embed_dims, accumulate(config.strides, mul), strict=True)
+            )
+        ]
+        self.stages = nn.ModuleList(build_stage(config, stage) for stage in range(NUM_STAGES))
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
+        draw_initial_weights(self, seed, config.conv_init)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Returns the last stage's output: its map (B, C, H, W), or with a class token its tokens (B, 1 + N, C)."""
-        x = self._checked(x)
+        x = self._prepare(x)
+        tokens = x
         for stage in self.stages:
             tokens, size = stage(x)
-            x = as_map(tokens, size)
-        return self.pooling.features(tokens, size)
+            x = as_map(tokens, size, stage.num_prefix_tokens)
+        return tokens if self.stages[-1].num_prefix_tokens > 0 else x
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pools the features to (B, C) and, unless `pre_logits`, classifies them: (B, num_classes)."""
-        x = self.pooling(features)
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pools features to (B, C) and, unless `pre_logits`, classifies them: (B, num_classes)."""
+        if self.global_pool == "avg":
+            x = x.mean(dim=(2, 3))
+        elif self.global_pool == "token":
+            x = x[:, 0]
+        x = self.head_drop(x)
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(
-        self, x: Tensor, indices: int | list[int] | None = None, intermediates_only: bool = False
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Returns the stages' maps (B, C, H, W), with `forward_features`' output before them unless told otherwise.
 
-        `indices` picks stages: a list of them (0 to 3, or from the end), or how many of the last; all four by default.
-        Arguments and results are timm's.
+        `indices` picks stages: a list of them, or how many of the last; all by default. Maps come with their stage's
+        norm whatever `norm` says. With `stop_early` stages after the last one picked do not run.
         """
-        wanted = _stage_indices(indices)
-        x = self._checked(x)
-        maps = []
-        for stage in self.stages:
+        if output_fmt != "NCHW":
+            raise refuse("output_fmt", output_fmt, "'NCHW'")
+        taken, last = _take_indices(len(self.stages), indices)
+        x = self._prepare(x)
+        tokens, maps = x, []
+        for number, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             tokens, size = stage(x)
-            x = as_map(tokens, size)
-            maps.append(x)
-        picked = [maps[index] for index in wanted]
-        return picked if intermediates_only else (self.pooling.features(tokens, size), picked)
+            x = as_map(tokens, size, stage.num_prefix_tokens)
+            if number in taken:
+                maps.append(x)
+        if intermediates_only:
+            return maps
+        return (tokens if self.stages[-1].num_prefix_tokens > 0 else x), maps
 
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Removes the stages after the last of `indices`, and the head; returns the indices counted from 0.
+
+        Norms belong to their stages and stay, whatever `prune_norm` says.
+        """
+        taken, last = _take_indices(len(self.stages), indices)
+        if last + 1 < len(self.stages):
+            self.stages = self.stages[: last + 1]
+            self.num_features = self.head_hidden_size = self.config.embed_dims[last]
+            # A class token joins in the last stage only: what is left ends with a map.
+            self.config = replace(self.config, pooling="average")
+        if prune_head or last + 1 < NUM_STAGES:
+            self.reset_classifier(0, "")
+        return taken
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Puts a fresh head in the place of the old one, or none where `num_classes` is 0."""
+        config = replace(self.config, num_classes=num_classes)
+        self.global_pool = _checked_pool(config, self.global_pool if global_pool is None else global_pool)
+        self.config, self.num_classes = config, num_classes
+        weight = next(self.parameters())
+        placed: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+        self.head = nn.Linear(self.num_features, num_classes, **placed) if num_classes else nn.Identity()
+        if num_classes:
+            nn.init.normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True, stages: Sequence[int] | None = None) -> None:
+        """Has blocks keep only their input for the backward pass, and compute the rest again (Chen et al. 2016).
+
+        `stages`, from 0, are those that it is said of; all by default.
+        """
+        for number, stage in enumerate(self.stages):
+            if stages is None or number in stages:
+                stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that the official recipe does not decay, beside the one-dimensional ones."""
-        return {name for name, _ in self.named_parameters() if name.endswith("embeddings.0.token")}
+        return {name for name, _ in self.named_parameters() if name.endswith(".cls_token.weight")}
 
-    def _checked(self, x: Tensor) -> Tensor:
-        least = self.config.smallest_side
-        if x.dim() != 4 or x.shape[1] != self.config.in_chans or x.shape[2] < least or x.shape[3] < least:
-            allowed = f"(B, {self.config.in_chans}, H, W) with H and W of {least} pixels or more"
-            raise refuse("input shape", tuple(x.shape), allowed)
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Returns timm's patterns of the layers for its layer decay: the stem, each block, and what is left, the head.
+
+        A later stage's patch embedding goes with its first block, a stage's norm with its last. `coarse` makes stages
+        of the blocks.
+        """
+        blocks = [
+            (r"^stages\.(\d+)\.(?:patch_embed|cls_token|pos_embed)\.", (0,)),
+            (r"^stages\.(\d+)\.blocks\.(\d+)\.", None),
+            (r"^stages\.(\d+)\.norm\.", (99999,)),  # timm's mark of what belongs to the group before it
+        ]
+        stem = r"^stages\.0\.(?:patch_embed|pos_embed)\."
+        return {"stem": stem, "blocks": r"^stages\.(\d+)\." if coarse else blocks}
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            check_images(x, self.in_chans, self.smallest_side)
         # From here on every map is channels-last, so that maps and tokens are views of each other.
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _init_weights(self, module: nn.Module) -> None:
-        # The released code cuts its normal distributions off at 100 standard deviations, which changes nothing; the
-        # framework's function for that cannot run on fake tensors.
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, ClassToken):
-            nn.init.normal_(module.token, std=0.02)
-        elif isinstance(module, PositionEmbedding):
-            nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, nn.Conv2d) and self.config.conv_init == "fan_out":
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+
+@torch.fx.wrap
+def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
+    """Raises InputError for what is no batch of images of `in_chans` channels and at least `smallest_side` pixels."""
+    if x.dim() != 4 or x.shape[1] != in_chans or x.shape[2] < smallest_side or x.shape[3] < smallest_side:
+        allowed = f"(B, {in_chans}, H, W) with H and W of {smallest_side} pixels or more"
+        raise refuse("input shape", tuple(x.shape), allowed)
 
 
-def _stage_indices(indices: int | list[int] | None) -> list[int]:
-    stages = list(range(NUM_STAGES))
-    if indices is None:
-        return stages
-    if isinstance(indices, int):
-        if not 1 <= indices <= NUM_STAGES:
-            raise refuse("indices", indices, f"1 to {NUM_STAGES} as a number of stages")
-        return stages[-indices:]
-    if not all(-NUM_STAGES <= index < NUM_STAGES for index in indices):
-        raise refuse("indices", indices, f"{-NUM_STAGES} to {NUM_STAGES - 1} in a list of stages")
-    return [stages[index] for index in indices]
+POOLS = {"average": "avg", "class_token": "token"}
+"""timm's `global_pool` for the confounder `pooling`."""
 
 
-def build_model(config: PVTConfig) -> PVT:
+def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
+    own = POOLS[config.pooling]
+    if global_pool is None:
+        return own
+    if global_pool == own or (global_pool == "" and not config.num_classes):
+        return global_pool
+    raise refuse(
+        "global_pool", global_pool, f"{own!r}, which pooling={config.pooling!r} is, or '' where num_classes is 0"
+    )
+
+
+def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
+    try:
+        return feature_take_indices(num_stages, indices)
+    except AssertionError as error:
+        allowed = f"some of 0 to {num_stages - 1} in a list, or 1 to {num_stages} as a number of the last"
+        raise refuse("indices", indices, allowed) from error
+
+
+def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
+    """Slot `norm`: the norm before attention, or before the feed-forward."""
+    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
+
+
+def build_slot(slot: str, config: PVTConfig, stage: int) -> nn.Module:
+    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own."""
+    module, _, name = config.alternative(slot).builder.partition(":")
+    return getattr(import_module(module), name)(config, stage)
+
+
+def build_block(config: PVTConfig, stage: int, drop_path: float = 0.0) -> Block:
+    """Returns a block of a stage (from 0)."""
+    parts = {name: build_slot(slot, config, stage) for name, slot in BLOCK_SLOTS.items()}
+    return Block(**parts, drop_path=drop_path)
+
+
+def build_stage(config: PVTConfig, stage: int) -> Stage:
+    """Returns a stage (from 0) of a config."""
+    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
+    grid = config.stage_sizes(config.img_size)[stage]
+    learned = config.position_embedding == "learned"
+    return Stage(
+        patch_embed=build_slot("patch_embed", config, stage),
+        cls_token=ClassToken(dim) if prefix else NoEmbedding(),
+        pos_embed=PositionEmbedding(dim, grid, prefix) if learned else NoEmbedding(),
+        blocks=[build_block(config, stage, rate) for rate in config.drop_path_rates()[stage]],
+        norm=nn.LayerNorm(dim, eps=BLOCK_NORM_EPS) if config.has_stage_norm(stage) else nn.Identity(),
+        num_prefix_tokens=prefix,
+    )
+
+
+def build_model(config: PVTConfig, seed: int | None = None) -> PVT:
     """Returns the model of a config with fresh weights, on the current default device and in training mode."""
-    return PVT(config)
+    return PVT(config, seed=seed)

@@ -17,16 +17,16 @@ from ablations.report.tables import (
     show_with_change,
     unless_reference,
 )
-from ablations.report.values import accuracy_values, cost_values, ladder_values
+from ablations.report.values import accuracy_values, cost_values, cumulative_values
 
 
 def _cost_note(values: pd.DataFrame) -> str:
     counted_twice = values.dropna(subset="macs_traced")
     equal = int((counted_twice["macs"] == counted_twice["macs_traced"]).sum())
-    riders = "Arm v1 has v1's riders and the others v2's, so that a change against v1 holds both. "
+    confounders = "Arm v1 has v1's confounders and the others v2's, so that a change against v1 holds both. "
     agreement = f"Closed form and trace count the same in {equal} of {len(counted_twice)} records."
     return (
-        f"{riders if values['frame'].iloc[0] == 'published' else ''}"
+        f"{confounders if values['base'].iloc[0] == 'published' else ''}"
         f"{'There is no closed form with this head.' if counted_twice.empty else agreement}"
     )
 
@@ -56,14 +56,14 @@ ARM_TABLES = (
     Table(
         name="cost",
         measurement="cost",
-        title="Parameters and multiply-adds",
+        title="Parameters and MACs",
         values=cost_values,
         conditions=CONDITIONS["cost"],
-        titled_by=("variant", "frame", "head"),
+        titled_by=("variant", "base", "head"),
         columns=(ARM, Column(METRICS["params"].title, show_with_change("params"), best="min")),
         spread=(Column("{} px: " + METRICS["macs"].title, show_with_change("macs"), best="min"),),
         about=(
-            "One picture's forward pass. Multiply-adds are those of convolutions and matrix products, attention's "
+            "One image's forward pass. MACs are those of convolutions and matrix products, attention's "
             "two included; norms, activations and pooling count as none. In brackets the change against v1. "
             "Counted by tracing the model's operators, and classifiers in closed form too. They do not say how long "
             "anything takes."
@@ -71,12 +71,12 @@ ARM_TABLES = (
         note=_cost_note,
     ),
     Table(
-        name="ladder",
+        name="cumulative",
         measurement="cost",
-        title="The paper's ladder",
-        values=ladder_values,
+        title="The paper's cumulative",
+        values=cumulative_values,
         conditions=(*CONDITIONS["cost"], "resolution"),
-        titled_by=("variant", "frame", "resolution"),
+        titled_by=("variant", "base", "resolution"),
         columns=(
             Column("Row of the paper", lambda row: row["paper_setting"]),
             ARM,
@@ -91,11 +91,11 @@ ARM_TABLES = (
             Column("step", show_plain("paper_top1_step_points", "+.1f")),
         ),
         about=(
-            "Steps are differences to the row above; the first holds the change of frame too. Our numbers are of "
+            "Steps are differences to the row above; the first holds the change of base too. Our numbers are of "
             "backbones, counted and not trained. The paper's totals are those of its Table 2, which lacks the "
             "second row; its steps in parameters are those of the RetinaNet detectors of its Table 6, which the table "
             "table6_ablation rebuilds. All top-1 is the paper's: ImageNet at 224 px, one run a row, spread unknown. "
-            "What the paper calls GFLOPs are multiply-adds."
+            "What the paper calls GFLOPs are MACs."
         ),
     ),
     *MEMORY_TABLES,
@@ -106,7 +106,7 @@ ARM_TABLES = (
         title="Accuracy",
         values=accuracy_values,
         conditions=CONDITIONS["accuracy"],
-        titled_by=("data", "variant", "frame"),
+        titled_by=("data", "variant", "base"),
         columns=(
             Column("Arm or model", ARM.show),
             Column("n", lambda row: str(row["n_seeds"])),
@@ -116,12 +116,12 @@ ARM_TABLES = (
             Column("95 % interval", unless_reference(_difference_interval)),
         ),
         about=(
-            "Top-1 on held-out pictures after training from scratch: the mean over n seeds with its 95 % t "
-            "interval. Differences are paired by seed (same order of pictures, same augmentation) and unresolved "
+            "Top-1 on validation images after training from scratch: the mean over n seeds with its 95 % t "
+            "interval. Differences are paired by seed (same order of images, same augmentation) and unresolved "
             "where their interval holds 0; one pair has no interval. Intervals are not corrected for the number "
-            "of comparisons. They are about seeds: they hold neither the choice of held-out pictures nor another "
+            "of comparisons. They are about seeds: they hold neither the choice of validation images nor another "
             "recipe, size or data set. Behind the arms stand, by their names, other models that were trained under "
-            "the same conditions, where there are any; size, frame, attention and P are the arms' alone."
+            "the same conditions, where there are any; size, base, attention and P are the arms' alone."
         ),
     ),
 )

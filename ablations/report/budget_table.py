@@ -8,11 +8,11 @@ from ablations.report.conditions import describe, group_by
 from ablations.report.tables import NOTHING, markdown_rows
 from ablations.units import format_bytes
 
-CONDITIONS = ("variant", "frame", "attention", "mode", "precision", "device", "channels_last", "checkpointing")
+CONDITIONS = ("variant", "base", "attention", "mode", "precision", "device", "channels_last", "checkpointing")
 
 
 def render_budget(rows: list[dict[str, Any]]) -> str:
-    """Returns Markdown: for each group of equal conditions the largest picture and the largest batches of each model.
+    """Returns Markdown: for each group of equal conditions the largest image and the largest batches of each model.
 
     `rows` are those of `ablations.budget.budget_values`; the predicted peak stands in brackets.
     """
@@ -20,7 +20,7 @@ def render_budget(rows: list[dict[str, Any]]) -> str:
     budget = format_bytes(int(values["budget_bytes"].iloc[0]))
     sections = [
         f"# What fits into {budget}",
-        "The largest square picture in multiples of 32 px at batch 1, and the largest batch at each size, with the "
+        "The largest square image in multiples of 32 px at batch 1, and the largest batch at each size, with the "
         "predicted peak of the second of two steps: the next size would be over the budget. On a GPU leave room for "
         "its context and for workspaces, which predictions leave out.",
     ]
@@ -39,7 +39,7 @@ def render_budget(rows: list[dict[str, Any]]) -> str:
 
 
 def _question(answer: pd.Series) -> str:
-    return "Largest picture, px" if answer["asked"] == "resolution" else f"Largest batch at {answer['resolution']} px"
+    return "Largest image, px" if answer["asked"] == "resolution" else f"Largest batch at {answer['resolution']} px"
 
 
 def _answer(answer: pd.Series) -> str:

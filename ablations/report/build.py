@@ -30,7 +30,7 @@ from ablations.report.latex import render_latex
 from ablations.report.sheets import Sheet, list_sheets
 from ablations.report.tables import Table, markdown_rows, render_csv, render_markdown
 
-PICTURES = (".png", ".svg")
+IMAGES = (".png", ".svg")
 
 
 def build_report(results: Path) -> list[Path]:
@@ -46,7 +46,7 @@ def build_report(results: Path) -> list[Path]:
     with drawing():
         for sheet in sheets:
             figure = sheet.draw()
-            paths = [results / "figures" / f"{sheet.name}{suffix}" for suffix in PICTURES]
+            paths = [results / "figures" / f"{sheet.name}{suffix}" for suffix in IMAGES]
             drawn |= dict.fromkeys(paths)
             if any(not path.exists() or _file_digest(path) != figure_digest(figure) for path in paths):
                 files |= dict(zip(paths, save_figure(figure), strict=True))
@@ -68,7 +68,7 @@ def check_report(results: Path) -> list[str]:
     with drawing():
         for sheet in sheets:
             digest = figure_digest(sheet.draw())
-            current |= {results / "figures" / f"{sheet.name}{suffix}": digest for suffix in PICTURES}
+            current |= {results / "figures" / f"{sheet.name}{suffix}": digest for suffix in IMAGES}
     found = {path: _file_digest(path) for path in _generated(results)}
     stale = {path for path in {*current, *found} if current.get(path) != found.get(path)}
     return sorted(path.relative_to(results).as_posix() for path in stale)
@@ -90,7 +90,7 @@ def _make(results: Path) -> tuple[dict[str, str], list[Sheet]]:
 
 def _generated(results: Path) -> Iterator[Path]:
     """Yields the files of a report that are there."""
-    for folder, suffixes in (("tables", (".md", ".csv", ".tex")), ("figures", PICTURES)):
+    for folder, suffixes in (("tables", (".md", ".csv", ".tex")), ("figures", IMAGES)):
         yield from (path for path in sorted((results / folder).glob("*")) if path.suffix in suffixes)
     if (results / "README.md").exists():
         yield results / "README.md"
@@ -146,7 +146,7 @@ def _plain(value: Any) -> Any:
 
 
 def _file_digest(path: Path) -> str:
-    """Returns what `check_report` compares a file by; nothing for a picture that is damaged or none of ours."""
+    """Returns what `check_report` compares a file by; nothing for an image that is damaged or none of ours."""
     try:
         if path.suffix == ".png":
             with Image.open(path) as image:
@@ -179,8 +179,8 @@ def render_index(
     if sheets:
         sections += ["## Figures"]
     for sheet in sheets:
-        picture = f"figures/{sheet.name}"
-        sections += [f"### {sheet.title}", f"![{sheet.title}]({picture}.png)", f"{sheet.caption} [SVG]({picture}.svg)"]
+        image = f"figures/{sheet.name}"
+        sections += [f"### {sheet.title}", f"![{sheet.title}]({image}.png)", f"{sheet.caption} [SVG]({image}.svg)"]
     if records:
         sections += ["## Where the numbers come from", markdown_rows(provenance_lines(records))]
     if failed:
@@ -192,8 +192,8 @@ def render_index(
 
 
 def name_record(record: dict[str, Any]) -> str:
-    """Returns the model of a record, or its variant, arm and frame."""
-    return record.get("model") or "{variant} {arm}, frame {frame}".format(**record)
+    """Returns the model of a record, or its variant, arm and base."""
+    return record.get("model") or "{variant} {arm}, base {base}".format(**record)
 
 
 def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:

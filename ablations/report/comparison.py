@@ -1,6 +1,6 @@
 """Our counts beside the paper's prints: one row for each row of its tables, and why a print differs.
 
-What the paper calls GFLOPs are multiply-adds. Differences are ours over the print, in percent.
+What the paper calls GFLOPs are MACs. Differences are ours over the print, in percent.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import pandas as pd
 from ablations.catalogue import FAMILIES, MODELS, OWN_RESOLUTIONS, PAPER_TABLES
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.paper import load_paper_table
-from ablations.report.values import ladder_arm
+from ablations.report.values import cumulative_arm
 
 PRINTED = {
     ("table2_imagenet", "classifier"): ("params_m", "gflops"),
@@ -21,7 +21,7 @@ PRINTED = {
     ("table4_detectors", "fcos"): ("params_m", "gflops_1280x800"),
     ("table5_ade20k", "semantic_fpn"): ("params_m", "gflops_512"),
 }
-"""Of each table and head, the columns that print parameters (M) and multiply-adds (G)."""
+"""Of each table and head, the columns that print parameters (M) and MACs (G)."""
 
 BUILT_AS = {"ATSS": "fcos"}
 """The head that stands for a detector of the paper's Table 4; the others are quoted."""
@@ -74,14 +74,14 @@ def paper_values(records: pd.DataFrame, table: str) -> pd.DataFrame:
             columns = {params_column: "params", macs_column: "macs", "top1": None}
             row["note"] = _note(table, print_row, columns, record)
             rows.append(row)
-    frame = pd.DataFrame(rows)
-    if frame.empty or not frame["head"].any():
+    table = pd.DataFrame(rows)
+    if table.empty or not table["head"].any():
         return pd.DataFrame()
-    return _with_whole_counts(frame)
+    return _with_whole_counts(table)
 
 
-def _with_whole_counts(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.astype({name: "Int64" for name in ("params", "macs") if name in frame})
+def _with_whole_counts(table: pd.DataFrame) -> pd.DataFrame:
+    return table.astype({name: "Int64" for name in ("params", "macs") if name in table})
 
 
 def _beside(metric: str, unit: str, record: pd.Series | None, printed: float, digits: int) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def other_layers(record: pd.Series) -> int:
 
 
 def attention_products(record: pd.Series) -> int:
-    """Returns the multiply-adds of modules that have no weights of their own: products of activations."""
+    """Returns the MACs of modules that have no weights of their own: products of activations."""
     return sum(row["macs"] for row in record["breakdown"].values() if not row["params"])
 
 
@@ -176,28 +176,28 @@ def as_printed(value: float, reason: str = "") -> float:
 
 
 def table6_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the RetinaNets of Table 6 on b2's arms: in frame `published` beside the paper's rows, and all others.
+    """Returns the RetinaNets of Table 6 on b2's arms: in base `published` beside the paper's rows, and all others.
 
     Steps are differences to the row above, in the paper's order.
     """
     costs = standard_costs(records)
     chosen = costs[(costs["variant"] == "b2") & (costs["head"] == "retinanet") & (costs["resolution"] == "800x1280")]
     printed = load_paper_table("table6_ablation")
-    printed.index = pd.Index([ladder_arm(row) for _, row in printed.iterrows()])
+    printed.index = pd.Index([cumulative_arm(row) for _, row in printed.iterrows()])
     tables = []
-    for frame, rows in chosen.groupby("frame", sort=False):
+    for base, rows in chosen.groupby("base", sort=False):
         table = rows.set_index("arm")[["params", "macs"]].reindex(ARMS).dropna(how="all").astype("Int64")
         for metric, unit, column in (("params", "m", "retinanet_params_m"), ("macs", "g", "retinanet_gflops_1280x800")):
-            ladder = table[metric].reindex(printed.index)
-            table[f"{metric}_step"] = ladder.diff().reindex(table.index)
-            if frame == "published":
+            cumulative = table[metric].reindex(printed.index)
+            table[f"{metric}_step"] = cumulative.diff().reindex(table.index)
+            if base == "published":
                 table[f"paper_{metric}_{unit}"] = printed[column].reindex(table.index)
                 table[f"paper_{metric}_step_{unit}"] = printed[column].diff().reindex(table.index)
                 ours = table[metric].astype(float) / {"m": 1e6, "g": 1e9}[unit]
                 table[f"{metric}_difference_percent"] = 100 * (ours / table[f"paper_{metric}_{unit}"] - 1)
-        if frame == "published":
+        if base == "published":
             table.insert(0, "paper_setting", printed["setting"].reindex(table.index))
-        conditions = {"variant": "b2", "frame": frame, "head": "retinanet", "resolution": "800x1280"}
+        conditions = {"variant": "b2", "base": base, "head": "retinanet", "resolution": "800x1280"}
         table = table.rename_axis("arm").reset_index()
         tables.append(pd.concat([pd.DataFrame([conditions] * len(table)), table], axis="columns"))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -233,11 +233,11 @@ OPERATORS = {
     "convolution": ("convolution", "_convolution"),
     "linear": ("addmm", "mm", "_addmm_activation"),
 }
-"""Kinds of operators by name; every other one multiplies two things that both depend on the picture, or in batches."""
+"""Kinds of operators by name; every other one multiplies two things that both depend on the image, or in batches."""
 
 
 def operator_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns each classifier's multiply-adds by kind of operator, at its smallest input, and other layers' values."""
+    """Returns each classifier's MACs by kind of operator, at its smallest input, and other layers' values."""
     costs = standard_costs(records)
     costs = costs[(costs["head"] == "classifier") & costs["macs"].notna()]
     if "macs_by_operator" not in costs:

@@ -18,7 +18,7 @@ AXES = {
 }
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
 
-_OF_ARMS = ("variant", "frame", "attention", "pool_size")
+_OF_ARMS = ("variant", "base", "attention", "pool_size")
 MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
 """What makes a model, beside the arm."""
 
@@ -50,7 +50,7 @@ _PHRASES = {
     **dict.fromkeys(("variant", "data", "mode", "precision", "device", "memory_method", "device_name"), "{}"),
     "head": "{}",
     "method": "{}",
-    "frame": "frame {}",
+    "base": "base {}",
     "attention": "{} attention",
     "pool_size": "P = {}",
     "num_classes": "{} classes",
@@ -60,13 +60,13 @@ _PHRASES = {
     "batch_size": "batch {}",
     "repeats": "{} repeats",
     "epochs": "{} epochs",
-    "n_train_images": "{} training pictures",
-    "n_eval_images": "{} held-out pictures",
-    "n_images": "{} pictures",
+    "n_train_images": "{} training images",
+    "n_eval_images": "{} validation images",
+    "n_images": "{} images",
     "classes": "{}",
     "protocol": "protocol {}",
     "img_size": "position embeddings made for {} px",
-    "skip_unreadable": "pictures that cannot be read left out",
+    "skip_unreadable": "images that cannot be read left out",
     "base_lr": "learning rate {}",
     "weight_decay": "weight decay {}",
     "warmup_epochs": "{} warm-up epochs",
@@ -76,7 +76,7 @@ _PHRASES = {
     "processes": "processes: {}",
     "torch": "torch {}",
     "way": "{}",
-    "channels_last": "channel by channel",  # said where it is not so
+    "channels_last": "channels-first",  # said where it is not so
     "checkpointing": "stages {} checkpointed",
     "reference": "beside {}",
     "compiled": "compiled",
@@ -110,12 +110,12 @@ class Group:
     rows: pd.DataFrame
 
 
-def group_by(frame: pd.DataFrame, names: Iterable[str]) -> list[Group]:
+def group_by(table: pd.DataFrame, names: Iterable[str]) -> list[Group]:
     """Returns the rows in groups of equal values in those of the columns `names` that there are, in their order."""
-    present = [name for name in names if name in frame]
+    present = [name for name in names if name in table]
     if not present:
         return []
-    parts = frame.groupby(present, sort=False, dropna=False)
+    parts = table.groupby(present, sort=False, dropna=False)
     return [Group(dict(zip(present, values, strict=True)), rows) for values, rows in parts]
 
 

@@ -25,7 +25,7 @@ from ablations.report.figures import (
 )
 from ablations.report.values import MODULE_KINDS
 
-PEER_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
+BASELINE_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
 """Line styles of models that are no arms; they are all grey."""
 
 _OF_STEP = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
@@ -50,7 +50,7 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
     others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
     handles, labels = [], []
-    for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*PEER_LINES] * len(others), strict=False):
+    for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*BASELINE_LINES] * len(others), strict=False):
         names, curve = list(group), next(iter(group.values()))
         styles = [
             {"color": GREY, "linestyle": linestyle, "linewidth": 1.4} if pd.isna(arm) else arm_line(arm, markersize=4)
@@ -89,7 +89,7 @@ def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> A
 
 
 def plot_operators(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each model's share of multiply-adds by kind of operator; `values` are rows of `operator_values`."""
+    """Draws each model's share of MACs by kind of operator; `values` are rows of `operator_values`."""
     refuse_mixed(values, ("head",))
     start = pd.Series(0.0, index=values.index)
     for kind, colour in OPERATOR_COLOURS.items():
@@ -97,7 +97,7 @@ def plot_operators(ax: Axes, values: pd.DataFrame) -> Axes:
         ax.barh(range(len(values)), share, left=start, height=0.75, color=colour, label=OPERATOR_WORDS[kind])
         start = start + share
     ax.set_xlim(0, 100)
-    ax.set_xlabel("Share of the multiply-adds, %")
+    ax.set_xlabel("Share of the MACs, %")
     legend_below(ax, ncols=1)
     ax.set_ylim(-0.6, len(values) - 0.4)
     return list_rows(ax, values["name"].tolist())
@@ -119,7 +119,7 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
         ax.plot(side(traced), traced[column] / 1e9, "o", color=colour, markersize=4, markerfacecolor="white")
     ax.plot([], [], "o", color=GREY, markersize=4, markerfacecolor="white", label="traced layer")
     log_ticks(ax)
-    ax.set_ylabel("Multiply-adds of a layer, G")
+    ax.set_ylabel("MACs of a layer, G")
     resolution_axis(ax, values)
     legend_below(ax)
     return ax

@@ -35,8 +35,8 @@ from ablations.report.tables import (
 
 NAME = Column("Model", lambda row: row["name"])
 GFLOPS = "GFLOPs (MACs)"
-UNIT = "What the paper calls GFLOPs are multiply-adds, those of convolutions and matrix products; so are ours."
-PICTURE = Column("Input, px", lambda row: row["resolution"])
+UNIT = "What the paper calls GFLOPs are MACs, those of convolutions and matrix products; so are ours."
+IMAGE = Column("Input, px", lambda row: row["resolution"])
 
 
 def _text(column: str) -> Callable[[pd.Series], str]:
@@ -75,7 +75,7 @@ COST_TABLES = (
             Column("Where the print differs", _text("note")),
         ),
         about=(
-            f"Parameters and multiply-adds of one picture, counted, beside the paper's print. {UNIT} A cell that does "
+            f"Parameters and MACs of one image, counted, beside the paper's print. {UNIT} A cell that does "
             "not round to the print has a note, and where a note names another way of counting, its result in "
             "brackets. Nothing was trained: top-1 is the paper's."
         ),
@@ -93,7 +93,7 @@ COST_TABLES = (
             "torchvision's RetinaNet and Mask R-CNN around each backbone, set up as the paper's: 80 classes, a pyramid "
             "of 256 channels, RetinaNet's from C3 with P6 from C5. The paper prints parameters alone. Its tool counts "
             "trainable ones, and its ResNets and ResNeXts were trained with the stem and the first stage frozen: so "
-            "ours have 0.2 to 0.4 M more there before rounding. Mask R-CNN's multiply-adds depend on its proposals and "
+            "ours have 0.2 to 0.4 M more there before rounding. Mask R-CNN's MACs depend on its proposals and "
             "are left out."
         ),
     ),
@@ -142,8 +142,8 @@ COST_TABLES = (
         measurement="cost",
         title="The paper's Table 6: the ablation, in RetinaNet",
         values=table6_values,
-        conditions=("variant", "frame", "head", "resolution"),
-        titled_by=("variant", "frame", "head", "resolution"),
+        conditions=("variant", "base", "head", "resolution"),
+        titled_by=("variant", "base", "head", "resolution"),
         columns=(
             Column("Row of the paper", _text("paper_setting")),
             Column("Arm", lambda row: row["arm"]),
@@ -155,9 +155,9 @@ COST_TABLES = (
             Column("paper's step", show_plain("paper_macs_step_g", "+.1f")),
         ),
         about=(
-            "RetinaNet with 80 classes on b2 at 800x1280 px. The paper has four rows, with v1's riders in the first "
-            "and v2's in the others (frame published): its step to + OPE holds the change of riders too. As in the "
-            "released detectors there is no class token in any frame. The other arms and frames are ours alone. Steps "
+            "RetinaNet with 80 classes on b2 at 800x1280 px. The paper has four rows, with v1's confounders in the first "
+            "and v2's in the others (base published): its step to + OPE holds the change of confounders too. As in the "
+            "released detectors there is no class token in any base. The other arms and bases are ours alone. Steps "
             "are differences to the row of the paper above; the paper's are "
             f"between its printed values. {UNIT}"
         ),
@@ -173,7 +173,7 @@ COST_TABLES = (
         columns=(
             Column("Family", lambda row: row["family"]),
             NAME,
-            PICTURE,
+            IMAGE,
             Column(METRICS["params"].title, show_metric("params")),
             Column(METRICS["macs"].title, show_metric("macs")),
             Column("Built as", lambda row: f"`{row['model']}`"),
@@ -194,7 +194,7 @@ COST_TABLES = (
         ),
         spread=(Column("{} px: " + METRICS["macs"].unit, show_metric("macs")),),
         about=(
-            "One picture's forward pass, counted by tracing the model's operators on tensors without numbers. A dash "
+            "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash "
             "is a size that was not counted, or that the model refuses: then its reason stands below."
         ),
         note=lambda values: _refusals(values),
@@ -202,7 +202,7 @@ COST_TABLES = (
     Table(
         name="scaling",
         measurement="cost",
-        title="Multiply-adds against the size of the input (the paper's Figure 4)",
+        title="MACs against the size of the input (the paper's Figure 4)",
         values=scaling_values,
         conditions=("head", "sizes", "last_sizes"),
         titled_by=("head", "sizes"),
@@ -214,9 +214,9 @@ COST_TABLES = (
         ),
         spread=(Column("{} px: G", show_metric("macs")),),
         about=(
-            "The exponent is the slope of the logarithm of multiply-adds against that of pixels, by least squares over "
+            "The exponent is the slope of the logarithm of MACs against that of pixels, by least squares over "
             "all sizes; at the end, between the two largest. 1 is linear in pixels, 2 is quadratic. Arms are those of "
-            "b2 in frame published."
+            "b2 in base published."
         ),
     ),
     Table(
@@ -232,9 +232,9 @@ COST_TABLES = (
             *(Column(f"P = {size}", show_plain(f"crossover_px_p{size}", ".0f")) for size in POOL_SIZES),
         ),
         about=(
-            "The side in pixels from which on a PVT v2 with linear SRA (v1+ope+cffn+lsra) takes fewer multiply-adds "
+            "The side in pixels from which on a PVT v2 with linear SRA (v1+ope+cffn+lsra) takes fewer MACs "
             "than with SRA (v1+ope+cffn): in closed form, over squares of multiples of 32 px up to 2048. Fewer "
-            "multiply-adds are not a shorter time."
+            "MACs are not a shorter time."
         ),
     ),
     Table(
@@ -259,7 +259,7 @@ COST_TABLES = (
             Column("linear SRA, traced reduction", show_plain("linear_sra_reduction", ",.2f", 1e6)),
         ),
         about=(
-            "Million multiply-adds of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear "
+            "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear "
             "projections, which the formulas leave out. The first term of SRA is exact where R divides the map, and "
             "too large where it does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride "
             "R has R²c² weights at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. "
@@ -269,28 +269,28 @@ COST_TABLES = (
     Table(
         name="parts",
         measurement="cost",
-        title="What the multiply-adds are made of",
+        title="What the MACs are made of",
         values=lambda records: at_both_ends(part_values(records)),
-        conditions=("variant", "frame", "head", "resolution"),
-        titled_by=("variant", "frame", "resolution"),
+        conditions=("variant", "base", "head", "resolution"),
+        titled_by=("variant", "base", "resolution"),
         columns=(
             Column("Arm", lambda row: row["arm"]),
             *(Column(part.capitalize(), _share(part)) for part in PARTS),
             Column(METRICS["macs"].title, show_metric("macs")),
         ),
-        about="Multiply-adds by part of the network, in G, and the share of the whole; counted module by module.",
+        about="MACs by part of the network, in G, and the share of the whole; counted module by module.",
     ),
     Table(
         name="operators",
         measurement="cost",
-        title="Multiply-adds by operator",
+        title="MACs by operator",
         values=operator_values,
         conditions=("head",),
         titled_by=("head",),
         rows_by="model",
         columns=(
             NAME,
-            PICTURE,
+            IMAGE,
             Column(METRICS["macs"].title, show_metric("macs")),
             Column("convolutions", show_plain("macs_convolution", ",.3f", 1e9)),
             Column("linear layers", show_plain("macs_linear", ",.3f", 1e9)),
@@ -304,7 +304,7 @@ COST_TABLES = (
         ),
         about=(
             "Products in batches are attention's, and linear layers that a model applies window by window. Norms, "
-            "activations and pools count as no multiply-adds here and as some elsewhere: so many values they look at."
+            "activations and pools count as no MACs here and as some elsewhere: so many values they look at."
         ),
     ),
 )
@@ -321,7 +321,7 @@ def _refusals(values: pd.DataFrame) -> str:
 
 
 def render_breakdown(records: pd.DataFrame) -> str:
-    """Returns what each module of each counted cell adds by itself, the most multiply-adds first, as Markdown."""
+    """Returns what each module of each counted cell adds by itself, the most MACs first, as Markdown."""
     sections = []
     for _, record in records[records["measurement"] == "cost"].iterrows():
         title = f"## {record['model']}, {record['head']}, {record['resolution']} px"

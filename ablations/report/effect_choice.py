@@ -1,22 +1,22 @@
-"""Which effects are worth a table: those of a clean design, without zeros, and of frames that stand beside another."""
+"""Which effects are worth a table: those of a clean design, without zeros, and of bases that stand beside another."""
 
 from collections.abc import Callable
 
 import pandas as pd
 
-from ablations.config import FRAMES
+from ablations.config import BASES
 from ablations.report.conditions import AXES, CONDITIONS
-from ablations.report.effect_values import RESPONSES, effect_values, rider_values, shapley_values
+from ablations.report.effect_values import RESPONSES, confounder_values, effect_values, shapley_values
 
-CLEAN_FRAMES = tuple(frame for frame in FRAMES if frame != "published")
+CLEAN_BASES = tuple(base for base in BASES if base != "published")
 """Those in which arms differ in nothing but the three changes."""
 
 
-def in_clean_frames(
+def in_clean_bases(
     values: Callable[[pd.DataFrame, str], pd.DataFrame], measurement: str
 ) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """Returns what gives `values` of a measurement, from the records of CLEAN_FRAMES alone."""
-    return lambda records: values(narrow(records[records["frame"].isin(CLEAN_FRAMES)], measurement), measurement)
+    """Returns what gives `values` of a measurement, from the records of CLEAN_BASES alone."""
+    return lambda records: values(narrow(records[records["base"].isin(CLEAN_BASES)], measurement), measurement)
 
 
 def narrow(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
@@ -48,10 +48,10 @@ def contributions_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFra
     return values[somewhere].reset_index(drop=True)
 
 
-def frames_beside(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
-    """Returns `rider_values` of the sizes that were measured in two frames or more; the others have none."""
+def bases_beside(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns `confounder_values` of the sizes that were measured in two bases or more; the others have none."""
     own = narrow(records, measurement)
     if own.empty:
         return own
-    frames = own.groupby(["variant", "resolution"])["frame"].transform("nunique")
-    return rider_values(own[frames > 1], measurement)
+    bases = own.groupby(["variant", "resolution"])["base"].transform("nunique")
+    return confounder_values(own[bases > 1], measurement)

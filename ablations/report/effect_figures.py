@@ -1,4 +1,4 @@
-"""The plots of accuracy: the ladder, effects, interactions, trade-offs, learning; each draws on an `ax` and returns it.
+"""The plots of accuracy: the cumulative, effects, interactions, trade-offs, learning; each draws on an `ax` and returns it.
 
 A change has the colour and marker of the arm that has it alone; an interaction, those of the arm with its changes.
 All take what belongs to one group of accuracy, and raise InputError for rows of mixed conditions.
@@ -20,10 +20,10 @@ from ablations.report.figures import GREY, arm_line, legend_below, list_rows
 from ablations.report.tables import metric_text
 
 
-def plot_roadmap(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the ladder's mean top-1 with its 95 % interval, and beside each step what it adds and what it costs.
+def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the cumulative's mean top-1 with its 95 % interval, and beside each step what it adds and what it costs.
 
-    `values` are rows of `roadmap_values` under the same conditions.
+    `values` are rows of `cumulative_accuracy_values` under the same conditions.
     """
     refuse_mixed(values, CONDITIONS["accuracy"])
     means = values["top1_mean"] / POINTS
@@ -144,11 +144,11 @@ def plot_learning_curves(ax: Axes, records: pd.DataFrame) -> Axes:
 
 
 def plot_accuracy_curves(ax: Axes, records: pd.DataFrame) -> Axes:
-    """Draws each arm's top-1 on held-out pictures by epoch, as `plot_learning_curves` draws losses.
+    """Draws each arm's top-1 on validation images by epoch, as `plot_learning_curves` draws losses.
 
     `records` are those of one group of accuracy that were evaluated on the way.
     """
-    ax.set_ylabel(f"{METRICS['top1'].title}, on held-out pictures")
+    ax.set_ylabel(f"{METRICS['top1'].title}, on validation images")
     return _plot_by_epoch(ax, records, lambda record: accuracy_curve(record) / POINTS)
 
 

@@ -1,9 +1,10 @@
-"""The tables of what each change does: effects, steps, orders, Shapley values, the ladder in our own training."""
+"""The tables of what each change does: effects, steps, orders, Shapley values, the cumulative in our own training."""
 
 import pandas as pd
 
 from ablations.records import METRICS
 from ablations.report.conditions import CONDITIONS
+from ablations.report.cumulative_accuracy import cumulative_accuracy_values
 from ablations.report.differences import (
     ONE_SEED,
     PAIRED,
@@ -17,10 +18,9 @@ from ablations.report.differences import (
     show_signed,
     show_with_interval,
 )
-from ablations.report.effect_choice import contributions_at_work, effects_at_work, in_clean_frames
+from ablations.report.effect_choice import contributions_at_work, effects_at_work, in_clean_bases
 from ablations.report.effect_values import effect_values, order_values, shapley_values, step_values
 from ablations.report.effects import CHANGES, EFFECTS
-from ablations.report.roadmap import roadmap_values
 from ablations.report.tables import ARM, MODE_WORDS, NOTHING, Column, Table, show_metric, show_plain
 
 
@@ -89,8 +89,8 @@ _SCALE = (
     "minus the mean without it, over the four settings of the others; an interaction (a x b) is half of how much more "
     "a does with b than without it, and that of three is half of the change of such an interaction with the third."
 )
-_CLEAN = "Frame published is left out: there arms differ in riders too."
-_OF_DESIGN = ("data", "variant", "frame")
+_CLEAN = "Base published is left out: there arms differ in confounders too."
+_OF_DESIGN = ("data", "variant", "base")
 
 
 EFFECT_TABLES: tuple[Table, ...] = (
@@ -98,7 +98,7 @@ EFFECT_TABLES: tuple[Table, ...] = (
         name="effects_accuracy",
         measurement="accuracy",
         title="What each change does to accuracy",
-        values=in_clean_frames(effect_values, "accuracy"),
+        values=in_clean_bases(effect_values, "accuracy"),
         conditions=CONDITIONS["accuracy"],
         titled_by=_OF_DESIGN,
         rows_by="effect",
@@ -115,10 +115,10 @@ EFFECT_TABLES: tuple[Table, ...] = (
             "interaction (a x b) is half of how much more a does with b than without it: below 0, each does less "
             "where the other is; that of three is half of the change of such an interaction with the third. The model "
             "is linear, with a block for each seed, and pools its 7 (n - 1) degrees of freedom: it takes a change to "
-            "do the same in every seed. The intervals by seed of steps_accuracy, shapley_accuracy and ladder_steps do "
+            "do the same in every seed. The intervals by seed of steps_accuracy, shapley_accuracy and cumulative_steps do "
             "not, have n - 1 degrees and are mostly wider: where the two disagree, this is why. Each interval is at "
             "95 % by itself, unresolved where it holds 0; p by Holm and the last column allow for all seven. All of it "
-            f"is about seeds, with one recipe, size and choice of held-out pictures. {_CLEAN}"
+            f"is about seeds, with one recipe, size and choice of validation images. {_CLEAN}"
         ),
         note=_effects_note,
     ),
@@ -126,7 +126,7 @@ EFFECT_TABLES: tuple[Table, ...] = (
         name="steps_accuracy",
         measurement="accuracy",
         title="What each change adds to accuracy, by what is there already",
-        values=in_clean_frames(step_values, "accuracy"),
+        values=in_clean_bases(step_values, "accuracy"),
         conditions=CONDITIONS["accuracy"],
         titled_by=_OF_DESIGN,
         rows_by="step",
@@ -142,7 +142,7 @@ EFFECT_TABLES: tuple[Table, ...] = (
         name="orders_accuracy",
         measurement="accuracy",
         title="What each change adds to accuracy, by the order of adding them",
-        values=in_clean_frames(order_values, "accuracy"),
+        values=in_clean_bases(order_values, "accuracy"),
         conditions=CONDITIONS["accuracy"],
         titled_by=_OF_DESIGN,
         rows_by="order",
@@ -151,7 +151,7 @@ EFFECT_TABLES: tuple[Table, ...] = (
             *(Column(f"{change}, points", show_with_interval(f"top1_{change}")) for change in CHANGES),
         ),
         about=(
-            "All six orders of adding the three changes to v1; the paper's ladder is the first. The means of a row add "
+            "All six orders of adding the three changes to v1; the paper's cumulative is the first. The means of a row add "
             f"up to the whole way. {PAIRED} {_CLEAN}"
         ),
         note=_seeds_note,
@@ -160,7 +160,7 @@ EFFECT_TABLES: tuple[Table, ...] = (
         name="shapley_accuracy",
         measurement="accuracy",
         title="What each change adds to accuracy, whatever the order",
-        values=in_clean_frames(shapley_values, "accuracy"),
+        values=in_clean_bases(shapley_values, "accuracy"),
         conditions=CONDITIONS["accuracy"],
         titled_by=_OF_DESIGN,
         rows_by="change",
@@ -177,10 +177,10 @@ EFFECT_TABLES: tuple[Table, ...] = (
         note=_seeds_note,
     ),
     Table(
-        name="ladder_steps",
+        name="cumulative_steps",
         measurement="accuracy",
-        title="The ladder in our own training",
-        values=roadmap_values,
+        title="The cumulative in our own training",
+        values=cumulative_accuracy_values,
         conditions=CONDITIONS["accuracy"],
         titled_by=_OF_DESIGN,
         columns=(
@@ -196,17 +196,17 @@ EFFECT_TABLES: tuple[Table, ...] = (
         ),
         about=(
             "The paper's path through the arms, with our own accuracies; a step is the difference to the row above. "
-            f"{PAIRED} The paper's steps are of b2 on ImageNet at 224 px, one run a row, spread unknown. In frame "
-            "published the first step holds the change of riders too (riders_accuracy)."
+            f"{PAIRED} The paper's steps are of b2 on ImageNet at 224 px, one run a row, spread unknown. In base "
+            "published the first step holds the change of confounders too (confounders_accuracy)."
         ),
     ),
     Table(
         name="effects_cost",
         measurement="cost",
-        title="What each change does to parameters and multiply-adds",
-        values=in_clean_frames(effects_at_work, "cost"),
+        title="What each change does to parameters and MACs",
+        values=in_clean_bases(effects_at_work, "cost"),
         conditions=CONDITIONS["cost"],
-        titled_by=("variant", "frame", "head"),
+        titled_by=("variant", "base", "head"),
         rows_by="effect",
         columns=(
             Column("Effect", lambda row: effect_name(row["effect"])),
@@ -220,9 +220,9 @@ EFFECT_TABLES: tuple[Table, ...] = (
         name="effects_memory",
         measurement="memory",
         title="What each change does to peak memory",
-        values=in_clean_frames(effects_at_work, "memory"),
+        values=in_clean_bases(effects_at_work, "memory"),
         conditions=CONDITIONS["memory"],
-        titled_by=("variant", "frame", "mode", "attention", "device", "method"),
+        titled_by=("variant", "base", "mode", "attention", "device", "method"),
         rows_by="effect",
         columns=(Column("Effect", lambda row: effect_name(row["effect"])),),
         spread=(Column("{} px: MiB", show_signed("peak_memory_bytes", "peak_memory_bytes_effect")),),
@@ -236,9 +236,9 @@ EFFECT_TABLES: tuple[Table, ...] = (
         name="shapley_memory",
         measurement="memory",
         title="What each change adds to peak memory, whatever the order",
-        values=in_clean_frames(contributions_at_work, "memory"),
+        values=in_clean_bases(contributions_at_work, "memory"),
         conditions=CONDITIONS["memory"],
-        titled_by=("variant", "frame", "mode", "attention", "device", "method"),
+        titled_by=("variant", "base", "mode", "attention", "device", "method"),
         rows_by="change",
         columns=(Column("Change", lambda row: row["change"]),),
         spread=(Column("{} px: % of v1", _shapley_percent),),

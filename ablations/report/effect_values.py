@@ -1,13 +1,13 @@
-"""What each change does, from records: effects, steps, orders, Shapley values, the ladder and the frames.
+"""What each change does, from records: effects, steps, orders, Shapley values, the cumulative and the bases.
 
-Functions take the frame of `load_records` and return one row for each row of a table, behind the conditions that it
+Functions take the base of `load_records` and return one row for each row of a table, behind the conditions that it
 was measured under: records of other conditions are never taken together. A measurement that is none of RESPONSES
 raises InputError, as do two records that stand in one place.
 
 Accuracies are fractions and have noise: `NAME_mean`, `NAME_low` and `NAME_high` are a mean over paired seeds and its
 95 % interval, and `NAME_resolved` says whether that leaves out 0. Costs have none: `NAME` is exact, in the records'
 unit, and `NAME_percent` is in percent of arm v1's value. That scale is additive because costs are: parameters and
-multiply-adds are sums over modules, so changes that touch different modules have an interaction of 0, and the
+MACs are sums over modules, so changes that touch different modules have an interaction of 0, and the
 percentages of any way through the arms add up. In percent of the arm before, neither would hold.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.config import ARMS, FRAMES, frame_riders
+from ablations.config import ARMS, BASES, base_confounders
 from ablations.errors import pick
 from ablations.report.conditions import AXES, CONDITIONS, group_by, split_by_conditions
 from ablations.report.effects import (
@@ -35,7 +35,7 @@ from ablations.report.effects import (
     steps_of,
 )
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
-from ablations.studies import LADDER
+from ablations.studies import CUMULATIVE
 
 RESPONSES = {"cost": ("params", "macs"), "memory": ("peak_memory_bytes",), "accuracy": ("top1",)}
 """The metrics of each measurement that the changes have effects on."""
@@ -190,18 +190,18 @@ def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ladder_step_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the accuracy of the ladder's arms and, for each but the first, its paired difference to the arm before.
+def cumulative_step_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the accuracy of the cumulative's arms and, for each but the first, its paired difference to the arm before.
 
-    `top1` and `top1_step`, over `n_seeds` and `n_pairs`. There is no step to or from an arm without records. In frame
-    `published` the first step holds the change of frame too (`rider_values`).
+    `top1` and `top1_step`, over `n_seeds` and `n_pairs`. There is no step to or from an arm without records. In base
+    `published` the first step holds the change of base too (`confounder_values`).
     """
     rows = []
     for group in split_by_conditions(records, "accuracy"):
-        table = _table(group.rows, "top1").reindex(columns=list(LADDER))
+        table = _table(group.rows, "top1").reindex(columns=list(CUMULATIVE))
         if table.dropna(axis="columns", how="all").shape[1] < 2:
             continue
-        for before, arm in zip((None, *LADDER), LADDER, strict=False):
+        for before, arm in zip((None, *CUMULATIVE), CUMULATIVE, strict=False):
             top1 = table[arm].dropna()
             if top1.empty:
                 continue
@@ -213,41 +213,41 @@ def ladder_step_values(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-_OPE, _ALL = LADDER[1], LADDER[-1]
+_OPE, _ALL = CUMULATIVE[1], CUMULATIVE[-1]
 PUBLISHED_STEP = "published step to v1+ope"
 
-FRAME_PARTS = {
+BASE_PARTS = {
     PUBLISHED_STEP: ((REFERENCE, "published"), (_OPE, "published")),
-    "frame, at v1": ((REFERENCE, "v1"), (REFERENCE, "v2")),
-    "ope, in frame v2": ((REFERENCE, "v2"), (_OPE, "v2")),
-    "ope, in frame v1": ((REFERENCE, "v1"), (_OPE, "v1")),
-    "frame, at v1+ope": ((_OPE, "v1"), (_OPE, "v2")),
+    "base, at v1": ((REFERENCE, "v1"), (REFERENCE, "v2")),
+    "ope, in base v2": ((REFERENCE, "v2"), (_OPE, "v2")),
+    "ope, in base v1": ((REFERENCE, "v1"), (_OPE, "v1")),
+    "base, at v1+ope": ((_OPE, "v1"), (_OPE, "v2")),
     "ReLU, at v1+ope+cffn+lsra": ((_ALL, "v2"), (_ALL, "published")),
 }
-"""What the frames do, each from one arm and frame to another.
+"""What the bases do, each from one arm and base to another.
 
-The published step is the change of frame and then OPE in the new one (the second and third), or OPE in the old frame
+The published step is the change of base and then OPE in the new one (the second and third), or OPE in the old base
 and then the change (the fourth and fifth). The ReLU of the released linear models is the only other difference between
-the ladder in `published` and in `v2`.
+the cumulative in `published` and in `v2`.
 """
 
 
-def rider_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
-    """Returns how much of the published ladder is the frame's: a row for each of FRAME_PARTS that has records.
+def confounder_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns how much of the published cumulative is the base's: a row for each of BASE_PARTS that has records.
 
     `METRIC_part` is paired by seed for accuracy (`n_pairs`). For costs `METRIC_share_percent` is its share of the
-    published step. A model that two frames have in common, as `published` and `v1` have arm v1, stands for both.
-    Conditions under which no change of frame was measured have no rows.
+    published step. A model that two bases have in common, as `published` and `v1` have arm v1, stands for both.
+    Conditions under which no change of base was measured have no rows.
     """
     pick("measurement", measurement, RESPONSES)
-    names = tuple(name for name in CONDITIONS[measurement] if name != "frame")
+    names = tuple(name for name in CONDITIONS[measurement] if name != "base")
     rows = []
     for conditions, own in _places(records, measurement, names):
-        parts = {name: _differences(own, RESPONSES[measurement], *ends) for name, ends in FRAME_PARTS.items()}
+        parts = {name: _differences(own, RESPONSES[measurement], *ends) for name, ends in BASE_PARTS.items()}
         parts = {
             name: differences for name, differences in parts.items() if any(part.n for part in differences.values())
         }
-        if not any(name.startswith("frame") for name in parts):
+        if not any(name.startswith("base") for name in parts):
             continue
         for name, differences in parts.items():
             row = conditions | {"part": name}
@@ -265,18 +265,18 @@ def rider_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
 def _differences(
     rows: pd.DataFrame, metrics: tuple[str, ...], start: tuple[str, str], end: tuple[str, str]
 ) -> dict[str, Estimate]:
-    """Returns, by metric, the difference between two models that are named by arm and frame."""
+    """Returns, by metric, the difference between two models that are named by arm and base."""
     return {
         metric: estimate_paired_difference(_values_of(rows, metric, *end), _values_of(rows, metric, *start))
         for metric in metrics
     }
 
 
-def _values_of(rows: pd.DataFrame, metric: str, arm: str, frame: str) -> pd.Series:
-    """Returns a model's values by seed, from the first frame that has it, or none."""
+def _values_of(rows: pd.DataFrame, metric: str, arm: str, base: str) -> pd.Series:
+    """Returns a model's values by seed, from the first base that has it, or none."""
     of_arm = rows[rows["arm"] == arm]
-    for name in (frame, *FRAMES):
-        own = of_arm[of_arm["frame"] == name]
-        if frame_riders(name, arm) == frame_riders(frame, arm) and not own.empty:
+    for name in (base, *BASES):
+        own = of_arm[of_arm["base"] == name]
+        if base_confounders(name, arm) == base_confounders(base, arm) and not own.empty:
             return _table(own, metric).get(arm, pd.Series(dtype=float))
     return pd.Series(dtype=float)

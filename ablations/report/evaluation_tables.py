@@ -58,7 +58,7 @@ EVALUATION_TABLES = (
         title="Finished weights by test resolution",
         values=evaluation_values,
         conditions=CONDITIONS["evaluation"],
-        titled_by=("data", "variant", "frame", "protocol"),
+        titled_by=("data", "variant", "base", "protocol"),
         rows_by="weights",
         columns=(Column("Weights", lambda row: f"`{row['weights']}`"),),
         spread=(
@@ -68,9 +68,9 @@ EVALUATION_TABLES = (
             Column("Released weights' top-1, %", show_metric("top1", "expected_top1")),
         ),
         about=(
-            "Accuracy of weights as they are, each picture once. The eight digits begin the SHA-256 of the file of "
+            "Accuracy of weights as they are, each image once. The eight digits begin the SHA-256 of the file of "
             "weights. The calibration error is the expected one over 15 bins of equal width. What the released weights "
-            "of such a model reach, by timm's own evaluation or in the paper, stands beside where the pictures are all "
+            "of such a model reach, by timm's own evaluation or in the paper, stands beside where the images are all "
             "of ImageNet's. One file of weights is one training: differences between two have no interval."
         ),
     ),

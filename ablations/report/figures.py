@@ -78,10 +78,10 @@ def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
     return _list_arms(ax, values["arm"])
 
 
-def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the paper's path step by step: its top-1, and before each step our parameters and multiply-adds.
+def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the paper's path step by step: its top-1, and before each step our parameters and MACs.
 
-    `values` are rows of `ladder_values` at one resolution.
+    `values` are rows of `cumulative_values` at one resolution.
     """
     refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
     top1 = values["paper_top1_percent"]
@@ -102,7 +102,7 @@ def plot_ladder(ax: Axes, values: pd.DataFrame) -> Axes:
 
 
 def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's multiply-adds a pixel against the side of the input, both on logarithmic axes.
+    """Draws each arm's MACs a pixel against the side of the input, both on logarithmic axes.
 
     A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn.
     """
@@ -111,7 +111,7 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     for arm, rows in values.groupby("arm", sort=False):
         ax.plot(side(rows), rows["macs"] / rows["pixels"] / 1e3, **arm_line(str(arm), label=arm))
     log_ticks(ax)
-    ax.set_ylabel("Thousand multiply-adds a pixel")
+    ax.set_ylabel("Thousand MACs a pixel")
     resolution_axis(ax, values)
     legend_below(ax, ncols=2)
     return ax

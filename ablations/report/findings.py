@@ -20,8 +20,8 @@ from ablations.report.tables import NOTHING, Table, list_sections, metric_text
 
 Tables = Mapping[Table, pd.DataFrame]
 
-_PARTS_OF_STEP = ("frame, at v1", "ope, in frame v2")
-"""Of FRAME_PARTS, those that the published step is made of."""
+_PARTS_OF_STEP = ("base, at v1", "ope, in base v2")
+"""Of BASE_PARTS, those that the published step is made of."""
 
 Tone = Literal["gain", "loss", "none", "unresolved", "unknown"]
 
@@ -98,15 +98,15 @@ def list_findings(tables: Tables) -> list[Finding]:
     """Returns what else can be said from the values of the report's tables, most asked-for first."""
     return [
         *_of_accuracy(tables),
-        *_of_ladder(tables),
+        *_of_cumulative(tables),
         *_of_crossover(tables),
-        *_of_frame(tables),
+        *_of_base(tables),
         *_of_limits(tables),
     ]
 
 
 def list_comparisons(tables: Tables) -> list[Comparison]:
-    """Returns what each change does to accuracy, parameters, multiply-adds, memory and speed."""
+    """Returns what each change does to accuracy, parameters, MACs, memory and speed."""
     return [
         *_compare_accuracy(tables),
         *_compare_costs(tables, "effects_cost", "params"),
@@ -206,12 +206,12 @@ def _of_crossover(tables: Tables) -> Iterator[Finding]:
         sides = rows.get("crossover_px_p7", pd.Series(dtype=float)).dropna()
         if not sides.empty:
             ends = " to ".join(dict.fromkeys(f"{side:.0f}" for side in (sides.min(), sides.max())))
-            text = f"With P = 7, lsra takes fewer multiply-adds than SRA from {ends} px on, by variant."
+            text = f"With P = 7, lsra takes fewer MACs than SRA from {ends} px on, by variant."
             yield Finding("Where linear SRA pays", title, text)
 
 
-def _of_ladder(tables: Tables) -> Iterator[Finding]:
-    for title, rows in _groups(tables, "ladder_steps"):
+def _of_cumulative(tables: Tables) -> Iterator[Finding]:
+    for title, rows in _groups(tables, "cumulative_steps"):
         parts = []
         for _, row in rows.iterrows():
             if pd.isna(row["top1_step_mean"]):
@@ -219,20 +219,20 @@ def _of_ladder(tables: Tables) -> Iterator[Finding]:
                 continue
             step = f"{points_text(row['top1_step_mean'])} ({interval_text(row, 'top1_step')}; n = {row['n_pairs']}"
             parts.append(f"{row['arm']} {step}; the paper's {row['paper_top1_step_points']:+.1f})")
-        yield Finding("The paper's ladder in our own training", title, f"{', then '.join(parts)}.")
+        yield Finding("The paper's cumulative in our own training", title, f"{', then '.join(parts)}.")
 
 
-def _of_frame(tables: Tables) -> Iterator[Finding]:
-    for title, rows in _groups(tables, "riders_cost", largest=True):
+def _of_base(tables: Tables) -> Iterator[Finding]:
+    for title, rows in _groups(tables, "confounders_cost", largest=True):
         params = rows.drop_duplicates("part").set_index("part")["params_part"].dropna() / METRICS["params"].divisor
         if not {PUBLISHED_STEP, *_PARTS_OF_STEP} <= set(params.index):
             continue
-        frame, ope = (f"{params[part]:+.2f} M" for part in _PARTS_OF_STEP)
+        base, ope = (f"{params[part]:+.2f} M" for part in _PARTS_OF_STEP)
         text = (
             f"Of the paper's first step, {params[PUBLISHED_STEP]:+.2f} M parameters, ope is {ope} and the change of "
-            f"frame {frame}."
+            f"base {base}."
         )
-        yield Finding("What came with the frame", title, text)
+        yield Finding("What came with the base", title, text)
 
 
 def _of_limits(tables: Tables) -> Iterator[Finding]:

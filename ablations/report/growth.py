@@ -1,4 +1,4 @@
-"""How multiply-adds grow with the input, where linear SRA starts to pay, and what they are made of."""
+"""How MACs grow with the input, where linear SRA starts to pay, and what they are made of."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import find_crossover, linear_sra_formula, sra_formula
 from ablations.report.comparison import NAMES, standard_costs
 
-SCALED_VARIANT, SCALED_FRAME = "b2", "published"
+SCALED_VARIANT, SCALED_BASE = "b2", "published"
 """Whose arms are drawn against the input's size: the models of the paper's Figure 4."""
 
 WITH_SRA, WITH_LINEAR_SRA = "v1+ope+cffn", "v1+ope+cffn+lsra"
@@ -19,7 +19,7 @@ POOL_SIZES = (1, 3, 5, 7, 9, 14)
 
 
 def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the multiply-adds of b2's arms and of other classifiers at squares, where there are three sizes or more.
+    """Returns the MACs of b2's arms and of other classifiers at squares, where there are three sizes or more.
 
     `exponent` is the slope of log(macs) against log(pixels), by least squares over all sizes; `last_exponent` that
     between the two largest. 1 is linear in pixels, 2 quadratic.
@@ -28,7 +28,7 @@ def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
     if costs.empty:
         return pd.DataFrame()
     chosen = costs[(costs["head"] == "classifier") & costs["macs"].notna() & costs["resolution"].str.isdecimal()]
-    own = (chosen["variant"] == SCALED_VARIANT) & (chosen["frame"] == SCALED_FRAME)
+    own = (chosen["variant"] == SCALED_VARIANT) & (chosen["base"] == SCALED_BASE)
     chosen = chosen[chosen["arm"].isna() | own]
     tables = []
     for model, rows in chosen.groupby("model", sort=False):
@@ -53,11 +53,11 @@ def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scaled_models() -> list[str]:
-    return [f"pvt:{SCALED_VARIANT}/{arm}/{SCALED_FRAME}" for arm in ARMS]
+    return [f"pvt:{SCALED_VARIANT}/{arm}/{SCALED_BASE}" for arm in ARMS]
 
 
 def crossover_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns from which side on PVT v2-Li takes fewer multiply-adds than PVT v2, for each P.
+    """Returns from which side on PVT v2-Li takes fewer MACs than PVT v2, for each P.
 
     For each of the paper's variants that there are records of.
 
@@ -85,13 +85,13 @@ def _has_both_attentions(records: pd.DataFrame) -> bool:
 def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns one attention layer of each stage of PVTv2-B2 and B2-Li: the paper's terms beside the traced layer's.
 
-    `products` are attention's two, `reduction` is the convolution of the keys and values, in multiply-adds. The layer's
+    `products` are attention's two, `reduction` is the convolution of the keys and values, in MACs. The layer's
     linear projections are in neither.
     """
     if not _has_both_attentions(records):
         return pd.DataFrame()
     costs = standard_costs(records)
-    chosen = costs[(costs["variant"] == "b2") & (costs["frame"] == "published") & (costs["head"] == "classifier")]
+    chosen = costs[(costs["variant"] == "b2") & (costs["base"] == "published") & (costs["head"] == "classifier")]
     traced = {(row["arm"], row["resolution"]): row["breakdown"] for _, row in chosen.iterrows()}
     rows: list[dict[str, Any]] = []
     for resolution in chosen["resolution"].unique():
@@ -124,15 +124,15 @@ PARTS = {
     "feed-forward: convolution": ("mlp.dwconv",),
     "classifier": ("head",),
 }
-"""What a PVT's multiply-adds are made of, and the modules of each part."""
+"""What a PVT's MACs are made of, and the modules of each part."""
 
 
 def part_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the multiply-adds of b2's published arms by part, at each size; the parts sum to `macs`."""
+    """Returns the MACs of b2's published arms by part, at each size; the parts sum to `macs`."""
     costs = standard_costs(records)
     if "breakdown" not in costs:
         return pd.DataFrame()
-    own = (costs["variant"] == SCALED_VARIANT) & (costs["frame"] == SCALED_FRAME) & (costs["head"] == "classifier")
+    own = (costs["variant"] == SCALED_VARIANT) & (costs["base"] == SCALED_BASE) & (costs["head"] == "classifier")
     part_of = {module: part for part, modules in PARTS.items() for module in modules}
     rows = []
     for _, record in costs[own].iterrows():
@@ -142,7 +142,7 @@ def part_values(records: pd.DataFrame) -> pd.DataFrame:
         parts = dict.fromkeys(PARTS, 0)
         for name, macs in working.items():
             parts[part_of[_within_stage(name)]] += macs
-        columns = {key: record[key] for key in ("variant", "frame", "head", "resolution", "pixels", "arm", "macs")}
+        columns = {key: record[key] for key in ("variant", "base", "head", "resolution", "pixels", "arm", "macs")}
         rows.append(columns | parts)
     return pd.DataFrame(rows)
 

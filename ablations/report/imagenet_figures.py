@@ -1,4 +1,4 @@
-"""The paper's Table 2 as a plot: its top-1 against our counts of multiply-adds and parameters, by family of models."""
+"""The paper's Table 2 as a plot: its top-1 against our counts of MACs and parameters, by family of models."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from ablations.report.figures import COLOURS, arm_line, legend_below
 ARM_FAMILIES = {"v1": "PVT v1", "v1+ope+cffn": "PVT v2", "v1+ope+cffn+lsra": "PVT v2-Li"}
 """What the paper calls the arms that are rows of its Table 2."""
 
-PEER_FAMILIES = {
+BASELINE_FAMILIES = {
     "ResNet": (("ResNet",), "0.65", "h", "--"),
     "ResNeXt": (("ResNeXt",), "0.45", "d", "--"),
     "RegNetY": (("RegNetY",), "0.25", "8", "--"),
@@ -46,18 +46,18 @@ def backbone_values(records: pd.DataFrame) -> pd.DataFrame:
     is_arm = values["model"].str.startswith("pvt:")
     arms = values["model"].str.split("/").str[1].where(is_arm)
     families = [
-        _peer_family(name) if pd.isna(arm) else ARM_FAMILIES[arm]
+        _baseline_family(name) if pd.isna(arm) else ARM_FAMILIES[arm]
         for name, arm in zip(values["name"], arms, strict=True)
     ]
     return values.assign(arm=arms, family=families)
 
 
-def _peer_family(name: str) -> str:
-    return next(family for family, (beginnings, *_) in PEER_FAMILIES.items() if name.startswith(beginnings))
+def _baseline_family(name: str) -> str:
+    return next(family for family, (beginnings, *_) in BASELINE_FAMILIES.items() if name.startswith(beginnings))
 
 
 def plot_backbones(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the paper's top-1 against multiply-adds, a bubble for each model's parameters and a line for each family.
+    """Draws the paper's top-1 against MACs, a bubble for each model's parameters and a line for each family.
 
     `values` are rows of `backbone_values` with one head and resolution.
     """
@@ -65,7 +65,7 @@ def plot_backbones(ax: Axes, values: pd.DataFrame) -> Axes:
     values = values.sort_values("macs").assign(
         giga_macs=values["macs"] / METRICS["macs"].divisor, millions=values["params"] / METRICS["params"].divisor
     )
-    for family in (*ARM_FAMILIES.values(), *PEER_FAMILIES):
+    for family in (*ARM_FAMILIES.values(), *BASELINE_FAMILIES):
         rows = values[values["family"] == family]
         if rows.empty:
             continue
@@ -90,10 +90,10 @@ def plot_backbones(ax: Axes, values: pd.DataFrame) -> Axes:
 
 
 def _line(family: str, arm: Any) -> dict[str, Any]:
-    """Returns how a family's line and markers are drawn: arms before peers."""
+    """Returns how a family's line and markers are drawn: arms before baselines."""
     if pd.notna(arm):
         return arm_line(arm, markersize=4, markeredgewidth=0, zorder=4)
-    _, colour, marker, line = PEER_FAMILIES[family]
+    _, colour, marker, line = BASELINE_FAMILIES[family]
     look = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 0.7}
     return {**look, "markersize": 4, "markeredgewidth": 0, "zorder": 3}
 

@@ -55,11 +55,11 @@ def library_memory_values(records: pd.DataFrame) -> pd.DataFrame:
 
 def _own(memory: pd.DataFrame) -> pd.DataFrame:
     """Returns the records of arms that libraries' models are equal to, at their best."""
-    if "frame" not in memory or "attention" not in memory:
+    if "base" not in memory or "attention" not in memory:
         return memory.iloc[:0]
     usual_pools = {variant: build_config(variant).pool_size for variant in VARIANTS}
     best = (memory["attention"] == "fused") & memory["channels_last"] & (memory["checkpointing"] == "none")
-    published = (memory["frame"] == "published") & (memory["pool_size"] == memory["variant"].map(usual_pools))
+    published = (memory["base"] == "published") & (memory["pool_size"] == memory["variant"].map(usual_pools))
     return memory[(best & published).fillna(False)]
 
 

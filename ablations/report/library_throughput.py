@@ -37,7 +37,7 @@ def throughput_values(records: pd.DataFrame) -> pd.DataFrame:
 def plot_throughput(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws pixels a second against the side of the input on logarithmic axes, of our model and each library's.
 
-    A library's is ours over the ratio of times that were taken in turn, with that ratio's interval; libraries stand
+    A library's is ours over the ratio of times that were taken interleaved, with that ratio's interval; libraries stand
     side by side around the size. `values` are rows of `throughput_values` of one model and mode; squares are drawn.
     """
     refuse_mixed(values, THROUGHPUT_CONDITIONS)

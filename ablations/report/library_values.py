@@ -15,13 +15,13 @@ LIBRARY_CONDITIONS = tuple(name for name in CONDITIONS["speed"] if name not in O
 """What is equal within one table of models, sizes and batches."""
 
 BY_DEFAULT = ("timm", "transformers")
-"""The libraries' models as they come: pictures and weights channel by channel."""
+"""The libraries' models in the default layout: images and weights channels-first."""
 
 
 def library_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns our latency, the machine's peak and our share of it, and our speed relative to each library's model.
 
-    `NAME_ratio`, with `NAME_ratio_low` and `NAME_ratio_high`, is the library's time over ours, in turn in one process
+    `NAME_ratio`, with `NAME_ratio_low` and `NAME_ratio_high`, is the library's time over ours, interleaved in one process
     with equal weights; NAME is `timm`, `transformers`, and either in channels-last layout. `ratio` is the least of
     those of BY_DEFAULT, so against the faster library, and `strictest_ratio` the least of all.
     """

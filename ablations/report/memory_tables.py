@@ -89,7 +89,7 @@ MEMORY_TABLES = (
         title="Peak memory",
         values=memory_values,
         conditions=CONDITIONS["memory"],
-        titled_by=("variant", "frame", "mode", "attention", "device", "method"),
+        titled_by=("variant", "base", "mode", "attention", "device", "method"),
         columns=(ARM,),
         spread=(Column("{} px", _show_peak, best="min"),),
         about=(
@@ -104,7 +104,7 @@ MEMORY_TABLES = (
         title="How predicted memory grows",
         values=growth_values,
         conditions=GROWTH_CONDITIONS,
-        titled_by=("variant", "frame", "mode", "attention", "device", "sizes"),
+        titled_by=("variant", "base", "mode", "attention", "device", "sizes"),
         columns=(
             ARM,
             Column("Exponent of the peak", show_plain("exponent", ".2f")),
@@ -124,7 +124,7 @@ MEMORY_TABLES = (
         title="What peak memory is made of",
         values=peak_parts,
         conditions=(*CONDITIONS["memory"], "resolution"),
-        titled_by=("variant", "frame", "mode", "attention", "device", "resolution"),
+        titled_by=("variant", "base", "mode", "attention", "device", "resolution"),
         columns=(
             ARM,
             Column(METRICS["peak_memory_bytes"].title, show_metric("peak_memory_bytes"), best="min"),
@@ -182,7 +182,7 @@ MEMORY_TABLES = (
         ),
         about=(
             "Peak memory in MiB of the second of two steps, and beside it that of the same models of libraries with as "
-            "many classes, as they come and with pictures and weights channels-last; each number is one record. In "
+            "many classes, in the default layout and with images and weights channels-last; each number is one record. In "
             "brackets stands by how much ours is more or, with a minus, less; equal is to the byte. Ours attend with "
             "the fused kernel and so do timm's; transformers' attend explicitly, as they have no other way. Above the "
             "best is judged by the best of timm's or, for v1, of transformers'. Where memory was measured, the "

@@ -35,7 +35,7 @@ VALIDATION_CONDITIONS = ("way", "attention", *_STEP, *_MEASURED_ON)
 """The same, cell by cell."""
 
 BESIDE_MODELS = ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra")
-"""The arms of b2 in frame v2, with fused attention, that stand among models that are no arms."""
+"""The arms of b2 in base v2, with fused attention, that stand among models that are no arms."""
 
 EQUALS = {model for models in EQUAL_MODELS.values() for model in models.values()}
 """The models of libraries that are equal to an arm."""
@@ -43,8 +43,8 @@ EQUALS = {model for models in EQUAL_MODELS.values() for model in models.values()
 GOALS = {
     ("tracked", "inference"): 0.0,
     ("tracked", "training"): 0.0,
-    ("resident", "inference"): 0.5,
-    ("resident", "training"): 4.0,
+    ("in-memory", "inference"): 0.5,
+    ("in-memory", "training"): 4.0,
     ("allocated", "inference"): 3.0,
     ("allocated", "training"): 3.0,
 }
@@ -152,7 +152,7 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     memory = records[records["measurement"] == "memory"]
     models = memory[memory["variant"].isna() & ~memory["model"].isin(EQUALS)]
     conditions = [*MODEL_MEMORY_CONDITIONS]
-    own = memory[(memory["variant"] == "b2") & (memory["frame"] == "v2") & (memory.get("attention") == "fused")]
+    own = memory[(memory["variant"] == "b2") & (memory["base"] == "v2") & (memory.get("attention") == "fused")]
     own = own[own["arm"].isin(BESIDE_MODELS)].merge(models[[*conditions, "resolution"]].drop_duplicates())
     rows = pd.concat([own, models], ignore_index=True)
     tables = []
@@ -172,7 +172,7 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
 def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns every prediction that was measured too: what was measured in each way, and how far it lies off.
 
-    One row for each way: `tracked` storages and, of a process of its own, `resident` memory on the CPU, `allocated` on
+    One row for each way: `tracked` storages and, of a process of its own, `in-memory` memory on the CPU, `allocated` on
     CUDA. `difference_percent` is predicted against measured; `beyond_goal` says whether it is more than GOALS allows.
     """
     if "method" not in records:
@@ -187,10 +187,10 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     ]
     pairs = predicted.merge(measured, on=list(PAIRED_BY), suffixes=("_predicted", "_measured"))
     tables = []
-    for way, column in (("peak", "peak_memory_bytes_measured"), ("resident", "resident_peak_bytes")):
+    for way, column in (("peak", "peak_memory_bytes_measured"), ("in-memory", "resident_peak_bytes")):
         own = pairs[pairs[column].notna()]
         ways = own["memory_method"].map({"tracked_storages": "tracked", "max_memory_allocated": "allocated"})
-        tables.append(own.assign(way=way if way == "resident" else ways, measured_bytes=own[column].astype("int64")))
+        tables.append(own.assign(way=way if way == "in-memory" else ways, measured_bytes=own[column].astype("int64")))
     rows = pd.concat(tables, ignore_index=True)
     if rows.empty:
         return pd.DataFrame()

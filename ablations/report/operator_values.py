@@ -36,21 +36,21 @@ OURS = "ours"
 
 
 def column_of(kind: str, metric: str) -> str:
-    """Returns the column of a kind's metric: `s`, `share` or `floor_s`."""
+    """Returns the column of a kind's metric: `s`, `share` or `bound_s`."""
     return f"{kind.replace(' ', '_').replace('-', '_')}_{metric}"
 
 
 def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 
-    `implementation` is `ours` or a library, whose models are as they come; `row` names it and the case. `KIND_s` are
+    `implementation` is `ours` or a library, whose models are in the default layout; `row` names it and the case. `KIND_s` are
     the seconds of a kind, the sum of its operators' medians over `profiled_steps` steps, `operators_s` those of all and
     `between_operators_s` the median rest of a step; `KIND_share` are shares of their sum, `profiled_over_timed` times
     the latency: the profiler takes time too. `relative_time`, with its interval's ends, is the model's time over ours
-    without a profiler, steps in turn. Our rows alone have `KIND_floor_s` and `floor_s`, the time on the machine of
-    every operator at the rate of products or copies, `over_floor`, our latency over it, `share_of_peak` of
-    `peak_macs_per_s`, `share_of_peak_at_floor`, which operators at their floors would reach, and `uncounted`, the names
-    of those that may do more than the floor knows. Records from before steps were profiled in turn are left out.
+    without a profiler, steps interleaved. Our rows alone have `KIND_floor_s` and `bound_s`, the time on the machine of
+    every operator at the rate of products or copies, `over_bound`, our latency over it, `share_of_peak` of
+    `peak_macs_per_s`, `share_of_peak_at_bound`, which operators at their roofline would reach, and `uncounted`, the names
+    of those that may do more than the roofline bound knows. Records from before steps were profiled interleaved are left out.
     """
     rows = []
     for group in beside_libraries(records):
@@ -95,16 +95,16 @@ def _shares(timed: Any) -> dict[str, Any]:
 
 
 def _floors(record: pd.Series) -> dict[str, Any]:
-    floors = {row["kind"]: row["floor_s"] for row in record["floors"]}
-    floor_s = sum(floors.values())
+    roofline = {row["kind"]: row["bound_s"] for row in record["roofline"]}
+    bound_s = sum(roofline.values())
     share_of_peak = record["macs_per_s"] / record["peak_macs_per_s"]
     return {
-        **{column_of(kind, "floor_s"): floors.get(kind, 0.0) for kind in KIND_COLOURS},
-        "floor_s": floor_s,
-        "over_floor": record["latency_s"] / floor_s,
+        **{column_of(kind, "bound_s"): roofline.get(kind, 0.0) for kind in KIND_COLOURS},
+        "bound_s": bound_s,
+        "over_bound": record["latency_s"] / bound_s,
         "peak_macs_per_s": record["peak_macs_per_s"],
         "share_of_peak": share_of_peak,
-        "share_of_peak_at_floor": share_of_peak * record["latency_s"] / floor_s,
+        "share_of_peak_at_bound": share_of_peak * record["latency_s"] / bound_s,
         "uncounted": ", ".join(record["uncounted"]),
     }
 
@@ -120,14 +120,14 @@ def height_in_bars(values: pd.DataFrame) -> float:
 
 
 def plot_operator_times(ax: Axes, values: pd.DataFrame, longest: float = 0.0) -> Axes:
-    """Draws each model's time as a bar by kind of operator, ours = 1, and the floor of our operators as a hollow bar.
+    """Draws each model's time as a bar by kind of operator, ours = 1, and the roofline bound of our operators as a hollow bar.
 
     A bar is as long as the time without a profiler, and is divided as the profiled step was. `values` are rows of
     `operator_time_values` under the same conditions; the axis has room for `longest` at least.
     """
     refuse_mixed(values, OPERATOR_SHEET_CONDITIONS)
     places: list[float] = []
-    floors: dict[float, float] = {}
+    roofline: dict[float, float] = {}
     labels: dict[float, str] = {}
     place = 0.0
     for case, rows in values.groupby("case", sort=False):
@@ -138,8 +138,8 @@ def plot_operator_times(ax: Axes, values: pd.DataFrame, longest: float = 0.0) ->
             labels[place] = implementation
             place += 1
         ours = rows[rows["implementation"] == OURS].iloc[0]
-        floors[place] = 1 / ours["over_floor"]
-        labels[place] = "floor"
+        roofline[place] = 1 / ours["over_bound"]
+        labels[place] = "roofline bound"
         place += 1 + GAP
     start = pd.Series(0.0, index=values.index)
     for kind, colour in _COLOURS.items():
@@ -147,7 +147,7 @@ def plot_operator_times(ax: Axes, values: pd.DataFrame, longest: float = 0.0) ->
         ax.barh(places, width, left=start, height=0.8, color=colour, label=kind)
         start = start + width
     outline: dict[str, Any] = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.7}
-    ax.barh(list(floors), list(floors.values()), height=0.7, label="floor of our operators", **outline)
+    ax.barh(list(roofline), list(roofline.values()), height=0.7, label="roofline bound of our operators", **outline)
     ax.set_xlim(0, 1.05 * max(longest, 1.0, values["relative_time"].max()))
     ax.set_ylim(-HEADING, place - GAP)
     ax.set_xlabel("Time of a step, ours = 1")

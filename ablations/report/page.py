@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.columns import field_docstrings
-from ablations.config import ARMS, FRAMES, RIDERS, TOGGLES, PVTConfig, arm_toggles, as_pair, frame_riders
+from ablations.config import ARMS, BASES, CONFOUNDERS, TOGGLES, PVTConfig, arm_toggles, as_pair, base_confounders
 from ablations.files import write_text
 from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report.build import drawing, name_record, provenance_lines, save_figure
@@ -26,7 +26,7 @@ from ablations.report.effects import CHANGES
 from ablations.report.findings import Finding, Tables, list_comparisons, list_findings, list_headlines
 from ablations.report.sheets import Sheet, list_sheets
 from ablations.report.tables import NOTHING, Section, Table, list_sections
-from ablations.studies import LADDER
+from ablations.studies import CUMULATIVE
 
 TITLE = "PVT v1 to v2, change by change"
 
@@ -35,7 +35,7 @@ PAPERS = {"PVT v1": "https://arxiv.org/abs/2102.12122", "PVT v2": "https://arxiv
 CHAPTERS = {
     "accuracy": "Accuracy",
     "evaluation": "Accuracy of finished weights",
-    "cost": "Parameters and multiply-adds",
+    "cost": "Parameters and MACs",
     "memory": "Peak memory",
     "speed": "Speed",
 }
@@ -254,14 +254,14 @@ def _measurement_of(sheet: Sheet) -> str:
 
 
 def _figure(sheet: Sheet) -> str:
-    """Returns a figure as a picture in the page, PNG or SVG, whichever is the smaller."""
+    """Returns a figure as an image in the page, PNG or SVG, whichever is the smaller."""
     figure = sheet.draw()
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     png, svg = save_figure(figure)
     kind, content = ("svg+xml", svg) if len(svg) < len(png) else ("png", png)
     source = f"data:image/{kind};base64,{b64encode(content).decode()}"
-    picture = f'<img alt="{escape(sheet.title)}" width="{width}" height="{height}" src="{source}">'
-    return f"<figure>\n{_scroll(picture, sheet.title)}<figcaption>{_words(sheet.caption)}</figcaption>\n</figure>\n"
+    image = f'<img alt="{escape(sheet.title)}" width="{width}" height="{height}" src="{source}">'
+    return f"<figure>\n{_scroll(image, sheet.title)}<figcaption>{_words(sheet.caption)}</figcaption>\n</figure>\n"
 
 
 def _sections(table: Table, values: pd.DataFrame) -> str:
@@ -280,13 +280,15 @@ def _design(records: list[dict[str, Any]]) -> str:
     meanings = field_docstrings(PVTConfig)
     changes = [["Change", "Field", "Meaning"]]
     changes += [[short, f"`{name}`", meanings[name]] for short, name in TOGGLES.items()]
-    arms = [["Arm", *TOGGLES, "On the paper's ladder"]]
+    arms = [["Arm", *TOGGLES, "On the paper's cumulative"]]
     for arm in ARMS:
         marks = ["on" if is_on else "off" for is_on in arm_toggles(arm).values()]
-        arms.append([arm, *marks, str(LADDER.index(arm) + 1) if arm in LADDER else NOTHING])
-    riders = [["Rider", "Meaning", *(f"Frame {frame}" for frame in FRAMES)]]
-    for rider in RIDERS:
-        riders.append([f"`{rider}`", meanings.get(rider, ""), *(_rider_text(frame, rider) for frame in FRAMES)])
+        arms.append([arm, *marks, str(CUMULATIVE.index(arm) + 1) if arm in CUMULATIVE else NOTHING])
+    confounders = [["Confounder", "Meaning", *(f"Base {base}" for base in BASES)]]
+    for confounder in CONFOUNDERS:
+        confounders.append(
+            [f"`{confounder}`", meanings.get(confounder, ""), *(_confounder_text(base, confounder) for base in BASES)]
+        )
     return "".join(
         [
             _paragraph(
@@ -296,23 +298,23 @@ def _design(records: list[dict[str, Any]]) -> str:
             _table(changes, "The changes"),
             _table(arms, "The arms"),
             _paragraph(
-                "Riders are what changed from v1 to v2 without being advertised. A frame sets them: v1 and v2 give all "
+                "Confounders are what changed from v1 to v2 without being advertised. A base sets them: v1 and v2 give all "
                 "arms the same, so that arms differ in nothing but the three changes; published gives each arm what "
                 "the paper's row had."
             ),
-            _table(riders, "The riders in each frame"),
+            _table(confounders, "The confounders in each base"),
             _paragraph(
                 "Every cell is one model under one set of conditions and makes one record. Accuracies of arms are "
-                "compared by seed; times are taken in turn in one process; counts and predictions have no noise."
+                "compared by seed; times are taken interleaved in one process; counts and predictions have no noise."
             ),
             _table(_measured_lines(records), "What was measured") if records else "",
         ]
     )
 
 
-def _rider_text(frame: str, rider: str) -> str:
-    """Returns a rider's value in a frame: the most common, and which arms have another."""
-    values = {arm: str(frame_riders(frame, arm)[rider]) for arm in ARMS}
+def _confounder_text(base: str, confounder: str) -> str:
+    """Returns a confounder's value in a base: the most common, and which arms have another."""
+    values = {arm: str(base_confounders(base, arm)[confounder]) for arm in ARMS}
     usual = Counter(values.values()).most_common(1)[0][0]
     others: dict[str, list[str]] = {}
     for arm, value in values.items():
@@ -323,7 +325,7 @@ def _rider_text(frame: str, rider: str) -> str:
 
 def _measured_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     """Returns which models and conditions each measurement's records are of, as lines of cells."""
-    lines = [["Measurement", "Records", "Variants", "Frames", "Arms", "Other models", "Resolutions, px", "Seeds"]]
+    lines = [["Measurement", "Records", "Variants", "Bases", "Arms", "Other models", "Resolutions, px", "Seeds"]]
     for measurement in AXES:
         own = [record for record in records if record["measurement"] == measurement]
         if not own:
@@ -335,7 +337,7 @@ def _measured_lines(records: list[dict[str, Any]]) -> list[list[str]]:
                 measurement,
                 str(len(own)),
                 _listed(record.get("variant") for record in own),
-                _listed(record.get("frame") for record in own),
+                _listed(record.get("base") for record in own),
                 str(len({record["arm"] for record in own if "arm" in record})),
                 str(len({record["model"] for record in own if "model" in record})),
                 ", ".join(str(height) if height == width else f"{height}x{width}" for height, width in sizes),

@@ -25,16 +25,17 @@ from ablations.report.conditions import (
     varying,
 )
 from ablations.report.cost_figures import plot_complexity, plot_module_costs, plot_operators, plot_scaling
+from ablations.report.cumulative_accuracy import cumulative_accuracy_values
 from ablations.report.differences import effect_name
-from ablations.report.effect_choice import CLEAN_FRAMES
+from ablations.report.effect_choice import CLEAN_BASES
 from ablations.report.effect_figures import (
     accuracy_curve,
     learning_curve,
     plot_accuracy_curves,
+    plot_cumulative_accuracy,
     plot_effects,
     plot_interaction,
     plot_learning_curves,
-    plot_roadmap,
     plot_tradeoff,
 )
 from ablations.report.effect_values import effect_values
@@ -44,13 +45,13 @@ from ablations.report.figures import (
     ALIKE,
     plot_accuracy,
     plot_cost_bars,
-    plot_ladder,
+    plot_cumulative,
     plot_macs_by_resolution,
     plot_memory_by_resolution,
     plot_speed,
     share_legend,
 )
-from ablations.report.growth import SCALED_FRAME, SCALED_VARIANT, complexity_values, scaling_values
+from ablations.report.growth import SCALED_BASE, SCALED_VARIANT, complexity_values, scaling_values
 from ablations.report.imagenet_figures import backbone_values, plot_backbones
 from ablations.report.library_throughput import THROUGHPUT_CONDITIONS, plot_throughput, throughput_values
 from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
@@ -61,12 +62,11 @@ from ablations.report.operator_values import (
     operator_time_values,
     plot_operator_times,
 )
-from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import (
     accuracy_values,
     cost_values,
-    ladder_values,
+    cumulative_values,
     memory_values,
     module_values,
     speed_values,
@@ -81,7 +81,7 @@ TITLE_WIDTH = 50
 PANEL_TITLE_WIDTH = 38
 """Letters of a panel's own title."""
 
-_OF_DESIGN = ("data", "variant", "frame")
+_OF_DESIGN = ("data", "variant", "base")
 
 FEWEST_ARMS = 4
 """Bars that are worth a figure; fewer are as well read in the table."""
@@ -121,26 +121,26 @@ class Sheet:
 
 def list_sheets(records: pd.DataFrame) -> list[Sheet]:
     """Returns a sheet for all that the records have something to show for."""
-    costs = (_ladder, _backbones, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
-    accuracies = (_accuracy, _effects, _roadmap, _tradeoff, _learning, _accuracy_by_epoch)
+    costs = (_cumulative, _backbones, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
+    accuracies = (_accuracy, _effects, _cumulative, _tradeoff, _learning, _accuracy_by_epoch)
     speeds = (_speed, _libraries, _operator_times, _throughput)
     kinds = (*costs, _memory, _memory_of_models, *speeds, *accuracies, _evaluation)
     return [sheet for kind in kinds for sheet in kind(records)]
 
 
-def _ladder(records: pd.DataFrame) -> list[Sheet]:
+def _cumulative(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "The paper's ladder: its top-1 on ImageNet, one run a row, spread unknown. Parameters and multiply-adds are "
+        "The paper's cumulative: its top-1 on ImageNet, one run a row, spread unknown. Parameters and MACs are "
         "our count of backbones with a head of 1,000 classes."
     )
-    groups = group_by(ladder_values(records), (*CONDITIONS["cost"], "resolution"))
-    panels = [Panel(group.conditions, partial(plot_ladder, values=group.rows)) for group in groups]
-    return _sheets("ladder", "The paper's ladder", ("variant", "frame"), panels, 2.6, caption)
+    groups = group_by(cumulative_values(records), (*CONDITIONS["cost"], "resolution"))
+    panels = [Panel(group.conditions, partial(plot_cumulative, values=group.rows)) for group in groups]
+    return _sheets("cumulative", "The paper's cumulative", ("variant", "base"), panels, 2.6, caption)
 
 
 def _backbones(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "The paper's Table 2: its top-1, one run a row, spread unknown, against our count of multiply-adds. A bubble's "
+        "The paper's Table 2: its top-1, one run a row, spread unknown, against our count of MACs. A bubble's "
         "area is in proportion to our count of parameters. Lines join the models of a family, whose fewest and most "
         "parameters stand after its name."
     )
@@ -154,7 +154,7 @@ def _backbones(records: pd.DataFrame) -> list[Sheet]:
 
 def _scaling(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Multiply-adds against the size of the input, both axes logarithmic; the paper's Figure 4 with all arms. The "
+        "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with all arms. The "
         "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic. "
         f"Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
     )
@@ -164,18 +164,18 @@ def _scaling(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(values, ("head", "sizes"))
         if group.rows["arm"].notna().any()
     ]
-    return _sheets("scaling", "Multiply-adds by resolution", ("head",), panels, 5.2, caption)
+    return _sheets("scaling", "MACs by resolution", ("head",), panels, 5.2, caption)
 
 
 def _parts(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Parameters and multiply-adds of one picture by kind of module, all stages together, of the arms on the "
-        "paper's ladder; multiply-adds at the smallest, a middle and the largest input. `attn: products` are "
+        "Parameters and MACs of one image by kind of module, all stages together, of the arms on the "
+        "paper's cumulative; MACs at the smallest, a middle and the largest input. `attn: products` are "
         "attention's two, which have no parameters; `embeddings` are those of positions and the class token, and like "
-        "norms have no multiply-adds."
+        "norms have no MACs."
     )
     own = (records["measurement"] == "cost") & (records["variant"] == SCALED_VARIANT)
-    values = module_values(records[own & (records["frame"] == SCALED_FRAME)])
+    values = module_values(records[own & (records["base"] == SCALED_BASE)])
     panels = []
     for group in group_by(values, CONDITIONS["cost"]):
         if group.conditions["head"] != "classifier" or group.rows["arm"].nunique() < FEWEST_ARMS:
@@ -186,12 +186,12 @@ def _parts(records: pd.DataFrame) -> list[Sheet]:
             Panel(group.conditions, partial(plot_module_costs, values=size.rows, metric=metric))
             for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
         ]
-    return _sheets("parts", "What each kind of module costs", ("variant", "frame"), panels, 3.9, caption)
+    return _sheets("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
 
 
 def _operators(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Multiply-adds by kind of operator, each model at its smallest input. Products in batches are attention's, and "
+        "MACs by kind of operator, each model at its smallest input. Products in batches are attention's, and "
         "linear layers that a model applies window by window."
     )
     values = operator_values(records)
@@ -201,7 +201,7 @@ def _operators(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(values, ("head",))
         if len(group.rows) >= FEWEST_ARMS
     ]
-    return _sheets("operators", "Multiply-adds by operator", ("head",), panels, 7.2, caption)
+    return _sheets("operators", "MACs by operator", ("head",), panels, 7.2, caption)
 
 
 def _complexity(records: pd.DataFrame) -> list[Sheet]:
@@ -221,7 +221,7 @@ def _complexity(records: pd.DataFrame) -> list[Sheet]:
 
 
 def _cost(records: pd.DataFrame) -> list[Sheet]:
-    caption = "Parameters and multiply-adds of one picture's forward pass, and their change against v1; not a time."
+    caption = "Parameters and MACs of one image's forward pass, and their change against v1; not a time."
     panels = []
     for group in group_by(cost_values(records), CONDITIONS["cost"]):
         if group.rows["arm"].nunique() < FEWEST_ARMS or group.rows["macs"].isna().any():
@@ -231,20 +231,18 @@ def _cost(records: pd.DataFrame) -> list[Sheet]:
         panels += [
             Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
         ]
-    return _sheets("cost", "Parameters and multiply-adds", ("variant", "frame", "head"), panels, 2.0, caption)
+    return _sheets("cost", "Parameters and MACs", ("variant", "base", "head"), panels, 2.0, caption)
 
 
 def _macs_by_resolution(records: pd.DataFrame) -> list[Sheet]:
-    caption = "Multiply-adds a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
+    caption = "MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
     groups = group_by(cost_values(records), CONDITIONS["cost"])
     panels = [
         Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
         for group in groups
         if _has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
     ]
-    return _sheets(
-        "macs_by_resolution", "Multiply-adds by resolution", ("variant", "frame", "head"), panels, 3.4, caption
-    )
+    return _sheets("macs_by_resolution", "MACs by resolution", ("variant", "base", "head"), panels, 3.4, caption)
 
 
 def _memory(records: pd.DataFrame) -> list[Sheet]:
@@ -259,12 +257,12 @@ def _memory(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(memory_values(records), names)
         if _has_sizes(group)
     ]
-    return _sheets("memory", "Peak memory", ("variant", "frame", "device", "method"), panels, 4.3, caption)
+    return _sheets("memory", "Peak memory", ("variant", "base", "device", "method"), panels, 4.3, caption)
 
 
 def _memory_of_models(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Peak memory of models by resolution, both axes logarithmic; arms are b2 in frame v2 with fused attention. The "
+        "Peak memory of models by resolution, both axes logarithmic; arms are b2 in base v2 with fused attention. The "
         "number after a name is the exponent in pixels, between the two largest sizes, of the peak without parameters, "
         f"gradients, optimiser state and input. Arms within {ALIKE:.0%} of another's line share that line."
     )
@@ -283,20 +281,20 @@ def _memory_of_models(records: pd.DataFrame) -> list[Sheet]:
 
 def _speed(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Speed relative to v1, timed in turn in one process: median ratio and its 95 % interval. Hollow markers are "
+        "Speed relative to v1, timed interleaved in one process: median ratio and its 95 % interval. Hollow markers are "
         "noisy: their times' interquartile range is over 10 % of the median. It holds for this machine, batch and size."
     )
     panels = [
         Panel(group.conditions, partial(plot_speed, values=group.rows))
         for group in group_by(speed_values(records), CONDITIONS["speed"])
     ]
-    return _sheets("speed", "Speed", ("variant", "frame", "device"), panels, 2.0, caption)
+    return _sheets("speed", "Speed", ("variant", "base", "device"), panels, 2.0, caption)
 
 
 def _libraries(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Speed of our models relative to the same models of libraries with equal weights, timed in turn in one "
-        "process: median ratio and its 95 % interval. Filled: the library's model as it comes; hollow: with pictures "
+        "Speed of our models relative to the same models of libraries with equal weights, timed interleaved in one "
+        "process: median ratio and its 95 % interval. Filled: the library's model in the default layout; hollow: with images "
         "and weights channels-last, which ours always has. It holds for this machine, these batches and sizes."
     )
     panels = [
@@ -310,8 +308,8 @@ def _libraries(records: pd.DataFrame) -> list[Sheet]:
 def _operator_times(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "Where the time of our steps and of libraries' goes, our time = 1. A bar is as long as the median ratio of "
-        "times taken in turn and is divided as a profiled step was, the profiler's own time with it. Libraries' models "
-        "are as they come. Hollow: our operators at their floors, each run by itself: its multiply-adds at the "
+        "times taken interleaved and is divided as a profiled step was, the profiler's own time with it. Libraries' models "
+        "are in the default layout. Hollow: our operators at their roofline, each run by itself: its MACs at the "
         "machine's peak, or its bytes at the rate of a copy of as many."
     )
     sheets = []
@@ -328,9 +326,9 @@ def _operator_times(records: pd.DataFrame) -> list[Sheet]:
 def _throughput(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "Pixels a second of our models and of the same models of libraries, both axes logarithmic; a flat line is a "
-        "time linear in pixels. Divided by the pixels of a picture it is pictures a second. Ours is from the median "
-        "time; a library's is ours over the median ratio of times taken in turn, with the ratio's 95 % interval. "
-        "Filled: the library's model as it comes; hollow: with pictures and weights channels-last, which ours always "
+        "time linear in pixels. Divided by the pixels of an image it is images a second. Ours is from the median "
+        "time; a library's is ours over the median ratio of times taken interleaved, with the ratio's 95 % interval. "
+        "Filled: the library's model in the default layout; hollow: with images and weights channels-last, which ours always "
         "has. Where the batch differs between sizes, part of a slope may be the batch's. It holds for this machine."
     )
     panels = [
@@ -350,7 +348,7 @@ def _accuracy(records: pd.DataFrame) -> list[Sheet]:
         Panel(group.conditions, partial(plot_accuracy, values=accuracy_values(group.rows), records=group.rows))
         for group in split_with_models(records, "accuracy")
     ]
-    return _sheets("accuracy", "Accuracy", ("data", "variant", "frame"), panels, 2.2, caption)
+    return _sheets("accuracy", "Accuracy", ("data", "variant", "base"), panels, 2.2, caption)
 
 
 def _effects(records: pd.DataFrame) -> list[Sheet]:
@@ -363,7 +361,7 @@ def _effects(records: pd.DataFrame) -> list[Sheet]:
         "says what the model assumes, and allows for seven effects."
     )
     panels = []
-    for group in split_by_conditions(records[records["frame"].isin(CLEAN_FRAMES)], "accuracy"):
+    for group in split_by_conditions(records[records["base"].isin(CLEAN_BASES)], "accuracy"):
         values = effect_values(group.rows, "accuracy")
         if values.empty or values["top1_effect_mean"].isna().all():
             continue
@@ -377,15 +375,15 @@ def _effects(records: pd.DataFrame) -> list[Sheet]:
     return _sheets("effects", "Effects and interactions", _OF_DESIGN, panels, 3.0, caption)
 
 
-def _roadmap(records: pd.DataFrame) -> list[Sheet]:
+def _cumulative(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "The paper's path through the arms in our own training: mean top-1 over seeds with its 95 % t interval, the "
         "step from the row above, paired by seed, and the cost of each arm. One seed has no interval and resolves no "
         "step."
     )
-    groups = group_by(roadmap_values(records), CONDITIONS["accuracy"])
-    panels = [Panel(group.conditions, partial(plot_roadmap, values=group.rows)) for group in groups]
-    return _sheets("roadmap", "The ladder in our own training", _OF_DESIGN, panels, 2.8, caption)
+    groups = group_by(cumulative_accuracy_values(records), CONDITIONS["accuracy"])
+    panels = [Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows)) for group in groups]
+    return _sheets("cumulative_accuracy", "The cumulative in our own training", _OF_DESIGN, panels, 2.8, caption)
 
 
 def _tradeoff(records: pd.DataFrame) -> list[Sheet]:
@@ -417,7 +415,7 @@ def _learning(records: pd.DataFrame) -> list[Sheet]:
 
 def _accuracy_by_epoch(records: pd.DataFrame) -> list[Sheet]:
     caption = (
-        "Top-1 on held-out pictures by epoch: the mean of the seeds, and a band from the lowest seed to the highest. "
+        "Top-1 on validation images by epoch: the mean of the seeds, and a band from the lowest seed to the highest. "
         "The last is the accuracy that stands in the tables; no training was stopped or chosen by those before."
     )
     panels = _curves(records, accuracy_curve, plot_accuracy_curves)
@@ -439,7 +437,7 @@ def _curves(
 def _evaluation(records: pd.DataFrame) -> list[Sheet]:
     caption = (
         "Top-1 of finished weights against the test resolution; one file of weights is one training. The grey line is "
-        "the size of pictures that the models are made for, to whose grid learned position embeddings belong; at any "
+        "the size of images that the models are made for, to whose grid learned position embeddings belong; at any "
         "other they are resized."
     )
     panels = [
@@ -447,7 +445,7 @@ def _evaluation(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(evaluation_values(records), CONDITIONS["evaluation"])
         if _has_sizes(group)
     ]
-    return _sheets("transfer", "Resolution transfer", ("data", "variant", "frame"), panels, 3.0, caption)
+    return _sheets("transfer", "Resolution transfer", ("data", "variant", "base"), panels, 3.0, caption)
 
 
 def _has_sizes(group: Group) -> bool:

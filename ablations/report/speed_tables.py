@@ -57,7 +57,7 @@ def _library_note(values: pd.DataFrame) -> str:
     default, strictest = (geometric_mean(values[name]) for name in ("ratio", "strictest_ratio"))
     return (
         f"{MODE_WORDS[values['mode'].iloc[0]]} {_mean_of(values)}: {default:.2f} times as fast as the faster library "
-        f"as it comes (least {values['ratio'].min():.2f}), {strictest:.2f} times as fast as the fastest in either "
+        f"in the default layout (least {values['ratio'].min():.2f}), {strictest:.2f} times as fast as the fastest in either "
         f"layout (least {values['strictest_ratio'].min():.2f})."
     )
 
@@ -69,11 +69,11 @@ def _show_share(kind: str) -> Callable[[pd.Series], str]:
 def _operator_note(values: pd.DataFrame) -> str:
     ours = values[values["implementation"] == OURS]
     uncounted = ", ".join(f"`{name}`" for name in dict.fromkeys(filter(None, ours["uncounted"])))
-    without = f" Multiply-adds that nobody counted may be in {uncounted}." if uncounted else ""
+    without = f" MACs that nobody counted may be in {uncounted}." if uncounted else ""
     mode, profiled = (ours[name].iloc[0] for name in ("mode", "profiled_steps"))
     return (
         f"{MODE_WORDS[mode]} {profiled} profiled steps of each model. {_mean_of(ours)} of ours: "
-        f"{geometric_mean(ours['over_floor']):.2f} times the floor.{without}"
+        f"{geometric_mean(ours['over_bound']):.2f} times the roofline bound.{without}"
     )
 
 
@@ -94,7 +94,7 @@ SPEED_TABLES = (
         title="Speed",
         values=speed_values,
         conditions=CONDITIONS["speed"],
-        titled_by=("variant", "frame", "mode", "resolution", "device"),
+        titled_by=("variant", "base", "mode", "resolution", "device"),
         columns=(
             ARM,
             Column(METRICS["latency_s"].title, show_metric("latency_s"), best="min"),
@@ -107,10 +107,10 @@ SPEED_TABLES = (
         ),
         about=(
             "Median and interquartile range (IQR) of step times. Speed relative to v1 is the median ratio to v1's "
-            "steps, timed in turn in one process, with its 95 % interval, unresolved where that holds 1; the "
+            "steps, timed interleaved in one process, with its 95 % interval, unresolved where that holds 1; the "
             "latencies of two rows were taken at different moments and compare less well. A row is noisy where its "
-            "IQR is over 10 % of its median. The peak is the multiply-adds a second of large matrix products, measured "
-            "in the same process; training counts three times the multiply-adds of inference. All of it holds for one "
+            "IQR is over 10 % of its median. The peak is the MACs a second of large matrix products, measured "
+            "in the same process; training counts three times the MACs of inference. All of it holds for one "
             "machine, batch and size."
         ),
         note=_speed_note,
@@ -140,8 +140,8 @@ SPEED_TABLES = (
         about=(
             "How fast our models are as a multiple of the same models of libraries, with equal weights and outputs "
             "that were compared first: the library's time over ours, median and 95 % interval, n steps of each in "
-            "turn in one process whose allocator keeps freed memory. Libraries' models are timed as they come and "
-            "with pictures and weights channels-last. timm's attend with the fused kernel, transformers' explicitly. "
+            "turn in one process whose allocator keeps freed memory. Libraries' models are timed in the default layout and "
+            "with images and weights channels-last. timm's attend with the fused kernel, transformers' explicitly. "
             "A row is noisy where an IQR is over 10 % of its median."
         ),
         note=_library_note,
@@ -160,28 +160,28 @@ SPEED_TABLES = (
             _NOISY,
             *(Column(f"{kind.capitalize()}, %", _show_share(kind)) for kind in (*KIND_COLOURS, BETWEEN)),
             Column("Profiled over timed", show_plain("profiled_over_timed", ".2f")),
-            Column("Floor, ms", show_metric("latency_s", "floor_s")),
-            Column("Latency over floor", show_plain("over_floor", ".2f")),
+            Column("Roofline bound, ms", show_metric("latency_s", "bound_s")),
+            Column("Latency over roofline bound", show_plain("over_bound", ".2f")),
             _PEAK,
             _OF_THE_PEAK,
-            Column("Of the peak at the floor, %", show_plain("share_of_peak_at_floor", ".1f", 0.01)),
+            Column("Of the peak at the roofline bound, %", show_plain("share_of_peak_at_bound", ".1f", 0.01)),
         ),
         about=(
-            "Time is the library's over ours, the median of n steps in turn with its 95 % interval; latencies of two "
+            "Time is the library's over ours, the median of n steps interleaved with its 95 % interval; latencies of two "
             "rows compare less well. Shares are of a profiled step: the medians of all operators of a kind, over the "
-            "sum of all and of the median rest. Libraries' models are as they come, and all are profiled in turn. "
+            "sum of all and of the median rest. Libraries' models are in the default layout, and all are profiled interleaved. "
             "Between operators is that rest: Python, autograd, dispatch, launches and the profiler's own time, some "
             "of which is in other too and weighs in small models. Profiled over timed is this sum as a multiple of "
             "the latency; the machine's drift between the two is in it. Attention is the fused kernel, or the softmax "
             "of explicit attention, whose products are matrix products; other are views, allocation, scaling and the "
-            "loss. The floor is how long the operators that our step is made of would take at the machine's rates, "
-            "each by itself: its multiply-adds at the rate of large matrix products (the peak), or the bytes of its "
+            "loss. The roofline bound is how long the operators that our step is made of would take at the machine's rates, "
+            "each by itself: its MACs at the rate of large matrix products (the peak), or the bytes of its "
             "tensors at the rate of a copy of as many, in a cache where they fit, whichever is longer. Both rates are "
             "measured once in a process, so that the machine's drift since is in what rests on them. It is no bound "
-            "of what the model could take: other operators for the same numbers have another floor, as a bias that is "
+            "of what the model could take: other operators for the same numbers have another roofline bound, as a bias that is "
             "added within a product takes no pass over memory, and operators that write where they have read (the "
             "optimizer, the addition of biases) may be up to half as fast again as a copy. Of the peak is the share "
-            "of it that the step reaches, and would reach with every operator at its floor; multiply-adds of training "
+            "of it that the step reaches, and would reach with every operator at its roofline bound; MACs of training "
             "count as three forward passes in both."
         ),
         note=_operator_note,

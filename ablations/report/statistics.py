@@ -27,7 +27,7 @@ class Estimate:
     def resolved(self) -> bool:
         """Whether there is an interval and it leaves out 0. One of no width resolves nothing.
 
-        Equal values are what rounding makes of few pictures; they say nothing of how far apart others would lie.
+        Equal values are what rounding makes of few images; they say nothing of how far apart others would lie.
         """
         return (self.low > 0 or self.high < 0) and not math.isclose(self.low, self.high)
 

@@ -42,7 +42,7 @@ def _tradeoff_table(cost: str, source: str) -> Table:
         title=f"Accuracy against {METRICS[cost].label.lower()}",
         values=partial(tradeoffs_against, cost=cost),
         conditions=(*CONDITIONS["accuracy"], "measured_as"),
-        titled_by=("data", "variant", "frame"),
+        titled_by=("data", "variant", "base"),
         columns=(
             ARM,
             Column("n", show_plain("n_seeds", "d")),
@@ -66,7 +66,7 @@ def _tradeoff_table(cost: str, source: str) -> Table:
 
 TRADEOFF_TABLES: tuple[Table, ...] = (
     _tradeoff_table("params", "Parameters are counted for the model that was trained."),
-    _tradeoff_table("macs", "Multiply-adds are counted for the model that was trained, at the size it was trained at."),
+    _tradeoff_table("macs", "MACs are counted for the model that was trained, at the size it was trained at."),
     _tradeoff_table("peak_memory_bytes", "Memory is of the same model and size; its classes may be others."),
     _tradeoff_table("latency_s", "Latency is v1's over the arm's relative speed; its classes may be others."),
 )

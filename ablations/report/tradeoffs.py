@@ -1,7 +1,7 @@
 """What accuracy costs: which arms are worth having at any price, and the price of a point.
 
-A row is an arm with its accuracy and one cost. Parameters and multiply-adds are counted for the very model that was
-trained. Peak memory and latency are those of records of the same variant, frame, attention, P and resolution, which may
+A row is an arm with its accuracy and one cost. Parameters and MACs are counted for the very model that was
+trained. Peak memory and latency are those of records of the same variant, base, attention, P and resolution, which may
 have another number of classes than the training had: that adds as much to every arm.
 """
 
@@ -17,7 +17,7 @@ from ablations.report.conditions import Group, describe, split_by_conditions
 from ablations.report.effect_values import REFERENCE, difference_columns
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
 
-SAME_MODEL = ("variant", "frame", "attention", "pool_size")
+SAME_MODEL = ("variant", "base", "attention", "pool_size")
 """What a cost's record must have in common with the accuracy's, beside the resolution."""
 
 
@@ -111,7 +111,7 @@ def _counted(conditions: dict[str, Any], arms: Sequence[str]) -> Iterator[Source
     if variant not in VARIANTS:
         return
     given = {name: conditions[name] for name in ("attention", "pool_size", "num_classes")}
-    configs = {arm: build_config(variant, arm, conditions["frame"], img_size=resolution, **given) for arm in arms}
+    configs = {arm: build_config(variant, arm, conditions["base"], img_size=resolution, **given) for arm in arms}
     yield "params", "counted", pd.Series({arm: count_params(config) for arm, config in configs.items()})
     yield "macs", "counted", pd.Series({arm: count_macs(config, resolution) for arm, config in configs.items()})
 

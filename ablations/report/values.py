@@ -1,6 +1,6 @@
 """The numbers of the tables, computed from records.
 
-Functions take the frame of `load_records` and return one row for each row of a table, behind the conditions that it
+Functions take the base of `load_records` and return one row for each row of a table, behind the conditions that it
 was measured under. Values keep the records' units, which their column names carry (`latency_s`, `peak_memory_bytes`);
 `top1` and its differences are fractions.
 """
@@ -13,7 +13,7 @@ from ablations.config import ARMS, TOGGLES
 from ablations.paper import load_paper_table
 from ablations.report.conditions import Group, split_by_conditions, split_with_models
 from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
-from ablations.studies import LADDER
+from ablations.studies import CUMULATIVE
 
 REFERENCE = ARMS[0]
 """The arm that the others are compared with."""
@@ -37,7 +37,7 @@ def memory_values(records: pd.DataFrame) -> pd.DataFrame:
 
 def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
     """Returns columns by resolution and arm; each metric's change is against arm v1 at the same resolution."""
-    # Among the rows is no column without any value, as the multiply-adds are where all are of Mask R-CNN.
+    # Among the rows is no column without any value, as the MACs are where all are of Mask R-CNN.
     table = rows.reindex(columns=["resolution", "pixels", "arm", *metrics, *others]).reset_index(drop=True)
     for metric in metrics:
         reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
@@ -49,7 +49,7 @@ def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.D
 def speed_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the median latency of each arm, its interquartile range, throughput and speed relative to v1.
 
-    `share_of_peak` is of the multiply-adds a second that matrix products reach; an older record has none.
+    `share_of_peak` is of the MACs a second that matrix products reach; an older record has none.
     """
     tables = []
     beside_v1 = records[records["reference"] == "v1"] if "reference" in records else records
@@ -97,18 +97,16 @@ def _columns(count: str, metric: str, estimate: Estimate) -> dict[str, float]:
 _BACKBONES = {"v1": "PVTv1-Small", "v1+ope+cffn": "PVTv2-B2", "v1+ope+cffn+lsra": "PVTv2-B2-Li"}
 
 
-def ladder_values(records: pd.DataFrame) -> pd.DataFrame:
+def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the paper's path through b2 at 224 px: our counts beside the paper's, and its top-1 (Tables 2 and 6)."""
-    paper = paper_ladder()
+    paper = paper_cumulative()
     if "resolution" not in records:
         return pd.DataFrame()
-    chosen = records[
-        (records["variant"] == "b2") & (records["frame"] == "published") & (records["resolution"] == "224")
-    ]
+    chosen = records[(records["variant"] == "b2") & (records["base"] == "published") & (records["resolution"] == "224")]
     tables = []
     for group in split_by_conditions(chosen, "cost"):
         if group.conditions["head"] == "classifier":
-            ours = group.rows.set_index("arm")[["params", "macs"]].reindex(list(LADDER)).astype("Int64")
+            ours = group.rows.set_index("arm")[["params", "macs"]].reindex(list(CUMULATIVE)).astype("Int64")
             table = ours.join(ours.diff().add_suffix("_step")).join(paper).dropna(subset="params")
             table = table.reset_index(names="arm")
             table.insert(0, "resolution", "224")
@@ -135,7 +133,7 @@ MODULE_KINDS = (
 
 
 def module_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the params and macs of each kind of module, over all stages, of the ladder's arms at each resolution.
+    """Returns the params and macs of each kind of module, over all stages, of the cumulative's arms at each resolution.
 
     One row for each `module` of MODULE_KINDS that some arm has. Of an older record without a breakdown there are none.
     """
@@ -149,7 +147,7 @@ def module_values(records: pd.DataFrame) -> pd.DataFrame:
                 "module": _kind(name),
             }
             | {"params": counts["params"], "macs": counts["macs"]}
-            for _, record in group.rows[group.rows["arm"].isin(LADDER)].iterrows()
+            for _, record in group.rows[group.rows["arm"].isin(CUMULATIVE)].iterrows()
             if isinstance(record.get("breakdown"), dict)
             for name, counts in record["breakdown"].items()
         ]
@@ -167,10 +165,10 @@ def _kind(name: str) -> str:
     return "norms" if is_norm else MODULES.get(within, "other")
 
 
-def paper_ladder() -> pd.DataFrame:
+def paper_cumulative() -> pd.DataFrame:
     """Returns what the paper prints for the four arms of its Table 6, by arm; steps are differences between rows."""
     table = load_paper_table("table6_ablation")
-    arms = [ladder_arm(row) for _, row in table.iterrows()]
+    arms = [cumulative_arm(row) for _, row in table.iterrows()]
     backbones = load_paper_table("table2_imagenet").set_index("model").reindex([_BACKBONES.get(arm) for arm in arms])
     columns = {
         "paper_setting": table["setting"],
@@ -183,7 +181,7 @@ def paper_ladder() -> pd.DataFrame:
     return pd.DataFrame(columns).set_index(pd.Index(arms, name="arm"))
 
 
-def ladder_arm(row: pd.Series) -> str:
+def cumulative_arm(row: pd.Series) -> str:
     """Returns the arm of a row of the paper's Table 6."""
     return "+".join(["v1", *(short for short in TOGGLES if row[short])])
 

@@ -1,1 +1,1 @@
-"""Top-1 accuracy of any classifier of pictures: data in memory, one recipe, training, evaluation."""
+"""Top-1 accuracy of any classifier of images: data in memory, one recipe, training, evaluation."""

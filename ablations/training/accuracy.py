@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from torch import nn
 from ablations.design import Accuracy
 from ablations.errors import refuse
 from ablations.files import write_bytes
-from ablations.training.data import load_data
+from ablations.records import pack_bits
+from ablations.training.data import Data, load_data, load_eval_images
 from ablations.training.distributed import Ranks
 from ablations.training.logs import Logs
 from ablations.training.loop import Diverged, Saver, Training
+from ablations.training.stream import StreamingData
 
 Progress = Callable[[str], None]
 """Takes in words how far a training is."""
@@ -57,9 +59,10 @@ def measure_accuracy(
     """Builds a model, trains it from scratch and evaluates it; returns the record's result, as plain values.
 
     `build` is called once and draws its weights from torch's generator, seeded with the conditions' seed. Keys:
-    `top1` (a fraction), `eval_loss`, `n_eval_images`, `n_train_images`, `skipped` (pictures that could not be read),
+    `top1` (a fraction), `top1_by_resolution` (the same at each of `eval_resolutions`, by the side as text), `correct`
+    (which validation images were right, as `pack_bits` writes it), `eval_loss`, `n_eval_images`, `n_train_images`, `skipped` (images that could not be read),
     `peak_lr`, `history` as of `Training`, `train_s` (the epochs without loading and evaluation), `train_img_per_s` and
-    `wait_fraction` (of `train_s`, waiting for pictures). With `files` a training that was stopped, or killed, goes on
+    `wait_fraction` (of `train_s`, waiting for images). With `files` a training that was stopped, or killed, goes on
     from its last checkpoint, which stays. The caller's random state is left as
     it was. Raises InputError as `load_data` does, or for a model of other classes; Diverged as `Training`; with `files`
     OutOfTime after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
@@ -79,6 +82,12 @@ def measure_accuracy(
             if saver:
                 saver.look(training, is_over=True)
         scores = training.evaluate()
+        elsewhere = {
+            str(side): training.evaluate(
+                replace(conditions, resolution=side), _at_resolution(data, conditions, side, data_dir)
+            )["top1"]
+            for side in conditions.eval_resolutions
+        }
     last = training.history[-1]
     if not math.isfinite(scores["loss"]):
         raise Diverged(training.step, last["lr"], scores["loss"], last["grad_norm"])
@@ -91,6 +100,8 @@ def measure_accuracy(
     return {
         "top1": scores["top1"],
         "eval_loss": scores["loss"],
+        "top1_by_resolution": elsewhere,
+        "correct": pack_bits(scores["correct"].tolist()),
         "n_eval_images": scores["n_images"],
         "n_train_images": len(data.train_labels),
         "skipped": list(data.skipped),
@@ -100,6 +111,14 @@ def measure_accuracy(
         "train_img_per_s": seen / seconds,
         "wait_fraction": sum(entry["wait_s"] for entry in training.history) / seconds,
     }
+
+
+def _at_resolution(data: Data, conditions: Accuracy, side: int, data_dir: Path | None) -> Data:
+    """Returns the data with validation images of another resolution, on the same device."""
+    if isinstance(data, StreamingData):
+        return data
+    images = load_eval_images(replace(conditions, resolution=side), data_dir)
+    return replace(data, eval_images=images.to(data.eval_labels.device))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Augmentation of pictures on their device, in batches, by numbers that were drawn for each picture beforehand.
+"""Augmentation of images on their device, in batches, by numbers that were drawn for each image beforehand.
 
-The numbers are drawn on the CPU, for all pictures of an epoch at once, and are the same on every device. Letters: B
-pictures of a batch, N of an epoch, C channels, S the resolution in pixels.
+The numbers are drawn on the CPU, for all images of an epoch at once, and are the same on every device. Letters: B
+images of a batch, N of an epoch, C channels, S the resolution in pixels.
 """
 
 import math
@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SMALL = 64
-"""Pictures of up to so many pixels a side are shifted; from larger ones a random part is cut and resized."""
+"""Images of up to so many pixels a side are shifted; from larger ones a random part is cut and resized."""
 
 LARGEST_SHIFT = 1 / 16  # of the side: 1/8 loses part of the garment, and cost 3 points in an epoch of Fashion-MNIST
 CROP_RATIO = (3 / 4, 4 / 3)
 
 ERASED_AREA = (0.02, 1 / 3)
-"""Share of the picture that is erased (Zhong et al. 2020, and timm's and the released code's settings)."""
+"""Share of the image that is erased (Zhong et al. 2020, and timm's and the released code's settings)."""
 ERASED_RATIO = (0.3, 1 / 0.3)
 
 NOISES = 64
-"""Pictures of noise that erased parts are filled from."""
+"""Images of noise that erased parts are filled from."""
 
 
 def draw_shifts(count: int, side: int, generator: torch.Generator) -> Tensor:
@@ -32,9 +32,9 @@ def draw_shifts(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_crops(count: int, least_area: float, generator: torch.Generator) -> Tensor:
-    """Returns views (N, 2, 3) of a random part of the picture, `least_area` to all of it, of a ratio from 3:4 to 4:3.
+    """Returns views (N, 2, 3) of a random part of the image, `least_area` to all of it, of a ratio from 3:4 to 4:3.
 
-    A part that would be wider or higher than the picture is as wide or as high as that.
+    A part that would be wider or higher than the image is as wide or as high as that.
     """
     area, ratio = _draw_shapes(count, (least_area, 1.0), CROP_RATIO, generator)
     extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1)  # width and height
@@ -54,20 +54,20 @@ def _views(extent: Tensor, centre: Tensor) -> Tensor:
 
 
 def look(images: Tensor, views: Tensor, beyond: str) -> Tensor:
-    """Returns pictures (B, C, S, S) of floats through views (B, 2, 3), sampled bilinearly.
+    """Returns images (B, C, S, S) of floats through views (B, 2, 3), sampled bilinearly.
 
-    A view is the affine map, in coordinates from -1 to 1, from a place in the result to one in the picture. Outside
-    of the picture is `zeros`, or its `border` goes on.
+    A view is the affine map, in coordinates from -1 to 1, from a place in the result to one in the image. Outside
+    of the image is `zeros`, or its `border` goes on.
     """
     grid = F.affine_grid(views, list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, padding_mode=beyond, align_corners=False)
 
 
 def draw_boxes(count: int, probability: float, generator: torch.Generator) -> Tensor:
-    """Returns boxes (N, 5): left, top, right and bottom as shares of the side, and the number of a noise picture.
+    """Returns boxes (N, 5): left, top, right and bottom as shares of the side, and the number of a noise image.
 
-    With `probability` a box has 2 to 33 % of the picture, of a ratio from 0.3 to 3.3; else it is empty. One that would
-    be wider or higher than the picture is as wide or as high as that.
+    With `probability` a box has 2 to 33 % of the image, of a ratio from 0.3 to 3.3; else it is empty. One that would
+    be wider or higher than the image is as wide or as high as that.
     """
     area, ratio = _draw_shapes(count, ERASED_AREA, ERASED_RATIO, generator)
     extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1)
@@ -78,12 +78,12 @@ def draw_boxes(count: int, probability: float, generator: torch.Generator) -> Te
 
 
 def draw_noise(channels: int, side: int) -> Tensor:
-    """Returns pictures (NOISES, C, S, S) of normal noise, always the same: what is erased is as any device has it."""
+    """Returns images (NOISES, C, S, S) of normal noise, always the same: what is erased is as any device has it."""
     return torch.randn(NOISES, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
-    """Returns normalised pictures (B, C, S, S) with their boxes (B, 5) filled from noise (NOISES, C, S, S)."""
+    """Returns normalised images (B, C, S, S) with their boxes (B, 5) filled from noise (NOISES, C, S, S)."""
     places = (torch.arange(images.shape[-1], device=images.device) + 0.5) / images.shape[-1]
     left, top, right, bottom, number = boxes[:, :, None].unbind(1)
     wide, high = (places >= left) & (places < right), (places >= top) & (places < bottom)
@@ -91,7 +91,7 @@ def erase(images: Tensor, boxes: Tensor, noise: Tensor) -> Tensor:
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Returns pictures (B, C, S, S) as models take them: (B, 3, S, S), mean 0 and deviation 1, channels-last.
+    """Returns images (B, C, S, S) as models take them: (B, 3, S, S), mean 0 and deviation 1, channels-last.
 
     Mean and deviation (C,) are in levels of 0 to 255; C is 1 or 3.
     """

@@ -1,6 +1,6 @@
-"""Data sets that have a loader of their own: digits, Fashion-MNIST and CIFAR, as small pictures with labels.
+"""Data sets that have a loader of their own: digits, Fashion-MNIST and CIFAR, as small images with labels.
 
-Letters: N pictures, C channels (1 of grey pictures, else 3), h and w their own height and width in pixels.
+Letters: N images, C channels (1 of grey images, else 3), h and w their own height and width in pixels.
 """
 
 from contextlib import suppress
@@ -16,24 +16,24 @@ from ablations.recipes import BUILT_IN
 from ablations.training.cifar import CIFARS, fetch_cifar, read_cifar
 from ablations.training.folders import listed
 
-Pictures = tuple[Tensor, Tensor]
+Images = tuple[Tensor, Tensor]
 """Bytes (N, C, h, w), and labels (N,) of int64."""
 
 FASHION_MNIST = "FashionMNIST/raw"
 """Where torchvision keeps Fashion-MNIST in the data directory."""
 
-# Splits and subsets are the same for every training seed: a spread over seeds is not one over pictures.
+# Splits and subsets are the same for every training seed: a spread over seeds is not one over images.
 SPLIT_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmallPictures:
+class SmallImages:
     """The two splits of a built-in data set, in their own size."""
 
-    train: Pictures
-    held_out: Pictures
+    train: Images
+    validation: Images
     may_flip: bool
-    """Whether a mirrored picture is still of its class."""
+    """Whether a mirrored image is still of its class."""
 
 
 def check_built_in(name: str, directory: Path) -> None:
@@ -47,11 +47,11 @@ def check_built_in(name: str, directory: Path) -> None:
         read_built_in(name, directory)
 
 
-def read_built_in(name: str, directory: Path) -> SmallPictures:
-    """Returns the pictures of a built-in data set; CIFAR's files must be there.
+def read_built_in(name: str, directory: Path) -> SmallImages:
+    """Returns the images of a built-in data set; CIFAR's files must be there.
 
     Of digits 20 % are held out, the split stratified and always the same; the others have splits of their own. Raises
-    InputError for files that are not the set's, and unless every label is a class's and each class has a picture.
+    InputError for files that are not the set's, and unless every label is a class's and each class has an image.
     """
     if name == "digits":
         return _read_digits()
@@ -64,10 +64,10 @@ def read_built_in(name: str, directory: Path) -> SmallPictures:
         place = CIFARS[name].folder
     for images, labels in splits:
         _check_labels(name, place, images, labels)
-    return SmallPictures(train=splits[0], held_out=splits[1], may_flip=True)
+    return SmallImages(train=splits[0], validation=splits[1], may_flip=True)
 
 
-def _read_digits() -> SmallPictures:
+def _read_digits() -> SmallImages:
     # Deferred: scikit-learn takes a second to import and no other data set needs it.
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -75,11 +75,11 @@ def _read_digits() -> SmallPictures:
     digits = load_digits()
     images = torch.from_numpy(digits.images[:, None] * (255 / 16)).round().to(torch.uint8)  # its levels are 0 to 16
     labels = torch.from_numpy(digits.target).long()
-    train, held_out = train_test_split(
+    train, validation = train_test_split(
         torch.arange(len(labels)), test_size=0.2, stratify=labels, random_state=SPLIT_SEED
     )
-    return SmallPictures(
-        train=(images[train], labels[train]), held_out=(images[held_out], labels[held_out]), may_flip=False
+    return SmallImages(
+        train=(images[train], labels[train]), validation=(images[validation], labels[validation]), may_flip=False
     )
 
 
@@ -99,12 +99,12 @@ def _open_fashion_mnist(directory: Path, *, train: bool) -> FashionMNIST:
 
 
 def _check_labels(name: str, place: str, images: Tensor, labels: Tensor) -> None:
-    """Raises InputError unless each picture has a label, each label is a class's and each class has a picture."""
+    """Raises InputError unless each image has a label, each label is a class's and each class has an image."""
     which = f"{name} in {place} of the data directory"
     if len(images) != len(labels):
-        raise InputError(f"{which} has {len(images)} pictures and {len(labels)} labels in one split")
+        raise InputError(f"{which} has {len(images)} images and {len(labels)} labels in one split")
     present, classes = set(labels.unique().tolist()), set(range(BUILT_IN[name]))
     if unknown := sorted(present - classes):
         raise InputError(f"{which} has a label {unknown[0]}; allowed: 0 to {len(classes) - 1}")
     if missing := sorted(classes - present):
-        raise InputError(f"{which} has no pictures of class {listed([str(label) for label in missing])}")
+        raise InputError(f"{which} has no images of class {listed([str(label) for label in missing])}")

@@ -1,6 +1,6 @@
-"""What takes long to make from files and is kept on disk: decoded pictures, and which of them cannot be read.
+"""What takes long to make from files and is kept on disk: decoded images, and which of them cannot be read.
 
-An entry is an answer to a question, such as the pictures of a folder at a resolution, in a state: the files' sizes and
+An entry is an answer to a question, such as the images of a folder at a resolution, in a state: the files' sizes and
 times, the libraries' versions. It counts for exactly that state. What cannot be read back, or does not agree with its
 checksum, is as if it were not there; and where the cache cannot be written, nothing is kept. So it never changes what
 comes out, or ends a run.
@@ -47,7 +47,7 @@ def _size_and_time(path: str) -> tuple[int | None, int | None]:
 
 
 def library_versions() -> State:
-    """Returns what decides about a decoded picture's levels beside its file."""
+    """Returns what decides about a decoded image's levels beside its file."""
     return {
         "pillow": PIL.__version__,
         "torch": torch.__version__,
@@ -79,36 +79,36 @@ def store_answer(question: Question, state: State, answer: Any) -> None:
         write_text(_place(question, ".json"), json.dumps(entry, indent=1))
 
 
-def load_pictures(question: Question, state: State, shape: Sequence[int]) -> Tensor | None:
-    """Returns the pictures that are kept, bytes of the given shape; None where there are none for this state."""
+def load_images(question: Question, state: State, shape: Sequence[int]) -> Tensor | None:
+    """Returns the images that are kept, bytes of the given shape; None where there are none for this state."""
     known = load_answer(question, state)
     if not isinstance(known, dict) or known.get("shape") != list(shape):
         return None
-    pictures = torch.empty(*shape, dtype=torch.uint8)
-    content = _bytes_of(pictures)
+    images = torch.empty(*shape, dtype=torch.uint8)
+    content = _bytes_of(images)
     try:
         with _place(question, ".bin").open("rb") as file:
             if os.fstat(file.fileno()).st_size != len(content) or file.readinto(content) != len(content):
                 return None
     except OSError:
         return None
-    return pictures if hashlib.sha256(content).hexdigest() == known.get("sha256") else None
+    return images if hashlib.sha256(content).hexdigest() == known.get("sha256") else None
 
 
-def store_pictures(question: Question, state: State, pictures: Tensor) -> None:
-    """Keeps pictures, contiguous bytes in main memory, in place of older ones for the same question."""
-    content = _bytes_of(pictures)
+def store_images(question: Question, state: State, images: Tensor) -> None:
+    """Keeps images, contiguous bytes in main memory, in place of older ones for the same question."""
+    content = _bytes_of(images)
     try:
         write_bytes(_place(question, ".bin"), content)
     except (OSError, RuntimeError):
         return
-    # After a crash in between, the checksum of the older note refuses the newer pictures.
-    answer = {"shape": list(pictures.shape), "dtype": "uint8", "sha256": hashlib.sha256(content).hexdigest()}
+    # After a crash in between, the checksum of the older note refuses the newer images.
+    answer = {"shape": list(images.shape), "dtype": "uint8", "sha256": hashlib.sha256(content).hexdigest()}
     store_answer(question, state, answer)
 
 
-def _bytes_of(pictures: Tensor) -> memoryview:
-    return pictures.numpy().data.cast("B")
+def _bytes_of(images: Tensor) -> memoryview:
+    return images.numpy().data.cast("B")
 
 
 def _place(question: Question, suffix: str) -> Path:

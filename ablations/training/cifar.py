@@ -17,7 +17,7 @@ from torchvision.datasets.utils import download_url
 from ablations.errors import InputError, first_line
 
 SIDE = 32
-LEVELS = 3 * SIDE * SIDE  # bytes of a picture
+LEVELS = 3 * SIDE * SIDE  # bytes of an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class Cifar:
     """Of the archive, as the site has it."""
     folder: str
     train: tuple[str, ...]
-    held_out: tuple[str, ...]
+    validation: tuple[str, ...]
     labels: int
-    """Bytes before each picture; the last is its label. CIFAR-100 has one of twenty coarse classes before it."""
+    """Bytes before each image; the last is its label. CIFAR-100 has one of twenty coarse classes before it."""
 
 
 SITE = "https://www.cs.toronto.edu/~kriz/"
@@ -45,7 +45,7 @@ CIFARS = {
         md5="c32a1d4ab5d03f1284b67883e8d87530",
         folder="cifar-10-batches-bin",
         train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-        held_out=("test_batch.bin",),
+        validation=("test_batch.bin",),
         labels=1,
     ),
     "cifar100": Cifar(
@@ -54,7 +54,7 @@ CIFARS = {
         md5="03b5dce01913d631647c71ecec9e9cb8",
         folder="cifar-100-binary",
         train=("train.bin",),
-        held_out=("test.bin",),
+        validation=("test.bin",),
         labels=2,
     ),
 }
@@ -64,7 +64,7 @@ def fetch_cifar(name: str, directory: Path) -> None:
     """Downloads and unpacks a set into `directory` if its files are not there; raises InputError if it cannot."""
     cifar = CIFARS[name]
     folder = directory / cifar.folder
-    if all((folder / file).is_file() for file in (*cifar.train, *cifar.held_out)):
+    if all((folder / file).is_file() for file in (*cifar.train, *cifar.validation)):
         return
     was_there = directory.exists()
     try:
@@ -76,7 +76,7 @@ def fetch_cifar(name: str, directory: Path) -> None:
         if not was_there:
             with suppress(OSError):
                 directory.rmdir()
-        files = ", ".join((*cifar.train, *cifar.held_out))
+        files = ", ".join((*cifar.train, *cifar.validation))
         raise InputError(
             f"{name} can be neither read from {folder} nor downloaded to it ({first_line(error)}); put its files "
             f"there ({files}), the binary version, or give another data directory"
@@ -88,7 +88,7 @@ def _unpack(cifar: Cifar, archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as packed, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as place:
         unpacked = Path(place) / folder.name
         unpacked.mkdir()
-        for name in (*cifar.train, *cifar.held_out):
+        for name in (*cifar.train, *cifar.validation):
             source = packed.extractfile(f"{cifar.folder}/{name}")
             assert source is not None  # the checksum says what the archive holds
             (unpacked / name).write_bytes(source.read())
@@ -96,12 +96,12 @@ def _unpack(cifar: Cifar, archive: Path, folder: Path) -> None:
 
 
 def read_cifar(name: str, directory: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Returns a split: pictures (N, 3, 32, 32) as bytes, and their labels (N,) as int64, not checked.
+    """Returns a split: images (N, 3, 32, 32) as bytes, and their labels (N,) as int64, not checked.
 
     Raises InputError for a file that holds no whole number of records.
     """
     cifar = CIFARS[name]
-    files = [directory / cifar.folder / file for file in (cifar.train if train else cifar.held_out)]
+    files = [directory / cifar.folder / file for file in (cifar.train if train else cifar.validation)]
     records = torch.cat([_read_records(name, file, cifar.labels + LEVELS) for file in files])
     images = records[:, cifar.labels :].reshape(-1, 3, SIDE, SIDE)
     return images, records[:, cifar.labels - 1].long()
@@ -111,7 +111,7 @@ def _read_records(name: str, file: Path, length: int) -> Tensor:
     try:
         size = file.stat().st_size
         if not size or size % length:
-            raise ValueError(f"{size} bytes, where a picture has {length}")
+            raise ValueError(f"{size} bytes, where an image has {length}")
         return torch.from_file(str(file), size=size, dtype=torch.uint8).view(-1, length)
     except (OSError, RuntimeError, ValueError) as error:
         fault = first_line(error).replace(str(file), file.name)

@@ -1,4 +1,4 @@
-"""One training in several processes, as `torchrun` starts them: who takes which pictures, and how they agree."""
+"""One training in several processes, as `torchrun` starts them: who takes which images, and how they agree."""
 
 import os
 from collections.abc import Iterator
@@ -37,10 +37,10 @@ class Ranks:
             raise refuse("batch_size", batch_size, f"a multiple of {2 * self.count}, twice the number of processes")
 
     def share(self, size: int) -> Tensor:
-        """Returns the places in a batch of `size` pictures that this process takes, in order.
+        """Returns the places in a batch of `size` images that this process takes, in order.
 
         They are a part of the first half and its mirror image in the second, so that a batch that is mixed with itself
-        in reverse, as timm's mixup does, pairs the same pictures however many processes share it.
+        in reverse, as timm's mixup does, pairs the same images however many processes share it.
         """
         if self.count == 1:
             return torch.arange(size)

@@ -1,7 +1,7 @@
-"""An epoch as this package trains it beside one of timm's, doing the same work, in turn in one process.
+"""An epoch as this package trains it beside one of timm's, doing the same work, interleaved in one process.
 
-Ours is `Training` on resident pictures. timm's is its loader on a folder of the same pictures, and the step that its
-train.py makes of its parts. Letters: B pictures of a batch, S the resolution in pixels.
+Ours is `Training` on in-memory images. timm's is its loader on a folder of the same images, and the step that its
+train.py makes of its parts. Letters: B images of a batch, S the resolution in pixels.
 """
 
 import math
@@ -28,11 +28,11 @@ from ablations.design import Accuracy
 from ablations.errors import refuse
 from ablations.measure.environment import check_device
 from ablations.measure.samples import Ratio, paired_ratio
-from ablations.measure.speed import time_in_turn
+from ablations.measure.speed import time_interleaved
 from ablations.recipes import BUILT_IN
 from ablations.training.augmentation import SMALL
 from ablations.training.batches import Batch, training_batches
-from ablations.training.data import ImageData, data_directory, load_data
+from ablations.training.data import InMemoryData, data_directory, load_data
 from ablations.training.loop import Training
 from ablations.training.optimisation import autocast, build_schedule
 
@@ -54,10 +54,10 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """The same part of the work on both sides: seconds of each round, taken in turn."""
+    """The same part of the work on both sides: seconds of each round, taken interleaved."""
 
     images: int
-    """Pictures of a round."""
+    """Images of a round."""
     ours: list[float]
     timms: list[float]
 
@@ -75,10 +75,10 @@ class EpochTimes:
     """Steps of an epoch with all that belongs to them."""
     step: Rounds
     """Steps on one batch that is on the device already."""
-    pictures: Rounds
+    images: Rounds
     """Batches, from where they are kept to where the step takes them, and no step."""
     ours_waiting: float
-    """Share of the whole that ours waited for pictures; on CUDA of what the host did, which runs ahead."""
+    """Share of the whole that ours waited for images; on CUDA of what the host did, which runs ahead."""
     timms_waiting: float
     """The same of timm's."""
     steps_per_epoch: int
@@ -88,7 +88,7 @@ class EpochTimes:
 
 def benchmark_epoch(
     model: nn.Module,
-    peer: nn.Module,
+    baseline: nn.Module,
     conditions: Accuracy,
     data_dir: Path | None,
     *,
@@ -98,32 +98,32 @@ def benchmark_epoch(
 ) -> EpochTimes:
     """Times steps of an epoch on both sides, and of what they are made of.
 
-    `model` is trained as `measure_accuracy` does. `peer` is the same network with the same weights, in timm's way, its
-    pictures and weights channels-last or not. Both have no dropped paths and are on the conditions' device.
+    `model` is trained as `measure_accuracy` does. `baseline` is the same network with the same weights, in timm's way, its
+    images and weights channels-last or not. Both have no dropped paths and are on the conditions' device.
 
     `steps` of each side are timed, rounded up to whole rounds: by default about ENOUGH_S of them, an epoch where it is
     0, and of the parts not more than that default. timm's loader has its processes running, and as many batches ready
     as it keeps, before a round begins and again before it ends: so each round has the decoding of just its own number
     of batches, and none is done while ours is timed.
 
-    Pictures of a data set that is no image folder are written to a temporary one. Raises InputError as `load_data`,
+    Images of a data set that is no image folder are written to a temporary one. Raises InputError as `load_data`,
     and for conditions that the two sides would not do alike; RuntimeError where their losses differ.
     """
     check_device(conditions.device)
     check_alike(conditions)
     data = load_data(conditions, data_dir)
-    assert isinstance(data, ImageData)
+    assert isinstance(data, InMemoryData)
     if conditions.batch_size > len(data.train_labels):
-        raise refuse("batch_size", conditions.batch_size, f"{len(data.train_labels)} or less, the training pictures")
+        raise refuse("batch_size", conditions.batch_size, f"{len(data.train_labels)} or less, the training images")
     # However long it is timed, the schedule goes on.
     conditions = replace(conditions, epochs=10**6)
     with _image_folder(conditions, data, data_dir) as folder:
-        for each, last in ((model, True), (peer, channels_last)):
+        for each, last in ((model, True), (baseline, channels_last)):
             each.to(memory_format=torch.channels_last if last else torch.contiguous_format).train()
             if conditions.compiled:
                 each.compile()
         ours = OwnSide(model, data.to(conditions.device), conditions)
-        timms = TimmSide(peer, folder, conditions, flip=data.may_flip, workers=workers, channels_last=channels_last)
+        timms = TimmSide(baseline, folder, conditions, flip=data.may_flip, workers=workers, channels_last=channels_last)
         batch = next(ours.batches())
         difference, seconds = _compare(ours, timms, batch)
         enough = max(round(ENOUGH_S / seconds), ROUNDS)
@@ -133,7 +133,7 @@ def benchmark_epoch(
         part_round = math.ceil(min(wanted, enough) / repeats)
 
         def time_both(ours: Callable[[], object], timms: Callable[[], object], in_round: int) -> Rounds:
-            samples = time_in_turn({"ours": ours, "timms": timms}, repeats=repeats, device=conditions.device)
+            samples = time_interleaved({"ours": ours, "timms": timms}, repeats=repeats, device=conditions.device)
             return Rounds(images=in_round * conditions.batch_size, **samples)
 
         waits: dict[str, list[float]] = {"ours": [], "timms": []}
@@ -145,7 +145,7 @@ def benchmark_epoch(
         return EpochTimes(
             whole=whole,
             step=time_both(lambda: ours.repeat(batch, part_round), lambda: timms.repeat(batch, part_round), part_round),
-            pictures=time_both(lambda: ours.read(part_round), lambda: timms.read(part_round), part_round),
+            images=time_both(lambda: ours.read(part_round), lambda: timms.read(part_round), part_round),
             ours_waiting=sum(waits["ours"][-repeats:]) / sum(whole.ours),  # the rounds before were warm-up
             timms_waiting=sum(waits["timms"][-repeats:]) / sum(whole.timms),
             steps_per_epoch=ours.steps_per_epoch,
@@ -156,20 +156,20 @@ def benchmark_epoch(
 def check_alike(conditions: Accuracy) -> None:
     """Raises InputError for conditions that are not the same work on both sides."""
     if conditions.resolution <= SMALL:
-        allowed = f"more than {SMALL} pixels, from where both sides cut and resize pictures"
+        allowed = f"more than {SMALL} pixels, from where both sides cut and resize images"
         raise refuse("resolution", conditions.resolution, allowed)
-    if conditions.loading != "resident":
+    if conditions.loading != "in-memory":
         raise refuse("loading", conditions.loading, "resident: what it saves is what is timed")
     for name in ("train_images", "drop_path_rate", "mixup", "cutmix", "random_erasing", "ema_decay", "eval_every"):
         if getattr(conditions, name):
             raise refuse(name, getattr(conditions, name), "0 here")
-    if conditions.augment_repeats != 1:
-        raise refuse("augment_repeats", conditions.augment_repeats, "1 here")
+    if conditions.aug_repeats != 1:
+        raise refuse("aug_repeats", conditions.aug_repeats, "1 here")
 
 
 @contextmanager
-def _image_folder(conditions: Accuracy, data: ImageData, data_dir: Path | None) -> Iterator[Path]:
-    """Gives the folder of the training pictures by class; of a data set that has none, a temporary one."""
+def _image_folder(conditions: Accuracy, data: InMemoryData, data_dir: Path | None) -> Iterator[Path]:
+    """Gives the folder of the training images by class; of a data set that has none, a temporary one."""
     if conditions.data not in BUILT_IN:
         yield data_directory(data_dir) / conditions.data / "train"
         return
@@ -206,7 +206,7 @@ class OwnSide(Training):
     """Our loop, which is left after so many steps and gone on with; each time it draws its epoch anew, which counts."""
 
     def train(self, steps: int) -> float:
-        """Trains for so many steps; returns the seconds it waited for pictures."""
+        """Trains for so many steps; returns the seconds it waited for images."""
         last, waited = self.step + steps, self._waited()
 
         def stop(training: Training) -> None:
@@ -226,7 +226,7 @@ class OwnSide(Training):
             self._take_step(*batch)
 
     def read(self, steps: int) -> None:
-        """Makes the pictures of so many steps."""
+        """Makes the images of so many steps."""
         for _ in islice(self.batches(), steps):
             pass
 
@@ -252,7 +252,7 @@ class TimmSide:
             input_size=(3, conditions.resolution, conditions.resolution),
             batch_size=conditions.batch_size,
             is_training=True,
-            scale=(conditions.crop_area, 1.0),
+            scale=(conditions.min_crop_scale, 1.0),
             hflip=0.5 if flip else 0.0,
             color_jitter=None,  # type: ignore[arg-type]  # none, which timm takes and does not declare
             interpolation="bilinear",
@@ -286,7 +286,7 @@ class TimmSide:
         return images.contiguous(memory_format=self.layout), labels
 
     def train(self, steps: int) -> float:
-        """Trains for so many steps; returns the seconds it waited for pictures."""
+        """Trains for so many steps; returns the seconds it waited for images."""
         waited = 0.0
         for _ in range(steps):
             start = time.perf_counter()
@@ -298,12 +298,12 @@ class TimmSide:
         return waited + time.perf_counter() - start
 
     def take_step(self, images: Tensor, labels: Tensor) -> float:
-        """Takes a step on pictures (B, 3, S, S) with labels (B,); returns the loss, which train.py reads each time."""
+        """Takes a step on images (B, 3, S, S) with labels (B,); returns the loss, which train.py reads each time."""
         with autocast(self.conditions):
             loss = self.loss(self.model(images), labels)
         loss.backward()
-        if self.conditions.clip_norm:
-            dispatch_clip_grad(self.model.parameters(), self.conditions.clip_norm)
+        if self.conditions.clip_grad_norm:
+            dispatch_clip_grad(self.model.parameters(), self.conditions.clip_grad_norm)
         self.optimizer.step()
         value = loss.item()
         self.step += 1
@@ -318,7 +318,7 @@ class TimmSide:
             self.take_step(images, labels)
 
     def read(self, steps: int) -> None:
-        """Makes the pictures of so many steps."""
+        """Makes the images of so many steps."""
         for _ in range(steps):
             self._next_batch()
         self._fill_up()
@@ -336,7 +336,7 @@ class TimmSide:
 
 @dataclass(frozen=True)
 class _Collate:
-    """Puts pictures and labels together as timm does, and counts the batches of all processes."""
+    """Puts images and labels together as timm does, and counts the batches of all processes."""
 
     done: Any
 

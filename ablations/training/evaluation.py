@@ -1,8 +1,8 @@
-"""Evaluation of finished models on a folder of pictures: top-1, top-5, loss and calibration, at one resolution or more.
+"""Evaluation of finished models on a folder of images: top-1, top-5, loss and calibration, at one resolution or more.
 
-Pictures are streamed, so the folder may be of any size. Each counts once, and the scores are summed picture by picture
+Images are streaming, so the folder may be of any size. Each counts once, and the scores are summed image by image
 in their order: they depend neither on the batches nor on the number of workers, but for the rounding of the model's
-own products. Letters: B pictures of a batch, N of the folder, K logits, S the resolution in pixels.
+own products. Letters: B images of a batch, N of the folder, K logits, S the resolution in pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +22,11 @@ from ablations.config import PVTConfig
 from ablations.design import CHOICES
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.measure.environment import check_device
-from ablations.training.folders import held_out_folder, listed, open_split, unreadable_pictures
+from ablations.training.folders import listed, open_split, unreadable_images, validation_folder
 from ablations.training.protocols import build_transform, expected_top1, normalise_bytes, read_in_order
 
 Progress = Callable[[int, int], None]
-"""Called after each batch with the number of pictures that are done, and of all."""
+"""Called after each batch with the number of images that are done, and of all."""
 
 Classify = Callable[[Tensor], Tensor]
 """From bytes (B, 3, S, S) to logits (B, K), on the model's device."""
@@ -34,12 +34,12 @@ Classify = Callable[[Tensor], Tensor]
 CALIBRATION_BINS = 15
 """As in Guo et al., "On Calibration of Modern Neural Networks" (2017)."""
 
-LAYOUT = "pictures as val/CLASS/* or CLASS/*"
+LAYOUT = "images as val/CLASS/* or CLASS/*"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """The pictures of a folder in their order, each with the logit that is its class's."""
+class Images:
+    """The images of a folder in their order, each with the logit that is its class's."""
 
     root: Path
     """Where the class folders are."""
@@ -66,17 +66,17 @@ def evaluate_checkpoint(
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Returns the scores of a classifier, pictures (B, 3, S, S) to logits (B, K), on the pictures of a folder.
+    """Returns the scores of a classifier, images (B, 3, S, S) to logits (B, K), on the images of a folder.
 
     Keys: `top1`, `top5` (fractions), `loss` (cross-entropy, the mean), `ece` (see `expected_calibration_error`),
-    `n_images` that count, `skipped` (the pictures that could not be read, by path in the folder of classes),
+    `n_images` that count, `skipped` (the images that could not be read, by path in the folder of classes),
     `n_classes` of the folder, `classes` (in words, with the logits that they compete with), `protocol`, `resolution`
     and `expected_top1` (of the released checkpoint of such a model, where the folder has all of ImageNet's classes and
     one is known, else None).
 
     `workers` threads read ahead. Precision `float32` is what torch is set to on CUDA, `bf16` is autocast. The model is
-    moved to the device, put into evaluation mode and left so. Raises InputError for a folder as `open_pictures` does;
-    for pictures that cannot be read, unless `skip_unreadable`; for an unknown or impossible condition. Raises
+    moved to the device, put into evaluation mode and left so. Raises InputError for a folder as `open_images` does;
+    for images that cannot be read, unless `skip_unreadable`; for an unknown or impossible condition. Raises
     FloatingPointError where the model answers with what is no finite number.
     """
     transform = build_transform(protocol, resolution)
@@ -84,19 +84,19 @@ def evaluate_checkpoint(
         if value < 1:
             raise refuse(name, value, "1 or more")
     classify = _place(model, device, precision)
-    pictures = open_pictures(folder, count_logits(classify, resolution))
-    stream = read_in_order(pictures.paths, transform, workers=workers, ahead=batch_size + 2 * workers)
+    images = open_images(folder, count_logits(classify, resolution))
+    stream = read_in_order(images.paths, transform, workers=workers, ahead=batch_size + 2 * workers)
     with closing(stream):
-        scores, skipped = _score_all(classify, pictures, stream, batch_size, skip_unreadable, progress)
+        scores, skipped = _score_all(classify, images, stream, batch_size, skip_unreadable, progress)
     config = getattr(model, "config", None)
     expected = None
-    if pictures.is_imagenet and isinstance(config, PVTConfig):
+    if images.is_imagenet and isinstance(config, PVTConfig):
         expected = expected_top1(config, protocol, resolution)
     return {
         **mean_scores(scores),
         "skipped": skipped,
-        "n_classes": pictures.num_classes,
-        "classes": pictures.classes,
+        "n_classes": images.num_classes,
+        "classes": images.classes,
         "protocol": protocol,
         "resolution": resolution,
         "expected_top1": expected,
@@ -105,34 +105,34 @@ def evaluate_checkpoint(
 
 def _score_all(
     classify: Classify,
-    pictures: Pictures,
+    images: Images,
     stream: Iterator[Tensor | str],
     batch_size: int,
     skip_unreadable: bool,
     progress: Progress | None,
 ) -> tuple[Tensor, list[str]]:
-    """Returns the scores (N, 4) of all pictures that can be read, in main memory, and the others' paths."""
-    total = len(pictures.paths)
+    """Returns the scores (N, 4) of all images that can be read, in main memory, and the others' paths."""
+    total = len(images.paths)
     scores = []
     faults: dict[str, str] = {}
     for start in range(0, total, batch_size):
         batch = slice(start, start + batch_size)
         images, labels = [], []
         for path, label, read in zip(
-            pictures.paths[batch], pictures.labels[batch], islice(stream, batch_size), strict=True
+            images.paths[batch], images.labels[batch], islice(stream, batch_size), strict=True
         ):
             if isinstance(read, Tensor):
                 images.append(read)
                 labels.append(label)
             else:
-                faults[Path(path).relative_to(pictures.root).as_posix()] = read
+                faults[Path(path).relative_to(images.root).as_posix()] = read
         # After a fault that ends it the model rests, and the others are read so that all faults are known at once.
         if images and (skip_unreadable or not faults):
-            scores.append(score_pictures(classify(torch.stack(images)), torch.tensor(labels)))
+            scores.append(score_images(classify(torch.stack(images)), torch.tensor(labels)))
         if progress:
             progress(min(start + batch_size, total), total)
     if not scores or (faults and not skip_unreadable):
-        raise unreadable_pictures(faults, total, skipping=skip_unreadable)
+        raise unreadable_images(faults, total, skipping=skip_unreadable)
     return torch.cat(scores).cpu(), list(faults)
 
 
@@ -152,7 +152,7 @@ def evaluate_resolutions(
     """Returns the scores of one model at several test resolutions, each as `evaluate_checkpoint` does.
 
     A PVT resizes learned position embeddings itself. A resolution that the model cannot take is refused before any is
-    evaluated. Progress counts the pictures of all resolutions.
+    evaluated. Progress counts the images of all resolutions.
     """
     if not resolutions:
         raise refuse("resolutions", list(resolutions), "one side in pixels or more")
@@ -198,7 +198,7 @@ def _place(model: nn.Module, device: str | torch.device, precision: str) -> Clas
 
 
 def count_logits(classify: Classify, resolution: int) -> int:
-    """Returns K, from a trial with a black picture; raises InputError where a model cannot take the resolution."""
+    """Returns K, from a trial with a black image; raises InputError where a model cannot take the resolution."""
     try:
         return classify(torch.zeros(1, 3, resolution, resolution, dtype=torch.uint8)).shape[1]
     except InputError:
@@ -207,21 +207,21 @@ def count_logits(classify: Classify, resolution: int) -> int:
         raise InputError(f"resolution={resolution} is not possible for this model: {first_line(error)}") from error
 
 
-def open_pictures(folder: Path, num_logits: int) -> Pictures:
-    """Returns the pictures of `folder/val/CLASS/*`, or where there is no `val` of `folder/CLASS/*`, in order of name.
+def open_images(folder: Path, num_logits: int) -> Images:
+    """Returns the images of `folder/val/CLASS/*`, or where there is no `val` of `folder/CLASS/*`, in order of name.
 
     Classes that have ImageNet's names (synsets, such as n01440764) have ImageNet's labels beside a model of 1000
     logits, even if there are only some of them. Any other classes are numbered in order of name, and must be as many
-    as the logits. Raises InputError where they are not, for a class without pictures, and for a folder that is missing
+    as the logits. Raises InputError where they are not, for a class without images, and for a folder that is missing
     or has no classes.
     """
-    root = held_out_folder(folder)
+    root = validation_folder(folder)
     found = open_split(root, LAYOUT)
     logits = label_classes(found.classes, num_logits)
     count = len(found.classes)
     by_synset = num_logits == len(imagenet_synsets()) and found.classes[0] in imagenet_synsets()
     in_order = f"the folder's {count} classes, in order of name"
-    return Pictures(
+    return Images(
         root=root,
         paths=found.paths,
         labels=[logits[label] for label in found.labels],
@@ -232,7 +232,7 @@ def open_pictures(folder: Path, num_logits: int) -> Pictures:
 
 
 def label_classes(classes: Sequence[str], num_logits: int) -> list[int]:
-    """Returns the logit of each class, as `open_pictures` says: all are synsets then, or none is."""
+    """Returns the logit of each class, as `open_images` says: all are synsets then, or none is."""
     synsets = imagenet_synsets() if num_logits == len(imagenet_synsets()) else {}
     foreign = [name for name in classes if name not in synsets]
     if not foreign:
@@ -252,8 +252,8 @@ def imagenet_synsets() -> dict[str, int]:
     return {name: label for label, name in enumerate(ImageNetInfo("imagenet-1k").label_names())}
 
 
-def score_pictures(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns what each picture adds to the scores, (B, 4) of float64, from logits (B, K) and labels (B,).
+def score_images(logits: Tensor, labels: Tensor) -> Tensor:
+    """Returns what each image adds to the scores, (B, 4) of float64, from logits (B, K) and labels (B,).
 
     Columns: whether the label is the first, whether it is one of the first five, the cross-entropy, and the probability
     of the first. Of equal logits, as bf16 has them often, the one with the lower label is the first.
@@ -267,7 +267,7 @@ def score_pictures(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mean_scores(scores: Tensor) -> dict[str, Any]:
-    """Returns `top1`, `top5`, `loss`, `ece` and `n_images` from the scores (N, 4) of all pictures.
+    """Returns `top1`, `top5`, `loss`, `ece` and `n_images` from the scores (N, 4) of all images.
 
     Raises FloatingPointError for a loss that is not finite.
     """
@@ -275,7 +275,7 @@ def mean_scores(scores: Tensor) -> dict[str, Any]:
     first, among_five, loss, confidence = scores.T.contiguous()
     finite = int(loss.isfinite().sum())
     if finite < count:
-        raise FloatingPointError(f"the loss of {count - finite} of {count} pictures is not finite")
+        raise FloatingPointError(f"the loss of {count - finite} of {count} images is not finite")
     return {
         "top1": int(first.sum()) / count,
         "top5": int(among_five.sum()) / count,
@@ -288,8 +288,8 @@ def mean_scores(scores: Tensor) -> dict[str, Any]:
 def expected_calibration_error(confidence: Tensor, hits: Tensor) -> float:
     """Returns how far a model's confidence is from its accuracy, 0 to 1; arguments are (N,) of float64.
 
-    Pictures are put into 15 bins of equal width by confidence, the largest softmax probability; the error is the mean,
-    over all pictures, of the distance between their bin's accuracy and its mean confidence (Guo et al., 2017, eq. 3).
+    Images are put into 15 bins of equal width by confidence, the largest softmax probability; the error is the mean,
+    over all images, of the distance between their bin's accuracy and its mean confidence (Guo et al., 2017, eq. 3).
     A bin holds its upper edge.
     """
     edges = torch.arange(1, CALIBRATION_BINS, dtype=torch.float64) / CALIBRATION_BINS

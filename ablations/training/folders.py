@@ -1,4 +1,4 @@
-"""Image folders: a folder for each class, whose files are its pictures, in order of name."""
+"""Image folders: a folder for each class, whose files are its images, in order of name."""
 
 import hashlib
 import os
@@ -17,26 +17,26 @@ from ablations.training.protocols import read_in_order
 
 SPLITS = ("train", "val")
 
-LAYOUT = "pictures as train/CLASS/* and val/CLASS/*"
+LAYOUT = "images as train/CLASS/* and val/CLASS/*"
 
-WAY_OUT = "mend or remove such pictures, or leave them out by --skip-unreadable, which accuracy and evaluate have"
-"""What can be done about pictures that cannot be read, whichever command met them."""
+WAY_OUT = "mend or remove such images, or leave them out by --skip-unreadable, which accuracy and evaluate have"
+"""What can be done about images that cannot be read, whichever command met them."""
 
 _NAMED = 5  # classes at most, in an error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The pictures below one folder of classes."""
+    """The images below one folder of classes."""
 
     folder: Path
     classes: list[str]
     paths: list[str]
     labels: list[int]
-    """Of each picture, the place of its class in `classes`."""
+    """Of each image, the place of its class in `classes`."""
 
     def name(self, path: str) -> str:
-        """Returns a picture's path under the folder that the split lies in, such as `train/cat/1.png`."""
+        """Returns an image's path under the folder that the split lies in, such as `train/cat/1.png`."""
         return Path(path).relative_to(self.folder.parent).as_posix()
 
     def check(self, place: str, what: str) -> None:
@@ -47,58 +47,62 @@ class Split:
             raise InputError(f"{place} has no {what} of class {names}")
 
     def without(self, paths: Mapping[str, str]) -> "Split":
-        """Returns the split without some pictures; raises InputError for a class that has no other."""
+        """Returns the split without some images; raises InputError for a class that has no other."""
         kept = [index for index, path in enumerate(self.paths) if path not in paths]
-        left = replace(self, paths=[self.paths[index] for index in kept], labels=[self.labels[index] for index in kept])
-        left.check(self.folder.name, "pictures that can be read")
+        left = self.only(kept)
+        left.check(self.folder.name, "images that can be read")
         return left
+
+    def only(self, kept: list[int]) -> "Split":
+        """Returns the split with some of its images, by their places in it."""
+        return replace(self, paths=[self.paths[index] for index in kept], labels=[self.labels[index] for index in kept])
 
 
 def open_image_folder(root: Path) -> tuple[Split, Split]:
     """Returns the training and the validation split of an image folder.
 
-    Raises InputError for a split that is missing or has no classes, a class without pictures, and for splits of
+    Raises InputError for a split that is missing or has no classes, a class without images, and for splits of
     different classes.
     """
-    train, held_out = (open_split(root / split, LAYOUT) for split in SPLITS)
-    if train.classes != held_out.classes:
-        alone = sorted(set(train.classes) ^ set(held_out.classes))
+    train, validation = (open_split(root / split, LAYOUT) for split in SPLITS)
+    if train.classes != validation.classes:
+        alone = sorted(set(train.classes) ^ set(validation.classes))
         raise InputError(f"{root}: train and val must have the same classes; only one of them has {listed(alone)}")
-    return train, held_out
+    return train, validation
 
 
 def open_split(folder: Path, layout: str) -> Split:
-    """Returns the pictures of `folder/CLASS/*`, classes and pictures in order of name.
+    """Returns the images of `folder/CLASS/*`, classes and images in order of name.
 
     Raises InputError if the folder is missing or has no classes, which `layout` says how to lay out, and for a class
-    without pictures.
+    without images.
     """
     if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
         raise InputError(f"{folder} is missing or has no class folders; allowed: {layout}")
     found = ImageFolder(folder, allow_empty=True)
     split = Split(folder=folder, classes=found.classes, paths=[path for path, _ in found.samples], labels=found.targets)
-    split.check(str(folder), f"pictures ({', '.join(IMG_EXTENSIONS)})")
+    split.check(str(folder), f"images ({', '.join(IMG_EXTENSIONS)})")
     return split
 
 
-def held_out_folder(folder: Path) -> Path:
+def validation_folder(folder: Path) -> Path:
     """Returns the folder of classes that a finished model is evaluated on: `folder/val`, or without it `folder`."""
     return folder / "val" if (folder / "val").is_dir() else folder
 
 
 def digest_listing(folders: Mapping[str, Path]) -> str:
-    """Returns the SHA-256 of the paths and sizes in bytes of all pictures `folder/CLASS/*`, by the folders' names.
+    """Returns the SHA-256 of the paths and sizes in bytes of all images `folder/CLASS/*`, by the folders' names.
 
-    The pictures are those of `open_split`. A size is -1 where a link leads nowhere.
+    The images are those of `open_split`. A size is -1 where a link leads nowhere.
     """
-    listing = sorted(chain.from_iterable(_list_pictures(*each) for each in folders.items()))
+    listing = sorted(chain.from_iterable(_list_images(*each) for each in folders.items()))
     found = hashlib.sha256()
     for path, size in listing:
         found.update(os.fsencode(path) + b"\0%d\0" % size)
     return found.hexdigest()
 
 
-def _list_pictures(name: str, folder: Path) -> Iterator[tuple[str, int]]:
+def _list_images(name: str, folder: Path) -> Iterator[tuple[str, int]]:
     for parent, _, files in os.walk(folder, followlinks=True):  # as torchvision does
         below = parent.removeprefix(str(folder)).replace(os.sep, "/")
         for file in files if below else ():  # beside the classes there are none
@@ -111,29 +115,29 @@ def _list_pictures(name: str, folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def find_unreadable(split: Split) -> dict[str, str]:
-    """Returns the paths of the pictures that cannot be read, in order, with the reason in words.
+    """Returns the paths of the images that cannot be read, in order, with the reason in words.
 
     All are decoded once: what was found is kept in the cache, until a file of the split changes.
     """
     # A digest, because ImageNet's million files would make a note of a hundred megabytes.
-    question: Question = {"what": "unreadable pictures", "folder": str(split.folder)}
+    question: Question = {"what": "unreadable images", "folder": str(split.folder)}
     state = {"files": digest(describe_files(split.folder, split.paths)), **library_versions()}
     known = load_answer(question, state)
     if isinstance(known, dict) and known.keys() <= set(split.paths):
         return {path: str(reason) for path, reason in known.items()}
     threads = torch.get_num_threads()
     nothing = torch.empty(0)
-    stream = read_in_order(split.paths, lambda picture: nothing, workers=threads, ahead=16 * threads)
+    stream = read_in_order(split.paths, lambda image: nothing, workers=threads, ahead=16 * threads)
     found = {path: read for path, read in zip(split.paths, stream, strict=True) if isinstance(read, str)}
     store_answer(question, state, found)
     return found
 
 
-def unreadable_pictures(faults: Mapping[str, str], total: int, *, skipping: bool = False) -> InputError:
-    """The error for pictures, by name with the reason, that cannot be read among `total`."""
+def unreadable_images(faults: Mapping[str, str], total: int, *, skipping: bool = False) -> InputError:
+    """The error for images, by name with the reason, that cannot be read among `total`."""
     first, reason = next(iter(faults.items()))
     way_out = "" if skipping else f"; {WAY_OUT}"
-    return InputError(f"{len(faults)} of {total} pictures cannot be read, first {first} ({reason}){way_out}")
+    return InputError(f"{len(faults)} of {total} images cannot be read, first {first} ({reason}){way_out}")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -18,12 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ablations.design import Accuracy
 from ablations.errors import InputError, refuse
+from ablations.model.pvt import DropPath
 from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
 from ablations.training.checkpoints import load_checkpoint, save_checkpoint
-from ablations.training.data import ImageData, StreamedData
+from ablations.training.data import Data
 from ablations.training.distributed import Ranks
-from ablations.training.held_out import evaluate
 from ablations.training.optimisation import autocast, build_loss, build_mixup, build_optimizer, build_schedule
+from ablations.training.validation import evaluate
 
 CHECKPOINT_EVERY_S = 60.0
 
@@ -57,14 +58,14 @@ class Training:
 
     `model` is trained in place; it and `data` are on one device. `history` has one entry for each finished epoch:
     `epoch` (from 1), `loss` (the mean of its steps), `lr` (of its last step), `grad_norm` (the mean, before clipping),
-    `seconds` (without evaluation), `wait_s` (of these, waiting for pictures) and `top1` where one was evaluated on the
+    `seconds` (without evaluation), `wait_s` (of these, waiting for images) and `top1` where one was evaluated on the
     way. Raises InputError for batches that the processes cannot share.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        data: ImageData | StreamedData,
+        data: Data,
         conditions: Accuracy,
         *,
         ranks: Ranks | None = None,
@@ -79,7 +80,8 @@ class Training:
         self.schedule = build_schedule(self.optimizer, conditions, self.steps_per_epoch)
         self.mixup, self.loss = build_mixup(conditions), build_loss(conditions)
         if self.mixup and size % 2:
-            raise refuse("batch_size", size, "an even number with mixup or cutmix; these are all training pictures")
+            raise refuse("batch_size", size, "an even number with mixup or cutmix; these are all training images")
+        self.drop_paths = [module for module in model.modules() if isinstance(module, DropPath) and module.rate]
         self.average = ModelEmaV3(model, decay=conditions.ema_decay) if conditions.ema_decay else None
         self.network = DistributedDataParallel(model) if self.ranks.count > 1 else model
         self.step = 0
@@ -91,7 +93,7 @@ class Training:
         self.norms: list[Tensor] = []
         self.rates: list[float] = []
         self.seconds = self.wait_s = 0.0
-        # Stochastic depth draws from torch's own generator; several processes drop different pictures' paths.
+        # For layers that draw from torch's own generator; several processes draw differently.
         own = (self.ranks.rank,) if self.ranks.rank else ()
         torch.manual_seed(mix_seeds(self.conditions.seed, self.epoch, 1, *own))
 
@@ -140,12 +142,13 @@ class Training:
         if self.mixup:
             np.random.seed(mix_seeds(self.conditions.seed, self.step, 2) % 2**32)  # noqa: NPY002, what timm draws from
             images, labels = self.mixup(images, labels)
+        self._draw_drop_paths(len(images))
         self.rates.append(self.optimizer.param_groups[0]["lr"])
         with autocast(self.conditions):
             loss = self.loss(self.network(images), labels)
         self.optimizer.zero_grad()
         loss.backward()
-        limit = self.conditions.clip_norm or math.inf
+        limit = self.conditions.clip_grad_norm or math.inf
         self.norms.append(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         self.optimizer.step()
         self.step += 1
@@ -153,6 +156,20 @@ class Training:
         if self.average:
             self.average.update(self.model)
         self.losses.append(loss.detach())
+
+    def _draw_drop_paths(self, share: int) -> None:
+        """Draws which images of the whole batch keep which branch, and gives each its share: by seed, step and branch.
+
+        So it is the same however many processes share the batch, and whatever else a model draws.
+        """
+        if not self.drop_paths:
+            return
+        size = share * self.ranks.count
+        generator = torch.Generator().manual_seed(mix_seeds(self.conditions.seed, self.step, 3))
+        draws = torch.rand(len(self.drop_paths), size, generator=generator)[:, self.ranks.share(size)]
+        device = self.data.train_labels.device
+        for module, own in zip(self.drop_paths, draws, strict=True):
+            module.kept = (own >= module.rate).to(device)
 
     def _end_epoch(self, clock: float) -> None:
         """Adds the epoch that was just finished to the history, and begins the next."""
@@ -178,9 +195,11 @@ class Training:
         self.history.append(entry)
         self._begin_epoch()
 
-    def evaluate(self) -> dict[str, Any]:
-        """Returns the scores of the model that counts, as `evaluate` does."""
-        return evaluate(self.trained, self.data, self.conditions, ranks=self.ranks, workers=self.workers)
+    def evaluate(self, conditions: Accuracy | None = None, data: Data | None = None) -> dict[str, Any]:
+        """Returns the scores of the model that counts, as `evaluate` does; on other data if they are given."""
+        return evaluate(
+            self.trained, data or self.data, conditions or self.conditions, ranks=self.ranks, workers=self.workers
+        )
 
     def state(self) -> dict[str, Any]:
         """Returns all that a process needs to go on from here, as tensors and plain values."""
@@ -302,7 +321,7 @@ class Saver:
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
 
-        def ask(number: int, frame: Any) -> None:
+        def ask(number: int, base: Any) -> None:
             now = time.monotonic()
             if self._asked is None:
                 self._asked = now

@@ -36,9 +36,9 @@ def build_schedule(optimizer: torch.optim.Optimizer, conditions: Accuracy, steps
     return CosineLRScheduler(
         optimizer,
         t_initial=conditions.epochs * steps_per_epoch - warmup_steps,
-        lr_min=conditions.last_lr * conditions.peak_lr,
+        lr_min=conditions.min_lr_ratio * conditions.peak_lr,
         warmup_t=warmup_steps,
-        warmup_lr_init=conditions.first_lr * conditions.peak_lr,
+        warmup_lr_init=conditions.warmup_lr_ratio * conditions.peak_lr,
         warmup_prefix=True,
         t_in_epochs=False,
     )

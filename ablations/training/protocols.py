@@ -1,6 +1,6 @@
-"""How pictures are read and shown to a finished model, by protocol, and what released checkpoints reach with each.
+"""How images are read and shown to a finished model, by protocol, and what released checkpoints reach with each.
 
-A protocol resizes a picture so that the centre crop is a given share of its short side, bicubically. The numbers are
+A protocol resizes an image so that the centre crop is a given share of its short side, bicubically. The numbers are
 those of timm's validate.py, and with `paper` those of the released PVT code.
 """
 
@@ -33,7 +33,7 @@ EXPECTED = {
     ("b4", "v1+ope+cffn"): 0.83710,
     ("b5", "v1+ope+cffn"): 0.83760,
 }
-"""Top-1 of the released checkpoints by variant and arm, on ImageNet's validation pictures with protocol `timm`, 224 px.
+"""Top-1 of the released checkpoints by variant and arm, on ImageNet's validation images with protocol `timm`, 224 px.
 
 As timm's own evaluation has them.
 """
@@ -47,7 +47,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 def build_transform(protocol: str, resolution: int) -> Transform:
-    """Returns what makes a model's input of an RGB picture: bytes (3, S, S) with S = `resolution`, not normalised yet.
+    """Returns what makes a model's input of an RGB image: bytes (3, S, S) with S = `resolution`, not normalised yet.
 
     Raises InputError for an unknown protocol, and for a resolution that is none.
     """
@@ -63,20 +63,20 @@ def build_transform(protocol: str, resolution: int) -> Transform:
 
 
 def resized_short_side(protocol: str, resolution: int) -> int:
-    """Returns the pixels that a protocol resizes a picture's short side to, rounded as timm does: down."""
+    """Returns the pixels that a protocol resizes an image's short side to, rounded as timm does: down."""
     return math.floor(resolution / CROPS[protocol])
 
 
 def read_in_order(
     paths: Sequence[str], transform: Transform, *, workers: int, ahead: int
 ) -> Generator[Tensor | str, None, None]:
-    """Yields what `read_picture` returns for each path, in order; threads read up to `ahead` pictures in advance."""
+    """Yields what `read_image` returns for each path, in order; threads read up to `ahead` images in advance."""
     # Decoding and resizing run without the interpreter's lock, so threads are enough.
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[Tensor | str]] = deque()
     try:
         for path in paths:
-            waiting.append(pool.submit(read_picture, path, transform))
+            waiting.append(pool.submit(read_image, path, transform))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -85,20 +85,20 @@ def read_in_order(
         pool.shutdown(cancel_futures=True)
 
 
-def read_picture(path: str, transform: Transform) -> Tensor | str:
-    """Returns a picture as the transform makes it of its RGB, or in words why it cannot be read."""
-    # Another library may have set this for the whole process: then grey would stand for what is missing of a picture.
+def read_image(path: str, transform: Transform) -> Tensor | str:
+    """Returns an image as the transform makes it of its RGB, or in words why it cannot be read."""
+    # Another library may have set this for the whole process: then grey would stand for what is missing of an image.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(path) as file:
-            picture = file.convert("RGB")
+            image = file.convert("RGB")
     except Exception as error:  # a damaged file fails in every way that a decoder can
         return _without_path(first_line(error), path)
-    return transform(picture)
+    return transform(image)
 
 
 def _without_path(words: str, path: str) -> str:
-    """Returns a fault in words without the picture's path, which Pillow and the system repeat at the end."""
+    """Returns a fault in words without the image's path, which Pillow and the system repeat at the end."""
     return words.replace(repr(path), "").replace(path, "").rstrip(": ")
 
 

@@ -1,4 +1,4 @@
-"""What the two splits of a data set have in common, however its pictures are kept."""
+"""What the two splits of a data set have in common, however its images are kept."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """Labels (N,) of int64 of the training and of the held-out pictures, and how pictures are made a model's input."""
+    """Labels (N,) of int64 of the training and of the validation images, and how images are made a model's input."""
 
     train_labels: Tensor
     eval_labels: Tensor
@@ -18,9 +18,9 @@ class Splits:
     std: Tensor
     """Of each channel (C,), in levels of 0 to 255."""
     may_flip: bool
-    """Whether a mirrored picture is still of its class."""
+    """Whether a mirrored image is still of its class."""
     skipped: tuple[str, ...] = ()
-    """Pictures that were left out because they cannot be read, by path in the set's folder."""
+    """Images that were left out because they cannot be read, by path in the set's folder."""
 
     def to(self, device: str | torch.device) -> Self:
         """Returns the same data with its tensors on a device."""

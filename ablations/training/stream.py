@@ -1,7 +1,7 @@
-"""Image folders that do not fit in memory: pictures are read anew in every epoch, ahead of the step, in processes.
+"""Image folders that do not fit in memory: images are read anew in every epoch, ahead of the step, in processes.
 
-Each picture is cut and augmented by numbers drawn from a seed of its own. So neither the number of workers nor the
-batches change a picture, and the process's own generators are left as they were. Letters: B pictures of a batch, N of
+Each image is cut and augmented by numbers drawn from a seed of its own. So neither the number of workers nor the
+batches change an image, and the process's own generators are left as they were. Letters: B images of a batch, N of
 the data set, C channels, S the resolution in pixels.
 """
 
@@ -30,14 +30,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ablations.design import Accuracy
 from ablations.errors import InputError, refuse
 from ablations.training.folders import WAY_OUT
-from ablations.training.protocols import Transform, build_transform, read_in_order, read_picture
+from ablations.training.protocols import Transform, build_transform, read_image, read_in_order
 from ablations.training.splits import Splits
 
 Request = tuple[str, int]
-"""A picture's path and the seed of what is drawn for it."""
+"""An image's path and the seed of what is drawn for it."""
 
 Faults = dict[str, str]
-"""Why pictures cannot be read, in words, by path."""
+"""Why images cannot be read, in words, by path."""
 
 
 RAND_AUGMENTS = (
@@ -49,7 +49,7 @@ WORD = re.compile(r"(m|n|mmax)\d+|(p|mstd)\d+(\.\d+)?|inc[01]|t(weights|3a|3aw)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamedData(Splits):
+class StreamingData(Splits):
     """A data set's two splits, as paths: nothing is decoded yet."""
 
     folder: Path
@@ -58,18 +58,18 @@ class StreamedData(Splits):
     eval_paths: tuple[str, ...]
 
 
-def stream_pictures(
-    data: StreamedData,
+def stream_images(
+    data: StreamingData,
     batches: Sequence[Tensor],
     *,
     seeds: Sequence[Tensor],
     conditions: Accuracy,
     workers: int,
 ) -> Iterator[Tensor]:
-    """Yields training pictures (B, 3, S, S) as bytes in main memory, pinned where there is CUDA.
+    """Yields training images (B, 3, S, S) as bytes in main memory, pinned where there is CUDA.
 
-    `batches` are indices (B,) of training pictures, `seeds` (B,) those of what is drawn for each. `workers` processes
-    read ahead, and wait for the next call after the last batch; with 0, this one reads. Raises InputError for a picture
+    `batches` are indices (B,) of training images, `seeds` (B,) those of what is drawn for each. `workers` processes
+    read ahead, and wait for the next call after the last batch; with 0, this one reads. Raises InputError for an image
     that cannot be read, where it is met.
     """
     requests = (
@@ -77,19 +77,19 @@ def stream_pictures(
         for batch, own in zip(batches, seeds, strict=True)
     )
     with _open_reader(conditions, workers, may_flip=data.may_flip) as reader:
-        for pictures in reader.read(requests):
-            if not isinstance(pictures, Tensor):
-                raise _cannot_be_read(data, pictures, conditions)
-            yield pictures
+        for images in reader.read(requests):
+            if not isinstance(images, Tensor):
+                raise _cannot_be_read(data, images, conditions)
+            yield images
 
 
 def stream_eval(
-    data: StreamedData, conditions: Accuracy, indices: Tensor, workers: int
+    data: StreamingData, conditions: Accuracy, indices: Tensor, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields held-out pictures (B, 3, S, S) as bytes in main memory, with their labels (B,) on the data's device.
+    """Yields validation images (B, 3, S, S) as bytes in main memory, with their labels (B,) on the data's device.
 
     They are those of `indices` (n,), in that order and in batches of the conditions' size, as the paper's protocol
-    shows them. `workers` threads read ahead, at least one. Raises InputError for a picture that cannot be read.
+    shows them. `workers` threads read ahead, at least one. Raises InputError for an image that cannot be read.
     """
     paths = [data.eval_paths[index] for index in indices.tolist()]
     threads = max(workers, 1)
@@ -101,24 +101,24 @@ def stream_eval(
     )
     with closing(stream):
         for start in range(0, len(paths), conditions.batch_size):
-            pictures = []
+            images = []
             batch = slice(start, start + conditions.batch_size)
             for path, read in zip(paths[batch], islice(stream, conditions.batch_size), strict=True):
                 if isinstance(read, str):
                     raise _cannot_be_read(data, {path: read}, conditions)
-                pictures.append(read)
-            yield torch.stack(pictures), data.eval_labels[indices[batch].to(data.eval_labels.device)]
+                images.append(read)
+            yield torch.stack(images), data.eval_labels[indices[batch].to(data.eval_labels.device)]
 
 
-def _cannot_be_read(data: StreamedData, faults: Faults, conditions: Accuracy) -> InputError:
+def _cannot_be_read(data: StreamingData, faults: Faults, conditions: Accuracy) -> InputError:
     path, reason = next(iter(faults.items()))
     way_out = "" if conditions.skip_unreadable else f"; {WAY_OUT}"
     name = Path(path).relative_to(data.folder).as_posix()
-    return InputError(f"a picture cannot be read: {name} ({reason}){way_out}")
+    return InputError(f"an image cannot be read: {name} ({reason}){way_out}")
 
 
 def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
-    """Returns what makes a training picture (3, S, S), bytes, of an RGB picture, as the conditions' recipe says.
+    """Returns what makes a training image (3, S, S), bytes, of an RGB image, as the conditions' recipe says.
 
     A part of it is cut and resized bicubically, mirrored half of the time, and changed by RandAugment. What is drawn
     comes from the generators of `random`, numpy and torch. Raises InputError for a RandAugment that timm does not know.
@@ -129,7 +129,7 @@ def build_augmentation(conditions: Accuracy, *, may_flip: bool) -> Transform:
         transform = create_transform(
             input_size=(3, conditions.resolution, conditions.resolution),
             is_training=True,
-            scale=(conditions.crop_area, 1.0),
+            scale=(conditions.min_crop_scale, 1.0),
             hflip=0.5 if may_flip else 0.0,
             color_jitter=None,  # type: ignore[arg-type]  # none, which timm takes and does not declare
             auto_augment=words or None,
@@ -157,9 +157,9 @@ def _check_words(rand_augment: str) -> None:
         raise refuse("rand_augment", rand_augment, RAND_AUGMENTS + (f", and not {strange[0]!r}" if strange else ""))
 
 
-def _posterize(picture: Image.Image, bits: int, **others: Any) -> Image.Image:
+def _posterize(image: Image.Image, bits: int, **others: Any) -> Image.Image:
     """As timm's, but keeps at least one bit: at its strongest timm asks for none, which Pillow 13 refuses."""
-    return posterize(picture, max(bits, 1), **others)
+    return posterize(image, max(bits, 1), **others)
 
 
 @contextmanager
@@ -178,8 +178,8 @@ def drawn_from(seed: int) -> Iterator[None]:
         generator.set_state(before[2])
 
 
-class _Pictures(Dataset):
-    """Training pictures by request, or why one cannot be read."""
+class _Images(Dataset):
+    """Training images by request, or why one cannot be read."""
 
     def __init__(self, transform: Transform) -> None:
         self.transform = transform
@@ -187,14 +187,14 @@ class _Pictures(Dataset):
     def __getitem__(self, request: Request) -> Tensor | Faults:
         path, seed = request
         with drawn_from(seed):
-            read = read_picture(path, self.transform)
+            read = read_image(path, self.transform)
         return {path: read} if isinstance(read, str) else read
 
 
-def _join(pictures: list[Tensor | Faults]) -> Tensor | Faults:
+def _join(images: list[Tensor | Faults]) -> Tensor | Faults:
     """Returns the batch, or the first fault in it: an error that a worker raises would come with its whole trace."""
-    faults = [picture for picture in pictures if not isinstance(picture, Tensor)]
-    return faults[0] if faults else default_collate(pictures)
+    faults = [image for image in images if not isinstance(image, Tensor)]
+    return faults[0] if faults else default_collate(images)
 
 
 class _Requests:
@@ -208,7 +208,7 @@ class _Requests:
 
 
 class _Reader:
-    """Processes that make batches of training pictures, for one epoch after the other."""
+    """Processes that make batches of training images, for one epoch after the other."""
 
     def __init__(self, transform: Transform, workers: int) -> None:
         processes: dict[str, Any] = {}
@@ -220,7 +220,7 @@ class _Reader:
             }
         self._requests = _Requests()
         self._loader: DataLoader = DataLoader(
-            _Pictures(transform),
+            _Images(transform),
             batch_sampler=self._requests,
             collate_fn=_join,
             num_workers=workers,
@@ -262,7 +262,7 @@ _idle: dict[tuple[Any, ...], _Reader] = {}
 @contextmanager
 def _open_reader(conditions: Accuracy, workers: int, *, may_flip: bool) -> Iterator[_Reader]:
     """Gives the idle reader, if it reads the same way, else a new one; it is idle again afterwards, unless it broke."""
-    key = (conditions.resolution, conditions.crop_area, conditions.rand_augment, may_flip, workers)
+    key = (conditions.resolution, conditions.min_crop_scale, conditions.rand_augment, may_flip, workers)
     reader = _idle.pop(key, None)
     _idle.clear()
     reader = reader or _Reader(build_augmentation(conditions, may_flip=may_flip), workers)

@@ -9,7 +9,7 @@ import pytest
 from ablations.errors import InputError
 from ablations.measure import bandwidth
 from ablations.measure.bandwidth import measure_bandwidth
-from ablations.measure.operators import count_floors
+from ablations.measure.operators import count_roofline
 from ablations.measure.speed import Step
 
 
@@ -17,15 +17,15 @@ def test_bytes_read_and_written_over_the_median_time(monkeypatch: pytest.MonkeyP
     moved: dict[str, tuple[int, int]] = {}
     seconds = {"1024": 4.0, "2048": 2.0, "4096": 4.0}  # the smallest, four copies at once, has 1024 B/s
 
-    def time_in_turn(steps: Mapping[str, Step], *, repeats: int, **_: Any) -> dict[str, list[float]]:
+    def time_interleaved(steps: Mapping[str, Step], *, repeats: int, **_: Any) -> dict[str, list[float]]:
         for name, step in steps.items():
-            (row,) = count_floors(step, macs_per_s=1.0, bytes_per_s={1: 1.0})["floors"]
+            (row,) = count_roofline(step, macs_per_s=1.0, bytes_per_s={1: 1.0})["roofline"]
             moved[name] = row["calls"], row["bytes"]
         return {name: [9.0 * time, 0.1 * time, *[time] * (repeats - 2)] for name, time in seconds.items()}
 
     monkeypatch.setattr(bandwidth, "SIZES", (1024, 2048, 4096))
     monkeypatch.setattr(bandwidth, "TIMED_BYTES", 4096)
-    monkeypatch.setattr(bandwidth, "time_in_turn", time_in_turn)
+    monkeypatch.setattr(bandwidth, "time_interleaved", time_interleaved)
     measured = measure_bandwidth("cpu", repeats=5)
     assert moved == {"1024": (4, 4096), "2048": (2, 4096), "4096": (1, 4096)}
     assert measured["samples"]["1024"] == pytest.approx([9.0, 0.1, 1.0, 1.0, 1.0])

@@ -1,4 +1,4 @@
-"""Three counts of multiply-adds: closed form, traced, and fvcore's; and what fvcore's says beside."""
+"""Three counts of MACs: closed form, traced, and fvcore's; and what fvcore's says beside."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ablations.config import ARMS, FRAMES, VARIANTS, Size, as_pair, build_config
+from ablations.config import ARMS, BASES, VARIANTS, Size, as_pair, build_config
 from ablations.cost import count_macs, module_costs
 from ablations.errors import InputError
 from ablations.measure import fvcore_count
@@ -28,14 +28,14 @@ aten = torch.ops.aten
 ROOT = Path(__file__).parents[2]
 
 SIZES: tuple[Size, ...] = (224, (256, 320), (333, 200), (800, 1280), 1024)
-CELLS = tuple(product(FRAMES, ARMS, SIZES))
+CELLS = tuple(product(BASES, ARMS, SIZES))
 
 STEPS = {"pico": 3, "nano": 29, "b0": 29, "b1": 29, "b2": 119, "b3": 119, "b4": 119, "b5": 119}
 """Of each variant every 3rd, 29th or 119th of CELLS is always tested.
 
-Frame, arm and size decide which operators run. 3 takes 40 cells: every two of the three meet. What then differs between
+Base, arm and size decide which operators run. 3 takes 40 cells: every two of the three meet. What then differs between
 variants are numbers, and between b1, b2, b3 and b4 only that of the equal blocks of a stage. 29 takes 5 cells with all
-frames and all sizes; 119 takes 2, the first and the last.
+bases and all sizes; 119 takes 2, the first and the last.
 """
 
 ALL = "ABLATIONS_ALL_COUNTS"
@@ -71,9 +71,9 @@ def enigma(x: Tensor) -> Tensor:
 enigma.register_fake(torch.empty_like)
 
 
-def build_on_meta(variant: str, arm: str, frame: str, **overrides: object) -> PVT:
+def build_on_meta(variant: str, arm: str, base: str, **overrides: object) -> PVT:
     with torch.device("meta"):
-        return build_model(build_config(variant, arm, frame, **overrides))
+        return build_model(build_config(variant, arm, base, **overrides))
 
 
 def input_shape(size: Size) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ def input_shape(size: Size) -> tuple[int, ...]:
 
 
 def closed_form(model: PVT, size: Size) -> dict[str, int]:
-    """The multiply-adds of `ablations.cost`, under fvcore's names for the operators."""
+    """The MACs of `ablations.cost`, under fvcore's names for the operators."""
     counts = {"conv": 0, "linear": 0, "attention": 0}
     for row in module_costs(model.config, size):
         convolution = row.name.endswith(("patch_embed.proj", "attn.sr", "mlp.dwconv"))
@@ -91,13 +91,13 @@ def closed_form(model: PVT, size: Size) -> dict[str, int]:
 
 def assert_three_counts_agree(variant: str, cells: tuple[tuple[str, str, Size], ...]) -> None:
     models: dict[tuple[str, str], PVT] = {}
-    for frame, arm, size in cells:
-        if (frame, arm) not in models:
-            models[frame, arm] = build_on_meta(variant, arm, frame)
-        model = models[frame, arm]
+    for base, arm, size in cells:
+        if (base, arm) not in models:
+            models[base, arm] = build_on_meta(variant, arm, base)
+        model = models[base, arm]
         counted = count_with_fvcore(model, input_shape(size)).products
         traced = trace_macs(model, input_shape(size))
-        cell = (variant, arm, frame, size)
+        cell = (variant, arm, base, size)
         assert (cell, counted) == (cell, closed_form(model, size))
         assert (cell, traced.by_operator["convolution"]) == (cell, counted["conv"])
         assert (cell, traced.total) == (cell, sum(counted.values()))
@@ -105,26 +105,26 @@ def assert_three_counts_agree(variant: str, cells: tuple[tuple[str, str, Size], 
 
 
 @pytest.mark.parametrize(
-    ("variant", "frame"),
-    [(variant, frame) for variant in VARIANTS for frame in dict.fromkeys(cell[0] for cell in CELLS[:: STEPS[variant]])],
+    ("variant", "base"),
+    [(variant, base) for variant in VARIANTS for base in dict.fromkeys(cell[0] for cell in CELLS[:: STEPS[variant]])],
 )
-def test_three_counts_agree(variant: str, frame: str) -> None:
-    assert_three_counts_agree(variant, tuple(cell for cell in CELLS[:: STEPS[variant]] if cell[0] == frame))
+def test_three_counts_agree(variant: str, base: str) -> None:
+    assert_three_counts_agree(variant, tuple(cell for cell in CELLS[:: STEPS[variant]] if cell[0] == base))
 
 
-def test_every_two_of_frame_arm_and_size_meet() -> None:
+def test_every_two_of_base_arm_and_size_meet() -> None:
     cells = CELLS[:: STEPS["pico"]]
-    assert {cell[:2] for cell in cells} == set(product(FRAMES, ARMS))
+    assert {cell[:2] for cell in cells} == set(product(BASES, ARMS))
     assert {cell[1:] for cell in cells} == set(product(ARMS, SIZES))
-    assert {(frame, size) for frame, _, size in cells} == set(product(FRAMES, SIZES))
+    assert {(base, size) for base, _, size in cells} == set(product(BASES, SIZES))
     assert VARIANTS.keys() == STEPS.keys()
 
 
 @pytest.mark.skipif(not os.environ.get(ALL), reason=f"{ALL} is not set: 960 counts take about half an hour")
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_all_three_counts_agree(variant: str, frame: str) -> None:
-    assert_three_counts_agree(variant, tuple(cell for cell in CELLS if cell[0] == frame))
+def test_all_three_counts_agree(variant: str, base: str) -> None:
+    assert_three_counts_agree(variant, tuple(cell for cell in CELLS if cell[0] == base))
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
@@ -150,11 +150,11 @@ def test_what_fvcore_adds_and_skips(attention: str, device: str) -> None:
     assert "scaled_dot_product_attention" not in counted.skipped
 
 
-@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn+lsra"])
-def test_fused_and_explicit_attention_give_the_same_products(arm: str, frame: str) -> None:
-    fused = count_with_fvcore(build_on_meta("pico", arm, frame, attention="fused"), (2, 3, 64, 48)).products
-    explicit = count_with_fvcore(build_on_meta("pico", arm, frame, attention="explicit"), (2, 3, 64, 48)).products
+def test_fused_and_explicit_attention_give_the_same_products(arm: str, base: str) -> None:
+    fused = count_with_fvcore(build_on_meta("pico", arm, base, attention="fused"), (2, 3, 64, 48)).products
+    explicit = count_with_fvcore(build_on_meta("pico", arm, base, attention="explicit"), (2, 3, 64, 48)).products
     assert fused.pop("attention") == explicit.pop("matmul") > 0
     assert fused == explicit
 

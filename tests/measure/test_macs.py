@@ -1,4 +1,4 @@
-"""Traced multiply-adds of nets so small that the answer stands in the test."""
+"""Traced MACs of nets so small that the answer stands in the test."""
 
 from collections.abc import Callable
 from typing import Any

@@ -15,10 +15,10 @@ from ablations.measure.speed import Step
 
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
-    """Multiply-adds a second by size, which products of (10, 20, 30) seem to reach; 1000 where none is given."""
+    """MACs a second by size, which products of (10, 20, 30) seem to reach; 1000 where none is given."""
     given: dict[int, float] = {}
 
-    def time_in_turn(steps: Mapping[str, Step], *, repeats: int, **_: Any) -> dict[str, list[float]]:
+    def time_interleaved(steps: Mapping[str, Step], *, repeats: int, **_: Any) -> dict[str, list[float]]:
         sizes = {name: 10 if name == "smallest" else int(name) for name in steps}
         seconds = {name: size**3 / given.get(size, 1000.0) for name, size in sizes.items()}
         # One is too low and one too high: the median is unmoved, the best and the mean are not.
@@ -26,7 +26,7 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
 
     monkeypatch.setattr(matmul_peak, "SIZES", (10, 20, 30))
     monkeypatch.setattr(matmul_peak, "LONGEST", 27.0)
-    monkeypatch.setattr(matmul_peak, "time_in_turn", time_in_turn)
+    monkeypatch.setattr(matmul_peak, "time_interleaved", time_interleaved)
     return given
 
 
@@ -35,7 +35,7 @@ def test_the_best_median_of_the_sizes_counts(rates: dict[int, float]) -> None:
     peak = measure_matmul_peak("cpu", "float32", repeats=5)
     assert peak["macs_per_s"] == pytest.approx(4000.0)
     assert peak["size"] == 20
-    assert peak["samples"]["20"] == pytest.approx([0.0, 18.0, 2.0, 2.0, 2.0])  # 20 ** 3 multiply-adds
+    assert peak["samples"]["20"] == pytest.approx([0.0, 18.0, 2.0, 2.0, 2.0])  # 20 ** 3 MACs
     assert list(peak["samples"]) == ["10", "20", "30"]
 
 
@@ -44,7 +44,7 @@ def test_the_best_median_of_the_sizes_counts(rates: dict[int, float]) -> None:
     [(1000.0, ["10", "20", "30"]), (999.0, ["10", "20"]), (297.0, ["10", "20"]), (296.0, ["10"]), (1.0, ["10"])],
 )
 def test_products_that_take_too_long_are_left_out(rates: dict[int, float], rate: float, sizes: list[str]) -> None:
-    rates[10] = rate  # 27 s are 27,000 multiply-adds at a rate of 1000
+    rates[10] = rate  # 27 s are 27,000 MACs at a rate of 1000
     assert list(measure_matmul_peak("cpu", "float32", repeats=3)["samples"]) == sizes
 
 

@@ -89,7 +89,7 @@ def test_training_peaks_at_the_last_gradient_where_weights_are_large() -> None:
     model = nn.Linear(256, 256, bias=False)
     measured = measure_peak_memory(model, (4, 256), mode="training", precision="float32", device="cpu")
     weights = 4 * 256 * 256
-    # Weights, gradients, two moments; pictures and the output's gradient; labels; step count, loss and its gradient.
+    # Weights, gradients, two moments; images and the output's gradient; labels; step count, loss and its gradient.
     assert measured["peak_memory_bytes"] == 4 * weights + 2 * 4 * 4 * 256 + 4 * 8 + 4 + 4 + 4
 
 
@@ -200,7 +200,7 @@ def test_fresh_processes_track_what_this_one_does(mode: str, precision: str) -> 
 
 
 def test_the_layout_is_a_condition() -> None:
-    # A convolution of channels-first pictures in another layout copies them, so the peaks differ.
+    # A convolution of channels-first images in another layout copies them, so the peaks differ.
     peaks = {measure_there(build_pico, (2, 3, 64, 64), channels_last=last)["peak_memory_bytes"] for last in (0, 1)}
     assert len(peaks) == 2
 

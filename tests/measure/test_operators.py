@@ -12,7 +12,7 @@ from torch import Tensor, library, nn
 from ablations.config import build_config
 from ablations.errors import InputError
 from ablations.measure import operators
-from ablations.measure.operators import count_floors, kind_of, measure_operators
+from ablations.measure.operators import count_roofline, kind_of, measure_operators
 from ablations.measure.step import build_step
 from ablations.model import build_model
 
@@ -20,9 +20,9 @@ FLOAT = 4  # bytes
 
 
 def floors_of(step: Any, macs_per_s: float = 1.0, bytes_per_s: float = 1.0) -> dict[str, dict[str, Any]]:
-    counted = count_floors(step, macs_per_s=macs_per_s, bytes_per_s={1: bytes_per_s})
+    counted = count_roofline(step, macs_per_s=macs_per_s, bytes_per_s={1: bytes_per_s})
     assert counted["uncounted"] == []
-    return {row["kind"]: row for row in counted["floors"]}
+    return {row["kind"]: row for row in counted["roofline"]}
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def floors_of(step: Any, macs_per_s: float = 1.0, bytes_per_s: float = 1.0) -> d
         ("bmm", [], "matrix products"),  # explicit attention's too
         ("mkldnn_convolution", [[2, 8, 5, 5], [16, 8, 3, 3], [16]], "convolutions"),
         ("mkldnn_convolution", [[2, 8, 5, 5], [8, 1, 3, 3], [8]], "depth-wise convolutions"),
-        ("convolution", [[2, 1, 5, 5], [8, 1, 3, 3], [8]], "convolutions"),  # of grey pictures
+        ("convolution", [[2, 1, 5, 5], [8, 1, 3, 3], [8]], "convolutions"),  # of grey images
         ("convolution_backward", [[2, 8, 5, 5], [2, 8, 5, 5], [8, 1, 3, 3]], "depth-wise convolutions"),
         ("convolution_backward", [[2, 16, 5, 5], [2, 8, 5, 5], [16, 8, 3, 3]], "convolutions"),
         ("cudnn_convolution", [], "convolutions"),
@@ -53,7 +53,7 @@ def test_kinds(operator: str, shapes: list[list[int]], kind: str) -> None:
 
 
 class Small(nn.Module):
-    """A depth-wise convolution, a GELU and a linear layer on pictures (2, 3, 4, 6)."""
+    """A depth-wise convolution, a GELU and a linear layer on images (2, 3, 4, 6)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,58 +78,58 @@ def infer(model: nn.Module, *inputs: Tensor) -> Any:
     return step
 
 
-def test_multiply_adds_bytes_and_floors_of_a_forward_pass() -> None:
-    model, pictures = Small(), torch.randn(2, 3, 4, 6)
+def test_macs_bytes_and_floors_of_a_forward_pass() -> None:
+    model, images = Small(), torch.randn(2, 3, 4, 6)
     moved = {
         "matrix products": FLOAT * (VALUES + 6 * 5 + 5 + LINEAR // 6),
         "depth-wise convolutions": FLOAT * (VALUES + 3 * 9 + 3 + VALUES),
         "activations": FLOAT * 2 * VALUES,
     }
     macs = {"matrix products": LINEAR, "depth-wise convolutions": DEPTH_WISE, "activations": 0}
-    found = floors_of(infer(model, pictures), macs_per_s=10.0, bytes_per_s=100.0)
+    found = floors_of(infer(model, images), macs_per_s=10.0, bytes_per_s=100.0)
     assert {kind: (row["calls"], row["macs"], row["bytes"]) for kind, row in found.items()} == {
         kind: (1, macs[kind], moved[kind]) for kind in moved
     }
-    # 72 and 130 s of multiply-adds beside 12 s of bytes; the activation has bytes alone.
-    assert found["matrix products"]["floor_s"] == pytest.approx(LINEAR / 10)
-    assert found["depth-wise convolutions"]["floor_s"] == pytest.approx(DEPTH_WISE / 10)
-    assert found["activations"]["floor_s"] == pytest.approx(moved["activations"] / 100)
-    slow_memory = floors_of(infer(model, pictures), macs_per_s=1e9, bytes_per_s=2.0)
-    assert {kind: row["floor_s"] for kind, row in slow_memory.items()} == {kind: moved[kind] / 2 for kind in moved}
+    # 72 and 130 s of MACs beside 12 s of bytes; the activation has bytes alone.
+    assert found["matrix products"]["bound_s"] == pytest.approx(LINEAR / 10)
+    assert found["depth-wise convolutions"]["bound_s"] == pytest.approx(DEPTH_WISE / 10)
+    assert found["activations"]["bound_s"] == pytest.approx(moved["activations"] / 100)
+    slow_memory = floors_of(infer(model, images), macs_per_s=1e9, bytes_per_s=2.0)
+    assert {kind: row["bound_s"] for kind, row in slow_memory.items()} == {kind: moved[kind] / 2 for kind in moved}
 
 
 def test_the_larger_of_the_two_counts_for_each_call() -> None:
     long, square = torch.randn(1, 100), torch.randn(10, 10)
 
     def step() -> None:
-        torch.mm(square, square)  # 1,000 multiply-adds, 1,200 bytes
-        torch.mm(long, long.T)  # 100 multiply-adds, 804 bytes
+        torch.mm(square, square)  # 1,000 MACs, 1,200 bytes
+        torch.mm(long, long.T)  # 100 MACs, 804 bytes
 
     row = floors_of(step, macs_per_s=1.0, bytes_per_s=2.0)["matrix products"]
     assert (row["calls"], row["macs"], row["bytes"]) == (2, 1100, FLOAT * (3 * 100 + 2 * 100 + 1))
-    assert row["floor_s"] == pytest.approx(1000 + 402)
+    assert row["bound_s"] == pytest.approx(1000 + 402)
 
 
 @pytest.mark.parametrize(("values", "seconds"), [(5, 2.0), (10, 4.0), (12, 4.8), (13, 10.4), (1000, 800.0)])
 def test_bytes_move_at_the_rate_of_the_largest_copy_that_moves_no_more(values: int, seconds: float) -> None:
     x = torch.ones(values)  # a copy of it moves 8 bytes a value
-    counted = count_floors(x.clone, macs_per_s=1.0, bytes_per_s={104: 10.0, 80: 20.0})
-    assert [row["floor_s"] for row in counted["floors"]] == [seconds]
+    counted = count_roofline(x.clone, macs_per_s=1.0, bytes_per_s={104: 10.0, 80: 20.0})
+    assert [row["bound_s"] for row in counted["roofline"]] == [seconds]
 
 
 @pytest.mark.parametrize("input_has_gradient", [False, True])
-def test_multiply_adds_of_a_backward_pass(input_has_gradient: bool) -> None:
+def test_macs_of_a_backward_pass(input_has_gradient: bool) -> None:
     model = Small()
-    pictures = torch.randn(2, 3, 4, 6, requires_grad=input_has_gradient)
-    found = floors_of(lambda: model(pictures).sum().backward())
+    images = torch.randn(2, 3, 4, 6, requires_grad=input_has_gradient)
+    found = floors_of(lambda: model(images).sum().backward())
     assert found["matrix products"]["macs"] == 3 * LINEAR
     assert found["depth-wise convolutions"]["macs"] == (2 + input_has_gradient) * DEPTH_WISE
     assert found["activations"]["calls"] == 2
 
 
 def test_a_whole_convolution_has_its_channels() -> None:
-    convolution, pictures = nn.Conv2d(3, 8, 2, stride=2), torch.randn(2, 3, 4, 6, requires_grad=True)
-    found = floors_of(lambda: convolution(pictures).sum().backward())
+    convolution, images = nn.Conv2d(3, 8, 2, stride=2), torch.randn(2, 3, 4, 6, requires_grad=True)
+    found = floors_of(lambda: convolution(images).sum().backward())
     assert found["convolutions"]["macs"] == 3 * (2 * 8 * 2 * 3) * (3 * 2 * 2)
 
 
@@ -191,10 +191,10 @@ def double(x: Tensor) -> Tensor:
 
 def test_an_unknown_operator_is_named_and_counts_with_its_bytes() -> None:
     x = torch.ones(10)
-    counted = count_floors(lambda: double(x).relu(), macs_per_s=1.0, bytes_per_s={1: 8.0})
+    counted = count_roofline(lambda: double(x).relu(), macs_per_s=1.0, bytes_per_s={1: 8.0})
     assert counted["uncounted"] == ["example::double"]
-    rows = {row["kind"]: row for row in counted["floors"]}
-    assert rows["other"] == {"kind": "other", "calls": 1, "macs": 0, "bytes": 80, "floor_s": 10.0}
+    rows = {row["kind"]: row for row in counted["roofline"]}
+    assert rows["other"] == {"kind": "other", "calls": 1, "macs": 0, "bytes": 80, "bound_s": 10.0}
     assert rows["activations"]["bytes"] == 80
 
 

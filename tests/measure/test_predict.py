@@ -161,7 +161,7 @@ def test_training_that_peaks_at_the_last_gradient() -> None:
         "parameters": weights,
         "gradients": 0,
         "optimizer": 2 * weights + 4,  # two moments, and the count of steps
-        "input": 4 * 4 * 256 + 4 * 8,  # pictures, labels
+        "input": 4 * 4 * 256 + 4 * 8,  # images, labels
         "activations": 0,
         # The weight's gradient, which nobody has accumulated yet, the output's, the loss and its own.
         "temporaries": weights + 4 * 4 * 256 + 4 + 4,
@@ -306,7 +306,7 @@ def test_shapes_are_worked_out_once_for_all_predictions(monkeypatch: pytest.Monk
     assert [after - before for before, after in pairwise(peaks)] == [3 * 4 * 8] * 9
 
 
-def test_order_of_pictures_is_a_condition() -> None:
+def test_order_of_images_is_a_condition() -> None:
     found = [
         predicted(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten()), (2, 3, 32, 32), channels_last=channels_last)[
             "peak_memory_bytes"
@@ -318,7 +318,7 @@ def test_order_of_pictures_is_a_condition() -> None:
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
-def test_pictures_in_row_order_take_what_they_take_for_real(mode: str) -> None:
+def test_images_in_row_order_take_what_they_take_for_real(mode: str) -> None:
     assert_equal_to_measured(
         lambda: timm.create_model("resnet10t", num_classes=10), (2, 3, 48, 64), mode=mode, channels_last=False
     )

@@ -33,10 +33,10 @@ DIMS, DEPTHS, HEADS, RATIOS = (8, 16, 32, 64), (2, 1, 1, 1), (1, 2, 4, 8), (4, 4
 Randomise = Callable[[nn.Module], nn.Module]
 
 
-def small_model(arm: str = V2, frame: str = "published", **overrides: Any) -> PVT:
+def small_model(arm: str = V2, base: str = "published", **overrides: Any) -> PVT:
     """A model of the published shape, strides and P, but small."""
     sizes = {"depths": DEPTHS, "stem_stride": 4, "pool_size": 7, "img_size": 64, "num_classes": 10}
-    return build_model(build_config("pico", arm, frame, **(sizes | overrides)))
+    return build_model(build_config("pico", arm, base, **(sizes | overrides)))
 
 
 def timm_model(linear: bool = False) -> nn.Module:
@@ -121,13 +121,13 @@ def refusal(model: PVT, source: Any, **options: bool) -> str:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("frame", ["v1", "v2"])
+@pytest.mark.parametrize("base", ["v1", "v2"])
 @pytest.mark.parametrize("arm", ARMS)
-def test_own_format_by_file(randomise: Randomise, tmp_path: Path, arm: str, frame: str, suffix: str) -> None:
-    model = randomise(small_model(arm, frame))
+def test_own_format_by_file(randomise: Randomise, tmp_path: Path, arm: str, base: str, suffix: str) -> None:
+    model = randomise(small_model(arm, base))
     path = tmp_path / "new folder" / f"weights{suffix}"
     save_weights(model, path)
-    other = small_model(arm, frame)
+    other = small_model(arm, base)
     assert load_weights(other, path) == LoadReport(format="this project's", kept=(), unused=())
     assert_equal_weights(other, model)
 
@@ -222,8 +222,8 @@ def test_transformers_backbone_has_no_head(arm: str, theirs: Callable[[], nn.Mod
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_two_weights_share_a_name(format: Format) -> None:
-    for arm, frame in ((V2_LI, "v2"), ("v1", "v1"), (V2, "v1")):
-        names = [name for key in small_model(arm, frame).state_dict() for name in format.keys(key)]
+    for arm, base in ((V2_LI, "v2"), ("v1", "v1"), (V2, "v1")):
+        names = [name for key in small_model(arm, base).state_dict() for name in format.keys(key)]
         assert len(set(names)) == len(names)
 
 
@@ -475,7 +475,7 @@ def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: Any, 
 
 
 @pytest.mark.parametrize(
-    ("format", "arm", "frame", "overrides", "message"),
+    ("format", "arm", "base", "overrides", "message"),
     [
         *(("released", arm, "v2", {}, f"arm={arm!r} is not possible; allowed: v1, v1+ope+cffn, v1+ope+cffn+lsra in the "
            "released format") for arm in ARMS if arm not in ("v1", V2, V2_LI)),
@@ -493,10 +493,10 @@ def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: Any, 
     ],
 )  # fmt: skip
 def test_what_a_format_cannot_express_is_not_exported(
-    format: str, arm: str, frame: str, overrides: dict[str, Any], message: str
+    format: str, arm: str, base: str, overrides: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError) as excinfo:
-        export_weights(small_model(arm, frame, **overrides), format)
+        export_weights(small_model(arm, base, **overrides), format)
     assert str(excinfo.value).startswith(message)
 
 

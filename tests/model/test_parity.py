@@ -31,7 +31,7 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
     assert (actual - expected).abs().max() <= TOLERANCE[actual.dtype] * expected.abs().max()
 
 
-def pictures(size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
+def images(size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
@@ -55,8 +55,8 @@ def test_v2_gives_timms_numbers(randomise: Randomise, name: str, variant: str, a
     ours = build_model(build_config(variant, arm, attention=attention)).eval()
     load_weights(ours, theirs.state_dict())
     for size in ((224, 224), (160, 256), (97, 130), (32, 32)):
-        assert_like_timm(ours, theirs, pictures(size))
-    assert_like_timm(ours.double(), theirs.double(), pictures((64, 97), torch.float64))
+        assert_like_timm(ours, theirs, images(size))
+    assert_like_timm(ours.double(), theirs.double(), images((64, 97), torch.float64))
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def test_methods_return_what_timms_do(randomise: Randomise) -> None:
     theirs = randomise(timm.create_model("pvt_v2_b0"))
     ours = build_model(build_config("b0", V2)).eval()
     load_weights(ours, theirs.state_dict())
-    x = pictures((256, 320))
+    x = images((256, 320))
     assert_close(ours(x), theirs(x))
     features = ours.forward_features(x)
     assert_close(features, theirs.forward_features(x))
@@ -98,7 +98,7 @@ def test_v2_gives_transformers_numbers(randomise: Randomise, arm: str, attention
         ((97, 130), torch.float32),
         ((97, 130), torch.float64),
     ):
-        x = pictures(size, dtype)
+        x = images(size, dtype)
         with torch.no_grad():
             output = theirs.to(dtype)(x, output_hidden_states=True)
             assert_close(ours.to(dtype)(x), output.logits)
@@ -114,7 +114,7 @@ def test_v1_gives_transformers_numbers_at_224(randomise: Randomise, attention: s
     ours = build_model(build_config("tiny", "v1", attention=attention)).eval()
     load_weights(ours, theirs.state_dict())
     for dtype in (torch.float32, torch.float64):
-        x = pictures((224, 224), dtype)
+        x = images((224, 224), dtype)
         with torch.no_grad():
             output = theirs.to(dtype)(x, output_hidden_states=True)
             features = ours.to(dtype).forward_features(x)

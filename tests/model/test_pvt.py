@@ -1,4 +1,4 @@
-"""The model: any input, every arm and frame, against a second way of writing it; and what runs it."""
+"""The model: any input, every arm and base, against a second way of writing it; and what runs it."""
 
 import math
 from collections import Counter
@@ -17,17 +17,17 @@ from ablations.errors import InputError
 from ablations.model import PVT, build_model
 from ablations.model.pvt import PositionEmbedding
 
-EVERY_ARM_IN_BOTH_FRAMES = pytest.mark.parametrize(("arm", "frame"), list(product(ARMS, ("v1", "v2"))))
+EVERY_ARM_IN_BOTH_BASES = pytest.mark.parametrize(("arm", "base"), list(product(ARMS, ("v1", "v2"))))
 EVERY_MODEL = pytest.mark.parametrize(
-    ("arm", "frame"),
-    # Those of frame `published` that are in neither of the other frames: the two with a ReLU.
+    ("arm", "base"),
+    # Those of base `published` that are in neither of the other bases: the two with a ReLU.
     [*product(ARMS, ("v1", "v2")), ("v1+cffn+lsra", "published"), ("v1+ope+cffn+lsra", "published")],
 )
 
 Randomise = Callable[[nn.Module], nn.Module]
 
 
-def pictures(height: int, width: int, batch_size: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
+def images(height: int, width: int, batch_size: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch_size, 3, height, width, generator=generator).to(dtype)
 
@@ -51,7 +51,7 @@ def grid_of(config: PVTConfig, stage: int) -> tuple[int, int]:
     """The map of a stage for an input of `img_size`: what a convolution's output size is by definition."""
     height, width = as_pair(config.img_size)
     for stride in (config.stem_stride, 2, 2, 2)[: stage + 1]:
-        kernel, padding = (2 * stride - 1, stride - 1) if config.overlapping_patch_embed else (stride, 0)
+        kernel, padding = (2 * stride - 1, stride - 1) if "ope" in config.toggles else (stride, 0)
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
     return height, width
 
@@ -98,7 +98,7 @@ class Reference:
         config = self.config
         prefix, feature_map = self.apart(x, size)
         sr_ratio = config.sr_ratios[stage]
-        if config.linear_sra:
+        if "lsra" in config.toggles:
             reduced = self.convolve(self.pool(feature_map), f"{name}.sr")
             reduced = F.gelu(self.norm(reduced.flatten(2).permute(0, 2, 1), f"{name}.norm", 1e-5))
         elif sr_ratio > 1:
@@ -118,7 +118,7 @@ class Reference:
 
     def feed_forward(self, x: Tensor, size: tuple[int, int], name: str) -> Tensor:
         x = self.linear(x, f"{name}.fc1")
-        if self.config.conv_feed_forward:
+        if "cffn" in self.config.toggles:
             x = x.clamp(min=0) if self.config.ffn_relu else x
             prefix, feature_map = self.apart(x, size)
             convolved = self.convolve(feature_map, f"{name}.dwconv", padding=1, groups=feature_map.shape[1])
@@ -133,14 +133,14 @@ class Reference:
     def stage(self, x: Tensor, stage: int) -> tuple[Tensor, tuple[int, int]]:
         config, name = self.config, f"stages.{stage}"
         stride = config.stem_stride if stage == 0 else 2
-        padding = stride - 1 if config.overlapping_patch_embed else 0
+        padding = stride - 1 if "ope" in config.toggles else 0
         x = self.convolve(x, f"{name}.patch_embed.proj", stride=stride, padding=padding)
         size = (x.shape[2], x.shape[3])
         x = self.norm(x.flatten(2).permute(0, 2, 1), f"{name}.patch_embed.norm", 1e-5)
         prefix = 0
         if config.pooling == "class_token" and stage == 3:
             prefix = 1
-            x = torch.cat([self.weights[f"{name}.embeddings.0.token"].expand(len(x), 1, -1), x], 1)
+            x = torch.cat([self.weights[f"{name}.cls_token.weight"].expand(len(x), 1, -1), x], 1)
         if config.position_embedding == "learned":
             weight = self.weights[f"{name}.embeddings.{prefix}.weight"]
             x = x + expected_positions(weight, grid_of(config, stage), size, prefix)
@@ -169,14 +169,14 @@ ODD_SIZES = {"depths": (1, 2, 1, 2), "pool_size": 3, "num_classes": 10}
 
 @EVERY_MODEL
 @torch.no_grad()
-def test_every_arm_is_what_its_definition_says(randomise: Randomise, arm: str, frame: str) -> None:
+def test_every_arm_is_what_its_definition_says(randomise: Randomise, arm: str, base: str) -> None:
     models = {
-        attention: randomise(build_model(build_config("pico", arm, frame, attention=attention, **ODD_SIZES))).double()
+        attention: randomise(build_model(build_config("pico", arm, base, attention=attention, **ODD_SIZES))).double()
         for attention in ("fused", "explicit")
     }
     reference = Reference(models["fused"].config, models["fused"].state_dict())
     for height, width in ((32, 32), (33, 75), (64, 50)):
-        x = pictures(height, width, dtype=torch.float64)
+        x = images(height, width, dtype=torch.float64)
         logits, maps = reference.run(x)
         for model in models.values():
             features, our_maps = model.forward_intermediates(x)
@@ -186,13 +186,13 @@ def test_every_arm_is_what_its_definition_says(randomise: Randomise, arm: str, f
 
 @EVERY_MODEL
 @torch.no_grad()
-def test_any_input_from_32_pixels_on_gives_logits_and_maps(arm: str, frame: str) -> None:
+def test_any_input_from_32_pixels_on_gives_logits_and_maps(arm: str, base: str) -> None:
     # At 32 pixels a stem of stride 4 leaves one token in the last stage, far fewer than P x P.
     stems = {"stem_stride": 4, "img_size": 64, "pool_size": 7}, {}
     for overrides, (height, width) in product(stems, ((32, 32), (33, 33), (32, 95), (70, 41), (64, 128))):
-        config = build_config("pico", arm, frame, num_classes=5, **overrides)
+        config = build_config("pico", arm, base, num_classes=5, **overrides)
         model = build_model(config).eval()
-        x = pictures(height, width)
+        x = images(height, width)
         logits = model(x)
         assert logits.shape == (2, 5)
         assert logits.isfinite().all()
@@ -205,7 +205,7 @@ def test_any_input_from_32_pixels_on_gives_logits_and_maps(arm: str, frame: str)
 
 
 def test_features_and_head() -> None:
-    x = pictures(32, 48)
+    x = images(32, 48)
     average = build_model(build_config("pico", "v1", "v2"))
     assert average.forward_features(x).shape == (2, 64, 2, 3)
     class_token = build_model(build_config("pico", "v1", "v1"))
@@ -218,12 +218,12 @@ def test_features_and_head() -> None:
     assert not [key for key in headless.state_dict() if key.startswith("head")]
 
 
-@pytest.mark.parametrize(("arm", "frame"), [("v1", "v1"), ("v1+ope+cffn+lsra", "v2")])
+@pytest.mark.parametrize(("arm", "base"), [("v1", "v1"), ("v1+ope+cffn+lsra", "v2")])
 @pytest.mark.parametrize(
     "shape", [(1, 3, 31, 64), (1, 3, 64, 31), (1, 1, 64, 64), (1, 4, 64, 64), (3, 64, 64), (3, 64)]
 )
-def test_impossible_input_is_refused(arm: str, frame: str, shape: tuple[int, ...]) -> None:
-    model = build_model(build_config("pico", arm, frame))
+def test_impossible_input_is_refused(arm: str, base: str, shape: tuple[int, ...]) -> None:
+    model = build_model(build_config("pico", arm, base))
     for method in (model, model.forward_features, model.forward_intermediates):
         with pytest.raises(InputError) as excinfo:
             method(torch.zeros(shape))
@@ -234,8 +234,8 @@ def test_impossible_input_is_refused(arm: str, frame: str, shape: tuple[int, ...
 def test_wide_reduction_needs_a_larger_input() -> None:
     model = build_model(build_config("pico", "v1", "v2", sr_ratios=(32, 4, 2, 1), img_size=64))
     with pytest.raises(InputError, match="H and W of 64 pixels or more"):
-        model(pictures(64, 63))
-    assert model(pictures(64, 64)).isfinite().all()
+        model(images(64, 63))
+    assert model(images(64, 64)).isfinite().all()
 
 
 @pytest.mark.parametrize("index", [4, -5])
@@ -244,9 +244,9 @@ def test_unknown_stage_is_refused(index: int) -> None:
     with pytest.raises(
         InputError, match=rf"^indices=\[{index}\] is not possible; allowed: -4 to 3 in a list of stages$"
     ):
-        model.forward_intermediates(pictures(32, 32), indices=[index])
+        model.forward_intermediates(images(32, 32), indices=[index])
     with pytest.raises(InputError, match=r"^indices=5 is not possible; allowed: 1 to 4 as a number of stages$"):
-        model.forward_intermediates(pictures(32, 32), indices=5)
+        model.forward_intermediates(images(32, 32), indices=5)
 
 
 @pytest.mark.parametrize("in_chans", [1, 4])
@@ -255,22 +255,22 @@ def test_other_numbers_of_channels(in_chans: int) -> None:
     assert model(torch.zeros(1, in_chans, 32, 32)).shape == (1, 1000)
 
 
-@EVERY_ARM_IN_BOTH_FRAMES
-def test_every_weight_matters(randomise: Randomise, arm: str, frame: str) -> None:
+@EVERY_ARM_IN_BOTH_BASES
+def test_every_weight_matters(randomise: Randomise, arm: str, base: str) -> None:
     """The logits depend on every parameter, but for a last depth-wise convolution that the class token passes by."""
-    model = randomise(build_model(build_config("pico", arm, frame))).double()
-    model(pictures(32, 32, dtype=torch.float64)).square().sum().backward()
+    model = randomise(build_model(build_config("pico", arm, base))).double()
+    model(images(32, 32, dtype=torch.float64)).square().sum().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad.abs().max() < 1e-9]
     last = [f"stages.3.blocks.0.mlp.dwconv.{name}" for name in ("weight", "bias")]
-    assert without == (last if frame == "v1" and "cffn" in arm else [])
+    assert without == (last if base == "v1" and "cffn" in arm else [])
 
 
-@EVERY_ARM_IN_BOTH_FRAMES
-def test_kernels_have_the_same_gradients(randomise: Randomise, arm: str, frame: str) -> None:
+@EVERY_ARM_IN_BOTH_BASES
+def test_kernels_have_the_same_gradients(randomise: Randomise, arm: str, base: str) -> None:
     gradients = []
     for attention in ("fused", "explicit"):
-        model = randomise(build_model(build_config("pico", arm, frame, attention=attention))).double()
-        model(pictures(40, 56, dtype=torch.float64)).square().sum().backward()
+        model = randomise(build_model(build_config("pico", arm, base, attention=attention))).double()
+        model(images(40, 56, dtype=torch.float64)).square().sum().backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
 
@@ -301,7 +301,7 @@ def test_each_stage_adds_its_own_position_embedding_resized(randomise: Randomise
     # 32 x 128: as many tokens as a grid of 64 x 64 pixels, in another shape.
     for size in ((32, 32), (64, 64), (128, 128), (32, 128), (47, 33)):
         added.clear()
-        model(pictures(*size, batch_size=1))
+        model(images(*size, batch_size=1))
         assert [map_size for _, map_size in added] == model.config.stage_sizes(size)
         for stage, (embedding, (positions, map_size)) in enumerate(zip(embeddings, added, strict=True)):
             prefix = int(stage == 3)
@@ -348,10 +348,10 @@ def modules_of(model: nn.Module, kind: type) -> list[nn.Module]:
 
 
 @pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn+lsra"])
-@pytest.mark.parametrize("frame", ["v1", "v2"])
-def test_initial_weights(arm: str, frame: str) -> None:
+@pytest.mark.parametrize("base", ["v1", "v2"])
+def test_initial_weights(arm: str, base: str) -> None:
     torch.manual_seed(0)
-    model = build_model(build_config("b0", arm, frame, depths=(1, 1, 1, 1)))
+    model = build_model(build_config("b0", arm, base, depths=(1, 1, 1, 1)))
     for linear in modules_of(model, nn.Linear):
         assert linear.weight.std().item() == pytest.approx(0.02, rel=0.1)
         assert not linear.bias.any()
@@ -362,7 +362,7 @@ def test_initial_weights(arm: str, frame: str) -> None:
         weight, fan_in = convolution.weight, convolution.weight[0].numel()
         # Five standard errors of a sample's standard deviation.
         tolerance = 5 / math.sqrt(2 * weight.numel())
-        if frame == "v2":
+        if base == "v2":
             fan_out = fan_in * convolution.out_channels // convolution.in_channels
             assert weight.std().item() == pytest.approx(math.sqrt(2 / fan_out), rel=tolerance)
             # A uniform distribution ends at 1.7 standard deviations; of these many normal numbers some go beyond 2.
@@ -376,7 +376,7 @@ def test_initial_weights(arm: str, frame: str) -> None:
             assert convolution.bias.any()
             assert convolution.bias.abs().max() <= bound
     embeddings = [value for name, value in model.named_parameters() if ".embeddings." in name]
-    assert len(embeddings) == (5 if frame == "v1" else 0)
+    assert len(embeddings) == (5 if base == "v1" else 0)
     for embedding in embeddings:
         assert embedding.std().item() == pytest.approx(0.02, rel=0.25)
 
@@ -397,7 +397,7 @@ def test_stochastic_depth_has_the_configs_rates() -> None:
 
 
 @torch.no_grad()
-def test_stochastic_depth_drops_a_branch_of_a_picture_or_scales_it(randomise: Randomise) -> None:
+def test_stochastic_depth_drops_a_branch_of_a_image_or_scales_it(randomise: Randomise) -> None:
     torch.manual_seed(0)
     model = randomise(build_model(build_config("pico", "v1", "v2", drop_path_rate=0.75)))
     block, size = model.stages[3].blocks[0], (2, 2)
@@ -422,7 +422,7 @@ def test_stochastic_depth_drops_a_branch_of_a_picture_or_scales_it(randomise: Ra
 
 @torch.no_grad()
 def test_stochastic_depth_is_for_training_only(randomise: Randomise) -> None:
-    x = pictures(32, 32)
+    x = images(32, 32)
     dropping = randomise(build_model(build_config("pico", drop_path_rate=0.9)))
     plain = randomise(build_model(build_config("pico")))
     assert torch.equal(dropping(x), plain(x))
@@ -432,17 +432,17 @@ def test_stochastic_depth_is_for_training_only(randomise: Randomise) -> None:
 
 
 def test_only_the_class_token_is_named_for_no_weight_decay() -> None:
-    assert build_model(build_config("pico", "v1", "v1")).no_weight_decay() == {"stages.3.embeddings.0.token"}
+    assert build_model(build_config("pico", "v1", "v1")).no_weight_decay() == {"stages.3.cls_token.weight"}
     assert build_model(build_config("pico", "v1", "v2")).no_weight_decay() == set()
 
 
 # What runs it: compilers, autocast, fake tensors, the meta device.
 
 
-@pytest.mark.parametrize(("arm", "frame"), [("v1+cffn+lsra", "v1"), ("v1+ope+cffn", "v2")])
-def test_compiles_into_one_graph_with_its_gradients(randomise: Randomise, arm: str, frame: str) -> None:
-    model = randomise(build_model(build_config("pico", arm, frame)))
-    x = pictures(40, 48)
+@pytest.mark.parametrize(("arm", "base"), [("v1+cffn+lsra", "v1"), ("v1+ope+cffn", "v2")])
+def test_compiles_into_one_graph_with_its_gradients(randomise: Randomise, arm: str, base: str) -> None:
+    model = randomise(build_model(build_config("pico", arm, base)))
+    x = images(40, 48)
     gradients = []
     for run in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
         model.zero_grad()
@@ -457,14 +457,14 @@ def test_compiles_for_all_sizes_at_once(randomise: Randomise) -> None:
     model = randomise(build_model(build_config("pico", "v1", "published")))
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
     for size in ((40, 48), (75, 64)):
-        torch.testing.assert_close(compiled(pictures(*size)), model(pictures(*size)))
+        torch.testing.assert_close(compiled(images(*size)), model(images(*size)))
     torch._dynamo.reset()
 
 
 @EVERY_MODEL
-def test_autocast_trains(randomise: Randomise, arm: str, frame: str) -> None:
-    model = randomise(build_model(build_config("pico", arm, frame))).train()
-    x = pictures(48, 40)
+def test_autocast_trains(randomise: Randomise, arm: str, base: str) -> None:
+    model = randomise(build_model(build_config("pico", arm, base))).train()
+    x = images(48, 40)
     expected = model(x)
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(x)
@@ -478,9 +478,9 @@ def test_autocast_trains(randomise: Randomise, arm: str, frame: str) -> None:
 
 
 @EVERY_MODEL
-def test_fake_tensors_train(arm: str, frame: str) -> None:
+def test_fake_tensors_train(arm: str, base: str) -> None:
     with FakeTensorMode():
-        model = build_model(build_config("pico", arm, frame, drop_path_rate=0.1))
+        model = build_model(build_config("pico", arm, base, drop_path_rate=0.1))
         logits = model(torch.randn(2, 3, 75, 64))
         logits.sum().backward()
     assert isinstance(logits, FakeTensor)
@@ -489,9 +489,9 @@ def test_fake_tensors_train(arm: str, frame: str) -> None:
 
 
 @EVERY_MODEL
-def test_meta_device(arm: str, frame: str) -> None:
+def test_meta_device(arm: str, base: str) -> None:
     with torch.device("meta"):
-        model = build_model(build_config("b0", arm, frame))
+        model = build_model(build_config("b0", arm, base))
         maps = model.forward_intermediates(torch.empty(1, 3, 2048, 1000), intermediates_only=True)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert [tuple(one.shape[2:]) for one in maps] == model.config.stage_sizes((2048, 1000))
@@ -534,22 +534,22 @@ TWO_BLOCKS = {"depths": (2, 2, 2, 2), "img_size": (48, 64)}
 
 
 @pytest.mark.parametrize(("batch_size", "training"), [(1, False), (2, False), (2, True)])
-@EVERY_ARM_IN_BOTH_FRAMES
-def test_nothing_is_copied_between_tokens_and_maps(arm: str, frame: str, batch_size: int, training: bool) -> None:
+@EVERY_ARM_IN_BOTH_BASES
+def test_nothing_is_copied_between_tokens_and_maps(arm: str, base: str, batch_size: int, training: bool) -> None:
     """With channels-last input and the fused kernel no operator copies, but where a class token is joined.
 
-    In the last stage of the v1 frame the class token is joined to the map's tokens once, and again after each
-    convolution or reduction that it passed by; and as the tokens of several pictures stand between their maps, the
+    In the last stage of the v1 base the class token is joined to the map's tokens once, and again after each
+    convolution or reduction that it passed by; and as the tokens of several images stand between their maps, the
     depth-wise convolution lays those maps out anew.
     """
-    model = build_model(build_config("pico", arm, frame, **TWO_BLOCKS)).train(training)
+    model = build_model(build_config("pico", arm, base, **TWO_BLOCKS)).train(training)
     expected = {}
-    if frame == "v1":
+    if base == "v1":
         convolutions, reductions = 2 * ("cffn" in arm), 2 * ("lsra" in arm)
         expected["cat"] = 1 + convolutions + reductions
         expected["convolution of another layout"] = convolutions if batch_size > 1 else 0
     with torch.set_grad_enabled(training):
-        copies = copies_of(model, pictures(48, 64, batch_size).contiguous(memory_format=CHANNELS_LAST))
+        copies = copies_of(model, images(48, 64, batch_size).contiguous(memory_format=CHANNELS_LAST))
     assert copies == {name: count for name, count in expected.items() if count}
 
 
@@ -557,10 +557,10 @@ def test_nothing_is_copied_between_tokens_and_maps(arm: str, frame: str, batch_s
 def test_explicit_attention_copies_heads_and_nothing_else(arm: str) -> None:
     """A batched product needs q, k, v and its own result with whole heads: four copies a block of two heads or more."""
     model = build_model(build_config("pico", arm, "v2", attention="explicit", **TWO_BLOCKS))
-    copies = copies_of(model, pictures(48, 64).contiguous(memory_format=CHANNELS_LAST))
+    copies = copies_of(model, images(48, 64).contiguous(memory_format=CHANNELS_LAST))
     assert copies == {"clone": 4 * 2 * 3}
 
 
 def test_other_layouts_are_copied_once() -> None:
     model = build_model(build_config("pico", "v1+ope+cffn", "v2", **TWO_BLOCKS))
-    assert copies_of(model, pictures(48, 64)) == {"clone": 1}
+    assert copies_of(model, images(48, 64)) == {"clone": 1}

@@ -39,8 +39,8 @@ def made_up_result(cell: Cell) -> dict[str, Any]:
         case Memory():
             assert isinstance(conditions.resolution, int)
             tokens = (conditions.resolution // config.stem_stride) ** 2
-            keys = config.pool_size**2 if config.linear_sra else tokens // config.sr_ratios[0] ** 2
-            held = 2 if conditions.mode == "inference" else 20 + 8 * config.conv_feed_forward
+            keys = config.pool_size**2 if ("lsra" in config.toggles) else tokens // config.sr_ratios[0] ** 2
+            held = 2 if conditions.mode == "inference" else 20 + 8 * ("cffn" in config.toggles)
             scores = 4 * tokens * keys * (held if cell.attention == "explicit" else 0)
             return {
                 "peak_memory_bytes": 4 * params + 4 * tokens * 16 * held + scores,
@@ -63,7 +63,9 @@ def made_up_result(cell: Cell) -> dict[str, Any]:
                 "noisy": cell.arm == "v1+ope",
             }
         case Accuracy():
-            gain = 0.02 * config.overlapping_patch_embed + 0.03 * config.conv_feed_forward - 0.004 * config.linear_sra
+            gain = 0.02 * "ope" in config.toggles + 0.03 * ("cffn" in config.toggles) - 0.004 * (
+                "lsra" in config.toggles
+            )
             return {
                 "top1": 0.9 + gain + 0.003 * conditions.seed + chance.gauss(0, 0.002),
                 "eval_loss": 0.6,
@@ -80,7 +82,7 @@ KINDS = {"proj": "convolution", "sr": "convolution", "dwconv": "convolution", "a
 
 
 def made_up_work(cell: Cell) -> dict[str, Any]:
-    """True multiply-adds by module and by operator; how many values other layers look at is made up."""
+    """True MACs by module and by operator; how many values other layers look at is made up."""
     breakdown: dict[str, dict[str, int]] = {}
     by_operator: Counter[str] = Counter()
     for name, params, macs in module_costs(cell.config, cell.conditions.resolution):

@@ -15,7 +15,7 @@ from PIL import Image
 from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.report.build import build_report, check_report, figure_digest
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost(resolution=64))
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))
 
 
 def write_few_records(results: Path, write_cell: Callable[..., Path]) -> None:
@@ -46,10 +46,10 @@ OF_COST = {
 OF_ACCURACY = {
     *(
         f"tables/{name}.{kind}"
-        for name in ("accuracy", "ladder_steps", "tradeoff_params", "tradeoff_macs")
+        for name in ("accuracy", "cumulative_steps", "tradeoff_params", "tradeoff_macs")
         for kind in ("md", "csv", "tex")
     ),
-    *(f"figures/{name}_digits_pico_v2.{kind}" for name in ("accuracy", "roadmap") for kind in ("png", "svg")),
+    *(f"figures/{name}_digits_pico_v2.{kind}" for name in ("accuracy", "cumulative") for kind in ("png", "svg")),
 }
 FILES = OF_COST | OF_ACCURACY
 """All that those records give: nothing for what was not measured, no curve of one size, no effects of two arms."""
@@ -134,16 +134,16 @@ def test_check_sees_that_a_record_came(results, write_cell):
 
 def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
     write_failure(results, replace(CELL, arm="v1+lsra"))
-    peer = ModelCell(model="timm:no_such_layer", conditions=Cost())
-    write_failure(results, peer)
+    baseline = ModelCell(model="timm:no_such_layer", conditions=Cost())
+    write_failure(results, baseline)
     (results / "records" / "cost" / "broken.json").write_text("{")
     (results / "records" / "cost" / "notes.txt").write_text("mine")
     build_report(results)
     page = (results / "README.md").read_text()
     assert "8 finished records, 2 failed cells, 2 damaged files." in page
     key = replace(CELL, arm="v1+lsra").key
-    assert f"- cost pico v1+lsra, frame v2, {key}: RuntimeError: out of memory" in page
-    assert f"- cost timm:no_such_layer, {peer.key}: RuntimeError: out of memory" in page
+    assert f"- cost pico v1+lsra, base v2, {key}: RuntimeError: out of memory" in page
+    assert f"- cost timm:no_such_layer, {baseline.key}: RuntimeError: out of memory" in page
     assert "- records/cost/broken.json: not JSON\n- records/cost/notes.txt: not MEASUREMENT/NAME.json" in page
     assert "v1+lsra" not in (results / "tables" / "cost.md").read_text()
 

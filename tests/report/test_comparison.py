@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations.catalogue import FAMILIES, PAPER_TABLES
-from ablations.config import ARMS, FRAMES, build_config
+from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
 from ablations.measurements import measure_cell
@@ -31,8 +31,8 @@ from ablations.report.cost_tables import render_breakdown
 from ablations.report.growth import complexity_values, part_values
 from ablations.report.sheets import list_sheets
 
-ARM = Cell(variant="b2", arm="v1", frame="published", conditions=Cost())
-PEER = ModelCell(model="timm:resnet18", conditions=Cost())
+ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
+BASELINE = ModelCell(model="timm:resnet18", conditions=Cost())
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_committed_arms_have_the_counts_of_the_closed_form(paper_records):
     arms = paper_records[paper_records["arm"].notna() & (paper_records["head"] == "classifier")]
     assert len(arms) > 80
     for _, row in arms.iterrows():
-        config = build_config(row["variant"], row["arm"], row["frame"])
+        config = build_config(row["variant"], row["arm"], row["base"])
         assert row["params"] == count_params(config), row["model"]
         if row["resolution"].isdecimal():
             assert row["macs"] == count_macs(config, int(row["resolution"])), row["model"]
@@ -59,7 +59,7 @@ def test_committed_arms_have_the_counts_of_the_closed_form(paper_records):
     ("model", "conditions"),
     [
         ("timm:resnet18", Cost()),
-        ("peers:localvit_t", Cost()),
+        ("baselines:localvit_t", Cost()),
         ("timm:twins_svt_small", Cost()),
         ("pvt:b2/v1+ope/published", Cost(head="retinanet", resolution=(800, 1280))),
         ("timm:resnet18", Cost(head="mask_rcnn", resolution=(800, 1280))),
@@ -76,10 +76,10 @@ def test_committed_records_are_what_is_counted_now(paper_records, model, conditi
 def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
     for cell in (ARM, replace(ARM, pool_size=3), replace(ARM, attention="explicit"), replace(ARM, pool_size=7)):
         write_cell(tmp_path, cell)
-    write_cell(tmp_path, PEER, {"params": 1, "macs": 2})
+    write_cell(tmp_path, BASELINE, {"params": 1, "macs": 2})
     write_cell(tmp_path, replace(ARM, conditions=Accuracy()))
     costs = standard_costs(load_records(tmp_path))
-    assert sorted(costs["key"]) == sorted([ARM.key, PEER.key])
+    assert sorted(costs["key"]) == sorted([ARM.key, BASELINE.key])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_dense_networks_agree_with_the_papers_within_their_tolerance(paper_recor
 
 def test_table_6_agrees_within_one_percent_with_its_steps(paper_records):
     values = table6_values(paper_records)
-    own = values[values["frame"] == "published"].set_index("arm")
+    own = values[values["base"] == "published"].set_index("arm")
     printed = {
         "v1": (34.2, 285.8),
         "v1+ope": (34.9, 288.6),
@@ -234,23 +234,21 @@ def test_table_6_agrees_within_one_percent_with_its_steps(paper_records):
         assert own.loc[arm, "params"] / 1e6 == pytest.approx(params, rel=0.01)
         assert own.loc[arm, "macs"] / 1e9 == pytest.approx(gflops, rel=0.01)
         assert (own.loc[arm, "paper_params_m"], own.loc[arm, "paper_macs_g"]) == (params, gflops)
-    ladder = own.loc[list(printed)]
-    assert list(ladder["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
-    assert list(ladder["paper_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
-    assert list(ladder["macs_step"][1:]) == list(ladder["macs"].astype(int).diff()[1:])
-    assert list(ladder["paper_macs_step_g"][1:]) == pytest.approx([2.8, 2.1, -63.3])
+    cumulative = own.loc[list(printed)]
+    assert list(cumulative["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
+    assert list(cumulative["paper_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(cumulative["macs_step"][1:]) == list(cumulative["macs"].astype(int).diff()[1:])
+    assert list(cumulative["paper_macs_step_g"][1:]) == pytest.approx([2.8, 2.1, -63.3])
     assert own.loc[own.index.difference(printed), ["paper_params_m", "macs_step"]].isna().all(axis=None)
 
 
-def test_table_6_has_all_arms_in_all_frames(paper_records):
+def test_table_6_has_all_arms_in_all_bases(paper_records):
     values = table6_values(paper_records)
-    assert {frame: list(rows["arm"]) for frame, rows in values.groupby("frame")} == {
-        frame: list(ARMS) for frame in FRAMES
-    }
-    # In one frame the step to + OPE has no position embeddings in it.
-    steps = values[values["arm"] == "v1+ope"].set_index("frame")["params_step"] / 1e6
+    assert {base: list(rows["arm"]) for base, rows in values.groupby("base")} == {base: list(ARMS) for base in BASES}
+    # In one base the step to + OPE has no position embeddings in it.
+    steps = values[values["arm"] == "v1+ope"].set_index("base")["params_step"] / 1e6
     assert steps[["v1", "v2"]].to_list() == pytest.approx([1.07, 1.07], abs=0.01)
-    assert values.loc[values["frame"] != "published", "paper_params_m"].isna().all()
+    assert values.loc[values["base"] != "published", "paper_params_m"].isna().all()
 
 
 def test_every_backbone_that_the_article_names_has_a_row(paper_records):
@@ -266,13 +264,13 @@ def test_every_backbone_that_the_article_names_has_a_row(paper_records):
 
 def test_a_row_of_backbones_is_of_the_smallest_input(tmp_path, write_cell):
     for side in (448, 224):
-        cell = replace(PEER, model="timm:levit_256", conditions=Cost(resolution=side))
+        cell = replace(BASELINE, model="timm:levit_256", conditions=Cost(resolution=side))
         write_cell(tmp_path, cell, {"params": 10, "macs": side})
     (row,) = backbone_values(load_records(tmp_path)).to_dict("records")
     assert (row["name"], row["resolution"], row["macs"]) == ("LeViT-256", "224", 224)
 
 
-def test_operators_sum_to_the_multiply_adds(paper_records):
+def test_operators_sum_to_the_macs(paper_records):
     values = operator_values(paper_records)
     assert len(values) > 48
     kinds = ["macs_convolution", "macs_linear", "macs_batched_product"]
@@ -305,7 +303,7 @@ def test_operators_by_hand(tmp_path, write_cell):
             "macs_by_operator": by_operator,
             "other_values": {"pool": 3 * times},
         }
-        write_cell(tmp_path, replace(PEER, conditions=Cost(resolution=side)), result)
+        write_cell(tmp_path, replace(BASELINE, conditions=Cost(resolution=side)), result)
     (row,) = operator_values(load_records(tmp_path)).to_dict("records")
     assert (row["name"], row["resolution"]) == ("ResNet18", "224")
     assert (row["macs_convolution"], row["macs_linear"], row["macs_batched_product"]) == (6, 100, 94)
@@ -345,15 +343,15 @@ def write_nothing(results: Path, write_cell: Callable[..., Path]) -> None:
 
 
 def write_no_costs(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(ARM, variant="pico", frame="v2", conditions=Accuracy()))
+    write_cell(results, replace(ARM, variant="pico", base="v2", conditions=Accuracy()))
 
 
 def write_a_model(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(PEER, model="timm:resnet26"), COUNTED)
+    write_cell(results, replace(BASELINE, model="timm:resnet26"), COUNTED)
 
 
 def write_a_model_of_table_2(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, PEER, COUNTED)
+    write_cell(results, BASELINE, COUNTED)
 
 
 def write_a_refusal(results: Path, write_cell: Callable[..., Path]) -> None:
@@ -361,12 +359,12 @@ def write_a_refusal(results: Path, write_cell: Callable[..., Path]) -> None:
 
 
 def write_a_detector(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(PEER, conditions=Cost(head="fcos", resolution=(800, 1280))), COUNTED)
+    write_cell(results, replace(BASELINE, conditions=Cost(head="fcos", resolution=(800, 1280))), COUNTED)
 
 
 def write_small_arms(results: Path, write_cell: Callable[..., Path]) -> None:
     for arm in ("v1", "v1+ope"):
-        write_cell(results, replace(ARM, variant="pico", frame="v2", arm=arm))
+        write_cell(results, replace(ARM, variant="pico", base="v2", arm=arm))
 
 
 def write_linear_sra_alone(results: Path, write_cell: Callable[..., Path]) -> None:
@@ -394,13 +392,13 @@ def write_an_older_erratum(results: Path, write_cell: Callable[..., Path]) -> No
 
 def write_both_ages(results: Path, write_cell: Callable[..., Path]) -> None:
     write_older_arms(results, write_cell)
-    write_cell(results, PEER, COUNTED)
+    write_cell(results, BASELINE, COUNTED)
     for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
         for side in (448, 512):
             write_cell(results, replace(ARM, arm=arm, conditions=Cost(resolution=side)))
 
 
-OF_B2 = {"table2_imagenet", "backbones", "cost", "ladder"}
+OF_B2 = {"table2_imagenet", "backbones", "cost", "cumulative"}
 
 UNFILLED = {
     write_nothing: set(),
@@ -428,7 +426,7 @@ def test_a_folder_that_lacks_records_gives_the_tables_that_it_can(tmp_path, writ
     assert render_breakdown(records).count("## ") == (records["measurement"] == "cost").sum()
 
 
-def test_what_has_no_multiply_adds_is_in_no_figure(tmp_path, write_cell):
+def test_what_has_no_macs_is_in_no_figure(tmp_path, write_cell):
     write_mask_rcnn_alone(tmp_path, write_cell)
     assert list_sheets(load_records(tmp_path)) == []
 
@@ -473,5 +471,5 @@ def test_models_are_those_that_are_no_arms(paper_records):
     assert refused["refused"].notna().all()
     assert values.loc[values["macs"].notna(), "refused"].isna().all()
     names = dict(zip(values["model"], values["name"], strict=True))
-    assert (names["transformers:cvt-13"], names["peers:cpvt_s"]) == ("CvT-13", "CPVT-S")
+    assert (names["transformers:cvt-13"], names["baselines:cpvt_s"]) == ("CvT-13", "CPVT-S")
     assert names["timm:resnet50?stem_type=deep,stem_width=32"] == "timm:resnet50?stem_type=deep,stem_width=32"

@@ -22,7 +22,7 @@ from ablations.report.conditions import (
     varying,
 )
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 @pytest.mark.parametrize("measurement", CONDITIONS_OF)
@@ -45,7 +45,7 @@ def test_the_machine_keeps_apart_all_but_counts():
         {"conditions": Accuracy(batch_size=16)},
         {"conditions": Accuracy(precision="bf16")},
         {"conditions": Accuracy(data="fashion-mnist")},
-        {"frame": "v1"},
+        {"base": "v1"},
         {"variant": "nano"},
         {"attention": "explicit"},
         {"pool_size": 3},
@@ -97,7 +97,7 @@ def test_groups_keep_their_order_and_say_their_conditions(quick_records):
     assert varying(group.conditions for group in groups) == ["attention", "mode"]
     assert list(groups[0].rows["arm"])[:8] == list(ARMS)
     assert describe(groups[0].conditions) == (
-        "nano, frame v2, fused attention, P = 2, 1,000 classes, inference, batch 1, float32, cpu, "
+        "nano, base v2, fused attention, P = 2, 1,000 classes, inference, batch 1, float32, cpu, "
         "measured, tracked_storages, "
         "Imaginary CPU, torch 2.8.0, 2 threads"
     )
@@ -116,12 +116,12 @@ def test_no_records_make_no_groups(tmp_path):
 
 
 def test_a_new_field_is_said_where_it_is_not_its_default():
-    plain = {"variant": "b0", "mixup": 0.0, "rand_augment": "", "skip_unreadable": False, "augment_repeats": 1}
-    changed = plain | {"mixup": 0.8, "rand_augment": "rand-m9", "augment_repeats": 3}
+    plain = {"variant": "b0", "mixup": 0.0, "rand_augment": "", "skip_unreadable": False, "aug_repeats": 1}
+    changed = plain | {"mixup": 0.8, "rand_augment": "rand-m9", "aug_repeats": 3}
     assert describe(plain) == "b0"
     assert describe(changed) == "b0, mixup 0.8, rand augment rand-m9, augment repeats 3"
     assert list_changed(plain) == []
-    assert list_changed(changed) == ["mixup", "rand_augment", "augment_repeats"]
+    assert list_changed(changed) == ["mixup", "rand_augment", "aug_repeats"]
     # Where it is what tells two groups apart, the default is said too.
     names = varying([plain, changed])
     assert tell_apart(plain, names) == "mixup 0, no rand augment, augment repeats 1"
@@ -148,12 +148,12 @@ MODEL = ModelCell(model="timm:resnet18", conditions=Accuracy())
 
 def test_models_stand_with_the_arms_of_their_conditions(tmp_path, write_cell):
     result = {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437}
-    for cell in (CELL, replace(CELL, arm="v1+ope"), replace(CELL, frame="v1"), MODEL):
+    for cell in (CELL, replace(CELL, arm="v1+ope"), replace(CELL, base="v1"), MODEL):
         write_cell(tmp_path, cell, result)
     write_cell(tmp_path, replace(MODEL, conditions=Accuracy(epochs=50)), result)
     records = load_records(tmp_path)
     of_v1, of_v2, alone = split_with_models(records, "accuracy")
-    assert [group.conditions.get("frame") for group in (of_v1, of_v2, alone)] == ["v1", "v2", None]
+    assert [group.conditions.get("base") for group in (of_v1, of_v2, alone)] == ["v1", "v2", None]
     assert list(of_v2.rows["model"]) == ["pvt:pico/v1/v2", "pvt:pico/v1+ope/v2", "timm:resnet18"]
     assert list(of_v1.rows["model"]) == ["pvt:pico/v1/v1", "timm:resnet18"]
     assert (list(alone.rows["model"]), alone.conditions["epochs"]) == (["timm:resnet18"], 50)

@@ -14,9 +14,9 @@ from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.comparison import operator_values
 from ablations.report.cost_figures import (
+    BASELINE_LINES,
     OPERATOR_COLOURS,
     OPERATOR_WORDS,
-    PEER_LINES,
     plot_complexity,
     plot_module_costs,
     plot_operators,
@@ -26,9 +26,9 @@ from ablations.report.figures import ALIKE, COLOURS, GREY, MARKERS
 from ablations.report.growth import complexity_values, part_values, scaling_values
 from ablations.report.sheets import Sheet, list_sheets
 from ablations.report.values import MODULE_KINDS, module_values
-from ablations.studies import LADDER, SCALES
+from ablations.studies import CUMULATIVE, SCALES
 
-PEER = ModelCell(model="timm:planted", conditions=Cost())
+BASELINE = ModelCell(model="timm:planted", conditions=Cost())
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_scaling_has_every_model_once_on_logarithmic_axes(ax, paper_records):
     assert plot_scaling(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert ax.get_xlabel() == "Side of the input, px"
-    assert ax.get_ylabel() == "Multiply-adds, G"
+    assert ax.get_ylabel() == "MACs, G"
     assert [label.get_text() for label in ax.get_xticklabels()] == [str(side) for side in SCALES]
     labels = legend_of(ax)
     assert len(labels) == len(ax.lines)
@@ -87,10 +87,10 @@ def test_scaling_draws_arms_in_their_colours_and_others_in_grey(ax, paper_record
 
 
 def test_more_models_than_line_styles_are_all_drawn(ax, tmp_path, write_cell):
-    count = len(PEER_LINES) + 2
+    count = len(BASELINE_LINES) + 2
     for number in range(1, count + 1):
         for side in (64, 128, 256):
-            cell = replace(PEER, model=f"timm:planted_{number}", conditions=Cost(resolution=side))
+            cell = replace(BASELINE, model=f"timm:planted_{number}", conditions=Cost(resolution=side))
             write_cell(tmp_path, cell, {"params": 1, "macs": 10**6 * number * side**2})
     plot_scaling(ax, scaling_values(load_records(tmp_path)))
     assert sorted(legend_of(ax)) == sorted(f"timm:planted_{number}: 1.00" for number in range(1, count + 1))
@@ -99,15 +99,15 @@ def test_more_models_than_line_styles_are_all_drawn(ax, tmp_path, write_cell):
 
 @pytest.fixture(scope="module")
 def modules(paper_records):
-    """The modules of b2's ladder at 224 px."""
+    """The modules of b2's cumulative at 224 px."""
     values = module_values(paper_records)
-    own = (values["variant"] == "b2") & (values["frame"] == "published") & (values["head"] == "classifier")
+    own = (values["variant"] == "b2") & (values["base"] == "published") & (values["head"] == "classifier")
     return values[own & (values["resolution"] == "224")]
 
 
 def test_the_modules_of_an_arm_sum_to_the_arm(modules, paper_records):
     totals = paper_records.set_index(["model", "head", "resolution"])
-    assert list(modules["arm"].unique()) == list(LADDER)
+    assert list(modules["arm"].unique()) == list(CUMULATIVE)
     assert set(modules["module"]) == set(MODULE_KINDS) - {"other"}
     for arm, rows in modules.groupby("arm"):
         total = totals.loc[(f"pvt:b2/{arm}/published", "classifier", "224")]
@@ -117,7 +117,7 @@ def test_the_modules_of_an_arm_sum_to_the_arm(modules, paper_records):
 def test_the_modules_are_the_parts_of_the_table(modules, paper_records):
     parts = part_values(paper_records).query("resolution == '224'").set_index("arm")
     macs = {arm: rows.set_index("module")["macs"] for arm, rows in modules.groupby("arm")}
-    for arm in LADDER:
+    for arm in CUMULATIVE:
         assert macs[arm]["patch_embed"] == parts.loc[arm, "patch embedding"]
         assert macs[arm]["attn.sr"] == parts.loc[arm, "attention: reduction"]
         assert macs[arm]["attn: products"] == parts.loc[arm, "attention: products"]
@@ -137,18 +137,18 @@ def test_a_module_has_a_bar_an_arm_as_long_as_its_cost(ax, modules):
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [kind for kind in MODULE_KINDS if kind not in ("attn: products", "other")]
     assert ax.yaxis_inverted()
-    assert legend_of(ax) == list(LADDER)
+    assert legend_of(ax) == list(CUMULATIVE)
     params = modules.set_index(["arm", "module"])["params"]
-    for arm, bars in zip(LADDER, np.array(ax.patches).reshape(len(LADDER), len(labels)), strict=True):
+    for arm, bars in zip(CUMULATIVE, np.array(ax.patches).reshape(len(CUMULATIVE), len(labels)), strict=True):
         assert [bar.get_width() for bar in bars] == pytest.approx([params.get((arm, kind), 0) / 1e6 for kind in labels])
         assert {colors.to_hex(bar.get_facecolor()).upper() for bar in bars} == {COLOURS[arm]}
         centres = [bar.get_y() + bar.get_height() / 2 for bar in bars]
         assert [round(centre) for centre in centres] == list(range(len(labels)))
 
 
-def test_modules_without_multiply_adds_have_no_row_of_them(ax, modules):
+def test_modules_without_macs_have_no_row_of_them(ax, modules):
     plot_module_costs(ax, modules)
-    assert ax.get_xlabel() == "Multiply-adds at 224 px, G"
+    assert ax.get_xlabel() == "MACs at 224 px, G"
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert not {"norms", "embeddings", "other"} & set(labels)
     assert "attn: products" in labels
@@ -156,7 +156,7 @@ def test_modules_without_multiply_adds_have_no_row_of_them(ax, modules):
 
 def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
     breakdown = {name: {"params": 1, "macs": 2} for name in ("stages.0.blocks.mlp.gate", "pyramid.conv", "head")}
-    cell = Cell(variant="b2", arm="v1", frame="v2", conditions=Cost())
+    cell = Cell(variant="b2", arm="v1", base="v2", conditions=Cost())
     write_cell(tmp_path, cell, {"params": 3, "macs": 6, "breakdown": breakdown})
     write_cell(tmp_path, replace(cell, arm="v1+ope"), {"params": 3, "macs": 6})  # an older record
     values = module_values(load_records(tmp_path)).set_index("module")
@@ -173,7 +173,7 @@ def test_operators_fill_a_hundred_percent(ax, paper_records):
     assert legend_of(ax) == ["convolutions", "linear layers", "products in batches"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(values["name"])
     assert ax.get_xlim() == (0, 100)
-    assert ax.get_xlabel() == "Share of the multiply-adds, %"
+    assert ax.get_xlabel() == "Share of the MACs, %"
     bars = np.array(ax.patches).reshape(len(OPERATOR_COLOURS), len(values))
     lengths = np.array([[bar.get_width() for bar in own] for own in bars])
     assert lengths.sum(axis=0) == pytest.approx(100)
@@ -195,7 +195,7 @@ def test_complexity_has_a_line_a_term_and_a_dot_a_trace(ax, paper_records):
     values = complexity_values(paper_records).query("stage == 1")
     assert plot_complexity(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert ax.get_ylabel() == "Multiply-adds of a layer, G"
+    assert ax.get_ylabel() == "MACs of a layer, G"
     assert legend_of(ax) == [
         "SRA, products: 2h²w²c/R²",
         "SRA, reduction: hwc²R²",
@@ -223,20 +223,18 @@ def test_a_stage_without_a_reduction_has_no_dots_of_it(ax, paper_records):
 
 def test_the_study_has_its_sheets(sheets):
     assert list(sheets) == [
-        "ladder_b2_published",
+        "cumulative_b2_published",
         "imagenet_classifier",
         "scaling_classifier",
         "parts_b2_published",
         "operators_classifier",
         "complexity_b2",
         "cost_b2_published_classifier",
-        *(f"cost_b2_{frame}_retinanet" for frame in ("published", "v1", "v2")),
+        *(f"cost_b2_{base}_retinanet" for base in ("published", "v1", "v2")),
         "macs_by_resolution_b2_published_classifier",
     ]
     panels = {name: len(sheet.panels) for name, sheet in sheets.items()}
-    assert (
-        panels["parts_b2_published"] == 4
-    )  # parameters, and multiply-adds at the smallest, a middle, the largest input
+    assert panels["parts_b2_published"] == 4  # parameters, and MACs at the smallest, a middle, the largest input
     assert panels["complexity_b2"] == 4  # stages
     assert panels["scaling_classifier"] == 1
 

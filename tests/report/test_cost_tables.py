@@ -54,7 +54,7 @@ def test_models_word_for_word(tmp_path, write_cell):
     write_cell(tmp_path, replace(SWIN, model="timm:resnet18"), {"params": 11_689_512, "macs": 1_814_073_344})
     assert render_records("models", tmp_path) == (
         "# Models by name\n\n"
-        "One picture's forward pass, counted by tracing the model's operators on tensors without numbers. A dash is a "
+        "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash is a "
         "size that was not counted, or that the model refuses: then its reason stands below.\n\n"
         "## classifier\n\n"
         "| Model             | Parameters, M | 224 px: G |\n"
@@ -95,7 +95,7 @@ def test_heads_stand_apart(paper_tables):
 
 def test_table_2_word_for_word(tmp_path, write_cell):
     for variant, arm in (("b0", "v1+ope+cffn"), ("b1", "v1")):
-        write_cell(tmp_path, Cell(variant=variant, arm=arm, frame="published", conditions=Cost()))
+        write_cell(tmp_path, Cell(variant=variant, arm=arm, base="published", conditions=Cost()))
     text = render_records("table2_imagenet", tmp_path)
     assert text.partition("\n\n## ")[2] == (
         "classifier, 224 px\n\n"
@@ -142,9 +142,9 @@ def test_quoted_rows_say_so_and_have_no_number_of_ours(paper_tables):
     assert ["Sparse R-CNN", "PVTv2-B2", "quoted, not built", "-", "107", "-", "-", "215", "-"] in rows
 
 
-def test_table_6_has_the_papers_columns_in_frame_published_alone(paper_tables):
+def test_table_6_has_the_papers_columns_in_base_published_alone(paper_tables):
     published, *others = render("table6_ablation", paper_tables["table6_ablation"]).split("\n## ")[1:]
-    assert published.startswith("b2, frame published, retinanet, 800x1280 px\n")
+    assert published.startswith("b2, base published, retinanet, 800x1280 px\n")
     assert sum("paper's" in title for title in rows_of(published)[0]) == 4
     assert ["++ CFFN (PVTv2-B2)", "v1+ope+cffn"] in [row[:2] for row in rows_of(published)]
     assert "-63.3 |" in published
@@ -156,7 +156,7 @@ def test_table_6_has_the_papers_columns_in_frame_published_alone(paper_tables):
 
 def test_the_tables_say_what_the_papers_unit_is():
     for name in ("table2_imagenet", "table4_detectors", "table5_ade20k", "table6_ablation"):
-        assert "What the paper calls GFLOPs are multiply-adds" in BY_NAME[name].about
+        assert "What the paper calls GFLOPs are MACs" in BY_NAME[name].about
 
 
 def test_scaling_has_a_column_for_each_size(tmp_path, write_cell):
@@ -197,7 +197,7 @@ def test_a_breakdown_word_for_word(tmp_path, write_cell):
     write_cell(tmp_path, replace(SWIN, conditions=Cost(resolution=256)), refused)
     assert render_breakdown(load_records(tmp_path)) == (
         "## timm:swin_small, classifier, 224 px\n\n"
-        "| Module, repeated blocks as one | Parameters, M | Multiply-adds, G |\n"
+        "| Module, repeated blocks as one | Parameters, M | MACs, G |\n"
         "| ------------------------------ | ------------: | ---------------: |\n"
         "| blocks.0.conv                  |         3.000 |            1.500 |\n"
         "| fc                             |         2.500 |          0.04000 |\n"

@@ -14,14 +14,14 @@ from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import effect_figures
 from ablations.report.build import figure_digest
+from ablations.report.cumulative_accuracy import cumulative_values
 from ablations.report.effect_values import effect_values
 from ablations.report.figures import COLOURS
-from ablations.report.roadmap import roadmap_values
 from ablations.report.sheets import list_sheets
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import accuracy_values
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 @pytest.fixture
@@ -111,9 +111,9 @@ def test_interaction_lines_are_means_over_the_third_change(ax, records, pair, wi
     assert low < 49 < 55 < high
 
 
-def test_the_roadmap_has_costs_beside_its_steps(ax, records):
-    values = roadmap_values(records)
-    assert effect_figures.plot_roadmap(ax, values) is ax
+def test_the_cumulative_has_costs_beside_its_steps(ax, records):
+    values = cumulative_values(records)
+    assert effect_figures.plot_cumulative(ax, values) is ax
     assert [text.get_text() for text in ax.texts] == [
         *("50.00", "52.00 (+2.00, unresolved)", "54.00 (+2.00, unresolved)", "54.00 (+0.00, unresolved)")
     ]
@@ -124,8 +124,8 @@ def test_the_roadmap_has_costs_beside_its_steps(ax, records):
 
 
 def test_a_resolved_step_is_not_called_unresolved(ax, records):
-    values = roadmap_values(records).assign(top1_step_resolved=True)
-    effect_figures.plot_roadmap(ax, values)
+    values = cumulative_values(records).assign(top1_step_resolved=True)
+    effect_figures.plot_cumulative(ax, values)
     assert [text.get_text() for text in ax.texts][1] == "52.00 (+2.00)"
 
 
@@ -180,7 +180,7 @@ def test_accuracy_by_epoch_ends_with_the_record_s_own(ax, tmp_path, write_cell, 
     assert list(ax.lines[0].get_ydata()) == pytest.approx([30, 40, 60])
     ends = {(round(x), round(y, 6)) for x, y in ax.collections[0].get_paths()[0].vertices}
     assert ends == {(1, 20), (1, 40), (2, 40), (3, 50), (3, 70)}
-    assert ax.get_ylabel() == "Top-1, %, on held-out pictures"
+    assert ax.get_ylabel() == "Top-1, %, on validation images"
     (sheet,) = (sheet for sheet in list_sheets(records) if sheet.name == "accuracy_by_epoch_digits_pico_v2")
     assert find_illegible(sheet) == []
 
@@ -210,8 +210,8 @@ def draw_effects(ax, rows):
     effect_figures.plot_effects(ax, effect_values(rows, "accuracy"))
 
 
-def draw_roadmap(ax, rows):
-    effect_figures.plot_roadmap(ax, roadmap_values(rows))
+def draw_cumulative(ax, rows):
+    effect_figures.plot_cumulative(ax, cumulative_values(rows))
 
 
 def draw_tradeoff(ax, rows):
@@ -221,8 +221,8 @@ def draw_tradeoff(ax, rows):
 
 @pytest.mark.parametrize(
     "draw",
-    [draw_effects, draw_roadmap, draw_tradeoff, effect_figures.plot_learning_curves],
-    ids=["effects", "roadmap", "trade-off", "learning"],
+    [draw_effects, draw_cumulative, draw_tradeoff, effect_figures.plot_learning_curves],
+    ids=["effects", "cumulative", "trade-off", "learning"],
 )
 def test_a_plot_refuses_mixed_conditions(ax, records, mixed, draw):
     draw(ax, records)
@@ -262,11 +262,11 @@ def test_a_band_is_part_of_what_a_figure_shows():
 
 def test_the_sheets_of_accuracy_are_legible(records, find_illegible):
     sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_sheets(records)}
-    assert list(sheets) == ["accuracy", "effects", "roadmap", "tradeoff", "learning"]
+    assert list(sheets) == ["accuracy", "effects", "cumulative", "tradeoff", "learning"]
     assert [panel.conditions["shown"] for panel in sheets["effects"].panels] == [
         *("effects", "ope x cffn", "ope x lsra", "cffn x lsra")
     ]
-    assert [panel.conditions["shown"] for panel in sheets["tradeoff"].panels] == ["parameters", "multiply-adds"]
+    assert [panel.conditions["shown"] for panel in sheets["tradeoff"].panels] == ["parameters", "MACs"]
     for name, sheet in sheets.items():
         assert find_illegible(sheet) == [], name
 
@@ -281,7 +281,7 @@ def test_costs_that_were_measured_in_two_ways_are_told_apart(tmp_path, write_cel
     shown = [(panel.conditions["shown"], panel.conditions["measured_as"].split(", ")[:2]) for panel in sheet.panels]
     assert shown == [
         ("parameters", ["counted"]),
-        ("multiply-adds", ["counted"]),
+        ("MACs", ["counted"]),
         ("peak memory", ["1,000 classes", "inference"]),
         ("peak memory", ["1,000 classes", "training"]),
     ]
@@ -292,5 +292,5 @@ def test_one_epoch_is_no_curve_and_two_arms_no_effects(tmp_path, write_cell):
     for arm in ("v1", "v1+ope"):
         write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(seed=0)))
     assert [sheet.name for sheet in list_sheets(load_records(tmp_path))] == [
-        *("accuracy_digits_pico_v2", "roadmap_digits_pico_v2")
+        *("accuracy_digits_pico_v2", "cumulative_digits_pico_v2")
     ]

@@ -11,13 +11,13 @@ from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, Cell, Cost, Memory
 from ablations.records import load_records
+from ablations.report.confounder_tables import CONFOUNDER_TABLES
 from ablations.report.effect_tables import EFFECT_TABLES
-from ablations.report.rider_tables import RIDER_TABLES
 from ablations.report.tables import list_sections, render_markdown
 from ablations.report.tradeoff_tables import TRADEOFF_TABLES
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
-BY_NAME = {table.name: table for table in (*EFFECT_TABLES, *RIDER_TABLES, *TRADEOFF_TABLES)}
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+BY_NAME = {table.name: table for table in (*EFFECT_TABLES, *CONFOUNDER_TABLES, *TRADEOFF_TABLES)}
 
 Rows = dict[str, list[str]]
 
@@ -41,9 +41,9 @@ def planted(arm: str) -> float:
 def write_top1(
     results: Path, write_cell: Callable[..., Path], points: dict[tuple[str, str, int], float], **other: float
 ) -> pd.DataFrame:
-    """Writes accuracies in points by arm, frame and seed, and returns them as records."""
-    for (arm, frame, seed), value in points.items():
-        cell = replace(CELL, arm=arm, frame=frame, conditions=Accuracy(seed=seed))
+    """Writes accuracies in points by arm, base and seed, and returns them as records."""
+    for (arm, base, seed), value in points.items():
+        cell = replace(CELL, arm=arm, base=base, conditions=Accuracy(seed=seed))
         write_cell(results, cell, {"top1": value / 100, "n_eval_images": 1000, "n_train_images": 2000, **other})
     return load_records(results)
 
@@ -112,12 +112,12 @@ def test_seeds_that_never_have_all_arms_give_no_number(tmp_path, write_cell):
     assert set(map(tuple, read_rows("effects_accuracy", records).values())) == {()}
 
 
-def test_the_published_frame_is_no_factorial(tmp_path, write_cell):
+def test_the_published_base_is_no_factorial(tmp_path, write_cell):
     records = write_top1(tmp_path, write_cell, {(arm, "published", 0): planted(arm) for arm in ARMS})
     for name in ("effects_accuracy", "steps_accuracy", "orders_accuracy", "shapley_accuracy"):
         assert BY_NAME[name].values(records).empty
-        assert "Frame published is left out" in BY_NAME[name].about
-    assert len(read_rows("ladder_steps", records)) == 5
+        assert "Base published is left out" in BY_NAME[name].about
+    assert len(read_rows("cumulative_steps", records)) == 5
 
 
 def test_steps_orders_and_shapley_values_agree(records):
@@ -137,8 +137,8 @@ def test_steps_orders_and_shapley_values_agree(records):
     assert [shapley[change][2] for change in ("ope", "cffn")] == ["+0.00 to +2.00", "+2.00 to +4.00"]
 
 
-def test_the_ladder_has_our_steps_beside_the_papers(records):
-    rows = read_rows("ladder_steps", records)
+def test_the_cumulative_has_our_steps_beside_the_papers(records):
+    rows = read_rows("cumulative_steps", records)
     assert rows["Arm"][-3:] == ["Step, points", "95 % interval of the step", "Paper's step, points"]
     config = build_config("pico", "v1", "v2", num_classes=10)
     assert rows["v1"][:2] == ["2", f"{count_params(config) / 1e6:.5f}"]
@@ -150,7 +150,7 @@ def test_the_ladder_has_our_steps_beside_the_papers(records):
 
 def test_steps_between_unlike_numbers_of_seeds_say_how_many_pairs(tmp_path, write_cell):
     points = {("v1", "v2", 0): 50.0, ("v1+ope", "v2", 0): 52.0, ("v1+ope", "v2", 1): 53.0}
-    rows = read_rows("ladder_steps", write_top1(tmp_path, write_cell, points))
+    rows = read_rows("cumulative_steps", write_top1(tmp_path, write_cell, points))
     assert rows["v1+ope"][5:7] == ["+2.00 (n = 1)", "none: one seed"]
 
 
@@ -174,7 +174,7 @@ def test_an_interaction_of_costs_is_listed(tmp_path, write_cell):
     records = load_records(tmp_path)
     # 8 M more where both are on: each adds 4 in the mean, and half of the 8 is the interaction.
     assert read_rows("effects_cost", records) == {
-        "Effect": ["Parameters, M", "64 px: Multiply-adds, G", "96 px: Multiply-adds, G"],
+        "Effect": ["Parameters, M", "64 px: MACs, G", "96 px: MACs, G"],
         "ope": ["0 (+0.0 %)", "0 (+0.0 %)", "+0.004000 (+4.0 %)"],
         "cffn": ["0 (+0.0 %)", "0 (+0.0 %)", "+0.004000 (+4.0 %)"],
         "lsra": ["0 (+0.0 %)", "0 (+0.0 %)", "0 (+0.0 %)"],
@@ -207,36 +207,36 @@ def test_memory_has_shapley_values_where_it_interacts(tmp_path, write_cell):
     assert effects[1].caption.startswith("One training step: forward, backward and AdamW with its state. Interactions")
 
 
-def test_the_frames_share_of_the_published_step(quick_records):
-    rows = read_rows("riders_cost", quick_records)
+def test_the_bases_share_of_the_published_step(quick_records):
+    rows = read_rows("confounders_cost", quick_records)
     assert list(rows) == [
         "Part",
         "published step to v1+ope",
-        "frame, at v1",
-        "ope, in frame v2",
+        "base, at v1",
+        "ope, in base v2",
         "ReLU, at v1+ope+cffn+lsra",
     ]
     v1, old, ope = (
-        count_params(build_config("b2", arm, frame)) for arm, frame in (("v1", "v2"), ("v1", "v1"), ("v1+ope", "v2"))
+        count_params(build_config("b2", arm, base)) for arm, base in (("v1", "v2"), ("v1", "v1"), ("v1+ope", "v2"))
     )
     share = 100 * (v1 - old) / (ope - old)
-    assert rows["frame, at v1"][:2] == [
+    assert rows["base, at v1"][:2] == [
         f"{(v1 - old) / 1e6:+.4f} ({100 * (v1 / old - 1):+.1f} %)",
         f"{share:+.0f}",
     ]
-    assert rows["ope, in frame v2"][1] == f"{100 - share:+.0f}"
+    assert rows["ope, in base v2"][1] == f"{100 - share:+.0f}"
 
 
-def test_the_frames_part_of_the_published_gain(tmp_path, write_cell):
+def test_the_bases_part_of_the_published_gain(tmp_path, write_cell):
     models = {("v1", "published"): (50.0, 51.0, 52.0), ("v1", "v2"): (51.0, 52.0, 53.3), ("v1+ope", "published"): (55,)}
     points = {(*model, seed): value for model, values in models.items() for seed, value in enumerate(values)}
-    rows = read_rows("riders_accuracy", write_top1(tmp_path, write_cell, points))
+    rows = read_rows("confounders_accuracy", write_top1(tmp_path, write_cell, points))
     assert rows["Part"] == ["n", "Points of top-1", "95 % interval"]
     assert rows["published step to v1+ope"] == ["1", "+5.00", "none: one seed"]
     # 1, 1 and 1.3 points: a deviation of 0.1732, and t of 2 degrees is 4.3027.
     half = 4.302653 * 0.1732 / 3**0.5
-    assert rows["frame, at v1"] == ["3", "+1.10", f"{1.1 - half:+.2f} to {1.1 + half:+.2f}"]
-    assert rows["ope, in frame v2"] == ["1", "+4.00", "none: one seed"]
+    assert rows["base, at v1"] == ["3", "+1.10", f"{1.1 - half:+.2f} to {1.1 + half:+.2f}"]
+    assert rows["ope, in base v2"] == ["1", "+4.00", "none: one seed"]
 
 
 def test_prices_fronts_and_what_beats_an_arm(tmp_path, write_cell):

@@ -1,4 +1,4 @@
-"""Effects, steps, orders, Shapley values, the ladder and the frames, from records whose numbers are known."""
+"""Effects, steps, orders, Shapley values, the cumulative and the bases, from records whose numbers are known."""
 
 import math
 from dataclasses import replace
@@ -11,21 +11,21 @@ from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
+from ablations.report.cumulative_accuracy import cumulative_values
 from ablations.report.effect_values import (
     PUBLISHED_STEP,
+    confounder_values,
+    cumulative_step_values,
     effect_values,
-    ladder_step_values,
     order_values,
-    rider_values,
     shapley_values,
     step_values,
 )
 from ablations.report.effects import EFFECTS, ORDERS
-from ablations.report.roadmap import roadmap_values
 from ablations.report.tradeoffs import tradeoff_values
-from ablations.studies import LADDER
+from ablations.studies import CUMULATIVE
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 MEANS = dict(zip(ARMS, (0.61, 0.66, 0.68, 0.61, 0.71, 0.66, 0.69, 0.74), strict=True))
 """The effects of these are worked out in test_effects: 4.5, 7, 1, -0.5, 0.5, 1 and 0.5 points."""
@@ -38,8 +38,8 @@ T_2 = 0.95 * math.sqrt(2 / (1 - 0.95**2))  # the 97.5 % quantile of Student's t 
 def write_top1(tmp_path, write_cell):
     """Writes an accuracy; the rest is the same for all."""
 
-    def write(arm, seed, top1, frame="v2", **conditions):
-        cell = replace(CELL, arm=arm, frame=frame, conditions=Accuracy(seed=seed, **conditions))
+    def write(arm, seed, top1, base="v2", **conditions):
+        cell = replace(CELL, arm=arm, base=base, conditions=Accuracy(seed=seed, **conditions))
         write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 100, "n_train_images": 1000})
 
     return write
@@ -68,7 +68,7 @@ def test_effects_of_accuracy(tmp_path, write_design):
     assert list(values["effect"]) == list(EFFECTS)
     assert list(values["top1_effect_mean"]) == pytest.approx(EFFECTS_OF_MEANS)
     assert set(values["n_seeds"]) == {3}
-    assert list(values[["variant", "frame", "data", "epochs"]].drop_duplicates().iloc[0]) == [
+    assert list(values[["variant", "base", "data", "epochs"]].drop_duplicates().iloc[0]) == [
         "pico",
         "v2",
         "digits",
@@ -209,7 +209,7 @@ def test_costs_are_exact_and_in_percent_of_v1(tmp_path, write_cell):
 
 def test_changes_touch_different_modules(tmp_path, write_cell):
     for arm in ARMS:
-        write_cell(tmp_path, Cell(variant="b2", arm=arm, frame="v2", conditions=Cost()))
+        write_cell(tmp_path, Cell(variant="b2", arm=arm, base="v2", conditions=Cost()))
     effects = effect_values(load_records(tmp_path), "cost").set_index("effect")
     main = ["ope", "cffn", "lsra"]
     assert list(effects.loc[main, "params_effect"]) == [1_071_296, 194_560, -2_809_344]
@@ -240,13 +240,13 @@ def test_memory_has_effects_at_every_size_and_method(tmp_path, write_cell):
     assert sorted(map(tuple, places.to_numpy())) == [("inference", "128"), ("inference", "64"), ("training", "64")]
 
 
-def test_the_ladder_is_paired_step_by_step(tmp_path, write_top1):
-    for arm in LADDER:
+def test_the_cumulative_is_paired_step_by_step(tmp_path, write_top1):
+    for arm in CUMULATIVE:
         for seed in range(3):
             write_top1(arm, seed, MEANS[arm] + noise(arm, seed))
     write_top1("v1+ope", 7, 0.9)
-    values = ladder_step_values(load_records(tmp_path)).set_index("arm")
-    assert list(values.index) == list(LADDER)
+    values = cumulative_step_values(load_records(tmp_path)).set_index("arm")
+    assert list(values.index) == list(CUMULATIVE)
     assert list(values["n_seeds"]) == [3, 4, 3, 3]
     assert list(values["n_pairs"]) == [0, 3, 3, 3]
     assert list(values["top1_mean"]) == pytest.approx([0.61, (3 * 0.66 + 0.9) / 4, 0.71, 0.74])
@@ -257,65 +257,65 @@ def test_the_ladder_is_paired_step_by_step(tmp_path, write_top1):
     assert list(values["top1_step_resolved"]) == [False, True, False, False]
 
 
-def test_a_ladder_with_a_missing_arm_has_no_step_over_it(tmp_path, write_top1):
+def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_top1):
     for arm in ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra", "v1+cffn"):
         write_top1(arm, 0, MEANS[arm])
-    values = ladder_step_values(load_records(tmp_path)).set_index("arm")
+    values = cumulative_step_values(load_records(tmp_path)).set_index("arm")
     assert list(values.index) == ["v1", "v1+ope+cffn", "v1+ope+cffn+lsra"]
     assert list(values["n_pairs"]) == [0, 0, 1]
     assert values.loc["v1+ope+cffn+lsra", "top1_step_mean"] == pytest.approx(0.03)
     assert not values["top1_step_resolved"].any()
 
 
-def test_one_arm_is_no_ladder(tmp_path, write_top1):
+def test_one_arm_is_no_cumulative(tmp_path, write_top1):
     write_top1("v1", 0, 0.5)
-    assert ladder_step_values(load_records(tmp_path)).empty
+    assert cumulative_step_values(load_records(tmp_path)).empty
 
 
 def write_costs(tmp_path, write_cell, places):
-    for arm, frame in places:
-        write_cell(tmp_path, Cell(variant="b2", arm=arm, frame=frame, conditions=Cost()))
+    for arm, base in places:
+        write_cell(tmp_path, Cell(variant="b2", arm=arm, base=base, conditions=Cost()))
 
 
-def test_the_published_step_is_the_frame_and_ope(tmp_path, write_cell):
-    write_costs(tmp_path, write_cell, [(arm, frame) for arm in ARMS for frame in ("published", "v1", "v2")])
-    values = rider_values(load_records(tmp_path), "cost").set_index("part")
-    assert "frame" not in values
-    step, frame_first, ope_then, ope_first, frame_then, relu = values["params_part"]
+def test_the_published_step_is_the_base_and_ope(tmp_path, write_cell):
+    write_costs(tmp_path, write_cell, [(arm, base) for arm in ARMS for base in ("published", "v1", "v2")])
+    values = confounder_values(load_records(tmp_path), "cost").set_index("part")
+    assert "base" not in values
+    step, base_first, ope_then, ope_first, base_then, relu = values["params_part"]
     # 0.68 M more, where OPE by itself has 1.07 M: position embeddings and the class token go.
     assert step == 682_432
-    assert step == frame_first + ope_then == ope_first + frame_then
+    assert step == base_first + ope_then == ope_first + base_then
     assert ope_then == ope_first == 1_071_296
     assert relu == 0
-    v1, changed = (build_config("b2", "v1", frame) for frame in ("v1", "v2"))
-    assert frame_first == count_params(changed) - count_params(v1)
-    assert values.loc["frame, at v1", "macs_part"] == count_macs(changed, 224) - count_macs(v1, 224)
-    assert values.loc["frame, at v1", "params_part_percent"] == pytest.approx(100 * frame_first / count_params(v1))
-    assert values.loc["frame, at v1", "params_share_percent"] == pytest.approx(100 * frame_first / step)
+    v1, changed = (build_config("b2", "v1", base) for base in ("v1", "v2"))
+    assert base_first == count_params(changed) - count_params(v1)
+    assert values.loc["base, at v1", "macs_part"] == count_macs(changed, 224) - count_macs(v1, 224)
+    assert values.loc["base, at v1", "params_part_percent"] == pytest.approx(100 * base_first / count_params(v1))
+    assert values.loc["base, at v1", "params_share_percent"] == pytest.approx(100 * base_first / step)
     assert values.loc[PUBLISHED_STEP, "params_share_percent"] == 100
 
 
-def test_models_that_frames_share_stand_for_one_another(tmp_path, write_cell):
-    # The published v1+ope is frame v2's, and frame v1's v1 the published one.
+def test_models_that_bases_share_stand_for_one_another(tmp_path, write_cell):
+    # The published v1+ope is base v2's, and base v1's v1 the published one.
     write_costs(tmp_path, write_cell, [("v1", "published"), ("v1", "v2"), ("v1+ope", "v2")])
-    values = rider_values(load_records(tmp_path), "cost").set_index("part")
-    assert list(values.index) == [PUBLISHED_STEP, "frame, at v1", "ope, in frame v2"]
+    values = confounder_values(load_records(tmp_path), "cost").set_index("part")
+    assert list(values.index) == [PUBLISHED_STEP, "base, at v1", "ope, in base v2"]
     assert list(values["params_part"]) == [682_432, -388_864, 1_071_296]
 
 
-def test_without_another_frame_nothing_is_the_frames(tmp_path, write_cell):
+def test_without_another_base_nothing_is_the_bases(tmp_path, write_cell):
     write_costs(tmp_path, write_cell, [(arm, "published") for arm in ARMS])
-    assert rider_values(load_records(tmp_path), "cost").empty
+    assert confounder_values(load_records(tmp_path), "cost").empty
 
 
-def test_the_frames_part_of_accuracy_is_paired(tmp_path, write_top1):
+def test_the_bases_part_of_accuracy_is_paired(tmp_path, write_top1):
     for seed in range(3):
-        write_top1("v1", seed, 0.50 + 0.1 * seed, frame="published")
+        write_top1("v1", seed, 0.50 + 0.1 * seed, base="published")
         write_top1("v1", seed, 0.53 + 0.1 * seed + 0.01 * (seed - 1))
         write_top1("v1+ope", seed, 0.54 + 0.1 * seed + 0.02 * (seed - 1))
     write_top1("v1+ope", 3, 0.9)
-    values = rider_values(load_records(tmp_path), "accuracy").set_index("part")
-    assert list(values.index) == [PUBLISHED_STEP, "frame, at v1", "ope, in frame v2"]
+    values = confounder_values(load_records(tmp_path), "accuracy").set_index("part")
+    assert list(values.index) == [PUBLISHED_STEP, "base, at v1", "ope, in base v2"]
     assert list(values["n_pairs"]) == [3, 3, 3]
     assert list(values["top1_part_mean"]) == pytest.approx([0.04, 0.03, 0.01])
     half = T_2 * 0.01 / math.sqrt(3)  # 2.5 points
@@ -324,13 +324,13 @@ def test_the_frames_part_of_accuracy_is_paired(tmp_path, write_top1):
 
 
 @pytest.mark.parametrize("measurement", ["cost", "memory", "accuracy"])
-@pytest.mark.parametrize("values", [effect_values, step_values, order_values, shapley_values, rider_values])
+@pytest.mark.parametrize("values", [effect_values, step_values, order_values, shapley_values, confounder_values])
 def test_no_records_make_no_values(tmp_path, values, measurement):
     assert values(load_records(tmp_path), measurement).empty
 
 
-def test_no_records_make_no_ladder(tmp_path):
-    assert ladder_step_values(load_records(tmp_path)).empty
+def test_no_records_make_no_cumulative(tmp_path):
+    assert cumulative_step_values(load_records(tmp_path)).empty
 
 
 AGGREGATES = {
@@ -338,48 +338,48 @@ AGGREGATES = {
     "steps": lambda records: step_values(records, "accuracy"),
     "orders": lambda records: order_values(records, "accuracy"),
     "shapley": lambda records: shapley_values(records, "accuracy"),
-    "ladder": ladder_step_values,
-    "riders": lambda records: rider_values(records, "accuracy"),
-    "roadmap": roadmap_values,
+    "cumulative": cumulative_step_values,
+    "confounders": lambda records: confounder_values(records, "accuracy"),
+    "cumulative": cumulative_values,
     "trade-offs": tradeoff_values,
 }
 
 
 @pytest.fixture
-def write_frames(write_top1):
-    """Writes eight arms in two frames, each with two seeds."""
+def write_bases(write_top1):
+    """Writes eight arms in two bases, each with two seeds."""
 
     def write(first_seed, added, **conditions):
         for arm, mean in MEANS.items():
             for seed in (first_seed, first_seed + 1):
-                for frame in ("v1", "v2"):
-                    write_top1(arm, seed, mean + added * len(arm) + noise(arm, seed % 2), frame, **conditions)
+                for base in ("v1", "v2"):
+                    write_top1(arm, seed, mean + added * len(arm) + noise(arm, seed % 2), base, **conditions)
 
     return write
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
-def test_a_planted_mix_of_recipes_is_split(tmp_path, write_frames, aggregate):
-    write_frames(0, 0.0)
+def test_a_planted_mix_of_recipes_is_split(tmp_path, write_bases, aggregate):
+    write_bases(0, 0.0)
     alone = AGGREGATES[aggregate](load_records(tmp_path))
     # Another recipe with other seeds, so that all could be taken together unnoticed.
-    write_frames(2, 0.001, cutmix=1.0)
+    write_bases(2, 0.001, cutmix=1.0)
     values = AGGREGATES[aggregate](load_records(tmp_path))
     assert len(values) == 2 * len(alone) > 0
     assert set(values["cutmix"]) == {0, 1}
     counts = [name for name in ("n_seeds", "n_pairs") if name in values]
     assert values[counts].max().max() == 2
-    pd.testing.assert_frame_equal(values[values["cutmix"] == 0].reset_index(drop=True), alone)
+    pd.testing.assert_base_equal(values[values["cutmix"] == 0].reset_index(drop=True), alone)
 
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
-def test_models_that_are_no_arms_change_no_effect(tmp_path, write_cell, write_frames, aggregate):
-    write_frames(0, 0.0)
+def test_models_that_are_no_arms_change_no_effect(tmp_path, write_cell, write_bases, aggregate):
+    write_bases(0, 0.0)
     alone = AGGREGATES[aggregate](load_records(tmp_path))
     for seed in (0, 1):
         model = ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed))
         write_cell(tmp_path, model, {"top1": 0.99, "n_eval_images": 100, "n_train_images": 1000})
-    pd.testing.assert_frame_equal(AGGREGATES[aggregate](load_records(tmp_path)), alone)
+    pd.testing.assert_base_equal(AGGREGATES[aggregate](load_records(tmp_path)), alone)
 
 
 def test_a_planted_mix_of_memory_is_split(tmp_path, write_cell):
@@ -402,7 +402,7 @@ def test_arms_of_several_machines_make_no_design(tmp_path, write_cell):
     assert effect_values(load_records(tmp_path), "accuracy").empty
 
 
-@pytest.mark.parametrize("values", [effect_values, step_values, order_values, shapley_values, rider_values])
+@pytest.mark.parametrize("values", [effect_values, step_values, order_values, shapley_values, confounder_values])
 def test_a_measurement_without_effects_is_refused(tmp_path, values):
     for measurement in ("speed", "accuracies"):
         with pytest.raises(
@@ -418,7 +418,7 @@ def test_mixed_conditions_make_designs_of_their_own(tmp_path, write_design):
     apart = [effect_values(records[records["batch_size"] == size], "accuracy") for size in (32, 64)]
     both = effect_values(records, "accuracy")
     assert both["batch_size"].tolist() == [32] * len(EFFECTS) + [64] * len(EFFECTS)
-    pd.testing.assert_frame_equal(both, pd.concat(apart, ignore_index=True))
+    pd.testing.assert_base_equal(both, pd.concat(apart, ignore_index=True))
     for size in (32, 64):
         means = both.loc[both["batch_size"] == size, "top1_effect_mean"].tolist()
         assert means == pytest.approx(EFFECTS_OF_MEANS)

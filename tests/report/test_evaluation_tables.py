@@ -36,7 +36,7 @@ def write_scores(tmp_path, write_cell):
                     num_classes=10,
                     img_size=img_size,
                 )
-                cell = Cell(variant="pico", arm=arm, frame="published", conditions=conditions)
+                cell = Cell(variant="pico", arm=arm, base="published", conditions=conditions)
                 result = {"top1": top1, "top5": 0.9, "loss": 1.5, "ece": 0.05, "n_images": 100, "skipped": []}
                 write_cell(tmp_path, cell, result | {"classes": "ten", "n_classes": 10, "expected_top1": None})
         return load_records(tmp_path)

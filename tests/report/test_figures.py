@@ -14,7 +14,7 @@ from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import figures
 from ablations.report.sheets import list_sheets
-from ablations.report.values import accuracy_values, cost_values, ladder_values, memory_values, speed_values
+from ablations.report.values import accuracy_values, cost_values, cumulative_values, memory_values, speed_values
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_every_arm_has_a_marker_of_its_own():
 
 
 def test_bars_are_as_long_as_the_values(ax, quick_records):
-    values = cost_values(quick_records).query("variant == 'b2' and frame == 'v2' and resolution == '224'")
+    values = cost_values(quick_records).query("variant == 'b2' and base == 'v2' and resolution == '224'")
     assert figures.plot_cost_bars(ax, values, "params") is ax
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(values["params"] / 1e6))
     assert [colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == list(figures.COLOURS.values())
@@ -62,16 +62,16 @@ def test_bars_are_as_long_as_the_values(ax, quick_records):
     assert ax.yaxis_inverted()
 
 
-def test_the_ladder_is_the_papers_with_our_counts(ax, quick_records):
-    values = ladder_values(quick_records).query("resolution == '224'")
-    assert figures.plot_ladder(ax, values) is ax
+def test_the_cumulative_is_the_papers_with_our_counts(ax, quick_records):
+    values = cumulative_values(quick_records).query("resolution == '224'")
+    assert figures.plot_cumulative(ax, values) is ax
     assert list(ax.lines[0].get_xdata()) == [79.8, 81.1, 82.0, 82.1]
     assert [text.get_text() for text in ax.texts] == ["79.8", "81.1 (+1.3)", "82.0 (+0.9)", "82.1 (+0.1)"]
     assert ax.get_yticklabels()[1].get_text() == "v1+ope\n+ OPE\n25.17 M params, 3.938 G MACs"
 
 
 def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
-    values = cost_values(quick_records).query("variant == 'b2' and frame == 'v2'")
+    values = cost_values(quick_records).query("variant == 'b2' and base == 'v2'")
     assert figures.plot_macs_by_resolution(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert [line.get_label() for line in ax.lines] == list(ARMS)
@@ -153,7 +153,7 @@ def test_one_seed_has_a_dot_and_no_whisker(ax, quick_records):
 def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cell):
     for seed, top1 in ((0, 0.5), (1, 0.7)):
         for cell in (
-            Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(seed=seed)),
+            Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)),
             ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
         ):
             write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 9, "n_train_images": 9})
@@ -174,7 +174,7 @@ def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cel
         (figures.plot_memory_by_resolution, memory_values, "mode"),
         (figures.plot_speed, speed_values, "resolution"),
     ],
-    ids=["bars", "multiply-adds", "memory", "speed"],
+    ids=["bars", "MACs", "memory", "speed"],
 )
 def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, condition):
     with pytest.raises(InputError, match=f"^{condition} is mixed, "):
@@ -184,7 +184,7 @@ def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, con
 def test_a_plot_of_accuracy_refuses_mixed_seeds_and_means(ax, tmp_path, write_cell):
     for seed, epochs in ((0, 20), (1, 20), (2, 50)):
         conditions = Accuracy(seed=seed, epochs=epochs)
-        write_cell(tmp_path, Cell(variant="pico", arm="v1", frame="v2", conditions=conditions))
+        write_cell(tmp_path, Cell(variant="pico", arm="v1", base="v2", conditions=conditions))
     records = load_records(tmp_path)
     values = accuracy_values(records)
     with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
@@ -220,27 +220,27 @@ def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
 
 def test_quick_has_its_sheets(quick_records):
     assert [sheet.name for sheet in list_sheets(quick_records)] == [
-        "ladder_b2_published",
+        "cumulative_b2_published",
         "parts_b2_published",
         *(f"cost_{model}_classifier" for model in ("nano_v2", "b2_published", "b2_v2")),
         "macs_by_resolution_b2_v2_classifier",
         "memory_nano_v2_cpu_measured",
         "speed_nano_v2_cpu",
-        *(f"{kind}_digits_pico_v2" for kind in ("accuracy", "effects", "roadmap", "tradeoff")),
+        *(f"{kind}_digits_pico_v2" for kind in ("accuracy", "effects", "cumulative", "tradeoff")),
     ]
 
 
 def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
     for count, names in ((3, []), (4, ["cost_pico_v2_classifier"])):
         for arm in ARMS[:count]:
-            write_cell(tmp_path, Cell(variant="pico", arm=arm, frame="v2", conditions=Cost()))
+            write_cell(tmp_path, Cell(variant="pico", arm=arm, base="v2", conditions=Cost()))
         assert [sheet.name for sheet in list_sheets(load_records(tmp_path))] == names
 
 
 def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
     sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_sheets(quick_records)}
     assert set(sheets) == {
-        *("ladder", "parts", "cost", "macs", "memory", "speed", "accuracy", "effects", "roadmap", "tradeoff")
+        *("cumulative", "parts", "cost", "macs", "memory", "speed", "accuracy", "effects", "cumulative", "tradeoff")
     }
     for name, sheet in sheets.items():
         assert find_illegible(sheet) == [], name

@@ -24,14 +24,14 @@ from ablations.report.growth import (
 )
 from ablations.studies import SCALES
 
-ARM = Cell(variant="b2", arm="v1", frame="published", conditions=Cost())
-PEER = ModelCell(model="timm:planted", conditions=Cost())
+ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
+BASELINE = ModelCell(model="timm:planted", conditions=Cost())
 SRA, LINEAR_SRA = "v1+ope+cffn", "v1+ope+cffn+lsra"
 
 
 def write_curve(tmp_path, write_cell, macs_by_size, model="timm:planted", head="classifier"):
     for size, macs in macs_by_size.items():
-        cell = replace(PEER, model=model, conditions=Cost(resolution=size, head=head))
+        cell = replace(BASELINE, model=model, conditions=Cost(resolution=size, head=head))
         write_cell(tmp_path, cell, {"params": 1, "macs": macs, **({} if macs else {"refused": "too large"})})
 
 
@@ -67,9 +67,9 @@ def test_two_sizes_other_shapes_heads_and_refusals_are_no_curve(tmp_path, write_
     assert list(values["resolution"]) == ["64", "128", "256"]
 
 
-def test_other_variants_and_frames_are_not_drawn_beside_the_papers(tmp_path, write_cell):
+def test_other_variants_and_bases_are_not_drawn_beside_the_papers(tmp_path, write_cell):
     for side in (224, 320, 448):
-        for changes in ({}, {"variant": "b1"}, {"frame": "v2"}):
+        for changes in ({}, {"variant": "b1"}, {"base": "v2"}):
             write_cell(tmp_path, replace(ARM, conditions=Cost(resolution=side), **changes))
     assert set(scaling_values(load_records(tmp_path))["model"]) == {"pvt:b2/v1/published"}
 
@@ -173,7 +173,7 @@ def test_the_formula_is_too_large_where_the_ratio_does_not_divide_the_map(tmp_pa
     assert values.loc[1, "linear_sra_products"] == values.loc[1, "paper_linear_sra_products"]
 
 
-def test_parts_sum_to_the_multiply_adds(paper_records):
+def test_parts_sum_to_the_macs(paper_records):
     values = part_values(paper_records)
     assert len(values) == len(ARMS) * len(SCALES)
     assert list(values[list(PARTS)].sum(axis="columns")) == list(values["macs"])

@@ -17,8 +17,8 @@ from ablations.report.figures import COLOURS, MARKERS
 from ablations.report.imagenet_figures import (
     AREA_OF_A_MILLION,
     ARM_FAMILIES,
+    BASELINE_FAMILIES,
     KEYS,
-    PEER_FAMILIES,
     backbone_values,
     plot_backbones,
 )
@@ -42,7 +42,7 @@ def legend_of(ax: Axes) -> list[str]:
 
 
 def bubbles_of(ax: Axes) -> list[tuple[float, float, float]]:
-    """Multiply-adds in G, top-1 in percent and area of each bubble; those of the key to sizes have no place."""
+    """MACs in G, top-1 in percent and area of each bubble; those of the key to sizes have no place."""
     return [
         (*map(float, place), float(area))
         for bubbles in ax.collections
@@ -60,29 +60,29 @@ def test_every_model_of_the_table_has_a_family(values):
     assert families["ResNeXt50-32x4d"] == "ResNeXt"
     assert families["ViT-Base/16"] == families["DeiT-Base/16"] == "ViT, DeiT"
     assert families["T2T-ViT_t-14"] == "T2T-ViT"
-    assert set(families) == {*ARM_FAMILIES.values(), *PEER_FAMILIES}
+    assert set(families) == {*ARM_FAMILIES.values(), *BASELINE_FAMILIES}
     arms = values.set_index("name")["arm"].dropna()
     assert len(arms) == 11
     assert all(name.startswith("PVT") for name in arms.index)
 
 
 def test_looks_of_families_tell_them_apart():
-    looks = [tuple(look) for _, *look in PEER_FAMILIES.values()]
+    looks = [tuple(look) for _, *look in BASELINE_FAMILIES.values()]
     looks += [(COLOURS[arm], MARKERS[arm], "-") for arm in ARM_FAMILIES]
     assert len({(colour, marker) for colour, marker, _ in looks}) == len(looks)
     assert len({colour for colour, *_ in looks}) == len(looks)
-    assert not {marker for _, _, marker, _ in PEER_FAMILIES.values()} & set(MARKERS.values())
+    assert not {marker for _, _, marker, _ in BASELINE_FAMILIES.values()} & set(MARKERS.values())
 
 
 def test_a_line_joins_the_models_of_a_family(ax, values):
     assert plot_backbones(ax, values) is ax
     assert ax.get_xscale() == "log"
-    assert ax.get_xlabel() == "Multiply-adds at 224 px, G"
+    assert ax.get_xlabel() == "MACs at 224 px, G"
     assert ax.get_ylabel() == "The paper's top-1, %"
     printed = load_paper_table("table2_imagenet").set_index("model")["top1"]
     macs = values.set_index("name")["macs"] / 1e9
     lines = {str(line.get_label()).partition(":")[0]: line for line in ax.lines}
-    assert list(lines) == [*ARM_FAMILIES.values(), *PEER_FAMILIES]
+    assert list(lines) == [*ARM_FAMILIES.values(), *BASELINE_FAMILIES]
     v2 = lines["PVT v2"]
     names = [f"PVTv2-B{size}" for size in range(6)]
     assert list(v2.get_xdata()) == pytest.approx(list(macs[names]))
@@ -132,15 +132,15 @@ def test_the_sheet_is_legible_and_says_whose_numbers_it_shows(paper_records, fin
 
 
 @pytest.mark.parametrize(
-    ("peers", "sizes", "is_drawn"),
+    ("baselines", "sizes", "is_drawn"),
     [(("resnet18", "resnet50"), ("b0", "b1"), True), ((), ("b0", "b1", "b2", "b3"), False), (("resnet18",), (), False)],
-    ids=["both", "ours alone", "a peer alone"],
+    ids=["both", "ours alone", "a baseline alone"],
 )
-def test_a_sheet_needs_arms_and_peers(tmp_path, write_cell, peers, sizes, is_drawn):
+def test_a_sheet_needs_arms_and_baselines(tmp_path, write_cell, baselines, sizes, is_drawn):
     for variant in sizes:
-        cell = Cell(variant=variant, arm="v1+ope+cffn", frame="published", conditions=Cost())
+        cell = Cell(variant=variant, arm="v1+ope+cffn", base="published", conditions=Cost())
         write_cell(tmp_path, cell)
-    for name in peers:
+    for name in baselines:
         write_cell(tmp_path, ModelCell(model=f"timm:{name}", conditions=Cost()), {"params": 10**7, "macs": 10**9})
     names = [sheet.name for sheet in list_sheets(load_records(tmp_path))]
     assert ("imagenet_classifier" in names) == is_drawn
@@ -148,7 +148,7 @@ def test_a_sheet_needs_arms_and_peers(tmp_path, write_cell, peers, sizes, is_dra
 
 def test_no_records_have_no_rows(tmp_path, write_cell):
     assert backbone_values(load_records(tmp_path)).empty
-    cell = Cell(variant="b0", arm="v1+ope+cffn", frame="published", conditions=Cost())
+    cell = Cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=Cost())
     write_cell(tmp_path, replace(cell, conditions=Cost(resolution=256)))
     assert backbone_values(load_records(tmp_path)).empty
 

@@ -32,9 +32,9 @@ def read(tmp_path: Path, write_cell: Callable[..., Path]) -> Callable[..., pd.Da
                 "parameter_bytes": MIB,
                 "input_bytes": MIB,
             }
-            if "resident" in conditions:
+            if "in-memory" in conditions:
                 conditions = dict(conditions)
-                result["resident_peak_bytes"] = conditions.pop("resident") * MIB
+                result["resident_peak_bytes"] = conditions.pop("in-memory") * MIB
             write_cell(tmp_path, build_cell(model, Memory(**conditions)), result)
         return load_records(tmp_path)
 
@@ -43,8 +43,8 @@ def read(tmp_path: Path, write_cell: Callable[..., Path]) -> Callable[..., pd.Da
 
 def test_ours_stands_beside_each_layout_of_each_library(read: Callable[..., pd.DataFrame]) -> None:
     records = read(
-        (V2, 90, {"resident": 99}),
-        ("timm:pvt_v2_b0", 100, {"channels_last": False, "resident": 110}),
+        (V2, 90, {"in-memory": 99}),
+        ("timm:pvt_v2_b0", 100, {"channels_last": False, "in-memory": 110}),
         ("timm:pvt_v2_b0", 90, {}),
         ("transformers:pvt_v2_b0", 120, {"channels_last": False}),
         (V2_LI, 80, {}),

@@ -50,7 +50,7 @@ def write(tmp_path: Path, write_cell: Callable[..., Path]) -> Write:
             "samples": [seconds] * 4,
             "references": references,
         }
-        write_cell(tmp_path, Cell(variant=variant, arm=arm, frame="published", conditions=timed), result)
+        write_cell(tmp_path, Cell(variant=variant, arm=arm, base="published", conditions=timed), result)
 
     return write_timed
 

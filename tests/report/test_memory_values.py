@@ -22,7 +22,7 @@ from ablations.report.memory_values import (
 from ablations.report.sheets import list_sheets
 from ablations.report.tables import render_markdown
 
-PREDICTED = Cell(variant="nano", arm="v1", frame="v2", conditions=Memory(method="predicted", resolution=64))
+PREDICTED = Cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
 FIXED = {"parameters": 600, "gradients": 200, "optimizer": 150, "input": 50}
 
 
@@ -87,7 +87,7 @@ def test_a_prediction_stands_beside_what_was_measured_under_the_same_conditions(
     tracked, resident = validation_values(load_records(tmp_path)).to_dict("records")
     assert (tracked["way"], tracked["name"], tracked["predicted_bytes"]) == ("tracked", "v1", 2000)
     assert (tracked["measured_bytes"], tracked["difference_bytes"], tracked["difference_percent"]) == (1600, 400, 25)
-    assert (resident["way"], resident["difference_bytes"]) == ("resident", -8)
+    assert (resident["way"], resident["difference_bytes"]) == ("in-memory", -8)
     assert (tracked["beyond_goal"], resident["beyond_goal"]) == (True, False)  # 0.4 % of 0.5 are allowed
 
 
@@ -109,7 +109,7 @@ def test_the_summary_counts_what_is_equal_and_what_lies_beyond(tmp_path, write_c
 
 
 def test_models_stand_beside_the_arms_of_the_same_conditions(tmp_path, write_cell):
-    arm = Cell(variant="b2", arm="v1", frame="v2", conditions=PREDICTED.conditions)
+    arm = Cell(variant="b2", arm="v1", base="v2", conditions=PREDICTED.conditions)
     model = build_cell("timm:resnet50", PREDICTED.conditions)
     for cell in (arm, replace(arm, attention="explicit"), replace(arm, arm="v1+ope"), model):
         for side in (64, 128):

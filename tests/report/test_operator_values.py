@@ -29,7 +29,7 @@ Write = Callable[..., None]
 CELL = Cell(
     variant="b0",
     arm="v1+ope+cffn",
-    frame="published",
+    base="published",
     conditions=Speed(reference="timm+transformers", resolution=64, batch_size=4, repeats=6),
 )
 
@@ -70,10 +70,10 @@ def write(tmp_path: Path, write_cell: Callable[..., Path]) -> Write:
             "peak_macs_per_s": 50e9,
             "samples": [0.1] * 4,
             **profiled(0.04, matrix=0.04, depth=0.02),
-            "floors": [
-                {"kind": "matrix products", "calls": 3, "macs": 900, "bytes": 10, "floor_s": 0.035},
-                {"kind": "depth-wise convolutions", "calls": 3, "macs": 90, "bytes": 80, "floor_s": 0.015},
-                {"kind": "other", "calls": 1, "macs": 0, "bytes": 80, "floor_s": 0.03},
+            "roofline": [
+                {"kind": "matrix products", "calls": 3, "macs": 900, "bytes": 10, "bound_s": 0.035},
+                {"kind": "depth-wise convolutions", "calls": 3, "macs": 90, "bytes": 80, "bound_s": 0.015},
+                {"kind": "other", "calls": 1, "macs": 0, "bytes": 80, "bound_s": 0.03},
             ],
             "uncounted": [],
             "references": {
@@ -113,10 +113,10 @@ def test_our_floor_and_the_share_of_the_peak_there(write: Write, tmp_path: Path)
     values = operator_time_values(load_records(tmp_path))
     (row,) = values[values["implementation"] == OURS].to_dict("records")
     assert row["case"] == "b0 v1+ope+cffn, 64 px, batch 4"
-    assert row["floor_s"] == pytest.approx(0.08)
+    assert row["bound_s"] == pytest.approx(0.08)
     assert (row["matrix_products_floor_s"], row["copies_floor_s"]) == (0.035, 0.0)
-    assert row["over_floor"] == pytest.approx(1.25)
-    assert (row["share_of_peak"], row["share_of_peak_at_floor"]) == (pytest.approx(0.6), pytest.approx(0.75))
+    assert row["over_bound"] == pytest.approx(1.25)
+    assert (row["share_of_peak"], row["share_of_peak_at_bound"]) == (pytest.approx(0.6), pytest.approx(0.75))
 
 
 def test_records_without_operators_are_left_out(write: Write, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_table_has_shares_of_all_steps_and_floors_of_ours(write: Write, tmp_
     write(large, latency_s=0.32, uncounted=["fused::all", "fused::more"], references={"timm": reference(1.0)})
     text, (heading, _, *rows) = lines_of(tmp_path)
     kinds = ("Matrix products, %", "Depth-wise convolutions, %", "Copies, %", "Other, %", "Between operators, %")
-    of_ours = ("Floor, ms", "Latency over floor", "Peak, GMAC/s", "Of the peak, %", "Of the peak at the floor, %")
+    of_ours = ("Roofline bound, ms", "Latency over roofline bound", "Peak, GMAC/s", "Of the peak, %", "Of the peak at the roofline bound, %")
     beside = ("n", "Latency, ms", "Time, ours = 1", "Noisy")
     assert heading == ["Model", "Implementation", *beside, *kinds, "Profiled over timed", *of_ours]
     timms = "1.50 (1.35 to 1.65)"
@@ -164,13 +164,13 @@ def test_the_table_has_shares_of_all_steps_and_floors_of_ours(write: Write, tmp_
     ]
     assert "5 profiled steps of each model. Geometric" in text
     # The root of 1.25 times 4.
-    assert "Geometric mean of 2 rows of ours: 2.24 times the floor." in text
-    assert "Multiply-adds that nobody counted may be in `fused::all, fused::more`." in text
+    assert "Geometric mean of 2 rows of ours: 2.24 times the roofline bound." in text
+    assert "MACs that nobody counted may be in `fused::all, fused::more`." in text
 
 
 def test_one_row_is_no_mean(write: Write, tmp_path: Path) -> None:
     write()
-    assert "One row of ours: 1.25 times the floor." in lines_of(tmp_path)[0]
+    assert "One row of ours: 1.25 times the roofline bound." in lines_of(tmp_path)[0]
 
 
 def test_bars_are_as_long_as_the_times_and_divided_by_kind(write: Write, tmp_path: Path) -> None:
@@ -178,20 +178,20 @@ def test_bars_are_as_long_as_the_times_and_divided_by_kind(write: Write, tmp_pat
     ax = Figure().add_subplot()
     values = operator_time_values(load_records(tmp_path))
     assert plot_operator_times(ax, values) is ax
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["ours", "timm", "transformers", "floor"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["ours", "timm", "transformers", "roofline bound"]
     assert [text.get_text() for text in ax.texts] == ["b0 v1+ope+cffn, 64 px, batch 4"]
     legend = ax.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == [*KINDS, BETWEEN, "floor of our operators"]
-    *kinds, floor = ax.containers
+    assert [text.get_text() for text in legend.get_texts()] == [*KINDS, BETWEEN, "roofline bound of our operators"]
+    *kinds, roofline bound = ax.containers
     bars = {kind: [bar.get_width() for bar in bars] for kind, bars in zip([*KINDS, BETWEEN], kinds, strict=True)}
     assert bars["matrix products"] == pytest.approx([0.4, 1.5 * 0.25, 0.0])
     assert bars["copies"] == pytest.approx([0.0, 1.5 * 0.25, 0.0])
     assert bars["other"] == pytest.approx([0.0, 0.0, 2.0])
     ends = [bar.get_x() + bar.get_width() for bar in kinds[-1]]
     assert ends == pytest.approx([1.0, 1.5, 2.0])
-    assert [bar.get_width() for bar in floor] == pytest.approx([0.8])
-    places = [bar.get_y() + bar.get_height() / 2 for bar in (*kinds[0], *floor)]
+    assert [bar.get_width() for bar in roofline bound] == pytest.approx([0.8])
+    places = [bar.get_y() + bar.get_height() / 2 for bar in (*kinds[0], *roofline bound)]
     assert places == pytest.approx(list(ax.get_yticks()))
 
 

@@ -32,7 +32,7 @@ from ablations.report.page import CHAPTERS, write_page
 from ablations.report.sheets import list_sheets
 from ablations.report.tables import list_sections
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 VOID = {"meta", "link", "img"}
 
@@ -197,13 +197,13 @@ def test_costs_are_exact_and_of_the_largest_variant(tmp_path, write_cell):
     for variant in ("pico", "nano"):
         for arm in ARMS:
             for resolution in (64, 96, 128):
-                write_cell(tmp_path, Cell(variant=variant, arm=arm, frame="v2", conditions=Cost(resolution=resolution)))
+                write_cell(tmp_path, Cell(variant=variant, arm=arm, base="v2", conditions=Cost(resolution=resolution)))
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
     assert [(comparison.what, comparison.where) for comparison in comparisons] == [
-        ("Parameters, % of v1's", "nano, frame v2, classifier"),
-        ("Multiply-adds, % of v1's", "nano, frame v2, classifier, 64 px"),
-        ("Multiply-adds, % of v1's", "nano, frame v2, classifier, 128 px"),
+        ("Parameters, % of v1's", "nano, base v2, classifier"),
+        ("MACs, % of v1's", "nano, base v2, classifier, 64 px"),
+        ("MACs, % of v1's", "nano, base v2, classifier, 128 px"),
     ]
     params = load_records(tmp_path).query("variant == 'nano'").drop_duplicates("arm").set_index("arm")["params"]
     expected = [100 * (params[arm] / params["v1"] - 1) for arm in ("v1+ope", "v1+cffn", "v1+lsra")]
@@ -267,8 +267,8 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
     assert [comparison.where for comparison in comparisons] == [
-        "digits, pico, frame v2, mixup 0",
-        "digits, pico, frame v2, mixup 0.8",
+        "digits, pico, base v2, mixup 0",
+        "digits, pico, base v2, mixup 0.8",
     ]
     reach = next(finding.text for finding in list_findings(tables) if finding.topic == "How far this reaches")
     assert reach.count("mixup") == reach.count("mixup 0.8") == 1
@@ -293,7 +293,7 @@ def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write
     )
     assert ["records/cost/<b>.json", "not JSON"] in rows
     key = replace(cell, arm="v1+lsra").key
-    assert ["cost", "pico v1+lsra, frame v2", key, "RuntimeError: out of memory"] in rows
+    assert ["cost", "pico v1+lsra, base v2", key, "RuntimeError: out of memory"] in rows
     assert "1 finished records, 1 failed cells, 1 damaged files." in "".join(page.words)
 
 

@@ -14,7 +14,7 @@ from ablations.report.arm_tables import ARM_TABLES
 from ablations.report.contents import TABLES
 from ablations.report.tables import four_figures, markdown_rows, metric_text, render_csv, render_markdown
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 BY_NAME = {table.name: table for table in TABLES}
 NOT_OF_QUICK = (
     *(
@@ -28,7 +28,7 @@ NOT_OF_QUICK = (
         "speed_operators",
         "evaluation",
     ),
-    *("riders_memory", "riders_accuracy", "tradeoff_peak_memory_bytes", "tradeoff_latency_s"),
+    *("confounders_memory", "confounders_accuracy", "tradeoff_peak_memory_bytes", "tradeoff_latency_s"),
 )
 """Tables of records that `quick` has none of; they have tests of their own."""
 OF_ARMS = [table.name for table in ARM_TABLES if table.name not in NOT_OF_QUICK]
@@ -66,15 +66,15 @@ def test_a_cost_table_word_for_word(tmp_path, write_cell):
         result = {"params": params, "macs": macs, "macs_traced": macs, "breakdown": {}}
         write_cell(tmp_path, replace(CELL, arm=arm), result)
     text = render("cost", load_records(tmp_path))
-    assert text.startswith("# Parameters and multiply-adds\n\nOne picture's forward pass. ")
+    assert text.startswith("# Parameters and MACs\n\nOne image's forward pass. ")
     assert text.endswith(
-        "## pico, frame v2, classifier\n\n"
-        "| Arm    |  Parameters, M | 224 px: Multiply-adds, G |\n"
+        "## pico, base v2, classifier\n\n"
+        "| Arm    |  Parameters, M | 224 px: MACs, G |\n"
         "| ------ | -------------: | -----------------------: |\n"
         "| v1     |          2.000 |                    1.000 |\n"
         "| v1+ope | 2.100 (+5.0 %) |           1.004 (+0.4 %) |\n\n"
         "Closed form and trace count the same in 2 of 2 records. "
-        "Conditions: pico, frame v2, fused attention, P = 2, 1,000 classes, classifier.\n"
+        "Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier.\n"
     )
 
 
@@ -95,7 +95,7 @@ def test_a_cost_table_says_whether_there_is_a_closed_form(tmp_path, write_cell):
 @pytest.mark.parametrize("name", OF_ARMS)
 def test_every_table_of_quick_has_its_arms_conditions_and_notes(name, quick_records):
     text = render(name, quick_records)
-    for arm in ARMS if name != "ladder" else ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
+    for arm in ARMS if name != "cumulative" else ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
         assert f"| {arm} " in text or f" {arm} |" in text
     assert BY_NAME[name].about in text
     assert text.count("Conditions: ") == text.count("\n## ") > 0
@@ -105,7 +105,7 @@ def test_every_table_of_quick_has_its_arms_conditions_and_notes(name, quick_reco
 
 
 def test_the_paper_is_named_where_its_numbers_stand(quick_records):
-    text = render("ladder", quick_records)
+    text = render("cumulative", quick_records)
     (heading,) = (line for line in text.splitlines() if line.startswith("| Row"))
     assert heading.count("paper's") + heading.count("Paper's") == 4
     assert "All top-1 is the paper's" in text
@@ -168,7 +168,7 @@ def test_mixed_conditions_become_groups_whose_headings_tell_them_apart(tmp_path,
             write_top1(tmp_path, write_cell, arm, 0.5, 0.6, epochs=epochs)
     text = render("accuracy", load_records(tmp_path))
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings == ["## digits, pico, frame v2, 5 epochs", "## digits, pico, frame v2, 20 epochs"]
+    assert headings == ["## digits, pico, base v2, 5 epochs", "## digits, pico, base v2, 20 epochs"]
     assert len(re.findall(r"\| v1\+ope +\|", text)) == 2
 
 
@@ -198,7 +198,7 @@ def test_csv_columns_carry_units(quick_records):
 def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
     for seed in (0, 1):
         for cell in (
-            Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(seed=seed)),
+            Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)),
             ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
             ModelCell(model="timm:resnet34", conditions=Accuracy(seed=seed)),
         ):

@@ -13,7 +13,7 @@ from ablations.records import load_records
 from ablations.report.statistics import Estimate, estimate_mean
 from ablations.report.tradeoffs import cost_per_point, find_dominators, tradeoff_values
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 def test_what_costs_more_and_is_no_better_is_dominated():
@@ -69,8 +69,8 @@ def records(tmp_path, write_cell) -> pd.DataFrame:
             cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed))
             write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
     for arm, peak in (("v1", 1000), ("v1+ope", 1600), ("v1+lsra", 1000), ("v1+ope+lsra", 1700)):
-        for frame, resolution, factor in (("v2", 32, 1), ("v2", 64, 4), ("v1", 32, 2)):
-            cell = replace(CELL, arm=arm, frame=frame, conditions=Memory(resolution=resolution))
+        for base, resolution, factor in (("v2", 32, 1), ("v2", 64, 4), ("v1", 32, 2)):
+            cell = replace(CELL, arm=arm, base=base, conditions=Memory(resolution=resolution))
             write_cell(tmp_path, cell, {"peak_memory_bytes": factor * peak, "memory_method": "tracked_storages"})
     for arm, latency, speed in (("v1", 0.2, 1.0), ("v1+ope", 0.9, 0.8)):
         result = {"latency_s": latency, "relative_speed": speed, "noisy": False}
@@ -83,7 +83,7 @@ def test_every_cost_stands_beside_the_same_accuracies(records):
     values = tradeoff_values(records)
     assert list(values["cost"].drop_duplicates()) == ["params", "macs", "peak_memory_bytes", "latency_s"]
     assert [len(rows) for _, rows in values.groupby("cost", sort=False)] == [4, 4, 4, 2]
-    # Records of another resolution or frame are no costs of these models.
+    # Records of another resolution or base are no costs of these models.
     words = values.groupby("cost")["measured_as"].unique()
     assert list(words["macs"]) == ["counted"]
     assert len(words["peak_memory_bytes"]) == len(words["latency_s"]) == 1

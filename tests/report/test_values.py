@@ -13,14 +13,14 @@ from ablations.records import load_records
 from ablations.report.values import (
     accuracy_values,
     cost_values,
-    ladder_values,
+    cumulative_values,
     memory_values,
-    paper_ladder,
+    paper_cumulative,
     speed_values,
 )
-from ablations.studies import LADDER
+from ablations.studies import CUMULATIVE
 
-CELL = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
+CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 
 
 def test_costs_change_against_v1_at_the_same_resolution(tmp_path, write_cell):
@@ -116,12 +116,12 @@ def test_other_models_stand_behind_the_arms(with_models):
     assert list(values["arm"].fillna(values["model"])) == ["v1", "v1+ope", "timm:resnet18", "timm:resnet34"]
     assert values["model"].isna().tolist() == [True, True, False, False]
     row = values.iloc[2]
-    assert (row["n_seeds"], row["n_pairs"], row["frame"]) == (3, 2, "v2")
+    assert (row["n_seeds"], row["n_pairs"], row["base"]) == (3, 2, "v2")
     assert row["top1_mean"] == pytest.approx(0.5)
     assert row["top1_difference_mean"] == pytest.approx((0.10 + 0.20) / 2)
     # The other recipe is a group of its own, with nothing to be paired with.
     assert (values["epochs"][3], values["n_pairs"][3]) == (50, 0)
-    assert pd.isna(values["frame"][3])
+    assert pd.isna(values["base"][3])
 
 
 def test_without_other_models_there_is_no_column_of_them(with_models):
@@ -131,7 +131,7 @@ def test_without_other_models_there_is_no_column_of_them(with_models):
 def test_what_an_arm_is_worth_does_not_depend_on_other_models(with_models):
     arms = with_models[with_models["arm"].notna()]
     own, both = accuracy_values(arms), accuracy_values(with_models).iloc[:2]
-    pd.testing.assert_frame_equal(own, both[list(own)].astype(own.dtypes))
+    pd.testing.assert_base_equal(own, both[list(own)].astype(own.dtypes))
 
 
 MIXES: dict[str, tuple[Callable, AnyCell, AnyCell, dict, str]] = {
@@ -206,15 +206,15 @@ def test_recipes_are_never_averaged(tmp_path, write_cell):
     assert dict(zip(values["epochs"], values["top1_mean"], strict=True)) == {20: 0.5, 50: 0.9}
 
 
-def test_the_ladder_has_the_steps_that_the_paper_has(tmp_path, write_cell):
+def test_the_cumulative_has_the_steps_that_the_paper_has(tmp_path, write_cell):
     for conditions in (Cost(), Cost(resolution=(800, 1280)), Cost(resolution=512), Cost(head="retinanet")):
         for arm in ARMS:
-            write_cell(tmp_path, Cell(variant="b2", arm=arm, frame="published", conditions=conditions))
-    values = ladder_values(load_records(tmp_path))
-    # Detectors and other sizes are left out: what the paper prints for the ladder's backbones is at 224 px.
+            write_cell(tmp_path, Cell(variant="b2", arm=arm, base="published", conditions=conditions))
+    values = cumulative_values(load_records(tmp_path))
+    # Detectors and other sizes are left out: what the paper prints for the cumulative's backbones is at 224 px.
     assert list(values["resolution"]) == ["224"] * 4
     assert list(values["head"]) == ["classifier"] * 4
-    assert list(values["arm"]) == list(LADDER)
+    assert list(values["arm"]) == list(CUMULATIVE)
     assert list(values["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
     assert list(values["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
     assert list(values["macs"].round(-6)) == [3_816_000_000, 3_938_000_000, 4_027_000_000, 3_889_000_000]
@@ -222,22 +222,22 @@ def test_the_ladder_has_the_steps_that_the_paper_has(tmp_path, write_cell):
     assert list(values["paper_gflops"].dropna()) == [3.8, 4.0, 3.9]
 
 
-def test_a_ladder_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cell):
+def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cell):
     for arm in ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra"):
-        write_cell(tmp_path, Cell(variant="b2", arm=arm, frame="published", conditions=Cost()))
-    values = ladder_values(load_records(tmp_path)).set_index("arm")
+        write_cell(tmp_path, Cell(variant="b2", arm=arm, base="published", conditions=Cost()))
+    values = cumulative_values(load_records(tmp_path)).set_index("arm")
     assert list(values.index) == ["v1", "v1+ope+cffn", "v1+ope+cffn+lsra"]
     assert list(values["params_step"].isna()) == [True, True, False]
 
 
-def test_the_papers_ladder_is_the_papers():
-    paper = paper_ladder()
-    assert tuple(paper.index) == LADDER
+def test_the_papers_cumulative_is_the_papers():
+    paper = paper_cumulative()
+    assert tuple(paper.index) == CUMULATIVE
     assert list(paper["paper_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
     assert list(paper["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
     assert list(paper["paper_params_m"].dropna()) == [24.5, 25.4, 22.6]
 
 
-@pytest.mark.parametrize("values", [cost_values, ladder_values, memory_values, speed_values, accuracy_values])
+@pytest.mark.parametrize("values", [cost_values, cumulative_values, memory_values, speed_values, accuracy_values])
 def test_no_records_make_no_values(tmp_path, values):
     assert values(load_records(tmp_path)).empty

@@ -20,8 +20,8 @@ from ablations.training import accuracy
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.data import load_data
 from ablations.training.distributed import Ranks
-from ablations.training.held_out import evaluate
 from ablations.training.loop import Diverged, Training
+from ablations.training.validation import evaluate
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
 TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
@@ -183,7 +183,7 @@ def test_weights_that_the_last_step_broke_are_a_divergence(monkeypatch):
         measure_accuracy(Breaks, BRIEF, None)
 
 
-def test_mixing_pairs_needs_an_even_number_of_pictures():
+def test_mixing_pairs_needs_an_even_number_of_images():
     with pytest.raises(InputError, match="batch_size=1437 is not possible; allowed: an even number"):
         measure_accuracy(Linear, Accuracy(epochs=1, batch_size=2000, mixup=0.8), None)
 

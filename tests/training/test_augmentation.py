@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn for a picture, and what the drawn numbers do to it."""
+"""Augmentation: what is drawn for an image, and what the drawn numbers do to it."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_shifts_are_whole_pixels_up_to_a_sixteenth_of_the_side():
     assert torch.equal(views[:, :, :2], torch.eye(2).expand(2000, 2, 2))
 
 
-def test_a_shifted_picture_is_moved_and_has_zeros_beyond():
+def test_a_shifted_image_is_moved_and_has_zeros_beyond():
     image = torch.rand(1, 2, 32, 32, generator=generator())
     view = torch.tensor([[[1.0, 0.0, 2 * 3 / 32], [0.0, 1.0, -2 * 4 / 32]]])  # 3 to the right, 4 up
     expected = torch.zeros_like(image)
@@ -52,7 +52,7 @@ def test_crops_have_the_area_and_the_ratio_and_lie_inside(least: float):
     centre = views[:, :, 2]
     assert (views[:, 0, 1] == 0).all()
     assert (views[:, 1, 0] == 0).all()
-    whole = (width == 1) | (height == 1)  # held to the picture's side, and so smaller or longer than drawn
+    whole = (width == 1) | (height == 1)  # held to the image's side, and so smaller or longer than drawn
     area, ratio = (width * height)[~whole], (width / height)[~whole]
     assert least - 1e-6 <= area.min() < least + 0.05
     assert area.max() <= 1
@@ -65,7 +65,7 @@ def test_crops_have_the_area_and_the_ratio_and_lie_inside(least: float):
     assert (width * height).min() >= least * math.sqrt(3 / 4) - 1e-6
 
 
-def test_the_whole_picture_is_shown_where_all_of_it_is_kept():
+def test_the_whole_image_is_shown_where_all_of_it_is_kept():
     views = draw_crops(500, 1.0, generator())
     width, height = views[:, 0, 0], views[:, 1, 1]
     assert (torch.maximum(width, height) == 1).all()
@@ -112,7 +112,7 @@ def test_boxes_have_the_area_and_the_ratio_and_lie_inside():
     assert left.mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_what_is_drawn_for_a_picture_does_not_depend_on_how_often_pictures_are_erased():
+def test_what_is_drawn_for_a_image_does_not_depend_on_how_often_images_are_erased():
     never, often = (draw_boxes(100, probability, generator()) for probability in (0.0, 1.0))
     assert torch.equal(never[:, :2], often[:, :2])
     assert torch.equal(never[:, 4], often[:, 4])
@@ -145,7 +145,7 @@ def test_the_noise_is_always_the_same_and_normal():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_are_normalised_channel_by_channel_and_grey_ones_are_given_to_all_three(channels: int):
+def test_images_are_normalised_channel_by_channel_and_grey_ones_are_given_to_all_three(channels: int):
     images = torch.full((2, channels, 4, 4), 100, dtype=torch.uint8)
     mean, std = torch.arange(1.0, channels + 1) * 10, torch.arange(1.0, channels + 1) * 5
     shown = normalise(images, mean, std)

@@ -15,18 +15,18 @@ from ablations.training.batches import (
     steps_per_epoch,
     training_batches,
 )
-from ablations.training.data import ImageData
+from ablations.training.data import InMemoryData
 from ablations.training.distributed import Ranks
 
 CONDITIONS = Accuracy(batch_size=10, seed=4)
 
 
-def make_data(count: int, side: int = 32, *, may_flip: bool = False) -> ImageData:
-    """Random pictures whose labels are their numbers."""
+def make_data(count: int, side: int = 32, *, may_flip: bool = False) -> InMemoryData:
+    """Random images whose labels are their numbers."""
     images = torch.randint(256, (count, 3, side, side), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     labels = torch.arange(count)
     mean, std = torch.full((3,), 127.5), torch.full((3,), 73.9)
-    return ImageData(
+    return InMemoryData(
         train_images=images,
         train_labels=labels,
         eval_images=images[:1],
@@ -37,12 +37,14 @@ def make_data(count: int, side: int = 32, *, may_flip: bool = False) -> ImageDat
     )
 
 
-def epoch_of(data: ImageData, conditions: Accuracy = CONDITIONS, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def epoch_of(
+    data: InMemoryData, conditions: Accuracy = CONDITIONS, epoch: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
     images, labels = zip(*training_batches(data, conditions, epoch), strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
-def test_an_epoch_shows_every_picture_once_in_batches_of_one_size():
+def test_an_epoch_shows_every_image_once_in_batches_of_one_size():
     batches = list(training_batches(make_data(40), CONDITIONS, 1))
     assert [images.shape for images, _ in batches] == [(10, 3, 32, 32)] * 4
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in batches)
@@ -74,7 +76,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_and_nothing_else(side):
         assert not torch.equal(images[labels.argsort()], other_images[other_labels.argsort()])
 
 
-def test_a_batch_of_another_size_shows_the_same_pictures_cut_the_same_way():
+def test_a_batch_of_another_size_shows_the_same_images_cut_the_same_way():
     data = make_data(30, may_flip=True)
     images, labels = epoch_of(data)
     other_images, other_labels = epoch_of(data, Accuracy(batch_size=5, seed=4))
@@ -88,17 +90,17 @@ def test_seeds_are_mixed_in_order():
     assert mix_seeds(3, 4) == mix_seeds(3, 4)
 
 
-def test_pictures_are_mirrored_only_where_they_may_be():
+def test_images_are_mirrored_only_where_they_may_be():
     ramp = torch.arange(32, dtype=torch.uint8).expand(64, 3, 32, 32)
     for may_flip in (False, True):
         data = make_data(64, may_flip=may_flip)
-        data = ImageData(**{**vars(data), "train_images": ramp})
+        data = InMemoryData(**{**vars(data), "train_images": ramp})
         images, _ = epoch_of(data)
         rising = images[:, 0, 16, 20] > images[:, 0, 16, 12]
         assert rising.all() if not may_flip else 20 < rising.sum() < 44
 
 
-def test_large_pictures_are_cropped_and_small_ones_shifted():
+def test_large_images_are_cropped_and_small_ones_shifted():
     for side, shifted in ((64, True), (65, False)):
         images, labels = epoch_of(make_data(10, side))
         images = (images * 73.9 + 127.5)[labels.argsort()]
@@ -112,7 +114,7 @@ def test_an_area_is_honoured():
     data = replace(make_data(50, 96), train_images=ramp)
     spans = {}
     for area in (0.05, 0.9):
-        images, _ = epoch_of(data, replace(CONDITIONS, crop_area=area))
+        images, _ = epoch_of(data, replace(CONDITIONS, min_crop_scale=area))
         spans[area] = (images[:, 0, 48, -1] - images[:, 0, 48, 0]) * 73.9
     assert spans[0.05].min() < 40 < spans[0.05].max()
     # At least 0.9 of the area and at most 4:3: the width is at least sqrt(0.9 * 3 / 4) = 0.82 of 96, and 2 % of
@@ -121,8 +123,8 @@ def test_an_area_is_honoured():
 
 
 @pytest.mark.parametrize(("count", "repeats"), [(30, 3), (40, 4), (31, 3), (10, 20)])
-def test_repeats_show_fewer_pictures_so_often_each_cut_differently(count, repeats):
-    conditions = replace(CONDITIONS, augment_repeats=repeats, batch_size=count)
+def test_repeats_show_fewer_images_so_often_each_cut_differently(count, repeats):
+    conditions = replace(CONDITIONS, aug_repeats=repeats, batch_size=count)
     ((images, labels),) = training_batches(make_data(count), conditions, 1)
     shown = Counter(labels.tolist())
     assert len(labels) == count
@@ -134,8 +136,8 @@ def test_repeats_show_fewer_pictures_so_often_each_cut_differently(count, repeat
     assert not all(same)
 
 
-def test_repeats_show_other_pictures_in_the_next_epoch():
-    conditions = replace(CONDITIONS, augment_repeats=3)
+def test_repeats_show_other_images_in_the_next_epoch():
+    conditions = replace(CONDITIONS, aug_repeats=3)
     first, second = (set(epoch_of(make_data(30), conditions, epoch)[1].tolist()) for epoch in (1, 2))
     assert len(first) == len(second) == 10
     assert first != second
@@ -143,12 +145,12 @@ def test_repeats_show_other_pictures_in_the_next_epoch():
 
 def test_without_repeats_every_place_has_its_own_draw():
     drawn = draw_epoch(make_data(30), CONDITIONS, 1)
-    assert torch.equal(drawn.pictures, drawn.draws)
-    repeated = draw_epoch(make_data(30), replace(CONDITIONS, augment_repeats=3), 1)
+    assert torch.equal(drawn.images, drawn.draws)
+    repeated = draw_epoch(make_data(30), replace(CONDITIONS, aug_repeats=3), 1)
     assert sorted(repeated.draws.tolist()) == list(range(30))
 
 
-def test_a_picture_is_erased_from_the_noise_after_it_was_normalised():
+def test_a_image_is_erased_from_the_noise_after_it_was_normalised():
     data = make_data(40)
     plain, labels = epoch_of(data)
     erased, again = epoch_of(data, replace(CONDITIONS, random_erasing=1.0))
@@ -158,9 +160,9 @@ def test_a_picture_is_erased_from_the_noise_after_it_was_normalised():
     boxes = draw_epoch(data, replace(CONDITIONS, random_erasing=1.0), 1).boxes
     assert boxes is not None
     noise = draw_noise(3, 32)
-    for picture, label, where in zip(erased, labels.tolist(), differ, strict=True):
+    for image, label, where in zip(erased, labels.tolist(), differ, strict=True):
         own = noise[int(boxes[label, 4])]
-        assert torch.equal(picture[:, where], own[:, where])
+        assert torch.equal(image[:, where], own[:, where])
         rows, columns = where.any(dim=1), where.any(dim=0)
         assert where.sum() == rows.sum() * columns.sum(), "a box is filled, and nothing beside it"
         assert 0.01 * 32**2 < where.sum() < 0.4 * 32**2
@@ -175,7 +177,7 @@ def test_some_are_erased_and_erasing_leaves_order_and_cuts_as_they_are():
     assert changed == pytest.approx(0.25, abs=0.12)
 
 
-EVERYTHING = replace(CONDITIONS, random_erasing=0.5, augment_repeats=3)
+EVERYTHING = replace(CONDITIONS, random_erasing=0.5, aug_repeats=3)
 
 
 @pytest.mark.parametrize("side", [32, 80])
@@ -202,22 +204,22 @@ def test_processes_share_each_batch_and_keep_its_mirrored_pairs(count):
             places = Ranks(rank, count).share(16)
             assert torch.equal(own_images, images[places])
             assert torch.equal(own_labels, labels[places])
-            # The picture that mixup pairs each with, in a process's own batch and in the whole one.
+            # The image that mixup pairs each with, in a process's own batch and in the whole one.
             assert torch.equal(labels.flip(0)[places], own_labels.flip(0))
             seen += places.tolist()
         assert sorted(seen) == list(range(16))
 
 
-@pytest.mark.parametrize(("held_out", "batch_size"), [(7, 3), (8, 3), (3, 3), (1, 8), (12, 3), (10, 1)])
+@pytest.mark.parametrize(("validation", "batch_size"), [(7, 3), (8, 3), (3, 3), (1, 8), (12, 3), (10, 1)])
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_each_held_out_picture_is_in_one_batch_of_one_process(held_out, batch_size, count):
+def test_each_validation_image_is_in_one_batch_of_one_process(validation, batch_size, count):
     data = make_data(4)
-    images = torch.arange(held_out, dtype=torch.uint8)[:, None, None, None].expand(held_out, 3, 32, 32)
-    data = replace(data, eval_images=images, eval_labels=torch.arange(held_out))
+    images = torch.arange(validation, dtype=torch.uint8)[:, None, None, None].expand(validation, 3, 32, 32)
+    data = replace(data, eval_images=images, eval_labels=torch.arange(validation))
     seen = []
     for rank in range(count):
         for shown, labels in eval_batches(data, Accuracy(batch_size=batch_size), ranks=Ranks(rank, count)):
             assert len(shown) == len(labels) <= batch_size
             assert (shown[:, 0, 5, 5] * 73.9 + 127.5).round().long().tolist() == labels.tolist()
             seen += labels.tolist()
-    assert sorted(seen) == list(range(held_out))
+    assert sorted(seen) == list(range(validation))

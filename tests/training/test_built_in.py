@@ -39,13 +39,13 @@ def test_digits_are_split_by_class_and_always_the_same_way():
     assert data.train_images.shape == (1437, 1, 32, 32)
     assert data.eval_images.shape == (360, 1, 32, 32)
     assert data.train_images.dtype == torch.uint8
-    train, held_out = torch.bincount(data.train_labels), torch.bincount(data.eval_labels)
-    share = held_out / (train + held_out)
+    train, validation = torch.bincount(data.train_labels), torch.bincount(data.eval_labels)
+    share = validation / (train + validation)
     assert len(share) == 10
     assert ((share - 0.2).abs() < 0.005).all()
     assert torch.equal(load_data(Accuracy(seed=7), None).eval_images, data.eval_images)
     together = torch.cat([data.train_images, data.eval_images]).flatten(1)
-    assert len(together.unique(dim=0)) == 1797, "a picture is in both splits, or was lost"
+    assert len(together.unique(dim=0)) == 1797, "an image is in both splits, or was lost"
 
 
 def test_digits_use_the_whole_range_and_the_other_resolution_is_the_same_split():
@@ -106,11 +106,11 @@ def test_the_real_fashion_mnist(shared_data):
     [
         ("train", [*range(10), 10, 200], "has a label 10; allowed: 0 to 9"),
         ("t10k", [*range(9), 255], "has a label 255; allowed: 0 to 9"),
-        ("train", [0, 1, 2, 3, 5, 6, 7, 8, 9], "has 40 pictures and 9 labels in one split"),
-        ("t10k", [0, 1, 2, 3, 5, 6, 7, 8, 9, 9], "has no pictures of class 4"),
+        ("train", [0, 1, 2, 3, 5, 6, 7, 8, 9], "has 40 images and 9 labels in one split"),
+        ("t10k", [0, 1, 2, 3, 5, 6, 7, 8, 9, 9], "has no images of class 4"),
     ],
 )
-def test_labels_that_are_not_the_pictures_are_one_line(tmp_path, file, labels, message):
+def test_labels_that_are_not_the_images_are_one_line(tmp_path, file, labels, message):
     write_fashion_mnist(tmp_path, train=40)
     labels = labels * 40 if len(labels) > 10 else labels
     write_idx(tmp_path / f"FashionMNIST/raw/{file}-labels-idx1-ubyte", torch.tensor(labels[:40]))

@@ -13,8 +13,8 @@ from PIL import Image
 from ablations.design import Accuracy
 from ablations.training import cache as cache_module
 from ablations.training import data as data_module
-from ablations.training.cache import cache_directory, load_answer, load_pictures, store_answer, store_pictures
-from ablations.training.data import ImageData, load_data
+from ablations.training.cache import cache_directory, load_answer, load_images, store_answer, store_images
+from ablations.training.data import InMemoryData, load_data
 
 CONDITIONS = Accuracy(data="noise", num_classes=2, resolution=24)
 QUESTION, STATE = {"what": "a test"}, {"files": [["a/0.png", 12, None]]}
@@ -31,15 +31,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(folder: Path, **changes: Any) -> ImageData:
+def load(folder: Path, **changes: Any) -> InMemoryData:
     """Loads the set as a new process would."""
     data_module._load.cache_clear()
     data = load_data(replace(CONDITIONS, **changes), folder)
-    assert isinstance(data, ImageData)
+    assert isinstance(data, InMemoryData)
     return data
 
 
-def same(first: ImageData, second: ImageData) -> bool:
+def same(first: InMemoryData, second: InMemoryData) -> bool:
     tensors = [name for name, value in vars(first).items() if isinstance(value, torch.Tensor)]
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
 
@@ -47,7 +47,7 @@ def same(first: ImageData, second: ImageData) -> bool:
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a picture was decoded")
+        raise AssertionError("an image was decoded")
 
     monkeypatch.setattr(data_module, "read_in_order", refuse)
 
@@ -56,7 +56,7 @@ def contents(cache_folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in cache_folder.iterdir()}
 
 
-def test_pictures_are_decoded_once(folder, cache_folder, capfd, request):
+def test_images_are_decoded_once(folder, cache_folder, capfd, request):
     first = load(folder)
     assert sorted(path.suffix for path in cache_folder.iterdir()) == [".bin", ".bin", ".json", ".json"]
     request.getfixturevalue("no_decoding")
@@ -90,7 +90,7 @@ def paint(path: Path) -> None:
     Image.new("RGB", (60, 45), (1, 2, 3)).save(path)
 
 
-def test_a_picture_that_changed_is_decoded_anew(folder):
+def test_a_image_that_changed_is_decoded_anew(folder):
     load(folder)
     paint(folder / "noise/train/b/1.png")
     assert (load(folder).train_images[4].flatten(1) == torch.tensor([[1], [2], [3]])).all()
@@ -109,7 +109,7 @@ def test_so_it_is_where_only_the_time_of_change_tells(folder):
     assert not same(before, after)
 
 
-def test_a_picture_that_was_added_or_removed_makes_another_set(folder):
+def test_a_image_that_was_added_or_removed_makes_another_set(folder):
     load(folder)
     paint(folder / "noise/train/b/9.png")
     assert len(load(folder).train_labels) == 7
@@ -171,33 +171,33 @@ def test_an_answer_counts_for_its_state_and_question_alone():
     assert load_answer(QUESTION | {"resolution": 3}, STATE) is None
 
 
-def test_pictures_of_another_shape_are_none():
-    pictures = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2)
-    store_pictures(QUESTION, STATE, pictures)
-    kept = load_pictures(QUESTION, STATE, (2, 3, 2, 2))
+def test_images_of_another_shape_are_none():
+    images = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 2, 2)
+    store_images(QUESTION, STATE, images)
+    kept = load_images(QUESTION, STATE, (2, 3, 2, 2))
     assert kept is not None
-    assert torch.equal(kept, pictures)
-    assert load_pictures(QUESTION, STATE, (1, 3, 2, 2)) is None
+    assert torch.equal(kept, images)
+    assert load_images(QUESTION, STATE, (1, 3, 2, 2)) is None
 
 
 def test_a_write_that_fails_leaves_the_old_entry(cache_folder, monkeypatch):
-    store_pictures(QUESTION, STATE, torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+    store_images(QUESTION, STATE, torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     before = contents(cache_folder)
 
     def fail(_: int) -> None:
         raise OSError("no space left")
 
     monkeypatch.setattr(cache_module.os, "fsync", fail)
-    store_pictures(QUESTION, STATE, torch.ones(1, 3, 2, 2, dtype=torch.uint8))
+    store_images(QUESTION, STATE, torch.ones(1, 3, 2, 2, dtype=torch.uint8))
     assert contents(cache_folder) == before
 
 
-def test_between_the_pictures_and_their_note_a_crash_leaves_nothing_wrong(monkeypatch):
-    store_pictures(QUESTION, STATE, torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+def test_between_the_images_and_their_note_a_crash_leaves_nothing_wrong(monkeypatch):
+    store_images(QUESTION, STATE, torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "store_answer", lambda *_: None)
-        store_pictures(QUESTION, STATE, torch.ones(1, 3, 2, 2, dtype=torch.uint8))
-    assert load_pictures(QUESTION, STATE, (1, 3, 2, 2)) is None
+        store_images(QUESTION, STATE, torch.ones(1, 3, 2, 2, dtype=torch.uint8))
+    assert load_images(QUESTION, STATE, (1, 3, 2, 2)) is None
 
 
 def test_a_cache_that_cannot_be_written_is_none(folder, tmp_path, monkeypatch, capfd):

@@ -21,18 +21,18 @@ from ablations.training.data import check_data, load_data
 CONDITIONS = {name: Accuracy(data=name, num_classes=cifar.classes) for name, cifar in CIFARS.items()}
 
 
-def draw_pictures(count: int, seed: int) -> torch.Tensor:
+def draw_images(count: int, seed: int) -> torch.Tensor:
     return torch.randint(256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
 def write_cifar(directory: Path, name: str, labels: torch.Tensor) -> None:
-    """Writes each file of a set with one picture for each of the labels (N,); coarse labels, if any, are 19."""
+    """Writes each file of a set with one image for each of the labels (N,); coarse labels, if any, are 19."""
     cifar = CIFARS[name]
     (directory / cifar.folder).mkdir(parents=True)
-    for number, file in enumerate((*cifar.train, *cifar.held_out)):
+    for number, file in enumerate((*cifar.train, *cifar.validation)):
         before = torch.full((len(labels), cifar.labels), 19, dtype=torch.uint8)
         before[:, -1] = labels
-        records = torch.cat([before, draw_pictures(len(labels), number).flatten(1)], dim=1)
+        records = torch.cat([before, draw_images(len(labels), number).flatten(1)], dim=1)
         (directory / cifar.folder / file).write_bytes(records.numpy().tobytes())
 
 
@@ -46,14 +46,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cifar_module, "SITE", "http://127.0.0.1:9/")
 
 
-def test_pictures_and_labels_are_those_of_the_records(tmp_path: Path, name: str) -> None:
+def test_images_and_labels_are_those_of_the_records(tmp_path: Path, name: str) -> None:
     classes, files = CIFARS[name].classes, len(CIFARS[name].train)
     labels = torch.randperm(classes, generator=torch.Generator().manual_seed(0))
     write_cifar(tmp_path, name, labels)
     check_data(name, classes, tmp_path)
     data = load_data(CONDITIONS[name], tmp_path)
-    assert torch.equal(data.train_images, torch.cat([draw_pictures(classes, number) for number in range(files)]))
-    assert torch.equal(data.eval_images, draw_pictures(classes, files))
+    assert torch.equal(data.train_images, torch.cat([draw_images(classes, number) for number in range(files)]))
+    assert torch.equal(data.eval_images, draw_images(classes, files))
     assert data.train_labels.tolist() == labels.tolist() * files
     assert data.eval_labels.tolist() == labels.tolist()
     assert (data.train_labels.dtype, data.may_flip, data.skipped) == (torch.int64, True, ())
@@ -78,13 +78,13 @@ def test_the_sets_are_known_by_their_classes(tmp_path: Path, name: str) -> None:
         check_data(name, 20, tmp_path)
 
 
-def test_labels_out_of_range_and_classes_without_a_picture_are_one_line(tmp_path: Path, name: str) -> None:
+def test_labels_out_of_range_and_classes_without_a_image_are_one_line(tmp_path: Path, name: str) -> None:
     classes = CIFARS[name].classes
     write_cifar(tmp_path / "over", name, torch.arange(classes + 1))
     write_cifar(tmp_path / "under", name, torch.arange(classes - 1))
     for place, message in (
         ("over", f"has a label {classes}; allowed: 0 to {classes - 1}"),
-        ("under", f"has no pictures of class {classes - 1}$"),
+        ("under", f"has no images of class {classes - 1}$"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             check_data(name, classes, tmp_path / place)
@@ -94,7 +94,7 @@ def test_labels_out_of_range_and_classes_without_a_picture_are_one_line(tmp_path
 @pytest.mark.parametrize("size", [0, 3072])
 def test_a_file_that_holds_no_whole_records_is_one_line(tmp_path: Path, name: str, size: int) -> None:
     write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
-    file = tmp_path / CIFARS[name].folder / CIFARS[name].held_out[0]
+    file = tmp_path / CIFARS[name].folder / CIFARS[name].validation[0]
     file.write_bytes(file.read_bytes()[:size])
     place = f"{name}: {CIFARS[name].folder}/{file.name}"
     with pytest.raises(InputError, match=rf"^{place} is not one of its files \(ValueError: {size} bytes") as caught:
@@ -104,7 +104,7 @@ def test_a_file_that_holds_no_whole_records_is_one_line(tmp_path: Path, name: st
 
 def test_a_file_that_cannot_be_opened_is_named_without_its_place(tmp_path: Path, name: str) -> None:
     write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
-    file = tmp_path / CIFARS[name].folder / CIFARS[name].held_out[0]
+    file = tmp_path / CIFARS[name].folder / CIFARS[name].validation[0]
     file.unlink()
     with pytest.raises(InputError, match=f"{file.name} is not one of its files .FileNotFoundError") as caught:
         read_cifar(name, tmp_path, train=False)
@@ -129,7 +129,7 @@ def test_a_set_that_is_there_in_part_is_left_alone(tmp_path: Path, name: str) ->
     (tmp_path / CIFARS[name].folder / CIFARS[name].train[-1]).unlink()
     with pytest.raises(InputError, match="some of its files are missing there"):
         fetch_cifar(name, tmp_path)
-    assert (tmp_path / CIFARS[name].folder / CIFARS[name].held_out[0]).is_file()
+    assert (tmp_path / CIFARS[name].folder / CIFARS[name].validation[0]).is_file()
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -13,20 +13,20 @@ from ablations.errors import InputError
 from ablations.training import data as data_module
 from ablations.training.augmentation import normalise
 from ablations.training.data import _load, check_data, choose_subset, data_digest, data_directory, load_data
-from ablations.training.stream import StreamedData, stream_eval
+from ablations.training.stream import StreamingData, stream_eval
 
 FOLDER = Accuracy(data="shapes", num_classes=2, resolution=32)
 
 
-def write_folder(root: Path, picture: torch.Tensor, classes: tuple[str, ...] = ("circle", "square")) -> None:
+def write_folder(root: Path, image: torch.Tensor, classes: tuple[str, ...] = ("circle", "square")) -> None:
     for split, count in (("train", 3), ("val", 2)):
         for name in classes:
             (root / split / name).mkdir(parents=True)
             for index in range(count):
-                to_pil_image(picture).save(root / split / name / f"{index}.png")
+                to_pil_image(image).save(root / split / name / f"{index}.png")
 
 
-def test_grey_pictures_are_normalised_by_the_training_pictures_and_given_to_three_channels():
+def test_grey_images_are_normalised_by_the_training_images_and_given_to_three_channels():
     data = load_data(Accuracy(train_images=200), None)
     images = normalise(data.train_images, data.mean, data.std)
     assert images.shape == (200, 3, 32, 32)
@@ -58,46 +58,46 @@ def test_the_subset_is_the_same_for_every_training_seed():
 
 
 def test_an_image_folder_is_resized_by_its_short_side_and_cropped_to_the_centre(tmp_path):
-    picture = torch.zeros(3, 32, 96, dtype=torch.uint8)  # a flag: red, green, blue
+    image = torch.zeros(3, 32, 96, dtype=torch.uint8)  # a flag: red, green, blue
     for stripe in range(3):
-        picture[stripe, :, 32 * stripe : 32 * stripe + 32] = 200
-    write_folder(tmp_path / "shapes", picture)
+        image[stripe, :, 32 * stripe : 32 * stripe + 32] = 200
+    write_folder(tmp_path / "shapes", image)
     data = load_data(FOLDER, tmp_path)
     assert data.train_labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.eval_labels.tolist() == [0, 0, 1, 1]
-    assert torch.equal(data.train_images, picture[:, :, 32:64].expand(6, -1, -1, -1)), "a short side of 32 is kept"
+    assert torch.equal(data.train_images, image[:, :, 32:64].expand(6, -1, -1, -1)), "a short side of 32 is kept"
     # For validation 32 pixels become 36, of which the middle 32 are seen: no red or blue, but for the filter's reach.
     assert data.eval_images.shape == (4, 3, 32, 32)
     assert (data.eval_images[:, 1, :, 1:-1] > 190).all()
     assert (data.eval_images[:, [0, 2], :, 1:-1] < 10).all()
 
 
-def test_validation_crops_pictures_that_have_the_resolution_already(tmp_path):
-    picture = torch.full((3, 32, 32), 255, dtype=torch.uint8)
-    picture[:, :1] = 0  # 1 of 32 pixels is 1.1 of 36, and the crop drops 2
-    write_folder(tmp_path / "shapes", picture)
+def test_validation_crops_images_that_have_the_resolution_already(tmp_path):
+    image = torch.full((3, 32, 32), 255, dtype=torch.uint8)
+    image[:, :1] = 0  # 1 of 32 pixels is 1.1 of 36, and the crop drops 2
+    write_folder(tmp_path / "shapes", image)
     data = load_data(FOLDER, tmp_path)
     assert (data.train_images[:, :, 0] == 0).all()
     assert (data.eval_images > 230).all()
 
 
 @pytest.mark.parametrize("resolution", [64, 96, 160])
-def test_resident_and_streamed_pictures_are_cropped_alike(tmp_path, resolution):
+def test_resident_and_streamed_images_are_cropped_alike(tmp_path, resolution):
     random = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (3, 40, 60), generator=random, dtype=torch.uint8)
     write_folder(tmp_path / "shapes", noise)
     conditions = replace(FOLDER, resolution=resolution)
     resident = load_data(conditions, tmp_path).eval_images
-    streamed = load_data(replace(conditions, loading="streamed"), tmp_path)
-    assert isinstance(streamed, StreamedData)
-    ((shown, _),) = stream_eval(streamed, conditions, torch.arange(4), workers=1)
+    streaming = load_data(replace(conditions, loading="streaming"), tmp_path)
+    assert isinstance(streaming, StreamingData)
+    ((shown, _),) = stream_eval(streaming, conditions, torch.arange(4), workers=1)
     # Resizing bytes and Pillow's differ by a level at most; a short side longer by a pixel makes tens of it.
     assert (shown.int() - resident.int()).abs().max() <= 1
 
 
-def test_a_folder_with_grey_pictures_and_other_files(tmp_path):
+def test_a_folder_with_grey_images_and_other_files(tmp_path):
     write_folder(tmp_path / "shapes", torch.full((1, 32, 32), 77, dtype=torch.uint8))
-    (tmp_path / "shapes/train/circle/notes.txt").write_text("no picture")
+    (tmp_path / "shapes/train/circle/notes.txt").write_text("no image")
     to_pil_image(torch.full((3, 32, 32), 77, dtype=torch.uint8)).save(tmp_path / "shapes/val/square/last.JPEG")
     data = load_data(replace(FOLDER, train_images=2), tmp_path)
     assert data.train_labels.tolist() == [0, 1]
@@ -148,10 +148,10 @@ def break_empty_class(root: Path) -> None:
         ),
         (break_no_val, "{root}/shapes/val is missing or has no class folders"),
         (break_no_classes, "{root}/shapes/val is missing or has no class folders"),
-        (break_empty_val, "{root}/shapes/val has no pictures .* of class circle, square"),
+        (break_empty_val, "{root}/shapes/val has no images .* of class circle, square"),
         (break_no_folder, "data='shapes' is not possible; allowed: digits"),
         (break_other_class, "train and val must have the same classes; only one of them has square, triangle"),
-        (break_empty_class, "{root}/shapes/train has no pictures .* of class square"),
+        (break_empty_class, "{root}/shapes/train has no images .* of class square"),
     ],
 )
 def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, break_it, message):
@@ -165,15 +165,15 @@ def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, break
         load_data(FOLDER, tmp_path)
 
 
-def break_pictures(root: Path, *names: str) -> None:
+def break_images(root: Path, *names: str) -> None:
     for name in names:
         (root / "shapes" / name).write_bytes((root / "shapes" / name).read_bytes()[:40])
 
 
-def test_pictures_that_cannot_be_read_are_counted_and_the_first_is_named(tmp_path):
+def test_images_that_cannot_be_read_are_counted_and_the_first_is_named(tmp_path):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
-    break_pictures(tmp_path, "train/square/1.png", "train/square/2.png", "val/circle/0.png")
-    expected = r"^3 of 10 pictures cannot be read, first train/square/1\.png \(.*\); mend or .* by --skip-unreadable"
+    break_images(tmp_path, "train/square/1.png", "train/square/2.png", "val/circle/0.png")
+    expected = r"^3 of 10 images cannot be read, first train/square/1\.png \(.*\); mend or .* by --skip-unreadable"
     for _ in range(2):  # what could be read does not make it sound the second time
         with pytest.raises(InputError, match=expected) as caught:
             load_data(FOLDER, tmp_path)
@@ -181,12 +181,12 @@ def test_pictures_that_cannot_be_read_are_counted_and_the_first_is_named(tmp_pat
         assert str(tmp_path) not in str(caught.value)
 
 
-def test_pictures_that_cannot_be_read_are_left_out_on_request_and_named(tmp_path):
+def test_images_that_cannot_be_read_are_left_out_on_request_and_named(tmp_path):
     write_folder(tmp_path / "shapes", torch.full((3, 32, 32), 9, dtype=torch.uint8))
     skipping = replace(FOLDER, skip_unreadable=True)
     assert load_data(skipping, tmp_path).skipped == ()
     _load.cache_clear()
-    break_pictures(tmp_path, "val/circle/0.png", "train/square/1.png")
+    break_images(tmp_path, "val/circle/0.png", "train/square/1.png")
     data = load_data(skipping, tmp_path)
     assert data.skipped == ("train/square/1.png", "val/circle/0.png")
     assert (data.train_labels.tolist(), data.eval_labels.tolist()) == ([0, 0, 0, 1, 1], [0, 1, 1])
@@ -199,11 +199,11 @@ def test_pictures_that_cannot_be_read_are_left_out_on_request_and_named(tmp_path
         load_data(replace(skipping, train_images=6), tmp_path)
 
 
-def test_a_class_that_is_left_without_pictures_is_refused(tmp_path):
+def test_a_class_that_is_left_without_images_is_refused(tmp_path):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
-    break_pictures(tmp_path, "val/square/0.png", "val/square/1.png")
-    for loading in ("resident", "streamed"):
-        with pytest.raises(InputError, match=r"^val has no pictures that can be read of class square$"):
+    break_images(tmp_path, "val/square/0.png", "val/square/1.png")
+    for loading in ("in-memory", "streaming"):
+        with pytest.raises(InputError, match=r"^val has no images that can be read of class square$"):
             load_data(replace(FOLDER, skip_unreadable=True, loading=loading), tmp_path)
 
 
@@ -221,14 +221,14 @@ def test_the_number_of_classes_must_be_the_data_sets(tmp_path):
 def test_data_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch, name):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
     conditions = Accuracy(data=name, num_classes={"digits": 10, "shapes": 2}[name], resolution=33)
-    pictures = {"digits": 1797, "shapes": 3 * 10}[name]  # grey ones keep one channel
-    way_out = "loading=streamed reads them" if name == "shapes" else "a lower resolution fits"
-    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * pictures * 33 * 33 - 2)
+    images = {"digits": 1797, "shapes": 3 * 10}[name]  # grey ones keep one channel
+    way_out = "loading=streaming reads them" if name == "shapes" else "a lower resolution fits"
+    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * images * 33 * 33 - 2)
     with pytest.raises(InputError, match=f"resolution=33 need .*; {way_out}"):
         load_data(conditions, tmp_path)
     if name == "shapes":
-        assert len(load_data(replace(conditions, loading="streamed"), tmp_path).train_paths) == 6
-    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * pictures * 33 * 33)
+        assert len(load_data(replace(conditions, loading="streaming"), tmp_path).train_paths) == 6
+    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * images * 33 * 33)
     load_data(conditions, tmp_path)
 
 
@@ -274,7 +274,7 @@ def add_link_to_nothing(root: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [rename, move_to_another_class, lengthen, add_below, add_link_to_nothing])
-def test_a_folder_is_told_from_another_by_its_pictures_paths_and_sizes(tmp_path, change):
+def test_a_folder_is_told_from_another_by_its_images_paths_and_sizes(tmp_path, change):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
     digest = data_digest("shapes", tmp_path)
     change(tmp_path / "shapes")
@@ -283,13 +283,13 @@ def test_a_folder_is_told_from_another_by_its_pictures_paths_and_sizes(tmp_path,
     assert changed != digest
 
 
-def test_times_places_and_what_is_no_picture_of_a_class_do_not_count(tmp_path, monkeypatch):
+def test_times_places_and_what_is_no_image_of_a_class_do_not_count(tmp_path, monkeypatch):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
     digest = data_digest("shapes", tmp_path)
     assert len(digest) == 64
     os.utime(tmp_path / "shapes/train/circle/0.png", (1, 1))
     for name in ("train/circle/notes.txt", "train/0.png", "0.png"):
-        (tmp_path / "shapes" / name).write_bytes(b"no picture of a class")
+        (tmp_path / "shapes" / name).write_bytes(b"no image of a class")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "shapes").rename(tmp_path / "elsewhere/shapes")
     assert data_digest("shapes", tmp_path / "elsewhere") == digest

@@ -20,7 +20,7 @@ from ablations.training.distributed import Ranks, count_ranks, joined
 
 RECIPE = (
     "--variants pico --arms v1+ope --epochs 1 --train-images 200 --batch-size 40 --base-lr 1e-3 --warmup-epochs 0.4 "
-    "--mixup 0.8 --cutmix 1.0 --random-erasing 0.5 --augment-repeats 3 --ema-decay 0.9 --save-weights"
+    "--mixup 0.8 --cutmix 1.0 --random-erasing 0.5 --aug-repeats 3 --ema-decay 0.9 --save-weights"
 ).split()
 
 
@@ -55,8 +55,8 @@ def test_alone_there_is_nobody_to_ask(monkeypatch):
         assert ranks.is_first
 
 
-ACCURACY = Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(batch_size=40))
-COST = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
+ACCURACY = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(batch_size=40))
+COST = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ COST = Cell(variant="pico", arm="v1", frame="v2", conditions=Cost())
         ([COST], 1, "processes=2 is not possible; allowed: 1, but for trainings on one device, without --jobs"),
         ([ACCURACY, COST], 1, "processes=2 is not possible"),
         ([ACCURACY], 2, "processes=2 is not possible"),
-        ([Cell(variant="pico", arm="v1", frame="v2", conditions=Accuracy(batch_size=42))], 1, "batch_size=42 is not"),
+        ([Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(batch_size=42))], 1, "batch_size=42 is not"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_they_meet(tmp_path, monkeypatch, cells, jobs, message):

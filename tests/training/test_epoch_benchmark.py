@@ -11,26 +11,26 @@ from torch import nn
 from torchvision.transforms.v2.functional import to_pil_image
 
 from ablations import cli
+from ablations.baselines.equal import build_equal
 from ablations.design import Accuracy, Cell
 from ablations.errors import InputError
 from ablations.model import build_model
-from ablations.peers.equal import build_equal
 from ablations.training.data import load_data
 from ablations.training.epoch_benchmark import OwnSide, TimmSide, benchmark_epoch
 from ablations.training.loop import Training
 
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # timm leaves pictures' files open
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # timm leaves images' files open
 
 CONDITIONS = Accuracy(data="squares", num_classes=2, resolution=72, batch_size=4, epochs=3)
 
 
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with a folder of eleven random pictures for training, two batches of four, in two classes."""
+    """A data directory with a folder of eleven random images for training, two batches of four, in two classes."""
     directory = tmp_path_factory.mktemp("data")
     generator = torch.Generator().manual_seed(0)
-    for split, pictures in (("train", 11), ("val", 2)):
-        for number in range(pictures):
+    for split, images in (("train", 11), ("val", 2)):
+        for number in range(images):
             folder = directory / "squares" / split / "ab"[number % 2]
             folder.mkdir(parents=True, exist_ok=True)
             levels = torch.randint(256, (3, 80, 90), dtype=torch.uint8, generator=generator)
@@ -40,7 +40,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build_pair() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    cell = Cell(variant="pico", arm="v1+ope+cffn", frame="published", conditions=CONDITIONS)
+    cell = Cell(variant="pico", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
     model = build_model(cell.config)
     return model, build_equal(model, "timm")
 
@@ -51,12 +51,12 @@ def start_timm(squares: Path, workers: int) -> TimmSide:
 
 
 def test_both_sides_take_the_same_steps_and_all_parts_are_timed(squares):
-    model, peer = build_pair()
+    model, baseline = build_pair()
     before = [weight.clone() for weight in model.parameters()]
-    times = benchmark_epoch(model, peer, CONDITIONS, squares, steps=3, workers=0)
+    times = benchmark_epoch(model, baseline, CONDITIONS, squares, steps=3, workers=0)
     assert times.loss_difference < 1e-4
     assert times.steps_per_epoch == 2
-    for rounds in (times.whole, times.step, times.pictures):
+    for rounds in (times.whole, times.step, times.images):
         assert len(rounds.ours) == len(rounds.timms) == 3
         assert rounds.images == 4
         assert rounds.relative_speed.low <= rounds.relative_speed.median <= rounds.relative_speed.high
@@ -66,10 +66,10 @@ def test_both_sides_take_the_same_steps_and_all_parts_are_timed(squares):
 
 
 def test_other_weights_are_not_compared(squares):
-    model, peer = build_pair()
-    nn.init.normal_(peer.get_parameter("head.weight"))
+    model, baseline = build_pair()
+    nn.init.normal_(baseline.get_parameter("head.weight"))
     with pytest.raises(RuntimeError, match="losses differ"):
-        benchmark_epoch(model, peer, CONDITIONS, squares, steps=2, workers=0)
+        benchmark_epoch(model, baseline, CONDITIONS, squares, steps=2, workers=0)
 
 
 def test_our_rounds_are_the_training_that_runs_through(squares):
@@ -113,16 +113,16 @@ def test_timms_side_learns_one_batch(squares):
     [
         ({"resolution": 64}, "resolution=64 is not possible; allowed: more than 64 pixels"),
         ({"batch_size": 12}, "batch_size=12 is not possible; allowed: 11 or less"),
-        ({"loading": "streamed"}, "loading='streamed'"),
+        ({"loading": "streaming"}, "loading='streaming'"),
         ({"mixup": 0.8}, r"mixup=0\.8 is not possible; allowed: 0 here"),
         ({"drop_path_rate": 0.1}, r"drop_path_rate=0\.1"),
-        ({"augment_repeats": 3}, "augment_repeats=3"),
+        ({"aug_repeats": 3}, "aug_repeats=3"),
     ],
 )
 def test_what_would_not_be_the_same_work_is_refused(squares, change, message):
-    model, peer = build_pair()
+    model, baseline = build_pair()
     with pytest.raises(InputError, match=message):
-        benchmark_epoch(model, peer, replace(CONDITIONS, **change), squares, steps=2, workers=0)
+        benchmark_epoch(model, baseline, replace(CONDITIONS, **change), squares, steps=2, workers=0)
 
 
 def test_the_command_prints_a_ratio(capsys):
@@ -132,13 +132,13 @@ def test_the_command_prints_a_ratio(capsys):
     assert printed.err == ""
     head, plan, losses, _, *rows, waiting = printed.out.splitlines()
     assert head.startswith("pico v1+ope+cffn on digits at 72 px, batches of 8, float32, on ")
-    assert plan.startswith("2 rounds of 1 steps of each in turn, of 179 in an epoch; timm's channels-first")
+    assert plan.startswith("2 rounds of 1 steps of each interleaved, of 179 in an epoch; timm's channels-first")
     assert losses.startswith("losses of 3 steps on one batch differ by ")
     number = r"\d+\.\d\d"
-    for name, row in zip(("epoch", "step alone", "pictures alone"), rows, strict=True):
+    for name, row in zip(("epoch", "step alone", "images alone"), rows, strict=True):
         rates = r"\s+\d+\.\d img/s" * 2
         assert re.fullmatch(rf"{name}{rates}\s+{number} \(range {number} to {number}, n = 2\)", row)
-    assert re.fullmatch(r"waiting for pictures: ours \d+\.\d% of the time, timm \d+\.\d%", waiting)
+    assert re.fullmatch(r"waiting for images: ours \d+\.\d% of the time, timm \d+\.\d%", waiting)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ablations.training.evaluation import (
     expected_calibration_error,
     imagenet_synsets,
     label_classes,
-    score_pictures,
+    score_images,
 )
 from ablations.training.protocols import normalise_bytes
 
@@ -56,8 +56,8 @@ class ReadsTheAnswer(nn.Module):
         return self.scale * F.one_hot(answers, self.num_classes).float()
 
 
-def write_pictures(root: Path, answers: dict[str, list[int]]) -> Path:
-    """Writes pictures by class; each carries the answer that ReadsTheAnswer reads."""
+def write_images(root: Path, answers: dict[str, list[int]]) -> Path:
+    """Writes images by class; each carries the answer that ReadsTheAnswer reads."""
     for name, values in answers.items():
         (root / name).mkdir(parents=True)
         for index, value in enumerate(values):
@@ -65,14 +65,14 @@ def write_pictures(root: Path, answers: dict[str, list[int]]) -> Path:
     return root
 
 
-def write_noise(root: Path, classes: int, pictures: int) -> Path:
+def write_noise(root: Path, classes: int, images: int) -> Path:
     random = torch.Generator().manual_seed(0)
     for label in range(classes):
         (root / f"{label}").mkdir(parents=True)
-        for index in range(pictures):
+        for index in range(images):
             noise = torch.randint(256, (6, 8, 3), generator=random, dtype=torch.uint8)
-            picture = Image.fromarray(noise.numpy()).resize((60, 45))
-            picture.save(root / f"{label}" / f"{index}.png")
+            image = Image.fromarray(noise.numpy()).resize((60, 45))
+            image.save(root / f"{label}" / f"{index}.png")
     return root
 
 
@@ -84,11 +84,11 @@ def build_pico(arm: str = "v1+ope+cffn", **overrides) -> PVT:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 64])
-def test_scores_of_known_answers_and_every_picture_once(tmp_path, batch_size):
-    folder = write_pictures(tmp_path, {"a": [0, 0, 1], "b": [1, 1, 1], "c": [2, 0, 2], "d": [0]})
+def test_scores_of_known_answers_and_every_image_once(tmp_path, batch_size):
+    folder = write_images(tmp_path, {"a": [0, 0, 1], "b": [1, 1, 1], "c": [2, 0, 2], "d": [0]})
     model = ReadsTheAnswer(4)
     scores = evaluate_checkpoint(model, folder, **SETTINGS | {"batch_size": batch_size})
-    assert model.seen == [0, 0, 0, 1, 1, 1, 1, 2, 0, 2, 0], "the trial's black picture, then all in order"
+    assert model.seen == [0, 0, 0, 1, 1, 1, 1, 2, 0, 2, 0], "the trial's black image, then all in order"
     # Logits are one 2 and three 0: the first has e² / (e² + 3), and the loss is log(e² + 3), less 2 where it is right.
     total = math.exp(2) + 3
     assert scores == {
@@ -107,8 +107,8 @@ def test_scores_of_known_answers_and_every_picture_once(tmp_path, batch_size):
 
 
 def test_a_split_of_its_own_is_used_where_there_is_one(tmp_path):
-    write_pictures(tmp_path / "set/val", {"a": [0], "b": [1]})
-    write_pictures(tmp_path / "set/train", {"a": [0] * 3, "b": [0] * 3})
+    write_images(tmp_path / "set/val", {"a": [0], "b": [1]})
+    write_images(tmp_path / "set/train", {"a": [0] * 3, "b": [0] * 3})
     for folder in (tmp_path / "set", tmp_path / "set/val"):
         scores = evaluate_checkpoint(ReadsTheAnswer(2), folder, **SETTINGS)
         assert (scores["n_images"], scores["top1"]) == (2, 1.0)
@@ -116,7 +116,7 @@ def test_a_split_of_its_own_is_used_where_there_is_one(tmp_path):
 
 def test_some_of_imagenets_classes_have_imagenets_labels(tmp_path):
     # A tench, a springer and a parachute, which is taken for a tench once; 701 is ImageNet's parachute.
-    folder = write_pictures(
+    folder = write_images(
         tmp_path / "val", {"n03888257": [701, 0], "n01440764": [0], "n02102040": [217, 217], "n15075141": [999]}
     )
     scores = evaluate_checkpoint(ReadsTheAnswer(1000), tmp_path, **SETTINGS)
@@ -127,7 +127,7 @@ def test_some_of_imagenets_classes_have_imagenets_labels(tmp_path):
     assert scores["classes"] == "4 of ImageNet's 1000 classes, among all 1000 logits"
     assert scores["expected_top1"] is None
     # Beside a model that has been trained on these four alone, they are 0 to 3.
-    own = write_pictures(tmp_path / "own", {path.name: [i] for i, path in enumerate(sorted(folder.iterdir()))})
+    own = write_images(tmp_path / "own", {path.name: [i] for i, path in enumerate(sorted(folder.iterdir()))})
     scores = evaluate_checkpoint(ReadsTheAnswer(4), own, **SETTINGS)
     assert (scores["top1"], scores["classes"]) == (1.0, "the folder's 4 classes, in order of name")
 
@@ -136,8 +136,8 @@ def test_all_of_imagenets_classes_have_an_expected_accuracy(tmp_path):
     synsets = imagenet_synsets()
     assert list(synsets.values()) == list(range(1000))
     assert list(synsets) == sorted(synsets)
-    # One picture of each is the same file under a thousand names, whose answer is class 5.
-    source = write_pictures(tmp_path / "source", {"x": [5]}) / "x/0.png"
+    # One image of each is the same file under a thousand names, whose answer is class 5.
+    source = write_images(tmp_path / "source", {"x": [5]}) / "x/0.png"
     for name in synsets:
         (tmp_path / "imagenet" / name).mkdir(parents=True)
         (tmp_path / "imagenet" / name / "0.png").symlink_to(source)
@@ -174,7 +174,7 @@ def test_classes_that_are_not_the_models_are_refused(classes, num_logits, messag
 
 
 def test_neither_batches_nor_workers_change_the_scores(tmp_path):
-    folder = write_noise(tmp_path, classes=10, pictures=5)
+    folder = write_noise(tmp_path, classes=10, images=5)
     model = build_pico(num_classes=10)
     first = evaluate_checkpoint(model, folder, **SETTINGS | {"batch_size": 50, "workers": 1})
     assert 0 < first["top1"] < first["top5"] < 1
@@ -187,7 +187,7 @@ def test_neither_batches_nor_workers_change_the_scores(tmp_path):
         assert scores["ece"] == pytest.approx(first["ece"], abs=1e-6)
 
 
-# timm leaves the pictures' files open.
+# timm leaves the images' files open.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("resolution", [48, 64])
 def test_the_real_imagenette_as_timms_validation_has_it(shared_data, tmp_path, resolution):
@@ -197,8 +197,8 @@ def test_the_real_imagenette_as_timms_validation_has_it(shared_data, tmp_path, r
     (tmp_path / "val").mkdir()
     for source in sorted((folder / "val").iterdir()):
         (tmp_path / "val" / source.name).mkdir()
-        for picture in sorted(source.iterdir())[:4]:
-            (tmp_path / "val" / source.name / picture.name).symlink_to(picture)
+        for image in sorted(source.iterdir())[:4]:
+            (tmp_path / "val" / source.name / image.name).symlink_to(image)
     model = build_pico(num_classes=1000)
     scores = evaluate_checkpoint(model, tmp_path, **SETTINGS | {"resolution": resolution, "batch_size": 16})
     assert (scores["n_images"], scores["n_classes"]) == (40, 10)
@@ -225,9 +225,9 @@ def test_the_real_imagenette_as_timms_validation_has_it(shared_data, tmp_path, r
     assert scores["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
-def test_scores_of_single_pictures():
+def test_scores_of_single_images():
     logits = torch.tensor([[1.0, 3, 2, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0]])
-    scores = score_pictures(logits, torch.tensor([3, 0, 5]))
+    scores = score_images(logits, torch.tensor([3, 0, 5]))
     assert scores.dtype == torch.float64
     total = sum(math.exp(x) for x in logits[0].tolist())
     expected = [
@@ -255,20 +255,20 @@ def test_a_bin_holds_its_upper_edge_and_sure_models_that_are_right_are_calibrate
     assert expected_calibration_error(torch.ones(4).double(), torch.ones(4).double()) == 0
 
 
-def test_pictures_that_cannot_be_read_end_it_or_are_left_out_and_named(tmp_path):
-    folder = write_pictures(tmp_path, {"a": [0, 0, 1], "b": [1, 1, 1]})
+def test_images_that_cannot_be_read_end_it_or_are_left_out_and_named(tmp_path):
+    folder = write_images(tmp_path, {"a": [0, 0, 1], "b": [1, 1, 1]})
     (folder / "a/1.png").write_bytes((folder / "a/1.png").read_bytes()[:45])
-    (folder / "b/0.png").write_text("no picture")
+    (folder / "b/0.png").write_text("no image")
     model = ReadsTheAnswer(2)
     counted = []
     with pytest.raises(
-        InputError, match=r"2 of 6 pictures cannot be read, first a/1\.png \([^/]*\); mend or .* by --skip-unreadable"
+        InputError, match=r"2 of 6 images cannot be read, first a/1\.png \([^/]*\); mend or .* by --skip-unreadable"
     ) as caught:
         evaluate_checkpoint(
             model, folder, **SETTINGS | {"batch_size": 1}, progress=lambda done, total: counted.append((done, total))
         )
     assert "\n" not in str(caught.value)
-    assert model.seen == [0, 0], "after the trial and one picture the model rests"
+    assert model.seen == [0, 0], "after the trial and one image the model rests"
     assert counted == [(done, 6) for done in range(1, 7)]
     for batch_size in (1, 2, 64):
         conditions = SETTINGS | {"batch_size": batch_size, "skip_unreadable": True}
@@ -277,29 +277,29 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out_and_named(tmp_path)
         assert scores["skipped"] == ["a/1.png", "b/0.png"]
 
 
-def test_a_folder_without_one_picture_that_can_be_read(tmp_path):
-    folder = write_pictures(tmp_path, {"a": [0], "b": [0]})
+def test_a_folder_without_one_image_that_can_be_read(tmp_path):
+    folder = write_images(tmp_path, {"a": [0], "b": [0]})
     for path in folder.glob("*/*"):
-        path.write_text("no picture")
-    with pytest.raises(InputError, match=r"2 of 2 pictures cannot be read, first a/0\.png \(.*\)$"):
+        path.write_text("no image")
+    with pytest.raises(InputError, match=r"2 of 2 images cannot be read, first a/0\.png \(.*\)$"):
         evaluate_checkpoint(ReadsTheAnswer(2), folder, **SETTINGS, skip_unreadable=True)
 
 
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("nowhere", "{root}/nowhere is missing or has no class folders; allowed: pictures as val/CLASS"),
-        ("flat", "{root}/flat is missing or has no class folders; allowed: pictures as val/CLASS"),
-        ("empty", "{root}/empty has no pictures .* of class b"),
+        ("nowhere", "{root}/nowhere is missing or has no class folders; allowed: images as val/CLASS"),
+        ("flat", "{root}/flat is missing or has no class folders; allowed: images as val/CLASS"),
+        ("empty", "{root}/empty has no images .* of class b"),
         ("three", "classes='a, b, c' is not possible; allowed: 2, as the model has logits, and not 3"),
     ],
 )
 def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, place, message):
-    write_pictures(tmp_path / "flat", {"a": [0]})
+    write_images(tmp_path / "flat", {"a": [0]})
     (tmp_path / "flat/a").rename(tmp_path / "moved")
     (tmp_path / "flat/0.png").write_bytes((tmp_path / "moved/0.png").read_bytes())
-    write_pictures(tmp_path / "empty", {"a": [0], "b": []})
-    write_pictures(tmp_path / "three", {"a": [0], "b": [1], "c": [0]})
+    write_images(tmp_path / "empty", {"a": [0], "b": []})
+    write_images(tmp_path / "three", {"a": [0], "b": [1], "c": [0]})
     with pytest.raises(InputError, match=message.format(root=tmp_path)) as caught:
         evaluate_checkpoint(ReadsTheAnswer(2), tmp_path / place, **SETTINGS)
     assert "\n" not in str(caught.value)
@@ -318,13 +318,13 @@ def test_a_folder_that_is_not_laid_out_as_it_must_be_is_one_line(tmp_path, place
     ],
 )
 def test_conditions_that_are_not_possible_are_refused(tmp_path, change, message):
-    folder = write_pictures(tmp_path, {"a": [0], "b": [1]})
+    folder = write_images(tmp_path, {"a": [0], "b": [1]})
     with pytest.raises(InputError, match=message):
         evaluate_checkpoint(build_pico(num_classes=2), folder, **SETTINGS | change)
 
 
 def test_a_model_of_a_fixed_size_says_so(tmp_path):
-    folder = write_pictures(tmp_path, {"a": [0], "b": [1]})
+    folder = write_images(tmp_path, {"a": [0], "b": [1]})
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=2)
     assert evaluate_checkpoint(model, folder, **SETTINGS)["n_images"] == 2
     with pytest.raises(InputError, match=r"resolution=48 is not possible for this model: .*48") as caught:
@@ -333,13 +333,13 @@ def test_a_model_of_a_fixed_size_says_so(tmp_path):
 
 
 def test_answers_that_are_no_finite_numbers_are_no_result(tmp_path):
-    folder = write_pictures(tmp_path, {"a": [0, 0, 0], "b": [1]})
-    with pytest.raises(FloatingPointError, match="the loss of 4 of 4 pictures is not finite"):
+    folder = write_images(tmp_path, {"a": [0, 0, 0], "b": [1]})
+    with pytest.raises(FloatingPointError, match="the loss of 4 of 4 images is not finite"):
         evaluate_checkpoint(ReadsTheAnswer(2, scale=math.nan), folder, **SETTINGS)
 
 
 def test_bf16_is_nearly_the_same_and_not_the_same(tmp_path):
-    folder = write_noise(tmp_path, classes=3, pictures=2)
+    folder = write_noise(tmp_path, classes=3, images=2)
     model = build_pico(num_classes=3)
     exact, rounded = (
         evaluate_checkpoint(model, folder, **SETTINGS | {"precision": precision}) for precision in ("float32", "bf16")
@@ -350,7 +350,7 @@ def test_bf16_is_nearly_the_same_and_not_the_same(tmp_path):
 
 @pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn"])
 def test_one_model_at_several_resolutions(tmp_path, arm):
-    folder = write_noise(tmp_path, classes=3, pictures=2)
+    folder = write_noise(tmp_path, classes=3, images=2)
     model = build_pico(arm, num_classes=3)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     conditions = {name: value for name, value in SETTINGS.items() if name != "resolution"}
@@ -366,7 +366,7 @@ def test_one_model_at_several_resolutions(tmp_path, arm):
 
 
 def test_a_resolution_that_is_not_possible_is_refused_before_the_first(tmp_path):
-    folder = write_noise(tmp_path, classes=3, pictures=2)
+    folder = write_noise(tmp_path, classes=3, images=2)
     conditions = {name: value for name, value in SETTINGS.items() if name != "resolution"}
     for resolutions, message in (([32, 16], "input shape"), ([32, 0], "resolution=0"), ([], "resolutions=")):
         counted = []
@@ -382,7 +382,7 @@ def test_a_resolution_that_is_not_possible_is_refused_before_the_first(tmp_path)
 
 
 def test_a_released_checkpoint_from_its_file(tmp_path):
-    folder = write_noise(tmp_path / "pictures", classes=3, pictures=2)
+    folder = write_noise(tmp_path / "images", classes=3, images=2)
     model = build_pico(num_classes=3)
     expected = evaluate_checkpoint(model, folder, **SETTINGS)
     save_weights(model, tmp_path / "weights.pth")
@@ -392,7 +392,7 @@ def test_a_released_checkpoint_from_its_file(tmp_path):
     assert evaluate_checkpoint(fresh, folder, **SETTINGS) == expected
 
 
-@pytest.mark.parametrize("other", [{"arm": "v1+ope"}, {"variant": "nano"}, {"num_classes": 5}, {"frame": "v1"}])
+@pytest.mark.parametrize("other", [{"arm": "v1+ope"}, {"variant": "nano"}, {"num_classes": 5}, {"base": "v1"}])
 def test_a_checkpoint_of_another_model_is_one_line(tmp_path, other):
     save_weights(build_pico(), tmp_path / "weights.pth")
     with pytest.raises(InputError, match="does not fit the model, of arm v1") as caught:
@@ -403,7 +403,7 @@ def test_a_checkpoint_of_another_model_is_one_line(tmp_path, other):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_cuda_scores_as_the_cpu_does(tmp_path, precision):
-    folder = write_noise(tmp_path, classes=3, pictures=3)
+    folder = write_noise(tmp_path, classes=3, images=3)
     model = build_pico(num_classes=3)
     on_cpu = evaluate_checkpoint(model, folder, **SETTINGS)
     on_cuda = evaluate_checkpoint(model, folder, **SETTINGS | {"device": "cuda", "precision": precision})

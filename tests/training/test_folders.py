@@ -1,4 +1,4 @@
-"""Image folders: which of their pictures cannot be read, and that all are tried only once."""
+"""Image folders: which of their images cannot be read, and that all are tried only once."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from PIL import Image
 
 from ablations.errors import InputError
 from ablations.training import folders as folders_module
-from ablations.training.folders import WAY_OUT, Split, find_unreadable, listed, open_image_folder, unreadable_pictures
+from ablations.training.folders import WAY_OUT, Split, find_unreadable, listed, open_image_folder, unreadable_images
 
 
 def write_set(root: Path) -> Path:
@@ -19,9 +19,9 @@ def write_set(root: Path) -> Path:
 
 
 def break_three(root: Path) -> None:
-    """Makes pictures of the three kinds that cannot be read: truncated, none, empty."""
+    """Makes images of the three kinds that cannot be read: truncated, none, empty."""
     (root / "train/a/1.jpg").write_bytes((root / "train/a/1.jpg").read_bytes()[:-200])
-    (root / "train/b/0.jpg").write_text("no picture")
+    (root / "train/b/0.jpg").write_text("no image")
     (root / "train/b/2.jpg").write_bytes(b"")
 
 
@@ -42,7 +42,7 @@ def test_all_that_cannot_be_read_is_found_with_its_reason(tmp_path):
     assert left.labels == [0, 0, 1]
 
 
-def test_a_link_to_nothing_is_a_picture_that_cannot_be_read(tmp_path):
+def test_a_link_to_nothing_is_a_image_that_cannot_be_read(tmp_path):
     (write_set(tmp_path) / "train/a/3.jpg").symlink_to(tmp_path / "nowhere.jpg")
     reason = "FileNotFoundError: [Errno 2] No such file or directory"
     assert find_unreadable(open_train(tmp_path)) == {str(tmp_path / "train/a/3.jpg"): reason}
@@ -67,19 +67,19 @@ def test_a_damaged_note_of_it_is_made_anew(tmp_path, cache_folder, content):
     assert find_unreadable(open_train(tmp_path)) == found
 
 
-def test_a_class_that_is_left_without_pictures_is_refused(tmp_path):
+def test_a_class_that_is_left_without_images_is_refused(tmp_path):
     break_three(write_set(tmp_path))
     (tmp_path / "train/b/1.jpg").write_bytes(b"")
     split = open_train(tmp_path)
-    with pytest.raises(InputError, match=r"^train has no pictures that can be read of class b$"):
+    with pytest.raises(InputError, match=r"^train has no images that can be read of class b$"):
         split.without(find_unreadable(split))
 
 
 def test_the_error_counts_all_and_names_the_first():
     faults = {"train/a/1.jpg": "OSError: truncated", "val/a/0.jpg": "empty"}
-    expected = "2 of 9 pictures cannot be read, first train/a/1.jpg (OSError: truncated)"
-    assert str(unreadable_pictures(faults, 9)) == f"{expected}; {WAY_OUT}"
-    assert str(unreadable_pictures(faults, 9, skipping=True)) == expected
+    expected = "2 of 9 images cannot be read, first train/a/1.jpg (OSError: truncated)"
+    assert str(unreadable_images(faults, 9)) == f"{expected}; {WAY_OUT}"
+    assert str(unreadable_images(faults, 9, skipping=True)) == expected
 
 
 def test_a_list_of_names_is_short():

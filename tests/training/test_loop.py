@@ -10,7 +10,7 @@ from torch import nn
 from ablations.design import Accuracy
 from ablations.errors import InputError
 from ablations.training import loop
-from ablations.training.data import ImageData, load_data
+from ablations.training.data import InMemoryData, load_data
 from ablations.training.distributed import Ranks
 from ablations.training.loop import Diverged, Saver, Stopped, Training
 
@@ -18,7 +18,7 @@ BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
 
 
 class Linear(nn.Sequential):
-    """Classifies pixels, and keeps the pictures that it was trained on."""
+    """Classifies pixels, and keeps the images that it was trained on."""
 
     def __init__(self, width: int = 10) -> None:
         super().__init__(nn.Flatten(), nn.Linear(3 * 32 * 32, width), nn.Linear(width, 10))
@@ -39,7 +39,7 @@ class Breaks(Linear):
 
 
 class Bias(nn.Module):
-    """The same logits for every picture: `scale` times its parameter, which begins at 2 / scale for class 0."""
+    """The same logits for every image: `scale` times its parameter, which begins at 2 / scale for class 0."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -50,20 +50,20 @@ class Bias(nn.Module):
         return (self.scale * self.bias).expand(len(x), -1)
 
 
-def trained(model: nn.Module, conditions: Accuracy, data: ImageData | None = None) -> Training:
+def trained(model: nn.Module, conditions: Accuracy, data: InMemoryData | None = None) -> Training:
     """Returns a whole training, on digits where no data are given."""
     training = Training(model, data or digits(conditions), conditions)
     training.run()
     return training
 
 
-def digits(conditions: Accuracy) -> ImageData:
+def digits(conditions: Accuracy) -> InMemoryData:
     data = load_data(conditions, None)
-    assert isinstance(data, ImageData)
+    assert isinstance(data, InMemoryData)
     return data
 
 
-def test_two_models_see_the_same_pictures_in_the_same_order():
+def test_two_models_see_the_same_images_in_the_same_order():
     torch.manual_seed(0)
     narrow, wide = Linear(3), Linear(30)
     trained(narrow, BRIEF)
@@ -82,7 +82,7 @@ def test_two_models_see_the_same_mixtures_which_differ_from_step_to_step():
     trained(plain, replace(BRIEF, epochs=1))
     assert all(torch.equal(one, other) for one, other in zip(narrow.seen, wide.seen, strict=True))
     assert not any(torch.equal(one, other) for one, other in zip(narrow.seen, plain.seen, strict=True))
-    # How much of the other picture there is, is drawn anew: the mirror's share, by least squares, in each step.
+    # How much of the other image there is, is drawn anew: the mirror's share, by least squares, in each step.
     shares = [
         ((own - shown) * (own - own.flip(0))).sum() / (own - own.flip(0)).square().sum()
         for shown, own in zip(narrow.seen, plain.seen, strict=True)
@@ -94,7 +94,7 @@ def test_two_models_see_the_same_mixtures_which_differ_from_step_to_step():
 ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0, base_lr=0.01, label_smoothing=0.3)
 
 
-def all_of_class_0(conditions: Accuracy = ONE_STEP) -> ImageData:
+def all_of_class_0(conditions: Accuracy = ONE_STEP) -> InMemoryData:
     data = digits(conditions)
     return replace(data, train_labels=torch.zeros_like(data.train_labels))
 
@@ -114,7 +114,7 @@ def test_the_loss_is_smoothed():
 def test_a_step_is_adamws_and_its_gradient_is_clipped_at_the_limit(limit: float, expected: float | None):
     model = Bias(scale=1000.0)
     before = model.bias.detach().clone()
-    training = trained(model, replace(ONE_STEP, clip_norm=limit), all_of_class_0())
+    training = trained(model, replace(ONE_STEP, clip_grad_norm=limit), all_of_class_0())
     # Unclipped, the gradient is 1000 times the difference of probabilities, which are some hundredths at least.
     assert model.bias.grad is not None
     norm, recorded = model.bias.grad.norm().item(), training.history[0]["grad_norm"]

@@ -43,8 +43,8 @@ def test_one_dimensional_parameters_and_the_spared_ones_are_not_decayed():
 
 def test_a_pvts_class_token_is_spared_and_its_position_embeddings_are_not():
     of = decays(build_model(build_config("pico", "v1", "v1")))
-    assert of["stages.3.embeddings.0.token"] == 0
-    assert of["stages.3.embeddings.1.weight"] == of["stages.0.embeddings.0.weight"] == 0.05
+    assert of["stages.3.cls_token.weight"] == 0
+    assert of["stages.3.pos_embed.weight"] == of["stages.0.pos_embed.weight"] == 0.05
 
 
 def rates(steps_per_epoch: int, **conditions) -> list[float]:
@@ -86,7 +86,7 @@ def test_the_precision_is_that_of_matrix_products(precision, dtype):
 
 
 def test_the_paper_s_rates_are_those_of_the_released_code():
-    values = rates(10, **{**recipe_values("paper"), "drop_path_rate": 0.1, "clip_norm": 0.0})
+    values = rates(10, **{**recipe_values("paper"), "drop_path_rate": 0.1, "clip_grad_norm": 0.0})
     assert values[0] == pytest.approx(1e-6)
     assert values[25] == pytest.approx((1e-6 + 1e-3) / 2)  # half of 5 epochs of 10 steps
     assert values[50] == max(values) == pytest.approx(1e-3)
@@ -96,7 +96,7 @@ def test_the_paper_s_rates_are_those_of_the_released_code():
 
 
 def test_ends_of_the_rate_may_be_nothing():
-    values = rates(10, base_lr=2.0, epochs=2, warmup_epochs=1.0, first_lr=0.0, last_lr=0.0)
+    values = rates(10, base_lr=2.0, epochs=2, warmup_epochs=1.0, warmup_lr_ratio=0.0, min_lr_ratio=0.0)
     assert (values[0], values[10], values[20]) == (0.0, 2.0, pytest.approx(0.0))
 
 
@@ -119,7 +119,7 @@ def test_targets_are_those_of_a_pair_smoothed_and_sum_to_1(kinds):
         own, other = targets[place, place], targets[place, 7 - place]
         share = (own.item() - 0.01) / 0.9
         assert own + other == pytest.approx(0.9 + 2 * 0.01)
-        # What the picture shows of either: everywhere so much, or only the one in a box.
+        # What the image shows of either: everywhere so much, or only the one in a box.
         shown = images[place].mean().item()
         assert shown == pytest.approx(share * place + (1 - share) * (7 - place), abs=1e-4)
 

@@ -34,7 +34,7 @@ EVERYTHING = Accuracy(
     mixup=0.8,
     cutmix=1.0,
     random_erasing=0.5,
-    augment_repeats=3,
+    aug_repeats=3,
     ema_decay=0.9,
     eval_every=1,
 )
@@ -203,8 +203,8 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 ARGUMENTS = (
-    "accuracy --variants pico --arms v1+ope --frames v1 --epochs 2 --train-images 1000 --batch-size 50 --mixup 0.8 "
-    "--cutmix 1.0 --random-erasing 0.5 --augment-repeats 3 --ema-decay 0.9 --drop-path-rate 0.3 --eval-every 1 "
+    "accuracy --variants pico --arms v1+ope --bases v1 --epochs 2 --train-images 1000 --batch-size 50 --mixup 0.8 "
+    "--cutmix 1.0 --random-erasing 0.5 --aug-repeats 3 --ema-decay 0.9 --drop-path-rate 0.3 --eval-every 1 "
     "--results"
 )
 

@@ -1,4 +1,4 @@
-"""Streamed pictures: each by its own seed alone, in order, and faults in one line."""
+"""Streaming images: each by its own seed alone, in order, and faults in one line."""
 
 import multiprocessing
 import os
@@ -25,10 +25,10 @@ from ablations.training import data as data_module
 from ablations.training import stream as stream_module
 from ablations.training.data import load_data
 from ablations.training.protocols import build_transform
-from ablations.training.stream import StreamedData, build_augmentation, drawn_from, stream_eval, stream_pictures
+from ablations.training.stream import StreamingData, build_augmentation, drawn_from, stream_eval, stream_images
 
 CONDITIONS = Accuracy(
-    data="noise", num_classes=2, resolution=32, loading="streamed", batch_size=4, rand_augment="rand-m9-mstd0.5-inc1"
+    data="noise", num_classes=2, resolution=32, loading="streaming", batch_size=4, rand_augment="rand-m9-mstd0.5-inc1"
 )
 ORDER = torch.tensor([3, 0, 7, 7, 1, 2, 6, 5, 4, 0])
 SEEDS = torch.tensor([11, 2**62 - 1, 5, 6, 0, 2**33, 9, 8, 7, 12])
@@ -50,26 +50,26 @@ def folder(tmp_path: Path) -> Path:
             (tmp_path / "noise" / split / name).mkdir(parents=True)
             for index in range(count):
                 levels = torch.randint(256, (9, 8, 3), generator=noise, dtype=torch.uint8)
-                picture = Image.fromarray(levels.numpy()).resize((60, 50))
-                picture.save(tmp_path / "noise" / split / name / f"{index}.png")
+                image = Image.fromarray(levels.numpy()).resize((60, 50))
+                image.save(tmp_path / "noise" / split / name / f"{index}.png")
     return tmp_path
 
 
-def load(folder: Path, conditions: Accuracy = CONDITIONS) -> StreamedData:
+def load(folder: Path, conditions: Accuracy = CONDITIONS) -> StreamingData:
     data_module._load.cache_clear()
     data = load_data(conditions, folder)
-    assert isinstance(data, StreamedData)
+    assert isinstance(data, StreamingData)
     return data
 
 
-def stream(data: StreamedData, size: int, workers: int, conditions: Accuracy = CONDITIONS) -> torch.Tensor:
-    parts = stream_pictures(data, ORDER.split(size), seeds=SEEDS.split(size), conditions=conditions, workers=workers)
+def stream(data: StreamingData, size: int, workers: int, conditions: Accuracy = CONDITIONS) -> torch.Tensor:
+    parts = stream_images(data, ORDER.split(size), seeds=SEEDS.split(size), conditions=conditions, workers=workers)
     return torch.cat([part.clone() for part in parts])
 
 
 def test_data_is_paths_and_labels_and_nothing_is_decoded(folder):
     for path in (folder / "noise").glob("*/*/1.png"):
-        path.write_text("no picture")
+        path.write_text("no image")
     data = load(folder, replace(CONDITIONS, train_images=6))
     names = [Path(path).relative_to(folder / "noise").as_posix() for path in data.train_paths]
     assert names == sorted(names)
@@ -85,12 +85,12 @@ def test_data_is_paths_and_labels_and_nothing_is_decoded(folder):
 
 def test_a_subset_is_the_resident_ones(folder):
     conditions = replace(CONDITIONS, train_images=4, rand_augment="")
-    resident = load_data(replace(conditions, loading="resident"), folder)
-    streamed = load(folder, conditions)
-    pictures = torch.stack([pil_to_tensor(Image.open(path)) for path in streamed.train_paths])
-    assert torch.equal(streamed.train_labels, resident.train_labels)
-    # Of noise, the mean of a picture tells which it is.
-    means = [images.float().mean(dim=(1, 2, 3)) for images in (pictures, resident.train_images)]
+    resident = load_data(replace(conditions, loading="in-memory"), folder)
+    streaming = load(folder, conditions)
+    images = torch.stack([pil_to_tensor(Image.open(path)) for path in streaming.train_paths])
+    assert torch.equal(streaming.train_labels, resident.train_labels)
+    # Of noise, the mean of an image tells which it is.
+    means = [images.float().mean(dim=(1, 2, 3)) for images in (images, resident.train_images)]
     torch.testing.assert_close(*means, atol=4, rtol=0)
 
 
@@ -103,8 +103,8 @@ def test_tensors_move_to_a_device_and_paths_stay(folder):
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10", "cifar100"])
 def test_built_in_sets_are_not_streamed(tmp_path, name):
-    with pytest.raises(InputError, match=f"loading='streamed' is not possible; allowed: resident for {name}"):
-        load_data(Accuracy(data=name, loading="streamed"), tmp_path)
+    with pytest.raises(InputError, match=f"loading='streaming' is not possible; allowed: resident for {name}"):
+        load_data(Accuracy(data=name, loading="streaming"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -156,7 +156,7 @@ def test_each_word_means_what_it_does_in_timm(words, layers, probability, magnit
     assert (augment.choice_weights is not None) == words.endswith(("weights", "w"))
 
 
-def test_neither_workers_nor_batches_change_a_picture(folder):
+def test_neither_workers_nor_batches_change_a_image(folder):
     data = load(folder)
     expected = stream(data, 10, workers=0)
     assert (expected.shape, expected.dtype) == ((10, 3, 32, 32), torch.uint8)
@@ -164,7 +164,7 @@ def test_neither_workers_nor_batches_change_a_picture(folder):
         assert torch.equal(stream(data, size, workers), expected)
 
 
-def test_a_picture_is_timms_by_its_own_seed(folder):
+def test_a_image_is_timms_by_its_own_seed(folder):
     data = load(folder)
     shown = stream(data, 5, workers=0)
     transform = create_transform(
@@ -180,7 +180,7 @@ def test_a_picture_is_timms_by_its_own_seed(folder):
         np.random.seed(seed % 2**32)  # noqa: NPY002, timm draws from it
         torch.manual_seed(seed)
         assert torch.equal(shown[place], transform(Image.open(data.train_paths[index]).convert("RGB")))
-    assert not torch.equal(shown[2], shown[3]), "one picture by two seeds"
+    assert not torch.equal(shown[2], shown[3]), "one image by two seeds"
 
 
 def draw() -> list[float]:
@@ -193,10 +193,10 @@ def test_the_generators_of_the_process_are_left_as_they_were(folder, workers):
     with drawn_from(3):
         expected = draw()
     with drawn_from(3):
-        pictures = stream_pictures(data, ORDER.split(3), seeds=SEEDS.split(3), conditions=CONDITIONS, workers=workers)
-        next(pictures)
+        images = stream_images(data, ORDER.split(3), seeds=SEEDS.split(3), conditions=CONDITIONS, workers=workers)
+        next(images)
         assert draw() == expected
-        pictures.close()
+        images.close()
 
 
 def test_a_seed_draws_the_same_whatever_was_drawn_before_and_outside_nothing_changes():
@@ -214,27 +214,27 @@ def test_a_seed_draws_the_same_whatever_was_drawn_before_and_outside_nothing_cha
         assert draw() == after
 
 
-def test_without_rand_augment_a_whole_crop_is_the_picture_or_its_mirror(tmp_path):
-    picture = Image.effect_noise((40, 40), 90).convert("RGB")
-    conditions = replace(CONDITIONS, rand_augment="", crop_area=1.0, resolution=20)
-    small = pil_to_tensor(picture.resize((20, 20), Image.Resampling.BICUBIC))
+def test_without_rand_augment_a_whole_crop_is_the_image_or_its_mirror(tmp_path):
+    image = Image.effect_noise((40, 40), 90).convert("RGB")
+    conditions = replace(CONDITIONS, rand_augment="", min_crop_scale=1.0, resolution=20)
+    small = pil_to_tensor(image.resize((20, 20), Image.Resampling.BICUBIC))
     seen = []
     for may_flip in (True, False):
         transform = build_augmentation(conditions, may_flip=may_flip)
         for seed in range(12):
             with drawn_from(seed):
-                shown = transform(picture)
+                shown = transform(image)
             seen.append((may_flip, [torch.equal(shown, small), torch.equal(shown, hflip(small))].index(True)))
     assert set(seen) == {(True, 0), (True, 1), (False, 0)}
 
 
 def test_a_crop_keeps_the_least_area(tmp_path):
     ramp = torch.arange(256, dtype=torch.uint8).expand(3, 256, 256)  # its levels tell how wide the crop was
-    picture = Image.fromarray(ramp.permute(1, 2, 0).numpy())
+    image = Image.fromarray(ramp.permute(1, 2, 0).numpy())
     widths = {}
     for least in (0.08, 0.9):
-        transform = build_augmentation(replace(CONDITIONS, rand_augment="", crop_area=least), may_flip=True)
-        shown = [transform(picture) for _ in range(40)]
+        transform = build_augmentation(replace(CONDITIONS, rand_augment="", min_crop_scale=least), may_flip=True)
+        shown = [transform(image) for _ in range(40)]
         widths[least] = min((int(levels.max()) - int(levels.min())) / 256 for levels in shown)
     assert widths[0.08] < 0.6
     assert widths[0.9] > 0.75  # 0.9 of the area at 3:4 is 0.82 of the width, less what resizing takes
@@ -252,15 +252,15 @@ def test_posterize_at_its_strongest_keeps_a_bit(words):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("skip_unreadable", [False, True])
-def test_a_picture_that_cannot_be_read_is_one_line(folder, workers, skip_unreadable):
+def test_a_image_that_cannot_be_read_is_one_line(folder, workers, skip_unreadable):
     conditions = replace(CONDITIONS, skip_unreadable=skip_unreadable)
     data = load(folder, conditions)
     broken = folder / "noise/train/a/2.png"  # the sixth that is shown
     broken.write_bytes(broken.read_bytes()[:60])
-    pictures = stream_pictures(data, ORDER.split(2), seeds=SEEDS.split(2), conditions=conditions, workers=workers)
-    assert len([next(pictures) for _ in range(2)]) == 2
-    with pytest.raises(InputError, match=r"^a picture cannot be read: train/a/2\.png \([^/]*\)") as caught:
-        next(pictures)
+    images = stream_images(data, ORDER.split(2), seeds=SEEDS.split(2), conditions=conditions, workers=workers)
+    assert len([next(images) for _ in range(2)]) == 2
+    with pytest.raises(InputError, match=r"^an image cannot be read: train/a/2\.png \([^/]*\)") as caught:
+        next(images)
     assert "\n" not in str(caught.value)
     assert ("--skip-unreadable" in str(caught.value)) is not skip_unreadable
 
@@ -275,22 +275,22 @@ def test_those_that_cannot_be_read_are_left_out_on_request(folder):
     assert not {str(folder / "noise" / name) for name in data.skipped} & {*data.train_paths, *data.eval_paths}
     assert len(load(folder, replace(conditions, train_images=6)).train_paths) == 6
     order = torch.arange(6)
-    (pictures,) = stream_pictures(data, [order], seeds=[order], conditions=conditions, workers=0)
-    assert len(pictures) == 6
+    (images,) = stream_images(data, [order], seeds=[order], conditions=conditions, workers=0)
+    assert len(images) == 6
 
 
 def test_what_was_left_in_the_middle_is_not_seen_later(folder):
     data = load(folder)
     expected = stream(data, 2, workers=0)
-    pictures = stream_pictures(data, ORDER.split(1), seeds=SEEDS.split(1), conditions=CONDITIONS, workers=2)
-    next(pictures)
+    images = stream_images(data, ORDER.split(1), seeds=SEEDS.split(1), conditions=CONDITIONS, workers=2)
+    next(images)
     within = stream(data, 2, workers=2)  # by other processes: those are at work
-    pictures.close()
+    images.close()
     assert torch.equal(within, expected)
     assert torch.equal(stream(data, 2, workers=2), expected)
 
 
-def test_workers_wait_for_the_next_epoch_and_end_when_other_pictures_are_read(folder):
+def test_workers_wait_for_the_next_epoch_and_end_when_other_images_are_read(folder):
     data = load(folder)
     waiting = []
     for _ in range(2):
@@ -302,16 +302,16 @@ def test_workers_wait_for_the_next_epoch_and_end_when_other_pictures_are_read(fo
     assert multiprocessing.active_children() == []
 
 
-def test_no_batches_are_none_and_each_picture_has_its_seed(folder):
+def test_no_batches_are_none_and_each_image_has_its_seed(folder):
     data = load(folder)
-    assert list(stream_pictures(data, [], seeds=[], conditions=CONDITIONS, workers=0)) == []
+    assert list(stream_images(data, [], seeds=[], conditions=CONDITIONS, workers=0)) == []
     for seeds in ([ORDER[:2]], [ORDER[:3], ORDER[:3]]):
         with pytest.raises(ValueError, match="zip"):
-            list(stream_pictures(data, [ORDER[:3]], seeds=seeds, conditions=CONDITIONS, workers=0))
+            list(stream_images(data, [ORDER[:3]], seeds=seeds, conditions=CONDITIONS, workers=0))
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_held_out_pictures_are_the_papers_protocols_in_order(folder, workers):
+def test_validation_images_are_the_papers_protocols_in_order(folder, workers):
     data = load(folder)
     indices = torch.tensor([5, 0, 1, 2, 3, 3])
     batches = list(stream_eval(data, CONDITIONS, indices, workers))
@@ -323,18 +323,18 @@ def test_held_out_pictures_are_the_papers_protocols_in_order(folder, workers):
     assert list(stream_eval(data, CONDITIONS, indices[:0], workers)) == []
 
 
-def test_a_held_out_picture_that_cannot_be_read_is_one_line(folder):
+def test_a_validation_image_that_cannot_be_read_is_one_line(folder):
     data = load(folder)
     broken = folder / "noise/val/b/1.png"
-    broken.write_text("no picture")
-    pictures = stream_eval(data, CONDITIONS, torch.arange(6), 2)
-    next(pictures)
+    broken.write_text("no image")
+    images = stream_eval(data, CONDITIONS, torch.arange(6), 2)
+    next(images)
     expected = (
-        "a picture cannot be read: val/b/1.png (UnidentifiedImageError: cannot identify image file); mend or remove "
-        "such pictures, or leave them out by --skip-unreadable, which accuracy and evaluate have"
+        "an image cannot be read: val/b/1.png (UnidentifiedImageError: cannot identify image file); mend or remove "
+        "such images, or leave them out by --skip-unreadable, which accuracy and evaluate have"
     )
     with pytest.raises(InputError) as caught:
-        next(pictures)
+        next(images)
     assert str(caught.value) == expected
 
 
@@ -343,14 +343,14 @@ import multiprocessing, sys, torch
 from pathlib import Path
 from ablations.design import Accuracy
 from ablations.training.data import load_data
-from ablations.training.stream import stream_pictures
+from ablations.training.stream import stream_images
 
 if __name__ == "__main__":
-    conditions = Accuracy(data="noise", num_classes=2, loading="streamed")
+    conditions = Accuracy(data="noise", num_classes=2, loading="streaming")
     data = load_data(conditions, Path(sys.argv[1]))
     order = list(torch.arange(8).split(1))
-    pictures = stream_pictures(data, order, seeds=order, conditions=conditions, workers=1)
-    next(pictures)
+    images = stream_images(data, order, seeds=order, conditions=conditions, workers=1)
+    next(images)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     sys.stdin.read()
 """
@@ -378,10 +378,10 @@ def test_workers_end_with_the_process_that_trains_even_if_it_is_killed(folder, t
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_pictures_are_pinned_where_there_is_cuda(folder):
+def test_images_are_pinned_where_there_is_cuda(folder):
     data = load(folder)
-    pictures = stream_pictures(data, [ORDER], seeds=[SEEDS], conditions=CONDITIONS, workers=1)
-    assert next(pictures).is_pinned()
+    images = stream_images(data, [ORDER], seeds=[SEEDS], conditions=CONDITIONS, workers=1)
+    assert next(images).is_pinned()
 
 
 def test_the_real_imagenette(shared_data):
@@ -391,6 +391,6 @@ def test_the_real_imagenette(shared_data):
     data = load(shared_data, conditions)
     assert torch.bincount(data.train_labels).tolist() == [2] * 10
     order = torch.arange(20)
-    pictures = list(stream_pictures(data, order.split(8), seeds=order.split(8), conditions=conditions, workers=0))
-    assert [part.shape for part in pictures] == [(8, 3, 64, 64), (8, 3, 64, 64), (4, 3, 64, 64)]
-    assert torch.cat(pictures).float().std() > 40
+    images = list(stream_images(data, order.split(8), seeds=order.split(8), conditions=conditions, workers=0))
+    assert [part.shape for part in images] == [(8, 3, 64, 64), (8, 3, 64, 64), (4, 3, 64, 64)]
+    assert torch.cat(images).float().std() > 40
