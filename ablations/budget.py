@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ablations.config import LARGEST_INPUT, Size, as_pair
 from ablations.design import AnyCell, Cell, Memory
 from ablations.errors import first_line, refuse
-from ablations.measure.memory import measure_in_process
+from ablations.measure.peak_memory import measure_in_process
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed, available_memory, follow_parent
 from ablations.measurements import input_shape, is_refusal, memory_arguments

@@ -7,6 +7,8 @@ question mark; the one here has position embeddings resized, or windows padded, 
 
 from dataclasses import dataclass, field
 
+from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI
+
 MODEL_SOURCES = ("timm", "transformers", "baselines")
 """Where models come from whose name is `SOURCE:NAME`, beside `pvt:`."""
 
@@ -130,3 +132,21 @@ FAMILIES = {
     "Twins": ("Twins-SVT-S", "Twins-SVT-B", "Twins-SVT-L"),
 }
 """The backbones among which the article places PVT v2, by family."""
+
+_V2 = (PVT_V2, PVT_V2_LI)
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    **{name: tuple(table.models.values()) for name, table in PAPER_TABLES.items()},
+    "figure4": tuple(MODELS[name] for name in SCALED),
+    "others": tuple(model for name, model in OTHER_BASELINES.items() if name not in OWN_RESOLUTIONS),
+    "crossvit": tuple(MODELS[name] for name in OWN_RESOLUTIONS),
+    **{
+        f"libraries_{name}_{variant}": tuple(
+            models[variant, arm] for arm in arms for models in EQUAL_MODELS.values() if (variant, arm) in models
+        )
+        for name, arms in (("v1", (PVT_V1,)), ("v2", _V2))
+        for variant in ("b0", "b2")
+    },
+    "memory": tuple(MODELS[name] for name in ("ResNet50", "ViT-S/16", "Swin-T")),
+}
+"""Names that study files have for several models."""

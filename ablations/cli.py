@@ -1,7 +1,6 @@
 """The command line: does what a command asks for, and prints it."""
 
 # No torch is imported before something is measured, so that help and lists answer at once.
-import itertools
 import os
 import shlex
 import signal
@@ -9,41 +8,33 @@ import sys
 import time
 import traceback
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any, cast
 
+from ablations.cells import Cell
 from ablations.commands import (
-    DATA_SETS,
-    Benchmark,
+    BenchmarkCount,
     BenchmarkEpoch,
     ClosedForm,
-    Evaluate,
     List,
     MeasureAccuracy,
     MeasureCost,
     MeasureMemory,
-    Models,
+    Records,
     Report,
     Run,
     Training,
     parse,
     parse_duration,
-    parse_size,
 )
-from ablations.config import (
-    ARMS,
-    BASES,
-    VARIANT_ALIASES,
-    VARIANTS,
-    PVTConfig,
-    as_pair,
-    build_config,
-)
+from ablations.config import ARMS, BASES, VARIANT_ALIASES, VARIANTS, PVTConfig, build_config
 from ablations.cost import count_macs, count_params
-from ablations.design import LEAST, Accuracy, AnyCell, Cell, Memory
-from ablations.errors import InputError, refuse
-from ablations.studies import STUDIES, find_study
+from ablations.data.registry import list_data_sets
+from ablations.errors import InputError, pick, refuse
+from ablations.measure import Memory
+from ablations.recipes import RECIPES
+from ablations.studies import find_study, list_studies, parse_size
 from ablations.units import format_bytes, parse_bytes
 
 SILENCE_S = 30.0
@@ -63,10 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
                 return _report(command)
             case ClosedForm():
                 return _print_closed_form(command)
-            case Benchmark():
-                return _benchmark_count(command)
+            case Records():
+                return _records(command)
+            case BenchmarkCount():
+                from ablations.benchmarks import benchmark_count
+
+                return benchmark_count(command)
             case BenchmarkEpoch():
-                return _benchmark_epoch(command)
+                from ablations.benchmarks import benchmark_epoch_of
+
+                return benchmark_epoch_of(command)
             case MeasureMemory(budget=str()):
                 return _answer_budget(command)
             case MeasureMemory(verify=True):
@@ -83,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt as stop:
         if _is_first_process():
-            print(f"\n{str(stop) or 'stopped; the same command goes on from here'}", file=sys.stderr)
+            print(f"\n{str(stop) or 'stopped; rerun the same command to resume'}", file=sys.stderr)
         return 130
     except Exception as error:
         if "--debug" in arguments:
@@ -105,7 +102,7 @@ def _await_the_first() -> None:
     time.sleep(SILENCE_S)
 
 
-def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
+def _measure(command: Any, arguments: str) -> int:
     """Measures what a command asks for, rebuilds the report, and prints the tables and where the files are."""
     cells = command.cells()
     budget_s = parse_duration(command.time_budget) if command.time_budget else float("inf")
@@ -141,7 +138,7 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
     if training.save_weights and summary.kept:
         print(f"{summary.kept} cells have records already: no weights of these were written", file=sys.stderr)
     if summary.left:
-        print(f"the time budget is spent; go on with: run_ablation.py {arguments}".strip(), file=sys.stderr)
+        print(f"the time budget is spent; resume with: run_ablation.py {arguments}".strip(), file=sys.stderr)
 
     from ablations.report.build import build_report
 
@@ -157,11 +154,11 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
     return 1 if summary.failed else 0
 
 
-def _print_recipe(cells: list[AnyCell]) -> None:
+def _print_recipe(cells: list[Cell]) -> None:
     """Prints what is trained by, once for each way that it was resolved."""
     if not _is_first_process():
         return
-    recipes = {replace(cast(Accuracy, cell.conditions), seed=0): cell for cell in reversed(cells)}
+    recipes = {replace(cast(Any, cell.conditions), seed=0): cell for cell in reversed(cells)}
     for conditions in reversed(recipes):
         fields = " ".join(f"{name}={value}" for name, value in vars(conditions).items() if name != "seed")
         print(f"recipe: {fields}")
@@ -175,7 +172,7 @@ NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 """Long tables that the count of the whole paper leaves in their files."""
 
 
-def _print_tables(cells: list[AnyCell], command: Run | Models | Evaluate) -> None:
+def _print_tables(cells: list[Cell], command: Any) -> None:
     """Prints the tables that the records of these cells give, and no others'."""
     from ablations.records import load_records
     from ablations.report.comparison import model_values
@@ -203,108 +200,13 @@ def _print_closed_form(command: ClosedForm) -> int:
     variants = [name for name, fields in VARIANTS.items() if "stem_stride" not in fields]
     start = time.perf_counter()
     lines = ["variant,base,arm,resolution,params,macs"]
-    for variant, base, arm in itertools.product(variants, BASES, ARMS):
+    for variant, base, arm in product(variants, BASES, ARMS):
         config = build_config(variant, arm, base)
         params = count_params(config)
         lines += [f"{variant},{base},{arm},{text},{params},{count_macs(config, size)}" for text, size in sizes]
     seconds = time.perf_counter() - start
     print("\n".join(lines))
     print(f"{len(lines) - 1:,} counts in {seconds:.2f} s, without torch", file=sys.stderr)
-    return 0
-
-
-def _benchmark_count(command: Benchmark) -> int:
-    config = build_config(command.variant, command.arm)
-    size = as_pair(config.check_size("resolution", parse_size(command.resolution)))
-    least = LEAST["repeats"]
-    if command.repeats < least:
-        raise refuse("repeats", command.repeats, f"{least} or more")
-
-    from ablations.measure.fvcore_count import count_with_fvcore
-    from ablations.measure.macs import trace_macs
-    from ablations.measure.samples import paired_ratio, summarise_times
-    from ablations.measure.speed import Step, time_interleaved
-    from ablations.model import build_model
-
-    model = build_model(config).eval()
-    shape = (1, config.in_chans, *size)
-    counts: dict[str, Step] = {
-        "trace on meta": lambda: trace_macs(model, shape),
-        "fvcore, real": lambda: count_with_fvcore(model, shape, device="cpu"),
-    }
-    samples = time_interleaved(counts, repeats=command.repeats, device="cpu")
-    print(f"{command.variant} {command.arm} at {command.resolution} px, {command.repeats} repeats of each interleaved")
-    for name, times in samples.items():
-        summary = summarise_times(times)
-        print(f"{name:14} median {summary['median']:.3f} s, IQR {100 * summary['iqr_over_median']:.0f} % of it")
-    third = count_with_fvcore(model, shape, device="cpu")
-    closed, traced, products = count_macs(config, size), trace_macs(model, shape).total, sum(third.products.values())
-    print(f"MACs: closed form {closed:,}, trace {traced:,}, fvcore {products:,}")
-    print(f"fvcore counts beside them: {', '.join(f'{name} {count:,}' for name, count in third.others.items())}")
-    ratio, low, high = paired_ratio(samples["fvcore, real"], samples["trace on meta"])
-    print(f"fvcore takes {ratio:.2f} times as long as the trace (95 % interval {low:.2f} to {high:.2f})")
-    return 0
-
-
-def _benchmark_epoch(command: BenchmarkEpoch) -> int:
-    if command.steps is not None and command.steps != 0 and command.steps < 2:
-        raise refuse("steps", command.steps, "2 or more, or 0 for an epoch")
-    if command.workers is not None and command.workers < 0:
-        raise refuse("workers", command.workers, "0 or more")
-    conditions = command.conditions()
-
-    import torch
-
-    from ablations.baselines.equal import build_equal, check_equal
-    from ablations.measure.allocator import keep_freed_memory
-    from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
-    from ablations.measure.samples import NEEDED_PAIRS
-    from ablations.model import build_model
-    from ablations.training.epoch_benchmark import COMPARED, Rounds, benchmark_epoch, check_alike
-
-    check_device(command.device)
-    check_alike(conditions)
-    cell = Cell(variant=command.variant, arm="v1+ope+cffn", base="published", conditions=conditions)
-    keep_freed_memory()
-    use_full_float32()
-    torch.manual_seed(conditions.seed)
-    model = build_model(cell.config).to(command.device)
-    baseline = build_equal(model, "timm")
-    check_equal(model, baseline, (2, 3, command.resolution, command.resolution))
-    workers = available_cores() if command.workers is None else command.workers
-    times = benchmark_epoch(
-        model,
-        baseline,
-        conditions,
-        command.data_dir,
-        steps=command.steps,
-        workers=workers,
-        channels_last=command.channels_last,
-    )
-
-    def row(name: str, rounds: Rounds) -> str:
-        rates = "  ".join(f"{rounds.images / median(side):7.1f} img/s" for side in (rounds.ours, rounds.timms))
-        ratio, low, high = rounds.relative_speed
-        interval = "95 % interval" if len(rounds.ours) >= NEEDED_PAIRS else "range"
-        return f"{name:14}  {rates}  {ratio:6.2f} ({interval} {low:.2f} to {high:.2f}, n = {len(rounds.ours)})"
-
-    machine = describe_environment(command.device)
-    layout = "channels-last" if command.channels_last else "channels-first"
-    print(
-        f"{cell.name} on {conditions.data} at {conditions.resolution} px, batches of {conditions.batch_size}, "
-        f"{conditions.precision}{', compiled' if conditions.compiled else ''}, on {machine['device_name']} "
-        f"({command.device}, {machine['threads']} threads, torch {machine['torch']}, timm {machine['timm']})"
-    )
-    print(
-        f"{len(times.whole.ours)} rounds of {times.whole.images // conditions.batch_size} steps of each interleaved, of "
-        f"{times.steps_per_epoch} in an epoch; timm's {layout}, its loader with {workers} workers"
-    )
-    print(f"losses of {COMPARED} steps on one batch differ by {times.loss_difference:.1e} of them at most")
-    print(f"{'':14}  {'ours':>13}  {'timm':>13}  ours over timm")
-    print(row("epoch", times.whole))
-    print(row("step alone", times.step))
-    print(row("images alone", times.images))
-    print(f"waiting for images: ours {times.ours_waiting:.1%} of the time, timm {times.timms_waiting:.1%}")
     return 0
 
 
@@ -320,7 +222,7 @@ def _answer_budget(command: MeasureMemory) -> int:
 
     from tqdm import tqdm
 
-    from ablations.budget import answer_budgets, budget_values, verify_answer
+    from ablations.measure.budget import answer_budgets, budget_values, verify_answer
     from ablations.measure.environment import available_cores, check_device
     from ablations.report.budget_table import render_budget
 
@@ -346,11 +248,11 @@ def _answer_budget(command: MeasureMemory) -> int:
     return 0 if fits else 1
 
 
-def _without_size(cell: AnyCell) -> AnyCell:
+def _without_size(cell: Cell) -> Cell:
     return replace(cell, conditions=replace(cast(Any, cell.conditions), resolution=Memory.resolution))
 
 
-def _print_plan(cells: list[AnyCell], results: Path) -> int:
+def _print_plan(cells: list[Cell], results: Path) -> int:
     from ablations.records import find_record
 
     records = [None if cell.is_from_file else find_record(results, cell) for cell in cells]
@@ -387,19 +289,57 @@ def _report(command: Report) -> int:
     return 1 if stale else 0
 
 
+def _records(command: Records) -> int:
+    from ablations.records import drop_records, merge_records, pack_records, unpack_records
+
+    if not (command.results / "records").is_dir() and command.action != "merge":
+        raise refuse("results", str(command.results), "a folder that holds records")
+    for name, action in (("folders", "merge"), ("where", "drop")):
+        given = getattr(command, name)
+        if bool(given) != (command.action == action):
+            allowed = "one or more" if command.action == action else f"none with {command.action}"
+            raise refuse(name, tuple(map(str, given)), allowed)
+    match command.action:
+        case "pack" | "unpack" as action:
+            counts = (pack_records if action == "pack" else unpack_records)(command.results)
+            for measurement, count in counts.items():
+                print(f"{measurement:12}{count:6} records")
+        case "merge":
+            print(f"{merge_records(command.results, command.folders)} records copied to {command.results}")
+        case "drop":
+            aside = drop_records(command.results, _condition_of(command.where))
+            print(f"moved to {aside}" if aside else "no such record")
+    return 0
+
+
+def _condition_of(where: tuple[str, ...]) -> Any:
+    """Returns whether a record has all the values that `--where` names, as text."""
+    from ablations.records import list_columns, record_values
+
+    wanted = [text.partition("=")[::2] for text in where]
+    for name, _ in wanted:
+        pick("where", name, list_columns())
+    return lambda record: all(str(record_values(record).get(name)) == value for name, value in wanted)
+
+
 def _list() -> int:
+    confounders = ("v1's confounders for arm v1, v2's for the others", "v1's confounders", "v2's confounders")
+    studies = {name: find_study(name) for name in list_studies()}
     sections: dict[str, dict[str, str]] = {
         "arms": dict.fromkeys(ARMS, ""),
         "variants": {name: _describe_variant(name) for name in VARIANTS},
         "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
-        "bases": dict(zip(BASES, ("v1's confounders for arm v1, v2's for the others", "v1's", "v2's"), strict=True)),
-        "data sets": DATA_SETS,
-        "studies": {name: f"{study.description}; {len(study.cells())} cells" for name, study in STUDIES.items()},
+        "bases": dict(zip(BASES, confounders, strict=True)),
+        "data sets": list_data_sets(),
+        "recipes": {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in RECIPES.items()},
+        "studies": {
+            name: f"{study.question} {len(study.cells())} cells, {study.time}" for name, study in studies.items()
+        },
     }
     for title, entries in sections.items():
         print(title)
         for name, words in entries.items():
-            print(f"  {name:20}{words}".rstrip())
+            print(f"  {name:22}{words}".rstrip())
     return 0
 
 

@@ -240,6 +240,11 @@ def _check_toggles(toggles: tuple[str, ...]) -> None:
             raise refuse("toggles", toggles, f"{one} or {other}: both replace the slot {TOGGLES[one].slot}")
 
 
+def arm_name(toggles: Iterable[str]) -> str:
+    """Returns the arm that has these toggles."""
+    return "+".join(["v1", *toggles])
+
+
 def arms_of(toggles: Iterable[str]) -> tuple[str, ...]:
     """Returns the names of all arms that toggles make, fewest first: `v1`, `v1+ope` … `v1+ope+cffn+lsra`.
 
@@ -257,6 +262,9 @@ ARMS = arms_of(PAPER_TOGGLES)
 
 PVT_V1, PVT_V2, PVT_V2_LI = "v1", "v1+ope+cffn", "v1+ope+cffn+lsra"
 """The arms that were published as models, in base `published`."""
+
+CUMULATIVE = tuple(arm_name(PAPER_TOGGLES[:count]) for count in range(len(PAPER_TOGGLES) + 1))
+"""The cumulative ablation: the paper's path through the arms (Table 6)."""
 
 BASES: tuple[Base, ...] = get_args(Base)
 
@@ -313,11 +321,6 @@ def arm_toggles(arm: str) -> tuple[str, ...]:
     if start != "v1" or arm not in arms_of(name for name in names if name in TOGGLES):
         pick("arm", arm, arms_of(TOGGLES))
     return tuple(names)
-
-
-def arm_name(toggles: Iterable[str]) -> str:
-    """Returns the arm that has these toggles."""
-    return "+".join(["v1", *toggles])
 
 
 def base_confounders(base: str, arm: str) -> dict[str, Any]:

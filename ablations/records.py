@@ -1,25 +1,36 @@
-"""Records: one JSON file for each measured cell, written whole or not at all, and read as a table.
+"""Records: what came of each measured cell, written whole or not at all, and read as a table. Needs no torch.
 
-A record describes itself: names, config, conditions, outcome, result, raw samples, environment, time taken. Its file
-name ends with the cell's address, so that a cell is measured once. Nothing here needs torch.
+A record describes itself: names, config, conditions, outcome, result with raw samples, environment, time taken. Its key
+is the address of its cell, so a cell is measured once; its digest covers all that it says. A run writes one JSON file a
+record, `records/MEASUREMENT/NAME_KEY.json`. `pack_records` puts them into one file a measurement,
+`records/MEASUREMENT.jsonl`: first the environments, then a record a line, by key. Both forms are read, mixed; a file
+of its own counts more than a packed line of the same key.
 """
 
+import ast
 import base64
 import hashlib
+import inspect
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import MISSING, fields
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
-from ablations.columns import CONFIG_COLUMNS, is_of_kind, list_columns
-from ablations.config import ARMS, BASES, VARIANTS, AttentionKernel, PVTConfig
-from ablations.design import CONDITIONS_OF, AnyCell, Head, address
-from ablations.errors import FEW, pick, refuse
+from ablations.cells import Cell, address
+from ablations.config import BASES, CONFOUNDERS, TOGGLES, VARIANTS, AttentionKernel, PVTConfig
+from ablations.errors import FEW, InputError, pick, refuse
 from ablations.files import write_text
+from ablations.measure import MEASUREMENTS
+from ablations.measure.cost import HEADS
+from ablations.measure.measurement import Column, Kind, integer, number
 
 SCHEMA = 2
 
@@ -27,69 +38,18 @@ _OF_ARM = ("measurement", "variant", "arm", "base", "config", "conditions")
 _OF_MODEL = ("measurement", "model", "conditions")
 _OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s", "digest")
 
-_FIRST = (
-    *("measurement", "data", "head", "variant", "base", "attention", "pool_size", "device", "device_name", "torch"),
-    *("mode", "precision", "batch_size", "reference", "channels_last", "checkpointing", "compiled"),
-    *("train_images", "epochs"),
-)
-_LAST = ("pixels", "resolution", "arm", "model", "seed", "key")
-_CONDITION_FIELDS = {field.name: field for kind in CONDITIONS_OF.values() for field in fields(kind)}
-_SORTED_BY = (*_FIRST, *(name for name in _CONDITION_FIELDS if name not in (*_FIRST, *_LAST)), *_LAST)
-_ORDERS: dict[str, list[Any]] = {
-    "variant": list(VARIANTS),
-    "base": list(BASES),
-    "attention": list(get_args(AttentionKernel)),
-    "head": list(get_args(Head)),
-    "arm": list(ARMS),
-    "checkpointing": ["none"],
-    "channels_last": [True, False],
-}
+RECORDS = "records"
+"""The folder of records below a results folder."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """How a number of a record is shown: `label` for people, its `unit`, and what divides the stored value for it."""
-
-    label: str
-    unit: str
-    divisor: float = 1.0
-
-    @property
-    def title(self) -> str:
-        return f"{self.label}, {self.unit}"
-
-
-METRICS = {
-    "params": Metric("Parameters", "M", 1e6),
-    "macs": Metric("MACs", "G", 1e9),
-    "peak_memory_bytes": Metric("Peak memory", "MiB", 2**20),
-    "latency_s": Metric("Latency", "ms", 1e-3),
-    "throughput_img_per_s": Metric("Throughput", "img/s"),
-    "relative_speed": Metric("Speed, v1 = 1", "x"),
-    "top1": Metric("Top-1", "%", 1e-2),
-    "top5": Metric("Top-5", "%", 1e-2),
-    "ece": Metric("Calibration error", "%", 1e-2),
-}
-"""Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
-
-MAIN_METRICS = {
-    "cost": "params",
-    "memory": "peak_memory_bytes",
-    "speed": "latency_s",
-    "accuracy": "top1",
-    "evaluation": "top1",
-}
-"""What a finished record of each measurement has; peak memory is None where a step did not fit or was refused."""
-
-
-def record_path(results: Path, cell: AnyCell) -> Path:
-    """Returns where the record of a cell lies under the results folder."""
-    return results / "records" / cell.measurement / f"{cell.file_name}.json"
+def record_path(results: Path, cell: Cell) -> Path:
+    """Returns where the record of a cell is written below the results folder."""
+    return results / RECORDS / cell.measurement / f"{cell.file_name}.json"
 
 
 def write_record(
     results: Path,
-    cell: AnyCell,
+    cell: Cell,
     *,
     study: str,
     result: dict[str, Any] | None,
@@ -101,7 +61,7 @@ def write_record(
     """Writes the record of a cell, replacing an older one, and returns its path.
 
     `result` holds metrics and raw samples, or is None where the cell failed and `failure` says why; `started` is an
-    ISO 8601 time in UTC.
+    ISO 8601 time in UTC. Raises InputError where the file cannot be written.
     """
     record = {
         "schema": SCHEMA,
@@ -117,17 +77,29 @@ def write_record(
     }
     record["digest"] = record_digest(record)
     path = record_path(results, cell)
+    _write(path, _as_file(record))
+    return path
+
+
+def _as_file(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=1) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
     try:
-        write_text(path, json.dumps(record, indent=1) + "\n")
+        write_text(path, text)
     except OSError as error:
         raise refuse("record", str(path), f"a file that can be written ({error.strerror})") from error
-    return path
 
 
 def record_digest(record: dict[str, Any]) -> str:
     """Returns the SHA-256 of all that a record says, its own digest aside: it shows accidents, not intent."""
     said = {name: value for name, value in record.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_compact(said).encode()).hexdigest()
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def pack_bits(values: Sequence[bool]) -> str:
@@ -140,14 +112,36 @@ def unpack_bits(text: str, count: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), dtype=np.uint8), count=count).astype(bool)
 
 
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Returns one record; raises ValueError, saying why, if the file is none or not the one that its name says."""
+    record = _parse(_read_text(path))
+    _check(record)
+    if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
+        raise ValueError("it lies under another record's name")
+    return record
+
+
+def _read_text(path: Path) -> str:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError("not JSON") from error
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
+
+
+def _check(record: Any) -> None:
+    """Raises ValueError, saying why, for what is no undamaged record of this schema."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise ValueError(f"not a record of schema {SCHEMA}")
     description = _OF_MODEL if "model" in record else _OF_ARM
@@ -156,12 +150,12 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"lacks {', '.join(missing)}")
     if (record["status"], type(record["result"])) not in (("done", dict), ("failed", type(None))):
         raise ValueError("its result and its status contradict each other")
-    if str(record["measurement"]) not in CONDITIONS_OF or not all(
+    if str(record["measurement"]) not in MEASUREMENTS or not all(
         isinstance(record.get(name, {}), dict) for name in ("config", "conditions", "environment")
     ):
         raise ValueError("its measurement is unknown, or its config, conditions or environment is no object")
     # What this version does not know, it would not keep apart either.
-    for name, kind in (("conditions", CONDITIONS_OF[record["measurement"]]), ("config", PVTConfig)):
+    for name, kind in (("conditions", MEASUREMENTS[record["measurement"]]), ("config", PVTConfig)):
         unknown = record.get(name, {}).keys() - {field.name for field in fields(kind)}
         if unknown:
             raise ValueError(f"this version does not know {', '.join(sorted(unknown))} of its {name}")
@@ -169,17 +163,14 @@ def read_record(path: Path) -> dict[str, Any]:
         raise ValueError("its description was changed after it was measured")
     if record["digest"] != record_digest(record):
         raise ValueError("it was changed after it was measured")
-    if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
-        raise ValueError("it lies under another record's name")
     _check_values(record)
-    return record
 
 
 def _check_values(record: dict[str, Any]) -> None:
     """Raises ValueError for a value that is not of its column's kind, and for a result without its main metric."""
     result = record["result"] or {}
-    main = MAIN_METRICS[record["measurement"]]
-    may_lack = record["status"] == "failed" or (record["measurement"] == "memory" and main in result)
+    main = MEASUREMENTS[record["measurement"]].main_metric
+    may_lack = record["status"] == "failed" or {"refused", "out_of_memory"} & result.keys()
     if result.get(main) is None and not may_lack:
         raise ValueError(f"its result has no {main}")
     resolution = record["conditions"].get("resolution", 0)
@@ -193,44 +184,320 @@ def _check_values(record: dict[str, Any]) -> None:
         raise ValueError(f"it has no {wrong[0]} of the kind that it should be")
 
 
-def find_record(results: Path, cell: AnyCell) -> dict[str, Any] | None:
+_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "object": (list, dict),
+}
+
+
+def is_of_kind(value: object, kind: Kind) -> bool:
+    """Whether a value of a record is of a kind; None is of each."""
+    return value is None or (isinstance(value, _TYPES[kind]) and (kind == "boolean") == isinstance(value, bool))
+
+
+def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
     try:
         return read_record(record_path(results, cell))
     except ValueError:
-        return None
+        return _packed(results, cell.measurement).get(cell.key)
 
 
 def iterate_records(results: Path) -> Iterator[dict[str, Any]]:
-    """Yields every record under the results folder, in order of file name; damaged files are left out."""
-    for path in _record_files(results):
-        try:
-            yield read_record(path)
-        except ValueError:
-            continue
+    """Yields every record under the results folder, measurement by measurement; damaged ones are left out."""
+    for measurement in sorted({*MEASUREMENTS}):
+        found = dict(_packed(results, measurement))
+        for path in sorted((results / RECORDS / measurement).glob("*.json")):
+            try:
+                record = read_record(path)
+            except ValueError:
+                continue
+            found[record["key"]] = record
+        yield from found.values()
 
 
 def find_damaged(results: Path) -> dict[str, str]:
-    """Returns the files among the records that are none, by path under the results folder, and what is wrong.
+    """Returns the files and packed lines among the records that are none, by place, and what is wrong.
 
     Damaged and foreign files alike; hidden ones, as an interrupted write leaves, are nobody's.
     """
-    damaged = {}
-    places = set(_record_files(results))
-    for path in sorted(places | {path for path in (results / "records").rglob("*") if path.is_file()}):
-        if any(part.startswith(".") for part in path.relative_to(results).parts):
+    damaged: dict[str, str] = {}
+    root = results / RECORDS
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        place = path.relative_to(results)
+        if any(part.startswith(".") for part in place.parts):
             continue
         try:
-            if path not in places:
-                raise ValueError("not MEASUREMENT/NAME.json, which records are")
-            read_record(path)
+            if path.parent == root and path.suffix == ".jsonl":
+                damaged |= {f"{place.as_posix()}, {line}": why for line, why in _read_packed(path)[1].items()}
+            elif path.parent.parent != root or path.suffix != ".json":
+                raise ValueError("neither MEASUREMENT/NAME.json nor MEASUREMENT.jsonl, which records are")
+            else:
+                read_record(path)
         except ValueError as error:
-            damaged[path.relative_to(results).as_posix()] = str(error)
+            damaged[place.as_posix()] = str(error)
     return damaged
 
 
-def _record_files(results: Path) -> list[Path]:
-    return sorted((results / "records").glob("*/*.json"))
+# Packing -------------------------------------------------------------------------------------------------------------
+
+
+def _packed_path(results: Path, measurement: str) -> Path:
+    return results / RECORDS / f"{measurement}.jsonl"
+
+
+def _packed(results: Path, measurement: str) -> dict[str, dict[str, Any]]:
+    """Returns the packed records of a measurement by key; none where there is no such file, or it is damaged."""
+    path = _packed_path(results, measurement)
+    try:
+        return _read_packed(path)[0] if path.is_file() else {}
+    except ValueError:
+        return {}
+
+
+def _read_packed(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Returns the records by key, and for each damaged line what is wrong; a file is read anew when it has changed."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    return _parse_packed(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=2 * len(MEASUREMENTS))
+def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    head, *lines = _read_text(path).splitlines() or [""]
+    header = _parse(head)
+    environments = header.get("environments") if isinstance(header, dict) else None
+    if not isinstance(environments, dict) or header.get("schema") != SCHEMA:
+        raise ValueError(f"its first line has no environments of schema {SCHEMA}")
+    records, damaged = {}, {}
+    for number, line in enumerate(lines, start=2):  # noqa: A001
+        try:
+            record = _parse(line)
+            if not isinstance(record, dict) or record.get("environment") not in environments:
+                raise ValueError("its environment is not in the first line")
+            record["environment"] = environments[record["environment"]]
+            _check(record)
+            if record["measurement"] != path.stem:
+                raise ValueError(f"it is a record of {record['measurement']}")
+        except ValueError as error:
+            damaged[f"line {number}"] = str(error)
+        else:
+            records[record["key"]] = record
+    return records, damaged
+
+
+def pack_records(results: Path) -> dict[str, int]:
+    """Puts all records into one file a measurement and removes the files of their own; returns how many each has.
+
+    Raises InputError, before anything is written, where a record is damaged.
+    """
+    _refuse_damaged(results)
+    counts = {}
+    for measurement in MEASUREMENTS:
+        records = {record["key"]: record for record in iterate_records(results) if record["measurement"] == measurement}
+        if not records:
+            continue
+        environments = {_environment_name(each["environment"]): each["environment"] for each in records.values()}
+        lines = [_compact({"schema": SCHEMA, "environments": dict(sorted(environments.items()))})]
+        for _, record in sorted(records.items()):
+            lines.append(json.dumps(record | {"environment": _environment_name(record["environment"])}))
+        _write(_packed_path(results, measurement), "\n".join(lines) + "\n")
+        for path in (results / RECORDS / measurement).glob("*.json"):
+            if path.stem.rpartition("_")[2] in records:
+                path.unlink()
+        _remove_empty(results / RECORDS / measurement)
+        counts[measurement] = len(records)
+    return counts
+
+
+def _environment_name(environment: dict[str, Any]) -> str:
+    return hashlib.sha256(_compact(environment).encode()).hexdigest()[:12]
+
+
+def unpack_records(results: Path) -> dict[str, int]:
+    """Writes each packed record to a file of its own and removes the packed files; returns how many each had.
+
+    A record that has a file of its own already keeps that. Raises InputError, before anything is written, where one is
+    damaged.
+    """
+    _refuse_damaged(results)
+    counts = {}
+    for measurement in MEASUREMENTS:
+        packed = _packed(results, measurement)
+        for record in packed.values():
+            path = results / RECORDS / measurement / f"{_file_name(record)}.json"
+            if not path.exists():
+                _write(path, _as_file(record))
+        if packed:
+            _packed_path(results, measurement).unlink()
+            counts[measurement] = len(packed)
+    return counts
+
+
+def merge_records(results: Path, others: Iterable[Path]) -> int:
+    """Copies the records of other results folders that `results` lacks, and returns how many.
+
+    Raises InputError, before anything is written, where two finished records of one key differ, and names both; a
+    finished one replaces a failed one.
+    """
+    known = {record["key"]: (results, record) for record in iterate_records(results)}
+    added: dict[str, dict[str, Any]] = {}
+    for other in others:
+        if not (other / RECORDS).is_dir():
+            raise refuse("folder", str(other), "a results folder, which has records")
+        _refuse_damaged(other)
+        for record in iterate_records(other):
+            place, mine = known.get(record["key"], (other, None))
+            if mine is None or (mine["status"] != "done" and record["status"] == "done"):
+                known[record["key"]] = (other, record)
+                added[record["key"]] = record
+            elif mine["status"] == record["status"] == "done" and mine["digest"] != record["digest"]:
+                raise InputError(
+                    f"{_file_name(record)} differs between {place} and {other}: keep one of them, or move one aside "
+                    "with `records drop`"
+                )
+    for record in added.values():
+        _write(results / RECORDS / record["measurement"] / f"{_file_name(record)}.json", _as_file(record))
+    return len(added)
+
+
+def drop_records(results: Path, wanted: Callable[[dict[str, Any]], bool]) -> Path | None:
+    """Moves the records that are `wanted` out of a results folder, to a folder beside its records, which it returns.
+
+    It is a results folder itself, so that `merge_records` brings them back. None where no record is wanted.
+    """
+    dropped = [record for record in iterate_records(results) if wanted(record)]
+    if not dropped:
+        return None
+    aside = results / "dropped" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    for record in dropped:
+        _write(aside / RECORDS / record["measurement"] / f"{_file_name(record)}.json", _as_file(record))
+    keys = {record["key"] for record in dropped}
+    if any(keys & _packed(results, measurement).keys() for measurement in MEASUREMENTS):
+        unpack_records(results)
+    for record in dropped:
+        path = results / RECORDS / record["measurement"] / f"{_file_name(record)}.json"
+        path.unlink(missing_ok=True)
+        _remove_empty(path.parent)
+    return aside
+
+
+def _refuse_damaged(results: Path) -> None:
+    if damaged := find_damaged(results):
+        place, why = next(iter(damaged.items()))
+        raise InputError(f"{results}: {place}: {why}; mend or remove it first ({len(damaged)} damaged)")
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _file_name(record: dict[str, Any]) -> str:
+    """Returns the name of a record's own file, without the suffix: `Cell.file_name`."""
+    if "model" in record:
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", record["model"]).strip("-.")
+    else:
+        name = f"{record['variant']}_{record['base']}_{record['arm'].replace('+', '-')}"
+    return f"{name}_{record['key']}"
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+_NAMES = {
+    "measurement": Column("What was measured: " + ", ".join(MEASUREMENTS) + "."),
+    "model": Column("The model by its name; an arm is pvt:VARIANT/ARM/BASE."),
+    "variant": Column("The arm's size; without value for a model that is no arm, as are the next two."),
+    "arm": Column("The toggles that are on."),
+    "base": Column("What the toggles are added to: it sets the confounders."),
+}
+_RUN = {
+    "device_name": Column("The processor or GPU; without value for a prediction, as are its threads."),
+    "torch": Column("Version of torch."),
+    "threads": integer("Threads of torch on the CPU.", "threads"),
+    "processes": integer("Processes that trained together, each with its threads.", "processes"),
+    "commit": Column("Commit of this code."),
+    "study": Column("The study that the cell was measured for."),
+    "key": Column("The cell's address."),
+    "duration_s": number("Time that the whole cell took.", "s"),
+}
+_SIZES = {
+    "resolution": Column("The input, as text such as 224 or 800x1280 (height x width).", "px"),
+    "pixels": integer("Height times width of the input.", "px"),
+}
+
+CONFIG_COLUMNS = ("attention", "pool_size", "stem_stride", "num_classes", *CONFOUNDERS)
+"""The fields of an arm's config that are columns."""
+
+_FIRST = (
+    *("measurement", "data", "head", "variant", "base", "attention", "pool_size", "device", "device_name", "torch"),
+    *("mode", "precision", "batch_size", "reference", "channels_last", "checkpointing", "compiled"),
+    *("train_images", "epochs"),
+)
+_LAST = ("pixels", "resolution", "arm", "model", "seed", "key")
+_CONDITIONS = list(dict.fromkeys(field.name for kind in MEASUREMENTS.values() for field in fields(kind)))
+_SORTED_BY = (*_FIRST, *(name for name in _CONDITIONS if name not in (*_FIRST, *_LAST)), *_LAST)
+_ORDERS: dict[str, list[Any]] = {
+    "variant": list(VARIANTS),
+    "base": list(BASES),
+    "attention": list(get_args(AttentionKernel)),
+    "head": list(HEADS),
+    "checkpointing": ["none"],
+    "channels_last": [True, False],
+}
+
+
+def describe_columns() -> pd.DataFrame:
+    """Returns what `load_records` gives: a row for each column, with its `meaning`, `unit` and `kind`.
+
+    Shares, ratios and probabilities have no unit. Columns of kind object hold lists or tables of one record.
+    """
+    rows = [vars(column) for column in list_columns().values()]
+    return pd.DataFrame(rows, index=pd.Index(list_columns(), name="column"))
+
+
+@cache
+def list_columns() -> dict[str, Column]:
+    """Returns the columns in their order: names, fields of the config, conditions, results, run."""
+    columns = dict(_NAMES)
+    owners = [(PVTConfig, CONFIG_COLUMNS), *((kind, None) for kind in MEASUREMENTS.values())]
+    for owner, chosen in owners:
+        meanings = field_docstrings(owner)
+        for field in fields(owner):
+            if chosen is None or field.name in chosen:
+                kind = _FIELD_KINDS.get(re.split(r"[ \[]", _type_name(field.type))[0], "text")
+                columns.setdefault(field.name, Column(meanings.get(field.name, ""), field.metadata.get("unit", ""), kind))
+    columns |= _SIZES
+    for measurement in MEASUREMENTS.values():
+        for name, column in measurement.columns.items():
+            columns.setdefault(name, column)
+    return columns | _RUN
+
+
+_FIELD_KINDS: dict[str, Kind] = {"int": "integer", "float": "number", "bool": "boolean", "tuple": "object"}
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Returns the docstring below each field of a class or of one that it extends, where there is one."""
+    meanings: dict[str, str] = {}
+    for owner in reversed(kind.__mro__[:-1]):
+        body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
+        meanings |= {
+            named.target.id: text.value.value
+            for named, text in pairwise(body)
+            if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
+    return meanings
 
 
 def load_records(
@@ -239,18 +506,18 @@ def load_records(
     """Returns the finished records as a tidy DataFrame, one row a record, sorted by names and conditions.
 
     `describe_columns` says what each column means, in which unit. Only columns that the chosen records have are there;
-    no records make an empty DataFrame with the names' columns. Whole numbers are int64, Int64 where some rows have none;
-    truths are bool or boolean alike; names are plain text, not categories, and rows stand in the names' own order.
+    no records make an empty DataFrame with the names' columns. Whole numbers are int64, Int64 where some rows have
+    none; truths are bool or boolean alike; names are plain text, not categories, and rows stand in the names' order.
 
     A filter is a column's name with a value or several: `load_records(path, "accuracy", arm=["v1", "v1+ope"], seed=0)`.
     Sizes may be given as numbers, and None stands for rows without a value, as models that are no arm have no `arm`.
     Raises InputError for a column that there is not, and for a value that none of the measurement's records has, which
-    is more often misspelt than missing; values that exist and never occur together make an empty rows_table.
+    is more often misspelt than missing; values that exist and never occur together make an empty DataFrame.
     """
     wanted = {name: _values_of_filter(name, value) for name, value in filters.items()}
-    measurements = [*CONDITIONS_OF] if measurement is None else _listed(measurement)
+    measurements = [*MEASUREMENTS] if measurement is None else _listed(measurement)
     for each in measurements:
-        pick("measurement", each, CONDITIONS_OF)
+        pick("measurement", each, MEASUREMENTS)
     records = [
         record
         for record in iterate_records(Path(results))
@@ -260,12 +527,10 @@ def load_records(
     for name, values in wanted.items():
         _check_filter(name, values, rows)
     rows = [row for row in rows if all(row.get(name) in values for name, values in wanted.items())]
-    rows_table = (
-        pd.DataFrame(rows) if rows else pd.DataFrame(columns=["measurement", "model", "variant", "arm", "base"])
-    )
-    for name in rows_table.columns:
-        rows_table[name] = _typed(rows_table[name], [row.get(name) for row in rows])
-    return rows_table.sort_values([name for name in _SORTED_BY if name in rows_table], key=_rank, ignore_index=True)
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*_NAMES])
+    for name in table.columns:
+        table[name] = _typed(table[name], [row.get(name) for row in rows])
+    return table.sort_values([name for name in _SORTED_BY if name in table], key=_rank, ignore_index=True)
 
 
 def _listed(value: object) -> list[Any]:
@@ -319,17 +584,35 @@ def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _rank(column: pd.Series) -> pd.Series:
     """Puts variants, bases and arms in their own order, and names that are no longer known behind them."""
+    if column.name == "arm":
+        return column.map(_arm_rank, na_action="ignore")
     order = _ORDERS.get(str(column.name))
     return column.map({name: rank for rank, name in enumerate(order)}) if order else column
 
 
+def _arm_rank(arm: str) -> str:
+    """Sorts arms as `arms_of` lists them: fewest toggles first, then by the toggles' order."""
+    order = list(TOGGLES)
+    places = [order.index(name) if name in order else len(order) for name in arm.split("+")[1:]]
+    return "".join(f"{place:03}" for place in (len(places), *places))
+
+
 def _defaults(kind: type) -> dict[str, Any]:
-    return {field.name: field.default for field in fields(kind) if field.default is not MISSING}
+    return {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in fields(kind)
+        if field.default is not MISSING
+    }
+
+
+def record_values(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a finished record's values by column, as `load_records` has them."""
+    return _row(record | {"result": record["result"] or {}})
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     # An older record lacks the fields that came after it; their defaults are what it was measured with.
-    conditions = _defaults(CONDITIONS_OF[record["measurement"]]) | record["conditions"]
+    conditions = _defaults(MEASUREMENTS[record["measurement"]]) | record["conditions"]
     environment = record["environment"]
     resolution = conditions.pop("resolution")
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
@@ -343,7 +626,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         **conditions,
         **record["result"],
         **{name: environment.get(name) for name in ("device_name", "torch", "threads", "commit")},
-        **({"processes": environment.get("processes", 1)} if record["measurement"] == "accuracy" else {}),
+        **({"processes": environment.get("processes", 1)} if MEASUREMENTS[record["measurement"]].trains else {}),
         **{name: record[name] for name in ("study", "key", "duration_s")},
     }
 

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from ablations import cli, measurements
-from ablations.columns import field_docstrings
+from ablations.records import field_docstrings
 from ablations.commands import build_commands
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy
+from ablations.measure import Accuracy
 from ablations.model import build_model
 from ablations.model.checkpoint import save_weights
 from ablations.recipes import RECIPES, recipe_values

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.columns import COLUMNS, describe_columns, is_of_kind
-from ablations.design import CONDITIONS_OF
-from ablations.records import METRICS, load_records
+from ablations.measure import MEASUREMENTS
+from ablations.measure.metrics import METRICS
+from ablations.records import describe_columns, is_of_kind, load_records
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -35,8 +35,9 @@ def test_every_condition_and_metric_is_described_in_words():
     described = describe_columns()
     assert described.index.is_unique
     assert [name for name, meaning in described["meaning"].items() if not meaning.endswith(".")] == []
-    conditions = {field.name for kind in CONDITIONS_OF.values() for field in fields(kind)}
-    assert conditions | set(COLUMNS) | (set(METRICS) - {"relative_speed"}) <= set(described.index)
+    conditions = {field.name for kind in MEASUREMENTS.values() for field in fields(kind)}
+    results = {name for kind in MEASUREMENTS.values() for name in kind.columns}
+    assert conditions | results | set(METRICS) <= set(described.index)
     assert list(described.loc["peak_memory_bytes"]) == ["Peak memory of the step.", "B", "integer"]
     assert list(described.loc["label_smoothing", ["unit", "kind"]]) == ["", "number"]
     assert list(described.loc["warmup_epochs", ["unit", "kind"]]) == ["epochs", "number"]

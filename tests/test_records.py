@@ -7,34 +7,31 @@ from pathlib import Path
 import pytest
 
 from ablations.config import ARMS
-from ablations.design import (
-    Accuracy,
-    AnyCell,
-    Cell,
-    Cost,
-    Evaluation,
-    Memory,
-    ModelCell,
-    Speed,
-    address,
-    build_cell,
-)
+from ablations.measure import Accuracy, Cost, Evaluation, Memory, Speed
+from ablations.cells import Cell, address, arm_cell, build_cell
 from ablations.errors import InputError
 from ablations.records import (
-    METRICS,
+    SCHEMA,
     find_damaged,
+    drop_records,
     find_record,
     iterate_records,
     load_records,
+    merge_records,
+    pack_bits,
+    pack_records,
     read_record,
+    record_digest,
     record_path,
+    unpack_bits,
+    unpack_records,
     write_record,
 )
 
-CELL = Cell(variant="pico", arm="v1+ope", base="v2", conditions=Cost(resolution=64))
+CELL = arm_cell(variant="pico", arm="v1+ope", base="v2", conditions=Cost(resolution=64))
 
 
-def write(results: Path, cell: AnyCell = CELL, result: dict | None = None, failure: str | None = None) -> Path:
+def write(results: Path, cell: Cell = CELL, result: dict | None = None, failure: str | None = None) -> Path:
     return write_record(
         results,
         cell,
@@ -71,11 +68,13 @@ def test_a_failed_cell_keeps_its_reason_and_stays_out_of_the_table(tmp_path):
 
 def test_a_cell_that_was_not_measured_has_no_record(tmp_path):
     write(tmp_path)
-    assert find_record(tmp_path, replace(CELL, arm="v1")) is None
+    assert find_record(tmp_path, CELL.of(arm="v1")) is None
 
 
 def edit(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    """Changes a record and its digest, as another version of this code would."""
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(record | {"digest": record_digest(record)}))
 
 
 def edit_in(path: Path, part: str, **changes: object) -> None:
@@ -84,8 +83,15 @@ def edit_in(path: Path, part: str, **changes: object) -> None:
     record[part] |= changes
     described = {name: record[name] for name in ("measurement", "variant", "arm", "base", "config", "conditions")}
     record["key"] = address(described)
+    record["digest"] = record_digest(record)
     path.unlink()
     path.with_name(f"pico_{record['key']}.json").write_text(json.dumps(record))
+
+
+def edit_result(path: Path, **changes: object) -> None:
+    record = json.loads(path.read_text())
+    record["result"] |= changes
+    path.write_text(json.dumps(record))
 
 
 def truncate(path: Path) -> None:
@@ -100,7 +106,8 @@ def drop_result(path: Path) -> None:
 
 DAMAGES = {
     "not JSON": truncate,
-    "not a record of schema 1": lambda path: edit(path, schema=0),
+    "it was changed after it was measured": lambda path: edit_result(path, params=11),
+    f"not a record of schema {SCHEMA}": lambda path: edit(path, schema=0),
     "lacks result": drop_result,
     "its result and its status contradict each other": lambda path: edit(path, result=None),
     "its result has no params": lambda path: edit(path, result={"macs": 20}),
@@ -122,7 +129,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("reason", DAMAGES)
 def test_a_damaged_file_is_named_and_left_out(tmp_path, reason):
-    whole = write(tmp_path, replace(CELL, arm="v1"))
+    whole = write(tmp_path, CELL.of(arm="v1"))
     DAMAGES[reason](write(tmp_path))
     (name,) = {path.name for path in whole.parent.iterdir()} - {whole.name}
     assert find_damaged(tmp_path) == {f"records/cost/{name}": reason}
@@ -138,7 +145,7 @@ MAIN = {Cost: "params", Memory: "peak_memory_bytes", Speed: "latency_s", Accurac
 def test_a_finished_record_has_its_main_metric(tmp_path, kind, metric):
     cell = replace(CELL, conditions=kind())
     path = write(tmp_path, cell, result={"seconds": 1.0})
-    assert find_damaged(tmp_path) == {f"records/{kind.measurement}/{path.name}": f"its result has no {metric}"}
+    assert find_damaged(tmp_path) == {f"records/{kind.name}/{path.name}": f"its result has no {metric}"}
     write(tmp_path, cell, failure="RuntimeError: out of luck")
     assert find_record(tmp_path, cell)["status"] == "failed"
     write(tmp_path, cell, result={metric: 1})
@@ -162,8 +169,8 @@ def test_no_records_make_an_empty_table_with_names(tmp_path):
 def test_rows_stand_in_the_order_of_bases_arms_and_sizes(tmp_path):
     for resolution in (128, (64, 96), 64):
         for arm in reversed(ARMS):
-            write(tmp_path, replace(CELL, arm=arm, conditions=Cost(resolution=resolution)))
-    write(tmp_path, replace(CELL, base="published"))
+            write(tmp_path, replace(CELL.of(arm=arm), conditions=Cost(resolution=resolution)))
+    write(tmp_path, CELL.of(base="published"))
     table = load_records(tmp_path)
     assert list(table["base"].unique()) == ["published", "v2"]
     assert list(table["resolution"].unique()) == ["64", "64x96", "128"]
@@ -197,7 +204,7 @@ def test_metrics_say_their_unit():
 
 
 def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
-    cells = [Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)) for seed in (0, 1)]
+    cells = [arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)) for seed in (0, 1)]
     for cell in cells:
         outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
         write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
@@ -214,7 +221,7 @@ def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
     ids=str,
 )
 def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
-    cell = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+    cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
     outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
     path = write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -299,11 +306,11 @@ def write_few(results: Path) -> None:
     """Costs of three models at two sizes, accuracies of two arms and two seeds, one speed."""
     for resolution in (64, (64, 96)):
         for arm in ("v1", "v1+ope"):
-            write(results, replace(CELL, arm=arm, conditions=Cost(resolution=resolution)))
-        write(results, ModelCell(model="timm:resnet18", conditions=Cost(resolution=resolution)))
+            write(results, replace(CELL.of(arm=arm), conditions=Cost(resolution=resolution)))
+        write(results, build_cell(model="timm:resnet18", conditions=Cost(resolution=resolution)))
     for arm in ("v1", "v1+ope"):
         for seed in (0, 1):
-            write(results, replace(CELL, arm=arm, conditions=Accuracy(seed=seed, base_lr=1)), {"top1": seed})
+            write(results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, base_lr=1)), {"top1": seed})
     write(results, replace(CELL, conditions=Speed()), {"latency_s": 0.5, "noisy": False})
 
 
@@ -383,7 +390,7 @@ def test_columns_have_the_types_of_their_kinds(tmp_path):
 
 def test_a_column_that_nobody_described_has_the_type_of_its_values(tmp_path):
     write(tmp_path, result={"params": 1, "macs": 2, "sparks": 3, "is_lit": True})
-    write(tmp_path, replace(CELL, arm="v1"))
+    write(tmp_path, CELL.of(arm="v1"))
     table = load_records(tmp_path)
     assert [str(table[name].dtype) for name in ("sparks", "is_lit")] == ["Int64", "boolean"]
 
@@ -393,3 +400,108 @@ def test_a_default_recipe_stands_before_another(tmp_path):
         write(tmp_path, replace(CELL, conditions=Accuracy(mixup=mixup, seed=seed)), {"top1": 0.5})
     table = load_records(tmp_path, "accuracy")
     assert table[["mixup", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.8, 0], [0.8, 1]]
+
+
+def write_some(folder: Path) -> list[Path]:
+    """Writes cost of each arm and memory of one, from two machines, and one failed cell."""
+    paths = [write(folder, CELL.of(arm=arm)) for arm in ARMS]
+    paths.append(write(folder, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 7}))
+    paths.append(write(folder, replace(CELL, conditions=Memory(mode="training")), failure="RuntimeError: no"))
+    edit(paths[0], environment={"device_name": "Another", "torch": "2.9.0", "threads": 1, "commit": "abc"})
+    return paths
+
+
+def test_packing_and_unpacking_lose_nothing(tmp_path):
+    paths = write_some(tmp_path)
+    before = {path: path.read_text() for path in sorted(paths)}
+    table = load_records(tmp_path)
+    assert pack_records(tmp_path) == {"cost": len(ARMS), "memory": 2}
+    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == ["cost.jsonl", "memory.jsonl"]
+    assert load_records(tmp_path).equals(table)
+    assert find_record(tmp_path, CELL)["key"] == CELL.key
+    assert find_damaged(tmp_path) == {}
+    lines = (tmp_path / "records" / "cost.jsonl").read_text().splitlines()
+    assert len(json.loads(lines[0])["environments"]) == 2
+    keys = [json.loads(line)["key"] for line in lines[1:]]
+    assert keys == sorted(keys)
+    packed = {path: path.read_text() for path in (tmp_path / "records").iterdir()}
+    assert pack_records(tmp_path) == {"cost": len(ARMS), "memory": 2}
+    assert {path: path.read_text() for path in (tmp_path / "records").iterdir()} == packed
+    unpack_records(tmp_path)
+    assert {path: json.loads(path.read_text()) for path in sorted(paths)} == {
+        path: json.loads(text) for path, text in before.items()
+    }
+    assert load_records(tmp_path).equals(table)
+
+
+def test_a_file_of_its_own_counts_more_than_a_packed_line(tmp_path):
+    write(tmp_path, failure="RuntimeError: out of memory")
+    write(tmp_path, CELL.of(arm="v1"))
+    pack_records(tmp_path)
+    write(tmp_path)
+    assert find_record(tmp_path, CELL)["status"] == "done"
+    assert sorted(load_records(tmp_path)["arm"]) == ["v1", "v1+ope"]
+    pack_records(tmp_path)
+    assert sorted(load_records(tmp_path)["arm"]) == ["v1", "v1+ope"]
+
+
+def test_a_damaged_line_is_named_and_the_others_stand(tmp_path):
+    write_some(tmp_path)
+    pack_records(tmp_path)
+    path = tmp_path / "records" / "cost.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2] = lines[2].replace('"params": 10', '"params": 11')
+    lines[4] = lines[4][:50]
+    path.write_text("\n".join(lines) + "\n")
+    damaged = {
+        "records/cost.jsonl, line 3": "it was changed after it was measured",
+        "records/cost.jsonl, line 5": "not JSON",
+    }
+    assert find_damaged(tmp_path) == damaged
+    assert len(load_records(tmp_path, "cost")) == len(ARMS) - 2
+    with pytest.raises(InputError, match="records/cost.jsonl, line 3: it was changed"):
+        pack_records(tmp_path)
+    assert find_damaged(tmp_path) == damaged
+    path.write_text("{}\n")
+    assert find_damaged(tmp_path) == {"records/cost.jsonl": f"its first line has no environments of schema {SCHEMA}"}
+
+
+def test_merging_unites_folders_and_refuses_two_results_under_one_key(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    write(here)
+    write(here, CELL.of(arm="v1"), failure="RuntimeError: no")
+    write(there, CELL.of(arm="v1"))
+    write(there, CELL.of(arm="v1+cffn"))
+    pack_records(there)
+    assert merge_records(here, [there]) == 2
+    assert sorted(load_records(here)["arm"]) == ["v1", "v1+cffn", "v1+ope"]
+    assert merge_records(here, [there]) == 0
+    other = tmp_path / "other"
+    write(other, CELL, result={"params": 11, "macs": 20})
+    write(other, CELL.of(arm="v1+lsra"))
+    with pytest.raises(InputError, match=rf"^pico_v2_v1-ope_{CELL.key} differs between .*here and .*other"):
+        merge_records(here, [other])
+    assert len(load_records(here)) == 3
+    with pytest.raises(InputError, match="nowhere' is not possible; allowed: a results folder"):
+        merge_records(here, [tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dropping_moves_records_aside_and_merging_brings_them_back(tmp_path, packed):
+    write_some(tmp_path)
+    table = load_records(tmp_path)
+    if packed:
+        pack_records(tmp_path)
+    aside = drop_records(tmp_path, lambda record: record.get("arm") == "v1+ope" and record["measurement"] == "cost")
+    assert aside.parent == tmp_path / "dropped"
+    assert list(load_records(aside)["arm"]) == ["v1+ope"]
+    assert len(load_records(tmp_path)) == len(table) - 1
+    assert merge_records(tmp_path, [aside]) == 1
+    assert load_records(tmp_path).equals(table)
+    assert drop_records(tmp_path, lambda record: False) is None
+
+
+def test_bits_are_packed_and_unpacked():
+    values = [True, False, False, True, True, False, True, False, True]
+    assert pack_bits(values) == "moA="  # 10011010 1 and seven zeros: 9a 80
+    assert unpack_bits("moA=", 9).tolist() == values

@@ -1,17 +1,19 @@
 """Studies: which cells they hold, in which order, and how to choose among them."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from ablations.baselines.equal import has_baseline
 from ablations.catalogue import EQUAL_MODELS, MODELS
-from ablations.config import ARMS, BASES
-from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, build_cell
+from ablations.config import ARMS, BASES, CUMULATIVE
+from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.cells import Cell, arm_cell, build_cell
 from ablations.errors import InputError
-from ablations.studies import CUMULATIVE, SCALES, STUDIES, Grid, NamedModels, find_study, on_devices, select, vary
+from ablations.studies import find_study, list_studies, on_devices, parse_study, select, vary
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 def test_vary_takes_every_combination():
@@ -19,27 +21,109 @@ def test_vary_takes_every_combination():
     assert sizes == [("inference", 32), ("inference", 64), ("training", 32), ("training", 64)]
 
 
-def test_arms_vary_fastest_so_that_an_interrupted_study_holds_comparisons():
-    cells = list(Grid(variants=("pico",), conditions=vary(Accuracy(), seed=(0, 1))).cells())
-    assert [cell.arm for cell in cells[:8]] == list(ARMS)
-    assert {cell.conditions.seed for cell in cells[:8]} == {0}
+def cells_of(text: str) -> list[Cell]:
+    return parse_study(text, "mine", "mine.toml").cells()
 
 
-@pytest.mark.parametrize("name", sorted(STUDIES.keys() - {"fashion-mnist-long", "imagenette-small"}))
-def test_studies_hold_all_eight_arms_of_every_measurement(name):
-    cells = find_study(name).cells()
-    assert len({cell.key for cell in cells}) == len(cells)
-    # Libraries do not have all arms.
-    cells = [cell for cell in cells if getattr(cell.conditions, "reference", "v1") == "v1"]
-    for measurement in {cell.measurement for cell in cells}:
-        arms = {cell.arm for cell in cells if cell.measurement == measurement and isinstance(cell, Cell)}
-        assert arms == set(ARMS)
+GRID = """
+[[grid]]
+measurement = "accuracy"
+variants = ["pico", "nano"]
+seed = [1, 0]
+"""
+
+
+def test_arms_vary_fastest_and_seeds_slowest_so_that_an_interrupted_study_holds_comparisons():
+    cells = cells_of(GRID + GRID.replace("accuracy", "cost").replace("seed = [1, 0]", "") + GRID.replace("v2", "v1"))
+    assert [cell.arm for cell in cells[: len(ARMS)]] == list(ARMS)
+    trainings = [cell for cell in cells if cell.conditions.trains]
+    assert [cell.conditions.seed for cell in trainings] == [0] * 16 + [1] * 16
+    assert {cell.measurement for cell in cells[32:]} == {"cost"}
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_a_study_says_its_question_and_its_time_and_holds_each_cell_once(name):
+    study = find_study(name)
+    assert study.question.endswith((".", "?"))
+    assert re.search(r"minute|hour", study.time)
+    cells = study.cells()
+    assert len({cell.key for cell in cells}) == len(cells) > 0
+
+
+def test_toggles_of_a_study_give_its_arms():
+    text = 'toggles = ["ope", "lsra"]\n[[grid]]\nmeasurement = "cost"\nvariants = ["pico"]\n'
+    assert [cell.arm for cell in cells_of(text)] == ["v1", "v1+ope", "v1+lsra", "v1+ope+lsra"]
+
+
+def test_a_grid_combines_lists_in_the_order_of_its_keys():
+    text = '[[grid]]\nmeasurement = "memory"\narms = ["v1"]\nmode = ["inference", "training"]\nresolution = [64, "64x96"]\n'
+    cells = cells_of(text)
+    assert [(cell.conditions.mode, cell.conditions.resolution) for cell in cells] == [
+        *(("inference", size) for size in (64, (64, 96))),
+        *(("training", size) for size in (64, (64, 96))),
+    ]
+
+
+def test_a_grid_changes_single_confounders_and_starts_from_a_recipe():
+    text = (
+        '[[grid]]\nmeasurement = "accuracy"\narms = ["v1"]\nbases = ["v1"]\nvariants = ["pico"]\nrecipe = "smoke"\n'
+        'stage_norm = ["every", "last"]\nepochs = 2\neval_resolutions = [48, 64]\n'
+    )
+    changed, own = cells_of(text)
+    assert (changed.config.stage_norm, own.config.stage_norm) == ("every", "last")
+    assert own == arm_cell("pico", "v1", "v1", own.conditions)
+    assert (own.conditions.epochs, own.conditions.batch_size) == (2, 128)
+    assert own.conditions.eval_resolutions == (48, 64)
+
+
+FAULTS = {
+    "x = ": "mine.toml: not TOML: ",
+    'colour = "red"\n[[grid]]\n': "mine.toml: key='colour' is not possible; allowed: question, time, portable, toggles, grid",
+    "portable = 1\n[[grid]]\n": "mine.toml: portable=1 is not possible; allowed: true or false",
+    'toggles = ["opa"]\n[[grid]]\n': "mine.toml: toggle='opa' is not possible; allowed: ope, cffn, lsra (did you mean",
+    "": "mine.toml: grid=None is not possible; allowed: one [[grid]] or more",
+    "[[grid]]\n": "mine.toml, grid 1: measurement='' is not possible; allowed: cost, memory, speed, accuracy, evaluation",
+    f"{GRID}[[grid]]\nmeasurement = 'costs'\n": "mine.toml, grid 2: measurement='costs' is not possible",
+    f"{GRID}epoch = 3\n": "mine.toml, grid 1: key='epoch' is not possible; allowed: ",
+    f"{GRID}epochs = 3.5\n": "mine.toml, grid 1: epochs=3.5 is not possible; allowed: a whole number",
+    f"{GRID}epochs = true\n": "mine.toml, grid 1: epochs=True is not possible; allowed: a whole number",
+    f"{GRID}base_lr = 'high'\n": "mine.toml, grid 1: base_lr='high' is not possible; allowed: a number",
+    f"{GRID}base_lr = nan\n": "mine.toml, grid 1: base_lr=nan is not possible; allowed: a finite number",
+    f"{GRID}epochs = 0\n": "mine.toml, grid 1: epochs=0 is not possible; allowed: 1 or more",
+    f"{GRID}precision = 'fp8'\n": "mine.toml, grid 1: precision='fp8' is not possible; allowed: float32, bf16",
+    f"{GRID}compiled = 'yes'\n": "mine.toml, grid 1: compiled='yes' is not possible; allowed: true or false",
+    f"{GRID}eval_resolutions = 48\n": "mine.toml, grid 1: eval_resolutions=48 is not possible; allowed: a list of whole",
+    f"{GRID}resolution = 'big'\n": "mine.toml, grid 1: resolution='big' is not possible; allowed: pixels such as 224",
+    f"{GRID}arms = ['v2']\n": "mine.toml, grid 1: arm='v2' is not possible; allowed: v1, v1+ope",
+    f"{GRID}stage_norm = 'some'\n": "mine.toml, grid 1: stage_norm='some' is not possible; allowed: last, every",
+    f"{GRID}recipe = 'big'\n": "mine.toml, grid 1: recipe='big' is not possible; allowed: small, smoke, paper",
+    f"{GRID}models = ['timm:resnet18']\n": "mine.toml, grid 1: variants=['pico', 'nano'] is not possible; allowed: no such",
+    "[[grid]]\nmeasurement = 'cost'\nmodels = ['resnet18']\n": "mine.toml, grid 1: model='resnet18' is not possible",
+}
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_a_fault_is_one_line_with_the_file_the_grid_the_key_and_what_is_allowed(text):
+    with pytest.raises(InputError) as caught:
+        cells_of(text)
+    assert str(caught.value).startswith(FAULTS[text])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_of_ones_own_is_found_by_its_path(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GRID)
+    assert find_study(str(path)).name == "mine"
+    with pytest.raises(InputError, match=r"^study='.*none.toml' is not possible; allowed: a file that exists, or one of"):
+        find_study(str(tmp_path / "none.toml"))
+    with pytest.raises(InputError, match=r"^study='quik' is not possible; .*did you mean 'quick'"):
+        find_study("quik")
 
 
 def test_quick_has_every_measurement_and_seeds_enough_for_an_interval():
     cells = find_study("quick").cells()
     assert {cell.measurement for cell in cells} == {"cost", "memory", "speed", "accuracy"}
-    assert len({cell.conditions.seed for cell in cells if isinstance(cell.conditions, Accuracy)}) >= 3
+    assert len({cell.conditions.seed for cell in cells if cell.conditions.trains}) >= 3
 
 
 def test_select_keeps_cells_that_lack_the_field():
@@ -64,7 +148,7 @@ def test_select_refuses_what_no_cell_has(wanted, message):
 
 def test_select_among_arms_leaves_models_that_are_none():
     cells = select(find_study("paper").cells(), arm=("v1+lsra",), head=("classifier",), resolution=(224,))
-    assert [cell.label for cell in cells if isinstance(cell, Cell)] == ["cost b2 v1+lsra base=published"]
+    assert [cell.label for cell in cells if cell.config] == ["cost b2 v1+lsra base=published"]
     assert "cost timm:resnet18" in [cell.label for cell in cells]
     assert {(cell.conditions.head, cell.conditions.resolution) for cell in cells} == {("classifier", 224)}
 
@@ -82,20 +166,18 @@ def test_cells_are_placed_on_devices_where_they_depend_on_one():
 
 
 def test_models_are_taken_with_every_condition_and_arms_among_them_are_cells():
+    text = '[[grid]]\nmeasurement = "cost"\nmodels = ["timm:resnet18", "pvt:pico/v1/v2"]\nresolution = [32, 64]\n'
     conditions = vary(Cost(), resolution=(32, 64))
-    cells = list(NamedModels(models=("timm:resnet18", "pvt:pico/v1/v2"), conditions=conditions).cells())
-    assert cells == [
-        *(ModelCell(model="timm:resnet18", conditions=each) for each in conditions),
-        *(Cell(variant="pico", arm="v1", base="v2", conditions=each) for each in conditions),
+    assert cells_of(text) == [
+        *(build_cell("timm:resnet18", each) for each in conditions),
+        *(arm_cell("pico", "v1", "v2", each) for each in conditions),
     ]
 
 
 def test_a_cell_in_two_grids_is_measured_once():
-    arms = Grid(variants=("b2",), bases=("published",), conditions=(Cost(),))
-    study = replace(
-        find_study("quick"), grids=(NamedModels(models=("pvt:small/v1/published",), conditions=(Cost(),)), arms)
-    )
-    assert [cell.arm for cell in study.cells()] == list(ARMS)
+    named = '[[grid]]\nmeasurement = "cost"\nmodels = ["pvt:small/v1/published"]\n'
+    arms = '[[grid]]\nmeasurement = "cost"\nbases = ["published"]\n'
+    assert [cell.arm for cell in cells_of(named + arms)] == list(ARMS)
 
 
 def paper_cells(head, resolution):
@@ -110,7 +192,8 @@ def test_the_paper_s_study_has_every_column_of_its_tables():
         len(paper_cells("classifier", 224)) == 39 + (8 - 3) + 8
     )  # Table 2, arms without a row, baselines without a row
     assert len(paper_cells("classifier", 240)) == 2  # CrossViT takes no others
-    assert {len(paper_cells("classifier", size)) for size in SCALES[1:]} == {scales}
+    sizes = (320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
+    assert {len(paper_cells("classifier", size)) for size in sizes} == {scales}
     assert len(paper_cells("retinanet", (800, 1280))) == dense + 3 * 8 - 3  # Table 3, arms x bases, three in both
     assert len(paper_cells("mask_rcnn", (800, 1280))) == dense
     assert len(paper_cells("fcos", (800, 1280))) == 4
@@ -123,7 +206,7 @@ def test_the_paper_s_study_has_table_6_and_its_figure_4():
     for base in BASES:
         for arm in CUMULATIVE if base == "published" else ARMS:
             conditions = Cost(head="retinanet", resolution=(800, 1280))
-            assert Cell(variant="b2", arm=arm, base=base, conditions=conditions).key in keys
+            assert arm_cell(variant="b2", arm=arm, base=base, conditions=conditions).key in keys
     for name in ("ViT-S/16", "ViT-S/32", "PVTv1-Small", "ResNet50", "PVTv2-B2-Li"):
         for side in (224, 512, 1024, 2048):
             assert build_cell(MODELS[name], Cost(resolution=side)).key in keys
@@ -142,7 +225,7 @@ def test_the_memory_of_every_library_s_model_stands_beside_an_arm_s():
         for (variant, arm), model in models.items():
             for cell in [cell for cell in cells if cell.name == model]:
                 conditions = replace(cell.conditions, channels_last=True)
-                own = Cell(variant=variant, arm=arm, base="published", conditions=conditions)
+                own = arm_cell(variant=variant, arm=arm, base="published", conditions=conditions)
                 assert own.key in keys
                 assert has_baseline(own.config, library, conditions.resolution)
                 if conditions.method == "predicted" and not cell.conditions.channels_last:

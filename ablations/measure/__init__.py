@@ -1,1 +1,12 @@
-"""Measurements of any module: MACs, peak memory, time, and the machine they were taken on."""
+"""The measurements by name. Adding one is a file with its class, and an entry here. Importing this imports no torch."""
+
+from ablations.measure.accuracy import Accuracy
+from ablations.measure.cost import Cost
+from ablations.measure.evaluation import Evaluation
+from ablations.measure.measurement import Measurement
+from ablations.measure.memory import Memory
+from ablations.measure.speed import Speed
+
+MEASUREMENTS: dict[str, type[Measurement]] = {kind.name: kind for kind in (Cost, Memory, Speed, Accuracy, Evaluation)}
+
+__all__ = ["MEASUREMENTS", "Accuracy", "Cost", "Evaluation", "Measurement", "Memory", "Speed"]

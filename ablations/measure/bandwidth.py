@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ablations.measure.environment import check_device
-from ablations.measure.speed import Step, time_interleaved
+from ablations.measure.interleaved import Step, time_interleaved
 
 SIZES = tuple(2**power for power in range(18, 31, 2))
 """Bytes that a copy moves, half of them read and half written: 256 KiB to 1 GiB, more than a processor's caches hold.

@@ -7,7 +7,7 @@ import torch
 
 from ablations.errors import pick
 from ablations.measure.environment import check_device
-from ablations.measure.speed import Step, time_interleaved
+from ablations.measure.interleaved import Step, time_interleaved
 
 SIZES = (1024, 2048, 3072, 4096, 8192)
 """Rows and columns of the square matrices."""

@@ -1,297 +1,146 @@
-"""Peak memory of a step: the allocator's on CUDA, live tensor storages and resident memory on the CPU.
+"""Measurement `memory`: the peak of one inference or training step, measured in fresh processes or predicted."""
 
-CUDA's is never compared with the CPU's.
-"""
+from __future__ import annotations
 
-import ctypes
-import gc
-import platform
-import re
-import sys
-import weakref
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
-from math import prod
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from ablations.conditions import condition
+from ablations.config import NUM_STAGES, Size
+from ablations.errors import first_line, refuse
+from ablations.measure.measurement import (
+    Column,
+    Device,
+    Measurement,
+    Mode,
+    Precision,
+    Setting,
+    integer,
+    table,
+)
 
-from ablations.errors import pick
-from ablations.measure.environment import check_device, use_full_float32
-from ablations.measure.process import available_memory, read_status, run_in_fresh_process
-from ablations.measure.step import build_step, fused_kernels
+if TYPE_CHECKING:
+    from ablations.cells import Cell
 
-MIB = 2**20
-
-METHODS = {"cpu": "tracked_storages", "cuda": "max_memory_allocated"}
-"""How the peak is measured on each device."""
-
-# Of glibc's mallopt(3). The threshold is in bytes: 4 pages, so that all but a model's smallest tensors are above it.
-_MMAP_THRESHOLD = -3
-_SMALLEST_MAPPED = 2**14
-
-_PEAK_RESET = Path("/proc/self/clear_refs")
+Method = Literal["measured", "predicted"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
-class StorageTracker(TorchDispatchMode):
-    """Counts the bytes of live tensor storages while it is active, and the most that lived at once.
+@dataclass(frozen=True, kw_only=True)
+class Memory(Measurement):
+    """Peak memory of one inference or of one training step (forward, backward, AdamW), counted from the second on."""
 
-    A storage counts from the operator that returns it until its last tensor is gone, however many views it has. Tensors
-    made before are given to `add`. What a kernel allocates and frees within one operator is not seen. Watching changes
-    one thing: torch then adds the bias of a linear layer out of place if the layer's input is not contiguous.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live_bytes = 0
-        self.peak_bytes = 0
-        self._sizes: dict[int, int] = {}
-        self._storages: dict[int, weakref.ref] = {}
-
-    def add(self, tensor: Tensor) -> None:
-        """Counts the tensor's storage, unless it is counted already."""
-        storage = tensor.untyped_storage()
-        address = id(storage)  # of the Python object, of which a storage has one for life
-        if address not in self._storages:
-            self._storages[address] = weakref.ref(storage, lambda _: self._release(address))
-        # Not only for new ones: a storage can be resized in place.
-        self.live_bytes += storage.nbytes() - self._sizes.get(address, 0)
-        self._sizes[address] = storage.nbytes()
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-
-    def restart(self) -> None:
-        """Forgets the peak so far."""
-        self.peak_bytes = self.live_bytes
-
-    def _release(self, address: int) -> None:
-        del self._storages[address]
-        self.live_bytes -= self._sizes.pop(address)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        with self:  # in inference mode composite operators arrive whole, and what they are made of would not be seen
-            result = func.decompose(*args, **kwargs)
-        if result is NotImplemented:
-            result = func(*args, **kwargs)
-            for leaf in tree_leaves(result):
-                if isinstance(leaf, Tensor):
-                    self.add(leaf)
-        return result
-
-
-def measure_in_process(
-    build: Callable[[], nn.Module],
-    input_shape: tuple[int, ...],
-    *,
-    mode: str,
-    precision: str,
-    device: str,
-    channels_last: bool = True,
-    memory_limit_bytes: int | None = None,
-) -> dict[str, Any]:
-    """Returns what fresh processes measure of the model that `build`, a function that can be pickled, returns there.
-
-    On CUDA that is `measure_peak_memory`'s result, with TF32 off; on the CPU there is `measure_resident_memory`'s
-    beside it, from a process of its own, which tracking does not disturb. If memory runs out, the result has
-    `peak_memory_bytes` None, `memory_method`, and in `out_of_memory` what was asked for and what was free. On Linux's
-    CPU it runs out at `memory_limit_bytes` beside what a process starts with; None is what is free, so that the system
-    need not kill. Raises InputError as `build_step` does, and ProcessFailed for whatever else goes wrong in there.
-    """
-    pick("mode", mode, ("inference", "training"))
-    pick("precision", precision, ("float32", "bf16"))
-    on_cpu = check_device(device).type == "cpu"
-    if on_cpu and memory_limit_bytes is None:
-        memory_limit_bytes = available_memory(device)
-    result: dict[str, Any] = {}
-    for measure in (_measure_built, measure_resident_memory) if on_cpu else (_measure_built,):
-        measured = run_in_fresh_process(
-            _measure_or_run_out,
-            partial(
-                measure,
-                build,
-                input_shape,
-                mode=mode,
-                precision=precision,
-                device=device,
-                channels_last=channels_last,
-            ),
-            device,
-            memory_limit_bytes=memory_limit_bytes if on_cpu else None,
-            imports=[getattr(build, "func", build).__module__],  # of a partial, its function's
-        )
-        result |= measured
-        if "out_of_memory" in measured:
-            return measured | {"memory_method": METHODS["cpu" if on_cpu else "cuda"]}
-    return result
-
-
-def measure_peak_memory(
-    model: nn.Module,
-    input_shape: tuple[int, ...],
-    *,
-    mode: str,
-    precision: str,
-    device: str | torch.device,
-    channels_last: bool = True,
-) -> dict[str, Any]:
-    """Returns the peak memory in bytes of the second of two steps, with all that lives through it.
-
-    Arguments and errors are `build_step`'s. The result has `peak_memory_bytes`, of which `parameter_bytes` are the
-    parameters and `input_bytes` the input, and `memory_method`: `tracked_storages` (StorageTracker) on the CPU,
-    `max_memory_allocated` on CUDA, with `peak_reserved_bytes` beside it and `left_over_bytes`, what lived on
-    the device before: CUDA's are the whole process's, the model's own bytes among both if it is there already.
-    `attention_kernels` names those of CUDA that attention was held to, if it was: see `fused_kernels`.
-    """
-
-    def build() -> Callable[[], None]:
-        return build_step(
-            model, input_shape, mode=mode, precision=precision, device=device, channels_last=channels_last
-        )
-
-    peak = _measure_allocated(build) if check_device(device).type == "cuda" else _measure_tracked(model, build)
-    parameter_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    kernels = fused_kernels(model, device)
-    held = {"attention_kernels": "+".join(kernels)} if kernels else {}
-    sizes = {"parameter_bytes": parameter_bytes, "input_bytes": prod(input_shape) * torch.float32.itemsize}
-    return peak | sizes | held
-
-
-def measure_resident_memory(
-    build: Callable[[], nn.Module],
-    input_shape: tuple[int, ...],
-    *,
-    mode: str,
-    precision: str,
-    device: str = "cpu",
-    channels_last: bool = True,
-) -> dict[str, Any]:
-    """Returns by how much the second of two steps raises this process's resident memory at its peak.
-
-    `resident_peak_bytes` is from before the model was built. `resident_method` is `vm_hwm` on Linux: the kernel's
-    high-water mark is reset between the steps, and a step of an equal model went before all, so that code, imports and
-    what kernels keep for the next call do not count. Elsewhere it is `ru_maxrss`, of the process's whole life: what
-    was larger before hides the step, and what the first step needs for itself counts; None where there is not even
-    that. To be called in a fresh process, for which it sets how freed memory goes back to the system. Raises InputError
-    as `build_step` does, and for a device other than the CPU.
-    """
-    pick("device", device, ("cpu",))
-
-    def prepare() -> Callable[[], None]:
-        return build_step(
-            build(), input_shape, mode=mode, precision=precision, device=device, channels_last=channels_last
-        )
-
-    _return_freed_memory()
-    resettable = _reset_peak()
-    if resettable:
-        prepare()()
-        gc.collect()
-        _return_freed_memory()
-    before = read_status()["VmRSS"] if resettable else _peak_of_life()
-    step = prepare()
-    step()
-    gc.collect()
-    _reset_peak()
-    step()
-    after = read_status()["VmHWM"] if resettable else _peak_of_life()
-    if before is None or after is None:
-        return {"resident_peak_bytes": None, "resident_method": None}
-    return {"resident_peak_bytes": after - before, "resident_method": "vm_hwm" if resettable else "ru_maxrss"}
-
-
-def _return_freed_memory() -> None:
-    """Gives freed memory back to the system, now and from now on, where the C library can."""
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _SMALLEST_MAPPED)
-        library.malloc_trim(0)
-
-
-def _reset_peak() -> bool:
-    """Has Linux forget the process's peak resident size so far; returns whether it did."""
-    try:
-        _PEAK_RESET.write_text("5", encoding="ascii")  # proc_pid_clear_refs(5)
-    except OSError:
-        return False
-    return True
-
-
-def _peak_of_life() -> int | None:
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _measure_built(
-    build: Callable[[], nn.Module], input_shape: tuple[int, ...], *, device: str, **conditions: Any
-) -> dict[str, Any]:
-    """Measures the peak memory of what `build` returns; for a fresh process, whose settings it changes."""
-    if device == "cuda":
-        use_full_float32()
-    else:
-        _return_freed_memory()  # else gaps between what lives would count towards the limit
-    return measure_peak_memory(build(), input_shape, device=device, **conditions)
-
-
-def _measure_or_run_out(measure: Callable[[], dict[str, Any]], device: str) -> dict[str, Any]:
-    try:
-        return measure()
-    except (RuntimeError, MemoryError) as error:
-        if not _ran_out(error):
-            raise
-        # Still with what it holds: the traceback keeps the step's tensors.
-        free = available_memory(device)
-        asked = re.search(r"[Tt]ried to allocate ([\d.]+) (\w+)", str(error))
-        amount = "an unknown amount"
-        if asked:
-            amount = f"{int(asked[1]) / MIB:.1f} MiB" if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
-        return {"peak_memory_bytes": None, "out_of_memory": f"asked for {amount}, free {free / MIB:.1f} MiB"}
-
-
-def _ran_out(error: Exception) -> bool:
-    """Whether it says that there is no more memory: on the CPU that has no type of its own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # Torch's allocator; oneDNN, whose other refusals name what they could not create further; the C++ library.
-    return "DefaultCPUAllocator" in str(error) or str(error) in ("could not create a primitive", "std::bad_alloc")
-
-
-def _measure_tracked(model: nn.Module, build: Callable[[], Callable[[], None]]) -> dict[str, Any]:
-    with StorageTracker() as tracker:
-        for tensor in chain(model.parameters(), model.buffers()):
-            tracker.add(tensor)
-        step = build()
-        step()
-        gc.collect()
-        tracker.restart()
-        step()
-    return {"peak_memory_bytes": tracker.peak_bytes, "memory_method": METHODS["cpu"]}
-
-
-def _measure_allocated(build: Callable[[], Callable[[], None]]) -> dict[str, Any]:
-    gc.collect()
-    torch._C._cuda_clearCublasWorkspaces()  # else what ran before decides whether the peak holds them
-    torch.cuda.empty_cache()
-    left_over = torch.cuda.memory_allocated()
-    step = build()
-    step()
-    torch.cuda.synchronize()
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    torch.cuda.synchronize()
-    return {
-        "peak_memory_bytes": torch.cuda.max_memory_allocated(),
-        "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
-        "left_over_bytes": left_over,
-        "memory_method": METHODS["cuda"],
+    name: ClassVar[str] = "memory"
+    main_metric: ClassVar[str] = "peak_memory_bytes"
+    axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
+    found: ClassVar[tuple[str, ...]] = ("memory_method",)
+    columns: ClassVar[dict[str, Column]] = {
+        "peak_memory_bytes": integer("Peak memory of the step.", "B"),
+        "memory_method": Column("How the peak was found."),
+        "parameter_bytes": integer("What the parameters take.", "B"),
+        "input_bytes": integer("What the images take.", "B"),
+        "resident_peak_bytes": integer("What a process of its own grew by at its peak, kernels' buffers included.", "B"),
+        "resident_method": Column("How that was found."),
+        "peak_reserved_bytes": integer("What CUDA's allocator held at its peak.", "B"),
+        "left_over_bytes": integer("What was still allocated after the step beside what it began with.", "B"),
+        "out_of_memory": Column("What was asked for and what was free, where memory ran out."),
+        "refused": Column("Why the model cannot take this input."),
+        "peak_operator": Column("The operator that reached the predicted peak."),
+        "peak_phase": Column("Where in the step that was."),
+        "bytes_at_peak": table("What the predicted peak is made of, by kind.", "B"),
+        "activations_by_stage": table("Activations at the predicted peak, by the stage that made them.", "B"),
     }
+
+    resolution: Size = condition(224)
+    """Side of the input in pixels, or height and width."""
+    mode: Mode = condition("inference")
+    """One forward pass without gradients, or one training step."""
+    batch_size: int = condition(1, least=1)
+    """Images of a step."""
+    precision: Precision = condition("float32")
+    """`bf16` is autocast to bfloat16."""
+    device: Device = condition("cpu")
+    """Where it runs, or whose memory is predicted."""
+    method: Method = condition("measured")
+    """`predicted` runs shapes alone, for a device that need not be there."""
+    channels_last: bool = condition(True)
+    """Whether images and the weights of convolutions lie in memory channels-last, or channels-first."""
+    checkpointing: str = condition("none")
+    """Stages whose blocks keep no activations and run anew in the backward pass: `none`, or such as `1` or `1+2`."""
+
+    def check(self) -> None:
+        super().check()
+        if parse_stages(self.checkpointing) and self.mode != "training":
+            raise refuse("checkpointing", self.checkpointing, "none where mode is inference: nothing is kept there")
+
+    @property
+    def is_exact(self) -> bool:
+        return self.method == "predicted"
+
+    def environment(self, setting: Setting) -> dict[str, Any]:
+        return {} if self.is_exact else {"keeps_freed_memory": False}
+
+    @property
+    def step(self) -> dict[str, Any]:
+        """What a measurement and a prediction are told of the conditions; the network has the others in it."""
+        return {name: getattr(self, name) for name in ("mode", "precision", "device", "channels_last")}
+
+    @classmethod
+    def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.measure.network import check_builds
+
+        check_builds(cells)
+
+    def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
+        """Measures in fresh processes, or predicts in this one; a refused size and too little memory are results."""
+        if self.method == "predicted":
+            return self._predict(cell)
+        from ablations.measure.network import build_network_on, input_shape
+        from ablations.measure.peak_memory import METHODS as HOW
+        from ablations.measure.peak_memory import MIB, measure_in_process
+        from ablations.measure.process import available_memory
+
+        unknown = {"peak_memory_bytes": None, "memory_method": HOW[self.device]}
+        predicted = self._foresee(cell)
+        if "refused" in predicted:
+            return unknown | {"refused": predicted["refused"]}
+        if self.device == "cpu" and not setting.force:
+            needed, free = predicted.get("peak_memory_bytes", 0), available_memory("cpu")
+            if needed > free:
+                told = f"predicted to need {needed / MIB:.1f} MiB, free {free / MIB:.1f} MiB; not run"
+                return unknown | {"out_of_memory": told}
+        build = partial(build_network_on, self.device, cell)
+        return measure_in_process(build, input_shape(cell, self.batch_size), **self.step)
+
+    def _predict(self, cell: Cell) -> dict[str, Any]:
+        from ablations.measure.network import input_shape, is_refusal, meta_network
+        from ablations.measure.predict import predict_peak_memory
+
+        # Only these decide the network, or change it and stay: one network serves all other conditions.
+        kept = Memory(mode="training", checkpointing=self.checkpointing, channels_last=self.channels_last)
+        network = meta_network(replace(cell, conditions=kept)).to("meta")
+        try:
+            return predict_peak_memory(network, input_shape(cell, self.batch_size), **self.step)
+        except (AssertionError, ValueError, RuntimeError) as error:
+            if cell.config is not None or not is_refusal(error):
+                raise
+            return {"peak_memory_bytes": None, "memory_method": "predicted_storages", "refused": first_line(error)}
+
+    def _foresee(self, cell: Cell) -> dict[str, Any]:
+        """Returns the prediction for a measured cell; nothing for a model that does not run without numbers."""
+        try:
+            return self._predict(cell)
+        except Exception:  # whatever a strange model may do; the measurement has a limit of its own
+            return {}
+
+
+def parse_stages(checkpointing: str) -> tuple[int, ...]:
+    """Returns the stages, from 1, that a text such as `1+2` names; none for `none`. Raises InputError for another."""
+    if checkpointing == "none":
+        return ()
+    stages = checkpointing.split("+")
+    if stages != sorted(set(stages) & {str(stage) for stage in range(1, NUM_STAGES + 1)}):
+        raise refuse("checkpointing", checkpointing, "none, or stages in their order, such as 1, 1+2 or 1+2+3+4")
+    return tuple(map(int, stages))

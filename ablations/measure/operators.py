@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.measure.environment import check_device
 from ablations.measure.macs import FORMULAS, WITHOUT_MACS
-from ablations.measure.speed import Step, no_garbage_collection
+from ablations.measure.interleaved import Step, no_garbage_collection
 
 aten = torch.ops.aten
 

@@ -1,75 +1,206 @@
-"""Time of steps, taken interleaved in one process, so that whatever else the machine does meets all of them alike."""
+"""Measurement `speed`: time of one inference or training step, interleaved with that of other models."""
 
-import gc
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from time import perf_counter
+from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from ablations.measure.environment import check_device
+from ablations.conditions import condition
+from ablations.config import PVT_V1, Size
+from ablations.cost import count_macs
+from ablations.measure.measurement import (
+    Column,
+    Device,
+    Measurement,
+    Mode,
+    Precision,
+    Setting,
+    integer,
+    number,
+    table,
+)
 
-Step = Callable[[], object]
+if TYPE_CHECKING:
+    from ablations.cells import Cell
+    from ablations.measure.interleaved import Step
 
-SETTLED = 0.95
-"""Warm-up ends when a round takes at least this share of the fastest before it."""
+Reference = Literal["v1", "timm", "transformers", "timm+transformers"]
 
-LONG = 5.0
-"""Seconds of a round after which two are warm-up enough: what is done once weighs little in it."""
-
-
-def time_interleaved(
-    steps: Mapping[str, Step], *, repeats: int, warmup: int = 3, device: str | torch.device
-) -> dict[str, list[float]]:
-    """Returns `repeats` raw times in seconds of each step, taken A B A B ...
-
-    Before them come `warmup` rounds or more, until they get no faster; of LONG ones two. Every time is from an idle
-    device to an idle device, so no step hides its launching behind another's work. Python's garbage collector rests
-    meanwhile. Raises InputError for a device that is not there.
-    """
-    time_step = _time_on_cuda if check_device(device).type == "cuda" else _time_on_cpu
-    samples: dict[str, list[float]] = {name: [] for name in steps}
-    with no_garbage_collection():
-        _warm_up(steps.values(), time_step, warmup)
-        for _ in range(repeats):
-            for name, step in steps.items():
-                samples[name].append(time_step(step))
-    return samples
+OWN = "own"
+"""What the samples of a cell's own model go by, beside those of its references."""
 
 
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Collects Python's garbage now, and none in the block."""
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
+@dataclass(frozen=True, kw_only=True)
+class Speed(Measurement):
+    """Time of one inference or training step, timed interleaved with others in one process."""
+
+    name: ClassVar[str] = "speed"
+    main_metric: ClassVar[str] = "latency_s"
+    axes: ClassVar[tuple[str, ...]] = ("arm",)
+    takes_baselines: ClassVar[bool] = False
+    columns: ClassVar[dict[str, Column]] = {
+        "latency_s": number("Median time of a step.", "s"),
+        "throughput_img_per_s": number("Images a second, from the median.", "img/s"),
+        "iqr_over_median": number("Interquartile range of the times over their median."),
+        "noisy": Column("Whether that is over a tenth.", kind="boolean"),
+        "samples": table("Time of each step.", "s"),
+        "relative_speed": number("Arm v1's time over this arm's, timed interleaved: the median ratio."),
+        "relative_speed_low": number("Lower end of its 95 % interval."),
+        "relative_speed_high": number("Upper end of its 95 % interval."),
+        "reference_samples": table("Time of each step of arm v1.", "s"),
+        "references": table("The same of each library's model, by its name; relative_speed is its time over ours."),
+        "macs_per_s": number("MACs a second; a training step counts as three forward passes.", "MACs/s"),
+        "peak_macs_per_s": number("What large matrix products reach on the same machine.", "MACs/s"),
+        "peak_samples": table("Time of each of those products.", "s"),
+        "peak_bytes_per_s": number("What a copy of tensors too large for caches reads and writes a second.", "B/s"),
+        "bandwidth_samples": table("Time of each of those copies and of smaller ones, by the bytes of one.", "s"),
+        "attention_kernels": Column("The kernels that fused attention is held to."),
+        "operators": table("A row an operator of a profiled step: kind, name, calls, own time and samples.", "s"),
+        "step_overhead_s": number(
+            "What that step took beside all operators: Python, autograd, dispatch, launches, the profiler.", "s"
+        ),
+        "step_overhead_samples": table("The same of each profiled step.", "s"),
+        "roofline": table("A row a kind of operator: calls, MACs, bytes, and their time at the machine's rates.", "s"),
+        "uncounted": table("Operators of which nobody knows whether they multiply; they count with their bytes."),
+    }
+
+    resolution: Size = condition(224)
+    """Side of the input in pixels, or height and width."""
+    mode: Mode = condition("inference")
+    """One forward pass without gradients, or one training step."""
+    batch_size: int = condition(8, least=1)
+    """Images of a step."""
+    precision: Precision = condition("float32")
+    """`bf16` is autocast to bfloat16."""
+    device: Device = condition("cpu")
+    """Where it runs."""
+    repeats: int = condition(10, least=6, unit="steps")
+    """Timed steps of each of the models, after the warm-up; fewer than six have no 95 % interval."""
+    reference: Reference = condition("v1")
+    """What is timed beside it: arm v1 in the same base, or libraries' models with the same weights, in two layouts."""
+    channels_last: bool = condition(True)
+    """Whether images and the weights of convolutions lie in memory channels-last, or channels-first."""
+    compiled: bool = condition(False)
+    """Whether all of them are compiled by `torch.compile`, for this cell alone and with static shapes."""
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The libraries whose models are timed beside it."""
+        return () if self.reference == "v1" else tuple(self.reference.split("+"))
+
+    @classmethod
+    def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.baselines.equal import check_has_baseline
+
+        for cell in cells:
+            for library in cell.conditions.libraries:
+                check_has_baseline(cell.config, library, cell.conditions.resolution)
+
+    def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
+        """Times a cell's step interleaved with its references', arm v1's or those of libraries.
+
+        Beside libraries its operators are timed after that, and those of libraries in their default layout. A compiled
+        model has none: its kernels are the compiler's, several operators in one.
+        """
+        from ablations.measure.interleaved import time_interleaved
+        from ablations.measure.network import meta_network
+        from ablations.measure.samples import paired_ratio, summarise_times
+        from ablations.measure.step import fused_kernels
+
+        own, compared = self._steps(cell)
+        samples = time_interleaved({OWN: own} | compared, repeats=self.repeats, device=self.device)
+        summary = summarise_times(samples[OWN])
+        references = {}
+        for name in compared or (OWN,):  # arm v1 is its own reference
+            times = summarise_times(samples[name])
+            ratio, low, high = paired_ratio(samples[name], samples[OWN])
+            references[name] = {
+                "latency_s": times["median"],
+                "noisy": times["noisy"],
+                "relative_speed": ratio,
+                "relative_speed_low": low,
+                "relative_speed_high": high,
+                "samples": samples[name],
+            }
+        macs = count_macs(cell.config, self.resolution) * self.batch_size
+        work = macs * (3 if self.mode == "training" else 1)
+        peak = _matmul_peak(self.device, self.precision)
+        result = {
+            "latency_s": summary["median"],
+            "throughput_img_per_s": self.batch_size / summary["median"],
+            "iqr_over_median": summary["iqr_over_median"],
+            "noisy": summary["noisy"],
+            "macs_per_s": work / summary["median"],
+            "peak_macs_per_s": peak["macs_per_s"],
+            "samples": samples[OWN],
+            "peak_samples": peak["samples"],
+        }
+        if kernels := fused_kernels(meta_network(cell), self.device):
+            result["attention_kernels"] = "+".join(kernels)
+        if self.libraries:
+            if not self.compiled:
+                result |= self._operators(own, compared, references, peak["macs_per_s"])
+            return result | {"references": references}
+        (v1,) = references.values()
+        ratios = {name: v1[name] for name in ("relative_speed", "relative_speed_low", "relative_speed_high")}
+        return result | ratios | {"reference_samples": v1["samples"]}
+
+    def _steps(self, cell: Cell) -> tuple[Step, dict[str, Step]]:
+        """Returns the step of a cell's model, and those that it is compared with by name."""
+        from ablations.baselines.equal import build_equal, check_equal
+        from ablations.measure.network import build_network_on, input_shape
+        from ablations.measure.step import build_step
+        from ablations.model.compiled import compile_alone
+
+        shape = input_shape(cell, self.batch_size)
+
+        def step(model: Any, channels_last: bool) -> Step:
+            if self.compiled:
+                compile_alone(model)
+            how = {name: getattr(self, name) for name in ("mode", "precision", "device")}
+            return build_step(model, shape, channels_last=channels_last, **how)
+
+        own = build_network_on(self.device, cell)
+        models = {}
+        if not self.libraries and cell.arm != PVT_V1:
+            models[PVT_V1] = build_network_on(self.device, cell.of(arm=PVT_V1)), self.channels_last
+        for library in self.libraries:
+            for name, channels_last in ((library, False), (f"{library}, channels-last", True)):
+                models[name] = build_equal(own, library, channels_last), channels_last
+                check_equal(own, models[name][0], shape)
+        return step(own, self.channels_last), {name: step(*model) for name, model in models.items()}
+
+    def _operators(
+        self, own: Step, compared: dict[str, Step], references: dict[str, dict[str, Any]], macs_per_s: float
+    ) -> dict[str, Any]:
+        """Returns where the time of our step goes, and adds to `references` where that of libraries' goes."""
+        from ablations.measure.operators import count_roofline, measure_operators
+
+        default_layout = {library: compared[library] for library in self.libraries}
+        operators = measure_operators({OWN: own} | default_layout, self.device)
+        ours = operators.pop(OWN)
+        for name, each in operators.items():
+            references[name] |= each
+        bandwidth = _bandwidth(self.device)
+        return {
+            **ours,
+            **count_roofline(own, macs_per_s=macs_per_s, bytes_per_s=bandwidth["rates"]),
+            "peak_bytes_per_s": bandwidth["bytes_per_s"],
+            "bandwidth_samples": bandwidth["samples"],
+        }
 
 
-def _warm_up(steps: Collection[Step], time_step: Callable[[Step], float], rounds: int) -> None:
-    fastest = float("inf")
-    for done in range(1, 4 * rounds + 1):
-        seconds = sum(time_step(step) for step in steps)
-        if done >= (2 if seconds > LONG else rounds) and seconds >= SETTLED * fastest:
-            return
-        fastest = min(fastest, seconds)
+@cache
+def _matmul_peak(device: str, precision: str) -> dict[str, Any]:
+    from ablations.measure.matmul_peak import measure_matmul_peak
+
+    return measure_matmul_peak(device, precision)
 
 
-def _time_on_cpu(step: Step) -> float:
-    start = perf_counter()
-    step()
-    return perf_counter() - start
+@cache
+def _bandwidth(device: str) -> dict[str, Any]:
+    from ablations.measure.bandwidth import measure_bandwidth
 
-
-def _time_on_cuda(step: Step) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
-    start.record()
-    step()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return measure_bandwidth(device)

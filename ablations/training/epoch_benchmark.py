@@ -28,7 +28,7 @@ from ablations.design import Accuracy
 from ablations.errors import refuse
 from ablations.measure.environment import check_device
 from ablations.measure.samples import Ratio, paired_ratio
-from ablations.measure.speed import time_interleaved
+from ablations.measure.interleaved import time_interleaved
 from ablations.recipes import BUILT_IN
 from ablations.training.augmentation import SMALL
 from ablations.training.batches import Batch, training_batches

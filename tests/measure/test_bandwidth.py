@@ -10,7 +10,7 @@ from ablations.errors import InputError
 from ablations.measure import bandwidth
 from ablations.measure.bandwidth import measure_bandwidth
 from ablations.measure.operators import count_roofline
-from ablations.measure.speed import Step
+from ablations.measure.interleaved import Step
 
 
 def test_bytes_read_and_written_over_the_median_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import torch
 from ablations.errors import InputError
 from ablations.measure import matmul_peak
 from ablations.measure.matmul_peak import measure_matmul_peak
-from ablations.measure.speed import Step
+from ablations.measure.interleaved import Step
 
 
 @pytest.fixture

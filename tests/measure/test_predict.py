@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from ablations.config import ARMS, build_config
 from ablations.errors import InputError
 from ablations.measure import predict
-from ablations.measure.memory import measure_peak_memory
+from ablations.measure.peak_memory import measure_peak_memory
 from ablations.measure.predict import KINDS, predict_peak_memory
 from ablations.model import build_model
 

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ablations.design import LEAST
+from ablations.UNKNOWN import LEAST
 from ablations.measure.samples import NEEDED_PAIRS, paired_ratio, summarise_times
 
 

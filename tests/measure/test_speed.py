@@ -1,95 +1,62 @@
-"""Order, warm-up and clock of timed steps, on a clock that the test winds."""
+"""What a record of speed holds beside times: operators, roofline and the machine's two peaks."""
 
-import gc
-from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
-import torch
 
-from ablations.errors import InputError
-from ablations.measure import speed
-from ablations.measure.speed import time_interleaved
-
-
-class Clock:
-    """Stands still but while a step runs."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.ran: list[str] = []
-
-    def step(self, name: str, durations: Iterator[float]) -> Callable[[], None]:
-        def run() -> None:
-            self.ran.append(name)
-            self.now += next(durations)
-
-        return run
-
-
-def constant(duration: float) -> Iterator[float]:
-    while True:
-        yield duration
-
-
-def falling(first: list[float], then: float) -> Iterator[float]:
-    yield from first
-    yield from constant(then)
+from ablations.cells import arm_cell
+from ablations.measure import Speed, operators, speed
+from ablations.measure.operators import measure_operators
+from ablations.measure.measurement import Setting
+from ablations.records import is_of_kind, list_columns
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(speed, "perf_counter", lambda: clock.now)
-    return clock
+def peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peaks of the machine that nobody has to measure, 1000 MACs and 1 byte a second; one profiled step."""
+    monkeypatch.setattr(operators, "measure_operators", partial(measure_operators, repeats=1))
+    monkeypatch.setattr(speed, "_matmul_peak", lambda *_: {"macs_per_s": 1e3, "samples": {"8": [1.0]}})
+    bandwidth = {"bytes_per_s": 1.0, "rates": {8: 1.0}, "samples": {"8": [8.0]}}
+    monkeypatch.setattr(speed, "_bandwidth", lambda *_: bandwidth)
 
 
-def test_steps_are_timed_in_turn_after_the_warm_up(clock: Clock) -> None:
-    steps = {"a": clock.step("a", constant(1.0)), "b": clock.step("b", constant(2.0))}
-    assert time_interleaved(steps, repeats=4, warmup=3, device="cpu") == {"a": [1.0] * 4, "b": [2.0] * 4}
-    assert clock.ran == ["a", "b"] * (3 + 4)
+def measure(**conditions: Any) -> dict[str, Any]:
+    timed = Speed(resolution=32, batch_size=1, repeats=6, **conditions)
+    return timed.run(arm_cell("pico", "v1+ope+cffn", "published", timed), Setting())
 
 
-def test_warm_up_goes_on_while_rounds_get_faster(clock: Clock) -> None:
-    steps = {"a": clock.step("a", falling([16.0, 8.0, 4.0, 2.0, 1.5], then=1.0))}
-    assert time_interleaved(steps, repeats=2, warmup=3, device="cpu") == {"a": [1.0] * 2}
-    assert len(clock.ran) == 7 + 2  # the seventh round is the first that is no faster
+@pytest.mark.usefixtures("peaks")
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_operators_of_ours_and_of_the_libraries_in_their_default_layout(mode: str) -> None:
+    result = measure(reference="timm+transformers", mode=mode)
+    assert {name for name, value in result.items() if not is_of_kind(value, list_columns()[name].kind)} == set()
+    with_operators = {name for name, each in result["references"].items() if "operators" in each}
+    assert with_operators == {"timm", "transformers"} < set(result["references"])
+    for timed in (result, *(result["references"][name] for name in with_operators)):
+        kinds = {row["kind"] for row in timed["operators"]}
+        always = {"matrix products", "convolutions", "depth-wise convolutions", "attention", "normalisation"}
+        assert always <= kinds
+        assert ("optimizer" in kinds) == (mode == "training")
+        assert timed["step_overhead_s"] > 0
+    assert all(row["bound_s"] >= row["bytes"] for row in result["roofline"])  # at a byte a second
+    assert result["uncounted"] == []
+    # What a training step multiplies is three forward passes, but that images have no gradient.
+    forward = result["macs_per_s"] * result["latency_s"] / (3 if mode == "training" else 1)
+    ratio = sum(row["macs"] for row in result["roofline"]) / forward
+    assert ratio == pytest.approx(1) if mode == "inference" else 2.9 < ratio < 3
+    assert (result["peak_bytes_per_s"], result["bandwidth_samples"]) == (1.0, {"8": [8.0]})
 
 
-def test_warm_up_ends_in_any_case(clock: Clock) -> None:
-    halving = (2.0**-n for n in range(100))
-    time_interleaved({"a": clock.step("a", halving)}, repeats=1, warmup=3, device="cpu")
-    assert len(clock.ran) == 12 + 1
+@pytest.mark.usefixtures("peaks")
+def test_an_arm_beside_v1_has_no_operators() -> None:
+    assert not {"operators", "roofline", "peak_bytes_per_s", "references"} & set(measure(reference="v1"))
 
 
-@pytest.mark.parametrize("collecting", [True, False])
-def test_garbage_collector_rests_while_timing(collecting: bool) -> None:
-    seen = []
-    (gc.enable if collecting else gc.disable)()
-    try:
-        time_interleaved({"a": lambda: seen.append(gc.isenabled())}, repeats=2, device="cpu")
-        assert set(seen) == {False}
-        assert gc.isenabled() is collecting
-    finally:
-        gc.enable()
-
-
-def test_garbage_collector_is_back_after_a_failure() -> None:
-    def fail() -> None:
-        raise MemoryError
-
-    with pytest.raises(MemoryError):
-        time_interleaved({"a": fail}, repeats=1, device="cpu")
-    assert gc.isenabled()
-
-
-def test_unknown_device_is_refused() -> None:
-    with pytest.raises(InputError, match="device='tpu'"):
-        time_interleaved({}, repeats=1, device="tpu")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_times_the_device_and_not_the_launch() -> None:
-    x = torch.randn(4096, 4096, device="cuda")
-    samples = time_interleaved({"ten": lambda: [x @ x for _ in range(10)]}, repeats=3, device="cuda")
-    # A launch takes microseconds, and no GPU does 1.4e12 operations of float32 in a millisecond.
-    assert min(samples["ten"]) > 1e-3
+@pytest.mark.usefixtures("peaks")
+def test_a_compiled_model_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)
+    result = measure(reference="timm", compiled=True)
+    assert set(result["references"]) == {"timm", "timm, channels-last"}
+    of_operators = {"operators", "roofline", "uncounted", "step_overhead_s", "peak_bytes_per_s"}
+    assert not of_operators & {*result, *result["references"]["timm"]}

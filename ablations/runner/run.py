@@ -4,7 +4,6 @@ A cell's record is written when the cell is finished, so a kill loses the cell i
 """
 
 import gc
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -13,38 +12,35 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import torch
 from tqdm import tqdm
 
-from ablations.design import Accuracy, AnyCell, Evaluation, Memory, ModelCell, split_file_model
+from ablations.cells import Cell, split_file_model
 from ablations.errors import first_line
-from ablations.forecast import Forecast
 from ablations.measure.allocator import keep_freed_memory
-from ablations.measure.environment import PACKAGE, available_cores, use_full_float32
+from ablations.measure.environment import available_cores, use_full_float32
+from ablations.measure.measurement import Setting
+from ablations.measure.network import at_any_size
 from ablations.measure.process import follow_parent
-from ablations.measurements import Setting, Tell, at_any_size, measure_cell
 from ablations.records import find_record, write_record
-from ablations.requirements import (
-    DataKey,
+from ablations.runner.forecast import Forecast
+from ablations.runner.needs import (
     check_needs,
     check_processes,
     check_together,
-    data_key,
-    is_exact,
-    needed_device,
     refuse_other_data,
     warn_of_other_machines,
 )
 from ablations.training.accuracy import Files
-from ablations.training.data import data_digest
-from ablations.training.distributed import count_local_ranks, joined
-from ablations.training.loop import Diverged, OutOfTime, Stopped
+from ablations.training.distributed import Ranks, count_local_ranks, joined
+from ablations.training.loop import Diverged
+from ablations.training.resume import OutOfTime, Stopped, training_code_digest
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 
@@ -85,9 +81,11 @@ class Job:
     setting: Setting
     keep: Keep
     environments: dict[str, dict[str, Any]]
-    data: dict[DataKey, str | None]
-    """Digests of the data sets."""
     debug: bool
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.setting.ranks or Ranks()
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Outcome:
 
 
 def run_cells(
-    cells: Sequence[AnyCell],
+    cells: Sequence[Cell],
     *,
     study: str,
     results: Path,
@@ -133,13 +131,6 @@ def run_cells(
     device = check_processes(missing, jobs)
     with joined(device) as ranks:
         missing, summary = ranks.tell_all((missing, Summary(kept=len(cells) - len(missing))))
-        environments = check_together(ranks, partial(check_needs, missing, results, data_dir, weights))
-        named = {key for cell in cells if (key := data_key(cell.measurement, cell.conditions))}
-        digests = {key: data_digest(key[1], data_dir, val_only=key[0] == "evaluation") for key in named}
-        refuse_other_data(kept.values(), digests)
-        begin()
-        gc.collect()
-        gc.freeze()  # what is imported stays; the collections between cells need not look through it
         setting = Setting(
             data_dir=data_dir,
             weights=weights,
@@ -148,13 +139,17 @@ def run_cells(
             workers=max(available_cores() // max(count_local_ranks(), jobs), 1),
             deadline=start + time_budget_s,
         )
+        environments = check_together(ranks, partial(check_needs, missing, results, setting))
+        refuse_other_data(cells, kept, data_dir)
+        begin()
+        gc.collect()
+        gc.freeze()  # what is imported stays; the collections between cells need not look through it
         job = Job(
             study=study,
             results=results,
             setting=setting,
             keep=keep or Keep(),
             environments=environments,
-            data=digests,
             debug=debug,
         )
         if ranks.is_first:
@@ -173,16 +168,16 @@ def run_cells(
     return summary
 
 
-def _run_missing(missing: list[AnyCell], job: Job, jobs: int, bar: tqdm) -> Iterator[tuple[AnyCell, Outcome]]:
+def _run_missing(missing: list[Cell], job: Job, jobs: int, bar: tqdm) -> Iterator[tuple[Cell, Outcome]]:
     """Yields every cell when it is finished: the exact ones first, side by side if that pays, then the others."""
     forecast = Forecast(job.results)
-    exact = [cell for cell in missing if is_exact(cell)]
+    exact = [cell for cell in missing if cell.conditions.is_exact]
     workers = min(available_cores(), len(exact) // CELLS_PER_WORKER)
     if workers > 1:
         bar.set_description_str(f"{exact[0].measurement:8}")
         yield from _run_side_by_side(_of_one_network(exact), job, workers)
-        missing = [cell for cell in missing if not is_exact(cell)]
-    trained = [cell for cell in missing if isinstance(cell.conditions, Accuracy) and needed_device(cell) == "cpu"]
+        missing = [cell for cell in missing if not cell.conditions.is_exact]
+    trained = [cell for cell in missing if cell.conditions.trains and cell.conditions.needed_device == "cpu"]
     if jobs > 1 and len(trained) > 1:
         bar.set_description_str("accuracy")
         bar.set_postfix_str(f"{forecast.left(trained)} over {jobs}, each epoch is in {job.results / 'logs'}")
@@ -198,17 +193,17 @@ def _run_missing(missing: list[AnyCell], job: Job, jobs: int, bar: tqdm) -> Iter
         yield cell, outcome
 
 
-def _of_one_network(cells: list[AnyCell]) -> list[list[AnyCell]]:
+def _of_one_network(cells: list[Cell]) -> list[list[Cell]]:
     """Returns the cells in groups that share a network, which is built once then."""
-    networks: dict[AnyCell, list[AnyCell]] = {}
+    networks: dict[Cell, list[Cell]] = {}
     for cell in cells:
         networks.setdefault(at_any_size(cell), []).append(cell)
     return list(networks.values())
 
 
 def _run_side_by_side(
-    groups: list[list[AnyCell]], job: Job, workers: int, threads: int = 0
-) -> Iterator[tuple[AnyCell, Outcome]]:
+    groups: list[list[Cell]], job: Job, workers: int, threads: int = 0
+) -> Iterator[tuple[Cell, Outcome]]:
     """Yields every cell when one of the worker processes has done it; the cells of a group go to one worker.
 
     A worker has its share of the cores unless it is told a number of threads. Where one is killed, by the system for
@@ -217,7 +212,7 @@ def _run_side_by_side(
     """
     context = multiprocessing.get_context("spawn")
     threads = threads or max(available_cores() // workers, 1)
-    broken: list[list[AnyCell]] = []
+    broken: list[list[Cell]] = []
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)) as pool:
         waiting = {pool.submit(_run_in_worker, own, job): own for own in groups}
         try:
@@ -248,7 +243,7 @@ def _begin_worker(threads: int) -> None:
     use_full_float32()
 
 
-def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
+def _run_in_worker(cells: list[Cell], job: Job) -> list[Outcome]:
     gc.freeze()  # as in the parent
     try:
         return [_run_cell(cell, job, expected_s=0.0) for cell in cells]
@@ -256,16 +251,16 @@ def _run_in_worker(cells: list[AnyCell], job: Job) -> list[Outcome]:
         os._exit(1)  # else the pool would give it the next cell
 
 
-def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda words: None) -> Outcome:
+def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], None] = lambda words: None) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
-    ranks = job.setting.ranks
+    ranks = job.ranks
     if state := ranks.tell_all(_skip(cell, job, expected_s)):
         return Outcome(state)
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure, is_final = None, None, True
     files = _training_files(cell, job)
     try:
-        result = measure_cell(cell, job.setting, files=files, tell=tell)
+        result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
     except OutOfTime:
         return Outcome("left")
     except Exception as error:  # whatever one cell does, the others go on
@@ -274,7 +269,7 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
         failure, is_final = first_line(error), isinstance(error, Diverged)
         if job.debug:
             traceback.print_exc()
-    if not is_exact(cell):
+    if not cell.conditions.is_exact:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -286,7 +281,7 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
             study=job.study,
             result=result,
             failure=failure,
-            environment=job.environments[needed_device(cell)] | _own_process(cell, job),
+            environment=job.environments[cell.conditions.needed_device] | cell.conditions.environment(job.setting),
             started=started,
             duration_s=round(seconds, 3),
         )
@@ -296,16 +291,16 @@ def _run_cell(cell: AnyCell, job: Job, expected_s: float, tell: Tell = lambda wo
     return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
 
 
-def _skip(cell: AnyCell, job: Job, expected_s: float) -> Literal["kept", "left"] | None:
+def _skip(cell: Cell, job: Job, expected_s: float) -> Literal["kept", "left"] | None:
     """Returns the outcome of a cell that is not measured."""
     if not cell.is_from_file and _is_done(find_record(job.results, cell), job.setting.force):
         return "kept"
-    needed_s = 0.0 if isinstance(cell.conditions, Accuracy) else expected_s
+    needed_s = 0.0 if cell.conditions.trains else expected_s
     return "left" if time.monotonic() + needed_s > job.setting.deadline else None
 
 
-def _training_files(cell: AnyCell, job: Job) -> Files:
-    environment = job.environments[needed_device(cell)]
+def _training_files(cell: Cell, job: Job) -> Files:
+    environment = job.environments[cell.conditions.needed_device]
     return Files(
         checkpoint=job.results / "checkpoints" / f"{cell.file_name}.pt",
         log=job.results / "logs" / f"{cell.file_name}.jsonl",
@@ -313,40 +308,18 @@ def _training_files(cell: AnyCell, job: Job) -> Files:
         weights=job.results / "weights" / f"{cell.file_name}.safetensors" if job.keep.weights else None,
         made_by={
             **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},
-            "threads": torch.get_num_threads() if needed_device(cell) == "cpu" else None,
-            "processes": job.setting.ranks.count,
-            "code": _code_digest(_source_folder(cell)),
-            "data": _digest_of_data(cell, job),
+            "threads": torch.get_num_threads() if cell.conditions.needed_device == "cpu" else None,
+            "processes": job.ranks.count,
+            "code": training_code_digest(_source_folder(cell)),
+            "data": cell.conditions.data_digest(job.setting.data_dir) if cell.conditions.trains else None,
         },
     )
 
 
-def _digest_of_data(cell: AnyCell, job: Job) -> str | None:
-    key = data_key(cell.measurement, cell.conditions)
-    return job.data.get(key) if key else None
-
-
-def _source_folder(cell: AnyCell) -> Path | None:
+def _source_folder(cell: Cell) -> Path | None:
     """Returns where a user's model is, which may import its neighbours."""
-    file = split_file_model(cell.source) if isinstance(cell, ModelCell) else None
+    file = split_file_model(cell.source)
     return file[0].parent if file else None
-
-
-@cache
-def _code_digest(folder: Path | None) -> str:
-    """Returns the SHA-256 of this package's code, and of the Python files of a folder."""
-    files = [*sorted(PACKAGE.rglob("*.py")), *(sorted(folder.glob("*.py")) if folder else ())]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def _own_process(cell: AnyCell, job: Job) -> dict[str, Any]:
-    """Returns what a cell's environment has of its own: the processes that measured it, and its data."""
-    data = {"data_sha256": _digest_of_data(cell, job)}
-    if isinstance(cell.conditions, Accuracy):
-        return {"threads": torch.get_num_threads(), "processes": job.setting.ranks.count, **data}
-    if isinstance(cell.conditions, Evaluation):
-        return data
-    return {"keeps_freed_memory": False} if isinstance(cell.conditions, Memory) and not is_exact(cell) else {}
 
 
 def _is_done(record: dict[str, Any] | None, force: bool = False) -> TypeGuard[dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ablations.config import build_config
 from ablations.errors import InputError
 from ablations.measure import memory
-from ablations.measure.memory import (
+from ablations.measure.peak_memory import (
     StorageTracker,
     measure_in_process,
     measure_peak_memory,

@@ -16,12 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from ablations import measurements, requirements, runner
+from ablations.measure import MEASUREMENTS
+from ablations.measure import cost, macs, memory, network, process
+from ablations.measure.measurement import Measurement, Setting
+from ablations.runner import needs, run as runner
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, Memory, Speed, build_cell
+from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.cells import Cell, arm_cell, build_cell
 from ablations.errors import InputError
 from ablations.records import (
-    MAIN_METRICS,
     find_damaged,
     find_record,
     iterate_records,
@@ -31,11 +34,15 @@ from ablations.records import (
 )
 from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.tables import render_markdown
-from ablations.studies import Grid, vary
+from ablations.studies import vary
 from ablations.training import loop
 
-CELLS = list(Grid(variants=("pico",), conditions=(Cost(resolution=32),)).cells())
+CELLS = [arm_cell("pico", arm, "v2", Cost(resolution=32)) for arm in ARMS]
 ACCURACY = Accuracy(epochs=1, train_images=100, batch_size=50, warmup_epochs=0.0)
+
+
+def measure_cell(cell):
+    return cell.conditions.run(cell, Setting())
 
 
 def run(cells, results, **options):
@@ -44,7 +51,7 @@ def run(cells, results, **options):
 
 def write(results, cell, duration_s=1.0, **environment):
     """Writes the record of a cell as another run would have."""
-    outcome = {"study": "test", "result": {MAIN_METRICS[cell.measurement]: 1}, "failure": None, "started": "2026-01-01"}
+    outcome = {"study": "test", "result": {cell.conditions.main_metric: 1}, "failure": None, "started": "2026-01-01"}
     write_record(results, cell, **outcome, environment=environment, duration_s=duration_s)
 
 
@@ -52,11 +59,12 @@ def fake(monkeypatch, measure):
     """Puts `measure(cell)` in the place of the real measurements; returns the list of arms that it was called for."""
     called = []
 
-    def measure_cell(cell, *_, **__):
+    def measured(conditions, cell, setting):
         called.append(cell.arm)
         return measure(cell)
 
-    monkeypatch.setattr(runner, "measure_cell", measure_cell)
+    for kind in MEASUREMENTS.values():
+        monkeypatch.setattr(kind, "run", measured)
     return called
 
 
@@ -149,7 +157,7 @@ def test_the_time_budget_starts_no_cell_whose_like_took_longer(tmp_path, monkeyp
     called = fake(monkeypatch, lambda cell: {"params": 1, "macs": 2})
     long, short = Cost(resolution=64), Cost(resolution=32)
     for conditions, seconds in ((long, 3600.0), (short, 0.1)):
-        cell = Cell(variant="pico", arm="v1", base="v1", conditions=conditions)
+        cell = arm_cell(variant="pico", arm="v1", base="v1", conditions=conditions)
         write(tmp_path, cell, duration_s=seconds)
     cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=(long, short)).cells())
     summary = run(cells, tmp_path, time_budget_s=60)
@@ -178,13 +186,13 @@ def test_a_missing_device_or_data_set_is_refused_before_anything_is_measured(tmp
     with pytest.raises(InputError, match=r"results=.* is not possible; allowed: a folder that can be made"):
         run(CELLS, not_a_folder)
     not_a_folder.unlink()
-    on_cuda = Cell(variant="pico", arm="v1", base="v2", conditions=Memory(device="cuda"))
+    on_cuda = arm_cell(variant="pico", arm="v1", base="v2", conditions=Memory(device="cuda"))
     with pytest.raises(InputError, match="device='cuda'"):
         run([*CELLS, on_cuda], tmp_path)
-    no_data = Cell(variant="pico", arm="v1", base="v2", conditions=replace(ACCURACY, data="nowhere"))
+    no_data = arm_cell(variant="pico", arm="v1", base="v2", conditions=replace(ACCURACY, data="nowhere"))
     with pytest.raises(InputError, match="nowhere"):
         run([*CELLS, no_data], tmp_path, data_dir=tmp_path)
-    other_classes = Cell(variant="pico", arm="v1", base="v2", conditions=replace(ACCURACY, num_classes=5))
+    other_classes = arm_cell(variant="pico", arm="v1", base="v2", conditions=replace(ACCURACY, num_classes=5))
     with pytest.raises(InputError, match="num_classes=5 is not possible; allowed: 10"):
         run([*CELLS, other_classes], tmp_path)
     assert called == []
@@ -198,7 +206,7 @@ def test_one_real_cell_of_each_measurement(tmp_path):
         Speed(resolution=32, batch_size=1, repeats=6),
         ACCURACY,
     )
-    cells = [Cell(variant="pico", arm="v1+cffn", base="v2", conditions=each) for each in conditions]
+    cells = [arm_cell(variant="pico", arm="v1+cffn", base="v2", conditions=each) for each in conditions]
     summary = run(cells, tmp_path)
     assert (summary.measured, summary.failed) == (4, [])
     cost, memory, speed, accuracy = (find_record(tmp_path, cell) for cell in cells)
@@ -216,7 +224,7 @@ def test_one_real_cell_of_each_measurement(tmp_path):
 
 
 def test_the_trace_must_agree_with_the_closed_form(tmp_path, monkeypatch):
-    monkeypatch.setattr(measurements.cost, "count_macs", lambda config, resolution: 1)
+    monkeypatch.setattr(cost, "count_macs", lambda config, resolution: 1)
     summary = run(CELLS[:1], tmp_path)
     (_, reason) = summary.failed[0]
     assert reason.startswith("RuntimeError: closed form (1, 155744), trace (")
@@ -311,7 +319,7 @@ def test_an_arm_that_refuses_a_size_is_a_fault_of_ours(tmp_path, monkeypatch):
     def refuse(part, shape):
         raise ValueError("no")
 
-    monkeypatch.setattr(measurements, "trace_macs", refuse)
+    monkeypatch.setattr(macs, "trace_macs", refuse)
     assert run(CELLS[:1], tmp_path).failed == [(CELLS[0].label, "ValueError: no")]
 
 
@@ -346,7 +354,7 @@ def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path)
     cell = cost_of(f"{path}:build")
     summary = run([cell, *CELLS[:1]], tmp_path / "out")
     assert (summary.measured, len(summary.failed)) == (1, 1)
-    assert "UncountedOperator: nobody knows how many MACs test_runner.triple" in summary.failed[0][1]
+    assert "UncountedOperator: nobody knows how many MACs test_run.triple" in summary.failed[0][1]
     assert find_record(tmp_path / "out", cell)["status"] == "failed"
 
 
@@ -380,8 +388,8 @@ def test_a_network_is_built_once_for_all_its_sizes(tmp_path, monkeypatch):
         built.append(cell.model)
         return build_network(cell)
 
-    build_network = measurements.build_network
-    monkeypatch.setattr(measurements, "build_network", build)
+    build_network = network.build_network
+    monkeypatch.setattr(network, "build_network", build)
     cells = [cost_of("timm:resnet18?num_classes=3", side) for side in (32, 64, 96)]
     assert run(cells, tmp_path).measured == 3
     assert built == ["timm:resnet18?num_classes=3"]
@@ -408,7 +416,7 @@ def test_the_breakdown_gives_repeated_blocks_one_row():
         "stages.1.blocks.0.attn.q": 50,
         "head": 8,
     }
-    assert measurements._break_down(params, macs) == {
+    assert cost._break_down(params, macs) == {
         "": {"params": 5, "macs": 2},
         "stages.0.proj": {"params": 11, "macs": 20},
         "stages.0.blocks.attn": {"params": 0, "macs": 60},
@@ -421,7 +429,7 @@ def test_the_breakdown_gives_repeated_blocks_one_row():
 
 @pytest.mark.parametrize("model", ["pvt:pico/v1+cffn/v1", "timm:resnet18", "transformers:cvt-13"])
 def test_modules_and_operators_sum_to_the_whole(model):
-    result = runner.measure_cell(cost_of(model))
+    result = measure_cell(cost_of(model))
     assert sum(row["params"] for row in result["breakdown"].values()) == result["params"]
     assert sum(row["macs"] for row in result["breakdown"].values()) == result["macs"]
     assert sum(result["macs_by_operator"].values()) == result["macs"] > 0
@@ -501,7 +509,7 @@ def files_below(folder):
 def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_others_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
     lost = Accuracy(epochs=8, train_images=100, batch_size=50, warmup_epochs=0.0, base_lr=1e15, clip_grad_norm=0.0)
-    cells = [Cell(variant="pico", arm="v1", base="v2", conditions=each) for each in (lost, ACCURACY)]
+    cells = [arm_cell(variant="pico", arm="v1", base="v2", conditions=each) for each in (lost, ACCURACY)]
     summary = run(cells, tmp_path)
     assert (summary.measured, len(summary.failed)) == (1, 1)
     (label, reason) = summary.failed[0]
@@ -525,7 +533,7 @@ def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypa
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
     evaluate = loop.Training.evaluate
     monkeypatch.setattr(loop.Training, "evaluate", lambda training: 1 / 0)
-    cell = Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
+    cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
     assert len(run([cell], tmp_path).failed) == 1
     assert files_below(tmp_path / "checkpoints") == [f"{cell.file_name}.pt"]
     monkeypatch.setattr(loop.Training, "evaluate", evaluate)
@@ -561,7 +569,7 @@ def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_end
 
 
 def test_a_budget_that_was_spent_before_starts_no_training(tmp_path):
-    cell = Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
+    cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
     summary = run([cell], tmp_path, time_budget_s=0.0)
     assert (summary.measured, summary.left) == (0, 1)
     assert files_below(tmp_path / "checkpoints") == []
@@ -569,9 +577,9 @@ def test_a_budget_that_was_spent_before_starts_no_training(tmp_path):
 
 @pytest.mark.parametrize("jobs", [0, -1, 3])
 def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs):
-    monkeypatch.setattr(requirements, "available_cores", lambda: 2)
+    monkeypatch.setattr(needs, "available_cores", lambda: 2)
     with pytest.raises(InputError, match=f"jobs={jobs} is not possible; allowed: 1 to 2, the number of cores"):
-        run([Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)], tmp_path / "runs", jobs=jobs)
+        run([arm_cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)], tmp_path / "runs", jobs=jobs)
     assert not (tmp_path / "runs").exists()
 
 
@@ -669,7 +677,7 @@ def test_a_size_that_a_trained_model_refuses_is_one_line_that_says_what_would_do
 
 
 def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):
-    cell = Cell(variant="pico", arm="v1+lsra", base="v2", conditions=Memory(resolution=48, mode="training"))
+    cell = arm_cell(variant="pico", arm="v1+lsra", base="v2", conditions=Memory(resolution=48, mode="training"))
     predicted = replace(cell, conditions=replace(cell.conditions, method="predicted"))
     on_cuda = replace(cell, conditions=replace(cell.conditions, method="predicted", device="cuda"))
     named = build_cell("timm:resnet18", Memory(resolution=64, method="predicted"))
@@ -683,7 +691,7 @@ def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):
 
 
 def test_memory_is_measured_in_processes_of_its_own_resident_too(tmp_path):
-    cell = Cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=64, mode="training"))
+    cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=64, mode="training"))
     lean = replace(cell, conditions=replace(cell.conditions, checkpointing="1+2"))
     rows = replace(cell, conditions=replace(cell.conditions, channels_last=False))
     assert run([cell, lean, rows], tmp_path).failed == []
@@ -696,9 +704,9 @@ def test_memory_is_measured_in_processes_of_its_own_resident_too(tmp_path):
 
 
 def test_what_would_not_fit_is_a_row_and_runs_when_it_is_forced_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(measurements, "available_memory", lambda device: 2**20)
+    monkeypatch.setattr(process, "available_memory", lambda device: 2**20)
     cells = [
-        Cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=side, mode="training"))
+        arm_cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=side, mode="training"))
         for side in (128, 32)
     ]
     summary = run(cells, tmp_path)
@@ -718,14 +726,14 @@ def test_what_would_not_fit_is_a_row_and_runs_when_it_is_forced_to(tmp_path, mon
 def test_a_prediction_does_not_depend_on_those_before_it():
     rows = Memory(resolution=64, mode="training", method="predicted", channels_last=False)
     cells = [
-        Cell(variant="pico", arm="v1+ope+cffn+lsra", base="v2", conditions=replace(rows, channels_last=layout))
+        arm_cell(variant="pico", arm="v1+ope+cffn+lsra", base="v2", conditions=replace(rows, channels_last=layout))
         for layout in (False, True, False)
     ]
-    first, _, again = (measurements.measure_cell(cell)["peak_memory_bytes"] for cell in cells)
+    first, _, again = (measure_cell(cell)["peak_memory_bytes"] for cell in cells)
     assert (
         first
         == again
-        == measurements.measure_cell(replace(cells[0], conditions=replace(rows, method="measured")))[
+        == measure_cell(replace(cells[0], conditions=replace(rows, method="measured")))[
             "peak_memory_bytes"
         ]
     )
@@ -743,7 +751,7 @@ def test_a_model_that_refuses_a_size_is_a_row_of_memory_too(tmp_path, method):
 
 
 def test_a_record_of_another_data_set_of_the_same_name_is_not_taken_for_this_one(tmp_path):
-    cell = Cell(
+    cell = arm_cell(
         variant="pico", arm="v1", base="v2", conditions=Accuracy(data="toy", num_classes=2, epochs=1, batch_size=2)
     )
     for number, folder in enumerate(("one", "other")):
@@ -772,7 +780,7 @@ def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch)
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))\n"
     )
     deadly = build_cell(f"{folder / 'deadly.py'}:build", ACCURACY)
-    cells = [deadly, *(Cell(variant="pico", arm=arm, base="v2", conditions=ACCURACY) for arm in ("v1", "v1+ope"))]
+    cells = [deadly, *(arm_cell(variant="pico", arm=arm, base="v2", conditions=ACCURACY) for arm in ("v1", "v1+ope"))]
     summary = run(cells, tmp_path / "runs", jobs=2)
     assert summary.measured == 2
     assert summary.failed == [(deadly.label, "the process that computed it was killed")]

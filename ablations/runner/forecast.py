@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ablations.design import CONDITIONS_OF, AnyCell, without_defaults
+from ablations.cells import Cell, without_defaults
+from ablations.measure import MEASUREMENTS
 from ablations.records import iterate_records
 
 
@@ -27,11 +28,11 @@ class Forecast:
         self._longest[workload] = max(seconds, self._longest.get(workload, 0.0))
         self._seen.setdefault(description["measurement"], []).append(seconds)
 
-    def of_like(self, cell: AnyCell) -> float:
+    def of_like(self, cell: Cell) -> float:
         """Returns the longest time of a cell of the same workload; 0 where there was none."""
         return self._longest.get(_workload(cell.describe()), 0.0)
 
-    def left(self, cells: Sequence[AnyCell]) -> str:
+    def left(self, cells: Sequence[Cell]) -> str:
         """Returns in words about how long the cells will take, as far as their measurements were seen before."""
         if not any(cell.measurement in self._seen for cell in cells):
             return "no forecast"
@@ -42,7 +43,7 @@ class Forecast:
 
 def _workload(description: dict[str, Any]) -> str:
     """Returns what cells share that take about the same time: all but arm, base and seed."""
-    conditions = without_defaults(description["conditions"], CONDITIONS_OF[description["measurement"]])
+    conditions = without_defaults(description["conditions"], MEASUREMENTS[description["measurement"]])
     conditions.pop("seed", None)
     model = description.get("model") or [description["variant"], description["config"]["attention"]]
     return json.dumps([description["measurement"], model, conditions])

@@ -6,13 +6,15 @@ from torch import nn
 
 from ablations.baselines.build import build_baseline
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Head, Memory, build_cell
+from ablations.measure import Accuracy, Cost, Memory
+from ablations.cells import Cell, arm_cell, build_cell
+from ablations.measure.cost import Head
 from ablations.errors import InputError
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet
 from ablations.heads.segmentation import SemanticFPN
 from ablations.measure.macs import trace_macs
 from ablations.model import PVT
-from ablations.networks import HEADS, StageMaps, build_network, traceable_part
+from ablations.measure.network import HEADS, StageMaps, build_network, traceable_part
 
 PICO = "pvt:pico/v1+ope+cffn/v2"
 RESNET = "timm:resnet18"
@@ -20,7 +22,7 @@ WIDTHS = {PICO: (8, 16, 32, 64), RESNET: (64, 128, 256, 512)}
 STRIDES = {PICO: (2, 4, 8, 16), RESNET: (4, 8, 16, 32)}
 
 
-def on_meta(cell: AnyCell) -> nn.Module:
+def on_meta(cell: Cell) -> nn.Module:
     with torch.device("meta"):
         return build_network(cell).eval()
 
@@ -61,7 +63,7 @@ def test_a_classifier_is_traced_whole(model: str) -> None:
 @pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn+lsra"])
 @pytest.mark.parametrize("base", ["v1", "v2"])
 def test_a_retinanet_is_its_backbone_and_what_stands_on_it(arm: str, base: str) -> None:
-    cell = Cell(variant="pico", arm=arm, base=base, conditions=Cost(head="retinanet", resolution=64))
+    cell = arm_cell(variant="pico", arm=arm, base=base, conditions=Cost(head="retinanet", resolution=64))
     network = on_meta(cell)
     widths = WIDTHS[PICO][1:]
     conv = 256 * 9 * 256 + 256
@@ -89,7 +91,7 @@ def test_an_arm_and_its_head_have_no_parameters_beside_their_own(head: Head) -> 
         "mask_rcnn": build_mask_rcnn,
         "semantic_fpn": SemanticFPN,
     }
-    cell = Cell(variant="pico", arm="v1+cffn", base="v1", conditions=Cost(head=head))
+    cell = arm_cell(variant="pico", arm="v1+cffn", base="v1", conditions=Cost(head=head))
     with torch.device("meta"):
         alone = builders[head](nn.Identity(), WIDTHS[PICO])
     assert parameters(on_meta(cell)) == count_params(cell.config) + parameters(alone)
@@ -104,7 +106,7 @@ def test_no_size_decides_the_work_of_a_mask_rcnn(model: str) -> None:
 
 
 def test_an_arm_as_a_backbone_gives_the_maps_of_its_stages() -> None:
-    cell = Cell(variant="b2", arm="v1", base="v1", conditions=Cost(head="fcos"))
+    cell = arm_cell(variant="b2", arm="v1", base="v1", conditions=Cost(head="fcos"))
     network = on_meta(cell)
     (stages,) = [module for module in network.modules() if isinstance(module, StageMaps)]
     maps = stages(torch.empty(2, 3, 64, 96, device="meta"))
@@ -116,7 +118,7 @@ def test_an_arm_as_a_backbone_gives_the_maps_of_its_stages() -> None:
 
 @pytest.mark.parametrize(("conditions", "classes"), [(Memory(), 1000), (Accuracy(num_classes=7), 7), (Cost(), 1000)])
 def test_all_but_a_cost_with_a_head_measures_the_classifier(conditions: Accuracy | Memory | Cost, classes: int) -> None:
-    network = on_meta(Cell(variant="pico", arm="v1", base="v2", conditions=conditions))
+    network = on_meta(arm_cell(variant="pico", arm="v1", base="v2", conditions=conditions))
     assert isinstance(network, PVT)
     assert network.config.num_classes == classes
 

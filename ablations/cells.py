@@ -1,0 +1,265 @@
+"""What is measured: a cell is a model under one measurement's conditions, and makes one record. Needs no torch."""
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ablations.catalogue import MODEL_SOURCES
+from ablations.conditions import in_key
+from ablations.config import CONFOUNDERS, LARGEST_INPUT, PVTConfig, as_pair, base_confounders, build_config, variant_name
+from ablations.errors import pick, refuse
+from ablations.measure import MEASUREMENTS, Measurement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A PVT by its names; `overrides` are fields of its config that differ from what the names say, in order of name.
+
+    Raises InputError for unknown names, and for fields that are measurements' to set.
+    """
+
+    variant: str
+    arm: str
+    base: str
+    overrides: tuple[tuple[str, Any], ...] = ()
+
+    ALLOWED = ("attention", "pool_size", "stem_stride", *CONFOUNDERS)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variant", variant_name(self.variant))
+        base_confounders(self.base, self.arm)
+        plain = {name: value for name, value in self.overrides if value is not None}
+        for name in plain:
+            pick("field", name, self.ALLOWED)
+        own = build_config(self.variant, self.arm, self.base)
+        changed = {name: value for name, value in sorted(plain.items()) if getattr(own, name) != value}
+        object.__setattr__(self, "overrides", tuple(changed.items()))
+
+    @property
+    def name(self) -> str:
+        """A few words for people."""
+        return f"{self.variant} {self.arm}"
+
+    @property
+    def source(self) -> str:
+        """The whole name, as `build_cell` takes it."""
+        return f"pvt:{self.variant}/{self.arm}/{self.base}"
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.variant}_{self.base}_{self.arm.replace('+', '-')}"
+
+    @property
+    def file_digest(self) -> str:
+        return ""
+
+    def config(self, conditions: Measurement) -> PVTConfig:
+        """Returns the config of the model that the conditions measure."""
+        return build_config(self.variant, self.arm, self.base, **(dict(self.overrides) | conditions.config_fields))
+
+    def describe(self, conditions: Measurement) -> dict[str, Any]:
+        names = {"variant": self.variant, "arm": self.arm, "base": self.base}
+        return names | {"config": as_plain(self.config(conditions))}
+
+    @property
+    def label(self) -> dict[str, Any]:
+        return {"base": self.base, **dict(self.overrides)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """A model that is no arm, by its name (`ablations.baselines.registry`)."""
+
+    name: str
+    folder: Path | None = field(default=None, compare=False)
+    """Where the file of a user's model is, which the name leaves out."""
+
+    @property
+    def source(self) -> str:
+        """What builds the model: its name, with the folder of a user's file before it."""
+        return self.name if self.folder is None else str(self.folder / self.name)
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^A-Za-z0-9.-]+", "-", self.name).strip("-.")
+
+    @cached_property
+    def file_digest(self) -> str:
+        """The SHA-256 of the file that the model is built by; empty where it comes from a library."""
+        source = split_file_model(self.source)
+        return hashlib.sha256(source[0].read_bytes()).hexdigest() if source else ""
+
+    def config(self, conditions: Measurement) -> None:
+        return None
+
+    def describe(self, conditions: Measurement) -> dict[str, Any]:
+        """A model from a file is another when the file changes."""
+        digest = {"file_sha256": self.file_digest} if self.file_digest else {}
+        return {"model": self.name, **digest}
+
+    @property
+    def label(self) -> dict[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One model under one measurement's conditions: what makes one record. Raises InputError for what cannot be."""
+
+    model: Arm | NamedModel
+    conditions: Any
+    """A Measurement."""
+
+    def __post_init__(self) -> None:
+        name = self.model.variant if isinstance(self.model, Arm) else self.model.name
+        conditions = self.conditions.as_released(name)
+        if self.config is None:
+            if not conditions.takes_baselines:
+                raise refuse("model", self.model.name, f"an arm: {conditions.name} is measured of arms alone")
+            if getattr(conditions, "checkpointing", "none") != "none":
+                raise refuse("checkpointing", conditions.checkpointing, "none for a model that is no arm")
+            if hasattr(conditions, "initial_weights"):
+                conditions = replace(conditions, initial_weights="in_order")
+        object.__setattr__(self, "conditions", conditions)
+        self.__dict__.pop("config", None)
+        conditions.check()
+        if self.config is not None:
+            self.config.check_size("resolution", conditions.resolution)
+        elif not all(1 <= side <= LARGEST_INPUT for side in as_pair(conditions.resolution)):
+            raise refuse("resolution", conditions.resolution, f"1 to {LARGEST_INPUT} pixels a side")
+
+    @property
+    def measurement(self) -> str:
+        return self.conditions.name
+
+    @cached_property
+    def config(self) -> PVTConfig | None:
+        """The config of an arm; None for another model."""
+        return self.model.config(self.conditions)
+
+    @property
+    def arm(self) -> str | None:
+        return getattr(self.model, "arm", None)
+
+    @property
+    def source(self) -> str:
+        """What builds the model: its whole name."""
+        return self.model.source
+
+    def of(self, **names: Any) -> "Cell":
+        """Returns the cell with another arm, base, variant or overrides under the same conditions."""
+        return replace(self, model=replace(self.model, **names))
+
+    @property
+    def is_from_file(self) -> bool:
+        """Whether the model may be another than its record's: its file may import what has changed since."""
+        return bool(self.model.file_digest)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what identifies the cell, as plain values."""
+        return {
+            "measurement": self.measurement,
+            **self.model.describe(self.conditions),
+            "conditions": as_plain(self.conditions),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The cell's address among the records."""
+        return address(self.describe())
+
+    @property
+    def name(self) -> str:
+        """The model, in a few words."""
+        return self.model.name
+
+    @property
+    def file_name(self) -> str:
+        """Of its record, without the suffix."""
+        return f"{self.model.file_name}_{self.key}"
+
+    @property
+    def label(self) -> str:
+        """One line for people: the model and the conditions that differ from their defaults."""
+        defaults = type(self.conditions)()
+        changed = {name: value for name, value in vars(self.conditions).items() if value != getattr(defaults, name)}
+        words = [f"{name}={value}" for name, value in (self.model.label | changed).items()]
+        return " ".join([self.measurement, self.name, *words])
+
+
+def arm_cell(variant: str, arm: str, base: str, conditions: Measurement, **overrides: Any) -> Cell:
+    """Returns the cell of an arm; `overrides` are fields of its config, None for what the names say."""
+    model = Arm(variant=variant, arm=arm, base=base, overrides=tuple(sorted(overrides.items())))
+    return Cell(model=model, conditions=conditions)
+
+
+def build_cell(model: str, conditions: Measurement) -> Cell:
+    """Returns the cell of a model by its name: of an arm for `pvt:VARIANT/ARM/BASE`, else of a NamedModel.
+
+    Raises InputError for a name that no source has the form of; whether the source knows it, is seen when it is built.
+    """
+    source, _, rest = model.partition(":")
+    if source == "pvt":
+        if rest.count("/") != 2:
+            raise refuse("model", model, "pvt:VARIANT/ARM/BASE, such as pvt:b2/v1+ope/published")
+        return arm_cell(*rest.split("/"), conditions)  # type: ignore[arg-type]
+    if file := split_file_model(model):
+        path, function = file
+        named = NamedModel(name=f"{path.name}:{function}", folder=path.resolve().parent)
+        return Cell(model=named, conditions=conditions)
+    if not (source in MODEL_SOURCES and rest):
+        sources = ", ".join(f"{name}:NAME" for name in MODEL_SOURCES)
+        raise refuse("model", model, f"{sources}, pvt:VARIANT/ARM/BASE or FILE.py:FUNCTION")
+    return Cell(model=NamedModel(name=model), conditions=conditions)
+
+
+def split_file_model(model: str) -> tuple[Path, str] | None:
+    """Returns the file and the function of a model such as `nets/mine.py:build`, or None where it names no file.
+
+    Raises InputError where the file is not there.
+    """
+    path, _, function = model.rpartition(":")
+    if not path.endswith(".py"):
+        if model.endswith(".py"):
+            raise refuse("model", model, "a file and its function that returns a module, such as mine.py:build")
+        return None
+    if not Path(path).is_file():
+        raise refuse("model", model, "a Python file that exists, before the colon")
+    return Path(path), function
+
+
+def address(description: dict[str, Any]) -> str:
+    """Returns the address that a cell's description gives it: 16 hex digits of a SHA-256.
+
+    Values that are their field's default do not count, unless the field says so; a field that is added later, with a
+    default that leaves everything as it was, changes no address.
+    """
+    kinds = {"config": PVTConfig, "conditions": MEASUREMENTS[description["measurement"]]}
+    counted = description | {
+        name: without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
+    }
+    text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Returns the values that are not the default of their field in `kind`: an older record lacks newer fields."""
+    known = {each.name: each for each in fields(kind)}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in known or in_key(known[name]) or value != _plain(known[name].default)
+    }
+
+
+def as_plain(values: Any) -> dict[str, Any]:
+    """Returns the fields of a dataclass as JSON has them."""
+    return {name: _plain(value) for name, value in asdict(values).items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

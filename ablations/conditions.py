@@ -1,0 +1,42 @@
+"""Fields of recipes and measurements: their smallest value, unit and choices, and whether keys always hold them."""
+
+import math
+from dataclasses import Field, field, fields
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+from ablations.errors import pick, refuse
+
+
+def condition(default: Any, *, least: float | None = None, unit: str = "", in_key: bool = False) -> Any:
+    """A field with its smallest value, its unit, and whether keys hold it even at its default."""
+    return field(default=default, metadata={"least": least, "unit": unit, "in_key": in_key})
+
+
+def check_fields(owner: Any) -> None:
+    """Raises InputError for a field of a dataclass that is no finite number, none of its choices, or too small."""
+    for each in fields(owner):
+        value = getattr(owner, each.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise refuse(each.name, value, "a finite number")
+        if choices := choices_of(type(owner), each.name):
+            pick(each.name, value, choices)
+        least = each.metadata.get("least")
+        if least is not None and value is not None and not value >= least:
+            raise refuse(each.name, value, f"{least} or more")
+
+
+def choices_of(kind: type, name: str) -> tuple[str, ...]:
+    """Returns the values that a field with a Literal annotation may have; none for another."""
+    choices = get_args(_hints(kind).get(name))
+    return choices if choices and all(isinstance(choice, str) for choice in choices) else ()
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def in_key(each: Field) -> bool:
+    """Whether keys hold a field even at its default."""
+    return bool(each.metadata.get("in_key"))

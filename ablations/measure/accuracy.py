@@ -1,0 +1,161 @@
+"""Measurement `accuracy`: top-1 on the validation images after training from scratch by a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ablations.conditions import condition
+from ablations.config import LARGEST_INPUT
+from ablations.errors import refuse
+from ablations.measure.measurement import (
+    Column,
+    Device,
+    Measurement,
+    Precision,
+    Setting,
+    integer,
+    number,
+    table,
+)
+from ablations.recipes import Recipe, as_released
+
+if TYPE_CHECKING:
+    from ablations.cells import Cell
+
+LARGEST_SEED = 2**63 - 1
+"""That torch's generators take."""
+
+InitialWeights = Literal["by_name", "in_order"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy(Recipe, Measurement):
+    """Top-1 accuracy on the validation images after training from scratch by a recipe."""
+
+    name: ClassVar[str] = "accuracy"
+    main_metric: ClassVar[str] = "top1"
+    axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
+    found: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
+    pools_machines: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+    columns: ClassVar[dict[str, Column]] = {
+        "top1": number("Share of the validation images whose class has the highest score."),
+        "top1_by_resolution": table("The same at each of eval_resolutions, by the side in pixels as text."),
+        "correct": Column("Which validation images were right, in their order, as `unpack_bits` reads it."),
+        "eval_loss": number("Mean cross-entropy over the validation images.", "nat"),
+        "n_eval_images": integer("Validation images.", "images"),
+        "n_train_images": integer("Training images.", "images"),
+        "skipped": table("Images that could not be read."),
+        "peak_lr": number("The highest learning rate of the schedule."),
+        "history": table("A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated."),
+        "train_s": number("Time of the training.", "s"),
+        "train_img_per_s": number("Training images a second.", "img/s"),
+        "wait_fraction": number("Share of the training's time that it waited for images."),
+    }
+
+    num_classes: int = condition(10, least=2, unit="classes")
+    """Of the data set; one that has another number is refused."""
+    train_images: int = condition(0, least=0, unit="images")
+    """How many training images to use, the same number of each class; 0 is all."""
+    skip_unreadable: bool = condition(False)
+    """Leave out images that cannot be read, and name them in the record."""
+    precision: Precision = condition("float32")
+    """`bf16` is autocast to bfloat16."""
+    device: Device = condition("cpu")
+    """Where it runs."""
+    compiled: bool = condition(False)
+    """Whether the model is compiled by `torch.compile`, for this cell alone and with static shapes."""
+    tuning_images: int = condition(0, least=0, unit="images")
+    """Training images set aside, the same number of each class and always the same ones. They are not trained on, and
+    accuracy is theirs instead of the validation images': for choosing a recipe. 0 validates as usual."""
+    eval_resolutions: tuple[int, ...] = condition((), unit="px")
+    """Sides in pixels at which the trained model is evaluated too."""
+    seed: int = condition(0, least=0)
+    """Of the initial weights, the order of the images and their augmentation: arms with equal seeds are paired."""
+    initial_weights: InitialWeights = condition("by_name", in_key=True)
+    """How the seed gives the initial weights: `by_name` of each parameter, so that arms share what they have in common,
+    or `in_order` of construction, as libraries' models have it."""
+
+    def check(self) -> None:
+        """Raises InputError for a recipe that cannot be trained, or a subset that cannot be drawn."""
+        Measurement.check(self)
+        Recipe.check(self)
+        if self.seed > LARGEST_SEED:
+            raise refuse("seed", self.seed, f"0 to {LARGEST_SEED}")
+        for name, every in (("train_images", "0 for all"), ("tuning_images", "0 for none")):
+            if getattr(self, name) % self.num_classes:
+                allowed = f"{every}, or a multiple of num_classes, {self.num_classes}"
+                raise refuse(name, getattr(self, name), allowed)
+        for side in self.eval_resolutions:
+            if not 1 <= side <= LARGEST_INPUT:
+                raise refuse("eval_resolutions", side, f"1 to {LARGEST_INPUT} pixels a side")
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        return {
+            "img_size": self.resolution,
+            "num_classes": self.num_classes,
+            "drop_path_rate": self.drop_path_rate,
+        }
+
+    def as_released(self, model: str) -> Accuracy:
+        left_open = {name: value for name, value in as_released(model).items() if getattr(self, name) is None}
+        return replace(self, **left_open)
+
+    def data_digest(self, data_dir: Path | None) -> str | None:
+        from ablations.data.loading import data_digest
+
+        return data_digest(self.data, data_dir)
+
+    def environment(self, setting: Setting) -> dict[str, Any]:
+        import torch
+
+        return {
+            "threads": torch.get_num_threads(),
+            "processes": setting.ranks.count if setting.ranks else 1,
+            "data_sha256": self.data_digest(setting.data_dir),
+        }
+
+    @classmethod
+    def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.measure.network import check_baseline_of, build_network
+        from ablations.training.accuracy import check_shareable
+        from ablations.data.loading import check_data, check_loading, load_data
+        from ablations.training.distributed import count_ranks
+
+        baselines = [cell for cell in cells if cell.config is None]
+        for cell in baselines:
+            check_baseline_of(cell)
+        trained = {
+            (cell.source, cell.conditions.num_classes, cell.conditions.resolution, cell.conditions.drop_path_rate): cell
+            for cell in baselines
+        }
+        for cell in trained.values():
+            network = build_network(cell)
+            if count_ranks() > 1 and cell.conditions.needed_device == "cpu":
+                check_shareable(network, count_ranks())
+        conditions = [cell.conditions for cell in cells]
+        for data, classes in sorted({(each.data, each.num_classes) for each in conditions}):
+            check_data(data, classes, setting.data_dir)
+        for each in conditions:
+            check_loading(each)
+            if each.train_images or each.tuning_images:
+                load_data(each, setting.data_dir)  # which says how many there are
+
+    def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
+        from ablations.measure.network import build_network
+        from ablations.training.accuracy import measure_accuracy
+
+        return measure_accuracy(
+            lambda: build_network(cell),
+            self,
+            setting.data_dir,
+            ranks=setting.ranks,
+            workers=setting.workers,
+            files=setting.files,
+            deadline=setting.deadline,
+            progress=lambda words: setting.tell(f"{cell.name} {words}"),
+        )

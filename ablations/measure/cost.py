@@ -1,0 +1,104 @@
+"""Measurement `cost`: parameters and MACs of one image's forward pass, counted."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from ablations.conditions import condition
+from ablations.config import Size
+from ablations.cost import count_macs, count_params, has_closed_form
+from ablations.errors import first_line
+from ablations.measure.measurement import Column, Measurement, Setting, integer, table
+
+if TYPE_CHECKING:
+    from ablations.cells import Cell
+
+Head = Literal["classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn"]
+HEADS: tuple[Head, ...] = get_args(Head)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Measurement):
+    """Parameters and MACs of one image's forward pass."""
+
+    name: ClassVar[str] = "cost"
+    main_metric: ClassVar[str] = "params"
+    axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
+    pools_machines: ClassVar[bool] = True
+    columns: ClassVar[dict[str, Column]] = {
+        "params": integer("Parameters.", "parameters"),
+        "macs": integer("MACs of one image's forward pass.", "MACs"),
+        "macs_traced": integer("The same by tracing, where macs is in closed form.", "MACs"),
+        "macs_by_operator": table("The same by the operator's name.", "MACs"),
+        "breakdown": table("params and macs of each module by itself; repeated blocks are one."),
+        "other_values": table("Values that layers without MACs read, by kind of layer.", "values"),
+        "refused": Column("Why the model cannot take this input."),
+    }
+
+    resolution: Size = condition(224)
+    """Side of the input in pixels, or height and width."""
+    head: Head = condition("classifier")
+    """What stands on the backbone: its own classifier, a detector for COCO's 80 classes, or Semantic FPN for 150."""
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        # As in the released detectors: a class token is for classifying.
+        return {} if self.head == "classifier" else {"num_classes": 0, "pooling": "average"}
+
+    @property
+    def is_exact(self) -> bool:
+        return True
+
+    @classmethod
+    def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.measure.network import check_builds
+
+        check_builds(cells)
+
+    def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
+        """Counts; where a model refuses the size, or an image's content decides the work, there are no MACs."""
+        from ablations.measure.macs import trace_macs
+        from ablations.measure.network import at_any_size, input_shape, is_refusal, meta_network, traceable_part
+
+        network = meta_network(at_any_size(cell))
+        params = {name: parameter.numel() for name, parameter in network.named_parameters()}
+        result: dict[str, Any] = {"params": sum(params.values()), "macs": None}
+        part = traceable_part(network, self.head)
+        if part is None:
+            return result | {"refused": "the second stage's work depends on what the first proposes"}
+        try:
+            traced = trace_macs(part, input_shape(cell))
+        except (AssertionError, ValueError, RuntimeError) as error:
+            if cell.config is not None or not is_refusal(error):
+                raise
+            return result | {"refused": first_line(error)}
+        if cell.config is not None and self.head == "classifier" and has_closed_form(cell.config):
+            counted = count_macs(cell.config, self.resolution), count_params(cell.config)
+            if counted != (traced.total, result["params"]):
+                raise RuntimeError(
+                    f"closed form {counted}, trace {(traced.total, result['params'])}: (macs, params) differ"
+                )
+            result["macs_traced"] = traced.total
+        return result | {
+            "macs": traced.total,
+            "macs_by_operator": traced.by_operator,
+            "breakdown": _break_down(params, traced.by_module),
+            "other_values": traced.other_values,
+        }
+
+
+def _break_down(params: dict[str, int], macs: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Returns what each module has by itself, from parameters by name and MACs by module.
+
+    Repeated blocks are one row: a module's name loses its numbers, but for those of `stages` and `layers`.
+    """
+    rows: dict[str, Counter[str]] = {}
+    owners = [(name.rpartition(".")[0], "params", count) for name, count in params.items()]
+    for name, metric, count in [*owners, *((name, "macs", count) for name, count in macs.items())]:
+        merged = re.sub(r"(?<!^stages)(?<!^layers)(?<!\.stages)(?<!\.layers)\.\d+(?=\.|$)", "", name)
+        rows.setdefault(merged, Counter())[metric] += count
+    return {name: {"params": row["params"], "macs": row["macs"]} for name, row in rows.items()}

@@ -1,0 +1,112 @@
+"""Measurement `evaluation`: accuracy of finished weights on a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+from ablations.conditions import condition
+from ablations.measure.measurement import (
+    Column,
+    Device,
+    Measurement,
+    Precision,
+    Setting,
+    integer,
+    number,
+    table,
+)
+
+if TYPE_CHECKING:
+    from ablations.cells import Cell
+
+Protocol = Literal["paper", "timm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Measurement):
+    """Accuracy of finished weights on a folder of images, as they are."""
+
+    name: ClassVar[str] = "evaluation"
+    main_metric: ClassVar[str] = "top1"
+    axes: ClassVar[tuple[str, ...]] = ("resolution", "arm", "checkpoint")
+    found: ClassVar[tuple[str, ...]] = ("n_images", "classes")
+    pools_machines: ClassVar[bool] = True
+    takes_baselines: ClassVar[bool] = False
+    columns: ClassVar[dict[str, Column]] = {
+        "top1": number("Share of the validation images whose class has the highest score."),
+        "top5": number("Share of those whose class is among the five highest."),
+        "loss": number("Mean cross-entropy over the images.", "nat"),
+        "ece": number("Expected calibration error, 15 bins of equal width."),
+        "expected_top1": number("Top-1 of the released weights of such a model on all of ImageNet."),
+        "n_images": integer("Images that were scored.", "images"),
+        "n_classes": integer("Classes that these are of.", "classes"),
+        "classes": Column("How folders were mapped to the model's classes."),
+        "skipped": table("Images that could not be read."),
+    }
+
+    checkpoint: str = condition("")
+    """SHA-256 of the file of weights."""
+    data: str = condition("imagenet")
+    """Name of the folder in the data directory, with images as val/CLASS/* or CLASS/*."""
+    resolution: int = condition(224, unit="px")
+    """Side in pixels of the centre crop that the model sees."""
+    protocol: Protocol = condition("timm")
+    """The crop is 0.875 of the resized image's short side in `paper`, 0.9 in `timm`."""
+    num_classes: int = condition(1000, least=2, unit="classes")
+    """Classes that the weights tell apart."""
+    img_size: int = condition(224, unit="px")
+    """Pixels that learned position embeddings of the checkpoint are made for."""
+    skip_unreadable: bool = condition(False)
+    """Leave out images that cannot be read, and name them."""
+    batch_size: int = condition(64, least=1, unit="images")
+    """Images of a step."""
+    precision: Precision = condition("float32")
+    """`bf16` is autocast to bfloat16."""
+    device: Device = condition("cpu")
+    """Where it runs."""
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        return {"img_size": self.img_size, "num_classes": self.num_classes}
+
+    def data_digest(self, data_dir: Path | None) -> str | None:
+        from ablations.data.loading import data_digest
+
+        return data_digest(self.data, data_dir, val_only=True)
+
+    def environment(self, setting: Setting) -> dict[str, Any]:
+        return {"data_sha256": self.data_digest(setting.data_dir)}
+
+    @classmethod
+    def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.data.registry import data_directory
+        from ablations.model import build_model
+        from ablations.model.checkpoint import load_weights
+        from ablations.training.evaluation import open_images
+
+        for config, data in {(cell.config, cell.conditions.data) for cell in cells}:
+            load_weights(build_model(config), cast(Path, setting.weights))
+            open_images(data_directory(setting.data_dir) / data, config.num_classes)
+
+    def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
+        from ablations.data.registry import data_directory
+        from ablations.model import build_model
+        from ablations.model.checkpoint import load_weights
+        from ablations.training.evaluation import evaluate_checkpoint
+
+        assert cell.config is not None
+        model = build_model(cell.config)
+        load_weights(model, cast(Path, setting.weights))
+        names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
+        how: dict[str, Any] = {name: getattr(self, name) for name in names}
+        scores = evaluate_checkpoint(
+            model,
+            data_directory(setting.data_dir) / self.data,
+            **how,
+            workers=setting.workers,
+            progress=lambda done, total: setting.tell(f"{cell.name} {self.resolution} px, {done}/{total} images"),
+        )
+        return {name: value for name, value in scores.items() if name not in names}

@@ -1,0 +1,135 @@
+"""What every measurement is: its conditions, what it needs, how it runs, and the columns that it gives. No torch.
+
+A measurement is a dataclass. Its fields are the conditions under which a cell is measured: they are flags of the
+command line, keys of study files, part of a record's key and columns of `load_records`. Adding a measurement is one
+file with one such class, and its name in `ablations.measure.MEASUREMENTS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from ablations.conditions import check_fields
+from ablations.config import Size
+
+if TYPE_CHECKING:
+    from ablations.cells import Cell
+    from ablations.training.accuracy import Files
+    from ablations.training.distributed import Ranks
+
+Mode = Literal["inference", "training"]
+Precision = Literal["float32", "bf16"]
+Device = Literal["cpu", "cuda"]
+Kind = Literal["text", "integer", "number", "boolean", "object"]
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of `load_records` means, in which unit it is, and of which kind its values are."""
+
+    meaning: str
+    unit: str = ""
+    kind: Kind = "text"
+
+
+def integer(meaning: str, unit: str = "") -> Column:
+    return Column(meaning, unit, "integer")
+
+
+def number(meaning: str, unit: str = "") -> Column:
+    return Column(meaning, unit, "number")
+
+
+def table(meaning: str, unit: str = "") -> Column:
+    return Column(meaning, unit, "object")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What the cells of a run are measured with, beside their own conditions."""
+
+    data_dir: Path | None = None
+    weights: Path | None = None
+    """The file that evaluations take, which is loaded anew for each."""
+    force: bool = False
+    """Measure memory of the CPU even where a prediction says that there is not enough."""
+    ranks: Ranks | None = None
+    """This process among those that train together; alone where None."""
+    workers: int = 1
+    """Processes or threads that read images ahead."""
+    deadline: float = math.inf
+    """When a training has to end, in seconds of the monotonic clock."""
+    files: Files | None = None
+    """Where a training writes its checkpoint and log."""
+    tell: Callable[[str], None] = lambda words: None
+    """Takes a few words on how far the cell is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Base of all measurements. Raises InputError for a condition out of its range."""
+
+    name: ClassVar[str]
+    """In commands, records and study files."""
+    main_metric: ClassVar[str]
+    """What a finished record has, but for those whose size a model refuses or that do not fit in memory."""
+    columns: ClassVar[dict[str, Column]]
+    """The columns of its results."""
+    axes: ClassVar[tuple[str, ...]]
+    """The columns in which the records of one table differ; they agree in all other conditions."""
+    found: ClassVar[tuple[str, ...]] = ()
+    """The columns of its results that the records of one table agree in, as if they were conditions."""
+    pools_machines: ClassVar[bool] = False
+    """Whether records of several machines, thread counts and library versions stand in one table."""
+    takes_baselines: ClassVar[bool] = True
+    """Whether models that are no arms can be measured."""
+    trains: ClassVar[bool] = False
+    """Whether its cells are trainings: they resume from a checkpoint, and several may run side by side."""
+
+    resolution: Size
+
+    def check(self) -> None:
+        """Raises InputError for conditions that are impossible or contradict each other."""
+        check_fields(self)
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        """The fields of an arm's PVTConfig that these conditions set."""
+        return {}
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is computed from shapes, so that it does not matter what else the machine does."""
+        return False
+
+    @property
+    def needed_device(self) -> str:
+        """The device that has to be there."""
+        return "cpu" if self.is_exact else getattr(self, "device", "cpu")
+
+    def as_released(self, model: str) -> Measurement:
+        """Returns the conditions with what they leave to the model, by a variant's or a model's name, filled in."""
+        return self
+
+    def data_digest(self, data_dir: Path | None) -> str | None:
+        """Returns a digest of the data that it takes; None where it takes none, or data that never change."""
+        return None
+
+    def environment(self, setting: Setting) -> dict[str, Any]:
+        """Returns what its record says of its environment in place of what holds for the whole run."""
+        return {}
+
+    @classmethod
+    def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        """Raises InputError for what these cells, all of this measurement, need and is not there."""
+
+    def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
+        """Returns the result of a cell of these conditions, as plain values: the metrics and the raw samples."""
+        raise NotImplementedError

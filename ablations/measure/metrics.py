@@ -1,0 +1,30 @@
+"""How the numbers of records are shown: one label and one unit each."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number of a record is shown: `label` for people, its `unit`, and what divides the stored value for it."""
+
+    label: str
+    unit: str
+    divisor: float = 1.0
+
+    @property
+    def title(self) -> str:
+        return f"{self.label}, {self.unit}"
+
+
+METRICS = {
+    "params": Metric("Parameters", "M", 1e6),
+    "macs": Metric("MACs", "G", 1e9),
+    "peak_memory_bytes": Metric("Peak memory", "MiB", 2**20),
+    "latency_s": Metric("Latency", "ms", 1e-3),
+    "throughput_img_per_s": Metric("Throughput", "img/s"),
+    "relative_speed": Metric("Speed, v1 = 1", "x"),
+    "top1": Metric("Top-1", "%", 1e-2),
+    "top5": Metric("Top-5", "%", 1e-2),
+    "ece": Metric("Calibration error", "%", 1e-2),
+}
+"""Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
