@@ -19,7 +19,7 @@ help: ## list the targets
 install: $(ready) ## make .venv with everything, and nothing else
 
 .PHONY: reproduce
-reproduce: $(ready) ## run the study quick, every measurement of the eight arms, into runs/ (minutes)
+reproduce: $(ready) ## run the study quick, every measurement of every arm, into runs/ (minutes)
 	$(PY) run_ablation.py
 
 .PHONY: test
@@ -34,8 +34,9 @@ all-counts: $(ready) ## test the three counts of MACs on every arm, base, varian
 	ABLATIONS_ALL_COUNTS=1 $(PY) -m pytest tests/measure/test_fvcore.py
 
 .PHONY: gpu-results
-gpu-results: $(ready) ## fill the GPU cells that results/ lacks, within BUDGET; DATA_DIR holds the image folders
-	$(PY) run_ablation.py run gpu --results results --time-budget $(BUDGET) $(data) $(SELECT)
+gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first, BUDGET a study; DATA_DIR holds the images
+	for study in imagenette confounders fashion-mnist gpu; do \
+	  $(PY) run_ablation.py run $$study --devices cuda --results results --time-budget $(BUDGET) $(data) $(SELECT) || exit; done
 
 .PHONY: results
 results: $(ready) ## fill the CPU cells that results/ lacks, study by study, trainings from DATA_DIR, JOBS at once (hours)
@@ -43,7 +44,7 @@ results: $(ready) ## fill the CPU cells that results/ lacks, study by study, tra
 	$(PY) run_ablation.py run memory --results results
 	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
-	for study in fashion-mnist fashion-mnist-long imagenette-small; do \
+	for study in digits fashion-mnist imagenette confounders; do \
 	  $(PY) run_ablation.py run $$study --devices cpu --jobs $(JOBS) --results results $(data) || exit; done
 
 .PHONY: report-check

@@ -15,6 +15,7 @@ import tyro
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.cells import Cell, arm_cell, build_cell
+from ablations.conditions import field_docstrings
 from ablations.config import ARMS, BASES, CONFOUNDERS, PVT_V1, PVT_V2, VARIANT_ALIASES, VARIANTS, AttentionKernel, Size
 from ablations.data.registry import count_classes
 from ablations.errors import InputError, pick, refuse
@@ -22,7 +23,6 @@ from ablations.measure import Accuracy, Cost, Evaluation, Measurement, Memory, S
 from ablations.measure.measurement import MODES, Device
 from ablations.measure.memory import parse_stages
 from ablations.recipes import RECIPES, recipe_values
-from ablations.records import field_docstrings
 from ablations.studies import find_study, on_devices, parse_size, select, vary
 
 Library = Literal["timm", "transformers"]

@@ -1,8 +1,11 @@
 """Fields of recipes and measurements: their smallest value, unit and choices, and whether keys always hold them."""
 
+import ast
+import inspect
 import math
 from dataclasses import Field, field, fields
 from functools import cache
+from itertools import pairwise
 from typing import Any, get_args, get_type_hints
 
 from ablations.errors import pick, refuse
@@ -40,3 +43,17 @@ def _hints(kind: type) -> dict[str, Any]:
 def in_key(each: Field) -> bool:
     """Whether keys hold a field even at its default."""
     return bool(each.metadata.get("in_key"))
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Returns the docstring below each field of a class or of one that it extends, where there is one."""
+    meanings: dict[str, str] = {}
+    for owner in reversed(kind.__mro__[:-1]):
+        body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
+        meanings |= {
+            named.target.id: text.value.value
+            for named, text in pairwise(body)
+            if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
+    return meanings

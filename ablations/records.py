@@ -7,17 +7,14 @@ record, `records/MEASUREMENT/NAME_KEY.json`. `pack_records` puts them into one f
 of its own counts more than a packed line of the same key.
 """
 
-import ast
 import base64
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.cells import Cell, address
+from ablations.conditions import field_docstrings
 from ablations.config import BASES, CONFOUNDERS, TOGGLES, VARIANTS, AttentionKernel, PVTConfig
 from ablations.errors import FEW, InputError, pick, refuse
 from ablations.files import write_text
@@ -484,20 +482,6 @@ _FIELD_KINDS: dict[str, Kind] = {"int": "integer", "float": "number", "bool": "b
 
 def _type_name(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
-
-
-def field_docstrings(kind: type) -> dict[str, str]:
-    """Returns the docstring below each field of a class or of one that it extends, where there is one."""
-    meanings: dict[str, str] = {}
-    for owner in reversed(kind.__mro__[:-1]):
-        body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
-        meanings |= {
-            named.target.id: text.value.value
-            for named, text in pairwise(body)
-            if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
-    return meanings
 
 
 def load_records(

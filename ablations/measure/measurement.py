@@ -51,6 +51,10 @@ def table(meaning: str, unit: str = "") -> Column:
     return Column(meaning, unit, "object")
 
 
+def tell_nobody(words: str) -> None:
+    """Ignores how far a cell is."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What the cells of a run are measured with, beside their own conditions."""
@@ -68,7 +72,7 @@ class Setting:
     """When a training has to end, in seconds of the monotonic clock."""
     files: Files | None = None
     """Where a training writes its checkpoint and log."""
-    tell: Callable[[str], None] = lambda words: None
+    tell: Callable[[str], None] = tell_nobody
     """Takes a few words on how far the cell is."""
 
 

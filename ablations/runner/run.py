@@ -25,7 +25,7 @@ from ablations.cells import Cell, split_file_model
 from ablations.errors import first_line
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, use_full_float32
-from ablations.measure.measurement import Setting
+from ablations.measure.measurement import Setting, tell_nobody
 from ablations.measure.network import at_any_size
 from ablations.measure.process import follow_parent
 from ablations.records import find_record, write_record
@@ -251,7 +251,7 @@ def _run_in_worker(cells: list[Cell], job: Job) -> list[Outcome]:
         os._exit(1)  # else the pool would give it the next cell
 
 
-def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], None] = lambda words: None) -> Outcome:
+def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], None] = tell_nobody) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
     ranks = job.ranks
     if state := ranks.tell_all(_skip(cell, job, expected_s)):

@@ -159,7 +159,7 @@ def test_the_time_budget_starts_no_cell_whose_like_took_longer(tmp_path, monkeyp
     for conditions, seconds in ((long, 3600.0), (short, 0.1)):
         cell = arm_cell(variant="pico", arm="v1", base="v1", conditions=conditions)
         write(tmp_path, cell, duration_s=seconds)
-    cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=(long, short)).cells())
+    cells = [arm_cell("pico", arm, "v2", each) for each in (long, short) for arm in ("v1", "v1+ope")]
     summary = run(cells, tmp_path, time_budget_s=60)
     assert (summary.measured, summary.left) == (2, 2)
     assert called == ["v1", "v1+ope"]
@@ -232,7 +232,7 @@ def test_the_trace_must_agree_with_the_closed_form(tmp_path, monkeypatch):
 
 
 def test_a_kill_loses_only_the_cell_in_progress_and_the_numbers_are_the_same(tmp_path):
-    cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=vary(ACCURACY, seed=(0, 1, 2))).cells())
+    cells = [arm_cell("pico", arm, "v2", each) for each in vary(ACCURACY, seed=(0, 1, 2)) for arm in ("v1", "v1+ope")]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(cells, whole)
     command = [sys.executable, "run_ablation.py", "accuracy", "--variants", "pico", "--arms", "v1", "v1+ope"]
@@ -487,9 +487,10 @@ def test_an_end_amid_several_processes_leaves_whole_records_and_no_process(tmp_p
 
 AMID_SEVERAL_PROCESSES = """
 import sys
-from ablations import cli, runner
+from ablations import cli
+from ablations.runner import needs, run as runner
 if __name__ == "__main__":
-    runner.available_cores = lambda: 2
+    runner.available_cores = needs.available_cores = lambda: 2
     sys.exit(cli.main(["cost", *sys.argv[1:]]))
 """
 
@@ -543,7 +544,7 @@ def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypa
 
 
 def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_ends_it(tmp_path, monkeypatch):
-    cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope"), conditions=(replace(ACCURACY, epochs=3),)).cells())
+    cells = [arm_cell("pico", arm, "v2", each) for each in (replace(ACCURACY, epochs=3),) for arm in ("v1", "v1+ope")]
     run(cells, tmp_path / "whole")
     looks = []
 
@@ -584,10 +585,10 @@ def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs)
 
 
 def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(tmp_path, monkeypatch):
-    for module in (requirements, runner):
+    for module in (needs, runner):
         monkeypatch.setattr(module, "available_cores", lambda: 2)
     conditions = replace(ACCURACY, mixup=0.8, drop_path_rate=0.2)
-    cells = list(Grid(variants=("pico",), arms=("v1", "v1+ope", "v1+cffn"), conditions=(conditions,)).cells())
+    cells = [arm_cell("pico", arm, "v2", each) for each in (conditions,) for arm in ("v1", "v1+ope", "v1+cffn")]
     summary = run(cells, tmp_path / "together", jobs=2)
     assert (summary.measured, summary.failed) == (3, [])
     threads = torch.get_num_threads()
@@ -606,9 +607,10 @@ def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(
 
 SIDE_BY_SIDE = """
 import sys
-from ablations import cli, runner
+from ablations import cli
+from ablations.runner import needs, run as runner
 if __name__ == "__main__":
-    runner.available_cores = lambda: 2
+    runner.available_cores = needs.available_cores = lambda: 2
     sys.exit(cli.main(["accuracy", "--jobs", "2", *sys.argv[1:]]))
 """
 
@@ -768,7 +770,7 @@ def test_a_record_of_another_data_set_of_the_same_name_is_not_taken_for_this_one
 
 
 def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch):
-    for module in (requirements, runner):
+    for module in (needs, runner):
         monkeypatch.setattr(module, "available_cores", lambda: 2)
     folder = tmp_path / "models"
     folder.mkdir()
