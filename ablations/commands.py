@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 
 import tyro
 
-from ablations.catalogue import ARMS_OF_LIBRARIES as LIBRARIES
+from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.config import ARMS, BASES, VARIANT_ALIASES, VARIANTS, AttentionKernel, Size
 from ablations.design import (
     Accuracy,

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from ablations.catalogue import MODEL_SOURCES
+from ablations.baselines.registry import MODEL_SOURCES
 from ablations.config import (
     CONFOUNDERS,
     LARGEST_INPUT,
@@ -279,7 +279,7 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCell:
-    """A model that is no arm, under one set of conditions; what it is, its name says (`ablations.catalogue`)."""
+    """A model that is no arm, under one set of conditions; what it is, its name says (`ablations.baselines.registry`)."""
 
     model: str
     conditions: Cost | Memory | Accuracy

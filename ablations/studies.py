@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, TypeVar, cast, get_args
 
-from ablations.catalogue import (
+from ablations.baselines.registry import (
     ARMS_OF_LIBRARIES,
     EQUAL_MODELS,
     MODELS,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ablations.baselines.equal import has_baseline
-from ablations.catalogue import EQUAL_MODELS, MODELS
+from ablations.baselines.registry import EQUAL_MODELS, MODELS
 from ablations.config import ARMS, BASES
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell, Speed, build_cell
 from ablations.errors import InputError

@@ -3,12 +3,12 @@
 Letters: B images, C channels, H x W the map of a stage, N = H·W its tokens, behind a prefix of class tokens if any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from itertools import accumulate
 from operator import mul
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,10 @@ class NoEmbedding(nn.Module):
 
 
 class Stage(nn.Module):
-    """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, prefix + N, C) and their map's size."""
+    """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, prefix + N, C) and a map (B, C, H, W).
+
+    The two are views of one memory; the map lacks the prefix.
+    """
 
     def __init__(
         self,
@@ -131,7 +134,7 @@ class Stage(nn.Module):
         self.num_prefix_tokens = num_prefix_tokens
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, size = self.patch_embed(x)
         x = self.pos_embed(self.cls_token(x, size), size)
         for block in self.blocks:
@@ -139,7 +142,8 @@ class Stage(nn.Module):
                 x = checkpoint(block, x, size, use_reentrant=False)
             else:
                 x = block(x, size)
-        return self.norm(x), size
+        x = self.norm(x)
+        return x, as_map(x, size, self.num_prefix_tokens)
 
 
 class PVT(nn.Module):
@@ -162,6 +166,7 @@ class PVT(nn.Module):
         self.in_chans = config.in_chans
         self.smallest_side = config.smallest_side
         self.num_features = self.head_hidden_size = config.embed_dims[-1]
+        self.num_prefix_tokens = config.num_prefix_tokens(NUM_STAGES - 1)
         self.global_pool = _checked_pool(config, global_pool)
         self.feature_info = [
             {"num_chs": dim, "reduction": reduction, "module": f"stages.{stage}"}
@@ -171,7 +176,7 @@ class PVT(nn.Module):
         ]
         self.stages = nn.ModuleList(build_stage(config, stage) for stage in range(NUM_STAGES))
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
+        self.head: nn.Module = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
         draw_initial_weights(self, seed, config.conv_init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,9 +187,8 @@ class PVT(nn.Module):
         x = self._prepare(x)
         tokens = x
         for stage in self.stages:
-            tokens, size = stage(x)
-            x = as_map(tokens, size, stage.num_prefix_tokens)
-        return tokens if self.stages[-1].num_prefix_tokens > 0 else x
+            tokens, x = stage(x)
+        return tokens if self.num_prefix_tokens > 0 else x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pools features to (B, C) and, unless `pre_logits`, classifies them: (B, num_classes)."""
@@ -206,22 +210,23 @@ class PVT(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Returns the stages' maps (B, C, H, W), with `forward_features`' output before them unless told otherwise.
 
-        `indices` picks stages: a list of them, or how many of the last; all by default. Maps come with their stage's
-        norm whatever `norm` says. With `stop_early` stages after the last one picked do not run.
+        `indices` picks stages: a list of them, whose order the maps have, or how many of the last; all by default.
+        Maps come with their stage's norm whatever `norm` says. With `stop_early` stages after the last one picked do
+        not run.
         """
         if output_fmt != "NCHW":
             raise refuse("output_fmt", output_fmt, "'NCHW'")
         taken, last = _take_indices(len(self.stages), indices)
         x = self._prepare(x)
-        tokens, maps = x, []
+        tokens, maps = x, {}
         for number, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            tokens, size = stage(x)
-            x = as_map(tokens, size, stage.num_prefix_tokens)
+            tokens, x = stage(x)
             if number in taken:
-                maps.append(x)
+                maps[number] = x
+        chosen = [maps[number] for number in taken]
         if intermediates_only:
-            return maps
-        return (tokens if self.stages[-1].num_prefix_tokens > 0 else x), maps
+            return chosen
+        return (tokens if self.num_prefix_tokens > 0 else x), chosen
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -236,6 +241,7 @@ class PVT(nn.Module):
             self.num_features = self.head_hidden_size = self.config.embed_dims[last]
             # A class token joins in the last stage only: what is left ends with a map.
             self.config = replace(self.config, pooling="average")
+            self.num_prefix_tokens = 0
         if prune_head or last + 1 < NUM_STAGES:
             self.reset_classifier(0, "")
         return taken
@@ -250,10 +256,13 @@ class PVT(nn.Module):
         self.config, self.num_classes = config, num_classes
         weight = next(self.parameters())
         placed: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-        self.head = nn.Linear(self.num_features, num_classes, **placed) if num_classes else nn.Identity()
-        if num_classes:
-            nn.init.normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+        if not num_classes:
+            self.head = nn.Identity()
+            return
+        head = nn.Linear(self.num_features, num_classes, **placed)
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        self.head = head
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True, stages: Sequence[int] | None = None) -> None:
@@ -261,7 +270,7 @@ class PVT(nn.Module):
 
         `stages`, from 0, are those that it is said of; all by default.
         """
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(cast("Iterable[Stage]", self.stages)):
             if stages is None or number in stages:
                 stage.grad_checkpointing = enable
 
@@ -316,9 +325,10 @@ def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
 
 
 def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
+    """Returns the stages that are meant, from 0, and the last of them; raises InputError where there are none such."""
     try:
         return feature_take_indices(num_stages, indices)
-    except AssertionError as error:
+    except (AssertionError, ValueError) as error:  # out of range, or an empty list
         allowed = f"some of 0 to {num_stages - 1} in a list, or 1 to {num_stages} as a number of the last"
         raise refuse("indices", indices, allowed) from error
 

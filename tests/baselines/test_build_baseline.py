@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ablations.baselines.build import CVT_DEPTHS, OWN, build_baseline, build_baseline_backbone, check_baseline
-from ablations.catalogue import ARMS_OF_LIBRARIES, EQUAL_MODELS
+from ablations.baselines.registry import ARMS_OF_LIBRARIES, EQUAL_MODELS
 from ablations.config import build_config
 from ablations.cost import count_macs, count_params
 from ablations.errors import InputError
