@@ -22,7 +22,7 @@ from ablations.model.initial_weights import draw_initial_weights
 from ablations.model.tokens import as_map, as_tokens
 
 BLOCK_NORM_EPS = 1e-6
-"""Of the LayerNorms in blocks and after stages, as in the released code; those after convolutions have 1e-5."""
+"""Of the LayerNorms in blocks and after stages, as in the released code; after convolutions it is CONV_NORM_EPS."""
 
 
 class DropPath(nn.Module):
@@ -74,8 +74,17 @@ class ClassToken(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, 1, dim))
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.weight.expand(x.shape[0], -1, -1), x], dim=1)
+
+
+@torch.fx.wrap
+def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], size: tuple[int, int], num_prefix_tokens: int) -> Tensor:
+    """Returns position embeddings (1, prefix + grid's, C) for a map of another size, interpolated bilinearly."""
+    if grid[0] == size[0] and grid[1] == size[1]:
+        return pos_embed
+    resized = F.interpolate(as_map(pos_embed, grid, num_prefix_tokens), [size[0], size[1]], mode="bilinear")
+    return torch.cat([pos_embed[:, :num_prefix_tokens], as_tokens(resized)], dim=1)
 
 
 class PositionEmbedding(nn.Module):
@@ -94,17 +103,8 @@ class PositionEmbedding(nn.Module):
         return x + resize_pos_embed(self.weight, self.grid, size, self.num_prefix_tokens)
 
 
-@torch.fx.wrap
-def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], size: tuple[int, int], num_prefix_tokens: int) -> Tensor:
-    """Returns position embeddings (1, prefix + grid's, C) for a map of another size, interpolated bilinearly."""
-    if grid[0] == size[0] and grid[1] == size[1]:
-        return pos_embed
-    resized = F.interpolate(as_map(pos_embed, grid, num_prefix_tokens), [size[0], size[1]], mode="bilinear")
-    return torch.cat([pos_embed[:, :num_prefix_tokens], as_tokens(resized)], dim=1)
-
-
-class NoEmbedding(nn.Module):
-    """Stands where a stage has no class token, or no position embedding: tokens pass unchanged."""
+class NoPositionEmbedding(nn.Module):
+    """Confounder `position_embedding="none"`: tokens (B, N, C) pass unchanged."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
@@ -136,7 +136,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, size = self.patch_embed(x)
-        x = self.pos_embed(self.cls_token(x, size), size)
+        x = self.pos_embed(self.cls_token(x), size)
         for block in self.blocks:
             if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
                 x = checkpoint(block, x, size, use_reentrant=False)
@@ -144,6 +144,70 @@ class Stage(nn.Module):
                 x = block(x, size)
         x = self.norm(x)
         return x, as_map(x, size, self.num_prefix_tokens)
+
+
+def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
+    """Slot `norm`: the norm before attention, or before the feed-forward."""
+    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
+
+
+def build_slot(slot: str, config: PVTConfig, stage: int) -> nn.Module:
+    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own."""
+    module, _, name = config.alternative(slot).builder.partition(":")
+    return getattr(import_module(module), name)(config, stage)
+
+
+def build_block(config: PVTConfig, stage: int, drop_path: float = 0.0) -> Block:
+    """Returns a block of a stage (from 0)."""
+    parts = {name: build_slot(slot, config, stage) for name, slot in BLOCK_SLOTS.items()}
+    return Block(**parts, drop_path=drop_path)
+
+
+def build_stage(config: PVTConfig, stage: int) -> Stage:
+    """Returns a stage (from 0) of a config."""
+    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
+    grid = config.stage_sizes(config.img_size)[stage]
+    learned = config.position_embedding == "learned"
+    return Stage(
+        patch_embed=build_slot("patch_embed", config, stage),
+        cls_token=ClassToken(dim) if prefix else nn.Identity(),
+        pos_embed=PositionEmbedding(dim, grid, prefix) if learned else NoPositionEmbedding(),
+        blocks=[build_block(config, stage, rate) for rate in config.drop_path_rates()[stage]],
+        norm=nn.LayerNorm(dim, eps=BLOCK_NORM_EPS) if config.has_stage_norm(stage) else nn.Identity(),
+        num_prefix_tokens=prefix,
+    )
+
+
+@torch.fx.wrap
+def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
+    """Raises InputError for what is no batch of images of `in_chans` channels and at least `smallest_side` pixels."""
+    if x.dim() != 4 or x.shape[1] != in_chans or x.shape[2] < smallest_side or x.shape[3] < smallest_side:
+        allowed = f"(B, {in_chans}, H, W) with H and W of {smallest_side} pixels or more"
+        raise refuse("input shape", tuple(x.shape), allowed)
+
+
+POOLS = {"average": "avg", "class_token": "token"}
+"""timm's `global_pool` for the confounder `pooling`."""
+
+
+def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
+    own = POOLS[config.pooling]
+    if global_pool is None:
+        return own
+    if global_pool == own or (global_pool == "" and not config.num_classes):
+        return global_pool
+    raise refuse(
+        "global_pool", global_pool, f"{own!r}, which pooling={config.pooling!r} is, or '' where num_classes is 0"
+    )
+
+
+def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
+    """Returns the stages that are meant, from 0, and the last of them; raises InputError where there are none such."""
+    try:
+        return feature_take_indices(num_stages, indices)
+    except (AssertionError, ValueError) as error:  # out of range, or an empty list
+        allowed = f"some of 0 to {num_stages - 1} in a list, or 1 to {num_stages} as a number of the last"
+        raise refuse("indices", indices, allowed) from error
 
 
 class PVT(nn.Module):
@@ -299,70 +363,6 @@ class PVT(nn.Module):
             check_images(x, self.in_chans, self.smallest_side)
         # From here on every map is channels-last, so that maps and tokens are views of each other.
         return x.contiguous(memory_format=torch.channels_last)
-
-
-@torch.fx.wrap
-def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
-    """Raises InputError for what is no batch of images of `in_chans` channels and at least `smallest_side` pixels."""
-    if x.dim() != 4 or x.shape[1] != in_chans or x.shape[2] < smallest_side or x.shape[3] < smallest_side:
-        allowed = f"(B, {in_chans}, H, W) with H and W of {smallest_side} pixels or more"
-        raise refuse("input shape", tuple(x.shape), allowed)
-
-
-POOLS = {"average": "avg", "class_token": "token"}
-"""timm's `global_pool` for the confounder `pooling`."""
-
-
-def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
-    own = POOLS[config.pooling]
-    if global_pool is None:
-        return own
-    if global_pool == own or (global_pool == "" and not config.num_classes):
-        return global_pool
-    raise refuse(
-        "global_pool", global_pool, f"{own!r}, which pooling={config.pooling!r} is, or '' where num_classes is 0"
-    )
-
-
-def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
-    """Returns the stages that are meant, from 0, and the last of them; raises InputError where there are none such."""
-    try:
-        return feature_take_indices(num_stages, indices)
-    except (AssertionError, ValueError) as error:  # out of range, or an empty list
-        allowed = f"some of 0 to {num_stages - 1} in a list, or 1 to {num_stages} as a number of the last"
-        raise refuse("indices", indices, allowed) from error
-
-
-def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
-    """Slot `norm`: the norm before attention, or before the feed-forward."""
-    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
-
-
-def build_slot(slot: str, config: PVTConfig, stage: int) -> nn.Module:
-    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own."""
-    module, _, name = config.alternative(slot).builder.partition(":")
-    return getattr(import_module(module), name)(config, stage)
-
-
-def build_block(config: PVTConfig, stage: int, drop_path: float = 0.0) -> Block:
-    """Returns a block of a stage (from 0)."""
-    parts = {name: build_slot(slot, config, stage) for name, slot in BLOCK_SLOTS.items()}
-    return Block(**parts, drop_path=drop_path)
-
-
-def build_stage(config: PVTConfig, stage: int) -> Stage:
-    """Returns a stage (from 0) of a config."""
-    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
-    grid = config.stage_sizes(config.img_size)[stage]
-    learned = config.position_embedding == "learned"
-    return Stage(
-        patch_embed=build_slot("patch_embed", config, stage),
-        cls_token=ClassToken(dim) if prefix else NoEmbedding(),
-        pos_embed=PositionEmbedding(dim, grid, prefix) if learned else NoEmbedding(),
-        blocks=[build_block(config, stage, rate) for rate in config.drop_path_rates()[stage]],
-        norm=nn.LayerNorm(dim, eps=BLOCK_NORM_EPS) if config.has_stage_norm(stage) else nn.Identity(),
-        num_prefix_tokens=prefix,
-    )
 
 
 def build_model(config: PVTConfig, seed: int | None = None) -> PVT:
