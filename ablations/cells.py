@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ablations.catalogue import MODEL_SOURCES
+from ablations.baselines.registry import MODEL_SOURCES
 from ablations.conditions import in_key
 from ablations.config import CONFOUNDERS, LARGEST_INPUT, PVTConfig, as_pair, base_confounders, build_config, variant_name
 from ablations.errors import pick, refuse

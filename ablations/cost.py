@@ -1,8 +1,9 @@
 """Parameters and MACs in closed form, module by module, without torch.
 
-Counted are the MACs of convolutions and matrix products, attention's two products included, of one image's
-forward pass: the unit of the paper's "GFLOPs" columns. Norms, activations, pooling and interpolation count as none.
-Every row bears the name of the module in `ablations.model` whose work it is, and the tests hold each against a trace.
+Counted are the MACs of convolutions and matrix products, attention's two products included, of one image's forward
+pass: the unit of the paper's "GFLOPs" columns. Norms, activations, pooling and interpolation count as none.
+Every row has the name of the module in `ablations.model` whose work it is; tests compare each with the traced count. A
+toggle without a closed form has the traced count alone (`has_closed_form`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,12 +24,15 @@ class ModuleCost(NamedTuple):
 
 
 def count_params(config: PVTConfig) -> int:
-    """Returns the number of learned parameters."""
+    """Returns the number of learned parameters; raises InputError for a toggle without a closed form."""
     return sum(times * row.params for row, times in _rows(config, config.img_size))
 
 
 def count_macs(config: PVTConfig, resolution: Size) -> int:
-    """Returns the MACs of one image of `resolution` pixels; raises InputError if it is too small."""
+    """Returns the MACs of one image of `resolution` pixels.
+
+    Raises InputError for an image that is too small, and for a toggle without a closed form.
+    """
     return sum(times * row.macs for row, times in _rows(config, resolution))
 
 
@@ -159,7 +163,7 @@ def _norm(name: str, dim: int) -> ModuleCost:
 
 
 def sra_formula(height: int, width: int, channels: int, sr_ratio: int) -> tuple[float, float]:
-    """Returns the two terms that the paper prints for SRA on a map in tokens: 2h²w²c / R² and hwc²R² (section 3.1).
+    """Returns the two terms that the paper gives for SRA on a map in tokens: 2h²w²c / R² and hwc²R² (section 3.1).
 
     The first is the two products of attention. The second is meant for the reduction, whose convolution of R x R with
     stride R takes hwc²: R² weights at each of hw / R² places.
@@ -169,7 +173,7 @@ def sra_formula(height: int, width: int, channels: int, sr_ratio: int) -> tuple[
 
 
 def linear_sra_formula(height: int, width: int, channels: int, pool_size: int) -> int:
-    """Returns the term that the paper prints for linear SRA on a map in tokens: 2hwP²c (section 3.1)."""
+    """Returns the term that the paper gives for linear SRA on a map in tokens: 2hwP²c (section 3.1)."""
     return 2 * height * width * pool_size**2 * channels
 
 

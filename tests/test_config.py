@@ -1,7 +1,7 @@
 """The config: what it refuses and with which words, what bases and arms set, and the sizes of the paper."""
 
 import csv
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from importlib.resources import files
 
 import pytest
@@ -10,12 +10,17 @@ from ablations.config import (
     ARMS,
     BASES,
     CONFOUNDERS,
+    PAPER_TOGGLES,
+    PVT_V1,
+    PVT_V2,
+    PVT_V2_LI,
     TOGGLES,
     VARIANT_ALIASES,
     VARIANTS,
     PVTConfig,
     arm_name,
     arm_toggles,
+    arms_of,
     as_pair,
     base_confounders,
     build_config,
@@ -81,11 +86,28 @@ def test_impossible_value_is_refused_by_field_value_and_what_is_allowed(
     assert message.startswith(f"{field}={value!r} is not possible; allowed: {allowed}")
 
 
-@pytest.mark.parametrize("toggle", TOGGLES.values())
-def test_toggle_that_is_no_boolean_is_refused(toggle: str) -> None:
-    fields = VARIANTS["pico"] | arm_toggles("v1") | V2_CONFOUNDERS | {toggle: 1}
-    with pytest.raises(InputError, match=rf"^{toggle}=1 is not possible; allowed: True or False$"):
-        PVTConfig(**fields)
+@pytest.mark.parametrize(
+    ("toggles", "message"),
+    [
+        ("ope", "toggles='ope' is not possible; allowed: some of ope, cffn, lsra"),
+        (("ope", "cfn"), "toggle='cfn' is not possible; allowed: ope, cffn, lsra"),
+        (("cffn", "ope"), "toggles=('cffn', 'ope') is not possible; allowed: each once, in the order ope, cffn, lsra"),
+        (("ope", "ope"), "toggles=('ope', 'ope') is not possible; allowed: each once, in the order ope, cffn, lsra"),
+    ],
+)
+def test_toggles_that_are_no_setting_are_refused(toggles: object, message: str) -> None:
+    with pytest.raises(InputError) as excinfo:
+        PVTConfig(**VARIANTS["pico"] | V2_CONFOUNDERS | {"toggles": toggles})
+    assert message_of(excinfo).startswith(message)
+
+
+def test_two_toggles_of_one_slot_are_no_arm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOGGLES, "other", replace(TOGGLES["lsra"], title="Another attention"))
+    assert arms_of(["ope", "lsra", "other"]) == ("v1", "v1+ope", "v1+lsra", "v1+other", "v1+ope+lsra", "v1+ope+other")
+    with pytest.raises(InputError, match=r"lsra or other: both replace the slot attn$"):
+        PVTConfig(**VARIANTS["pico"] | V2_CONFOUNDERS | {"toggles": ("lsra", "other")})
+    with pytest.raises(InputError, match=r"^arm='v1\+lsra\+other' is not possible"):
+        build_config("pico", "v1+lsra+other")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +120,8 @@ def test_toggle_that_is_no_boolean_is_refused(toggle: str) -> None:
         ({"base": "v3"}, "base='v3' is not possible; allowed: published, v1, v2"),
         ({"image_size": 64}, "field='image_size' is not possible; allowed: "),
         ({"image_size": 64}, "(did you mean 'img_size'?)"),
-        ({"linear_sra": True}, "linear_sra=True is not possible beside arm='v1+ope+cffn', which sets it"),
-        ({"arm": "v1", "ffn_relu": True}, "ffn_relu=True is not possible; allowed: False where conv_feed_forward"),
+        ({"toggles": ("lsra",)}, "toggles=('lsra',) is not possible beside arm='v1+ope+cffn', which sets it"),
+        ({"arm": "v1", "ffn_relu": True}, "ffn_relu=True is not possible; allowed: False without toggle cffn"),
     ],
 )
 def test_unknown_name_or_contradiction_is_refused(arguments: dict, message: str) -> None:
@@ -113,13 +135,20 @@ def test_input_error_is_a_value_error() -> None:
 
 
 def test_arms_are_all_settings_of_the_toggles() -> None:
-    settings = [tuple(arm_toggles(arm).values()) for arm in ARMS]
-    assert len(set(settings)) == len(settings) == 2**3
-    assert settings == sorted(settings, key=sum)
-    for arm in ARMS:
-        config = build_config("pico", arm)
-        assert arm_name(config.toggles) == arm
-        assert [getattr(config, field) for field in TOGGLES.values()] == [short in arm for short in TOGGLES]
+    settings = [arm_toggles(arm) for arm in ARMS]
+    assert len(set(settings)) == len(settings) == 2 ** len(PAPER_TOGGLES)
+    assert settings == sorted(settings, key=len)
+    for arm, toggles in zip(ARMS, settings, strict=True):
+        assert build_config("pico", arm).toggles == toggles
+        assert arm_name(toggles) == arm
+
+
+def test_arms_of_some_toggles_are_theirs_alone_in_the_order_of_the_registry() -> None:
+    assert arms_of([]) == ("v1",)
+    assert arms_of(["lsra", "ope"]) == ("v1", "v1+ope", "v1+lsra", "v1+ope+lsra")
+    assert {PVT_V1, PVT_V2, PVT_V2_LI} <= set(ARMS)
+    with pytest.raises(InputError, match=r"^toggle='opa' is not possible; allowed: ope, cffn, lsra"):
+        arms_of(["ope", "opa"])
 
 
 @pytest.mark.parametrize("arm", ARMS)

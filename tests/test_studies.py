@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ablations.baselines.equal import has_baseline
-from ablations.catalogue import EQUAL_MODELS, MODELS
+from ablations.baselines.registry import EQUAL_MODELS, MODELS
 from ablations.config import ARMS, BASES, CUMULATIVE
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.cells import Cell, arm_cell, build_cell

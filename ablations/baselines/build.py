@@ -1,6 +1,6 @@
 """Builds the models that arms are compared with, by name, with fresh weights and no download.
 
-Names are those of `ablations.catalogue`: `timm:NAME`, with options of timm's after a question mark as in
+Names are sources of `ablations.baselines.registry`: `timm:NAME`, with options of timm's after a question mark as in
 `timm:vit_small_patch16_224?dynamic_img_size=True`; `transformers:NAME`; `baselines:NAME`; `FILE.py:FUNCTION`.
 """
 
@@ -9,6 +9,7 @@ import copy
 import importlib.util
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,29 +17,18 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ablations.baselines import cpvt, local_vit, t2t_vit
 from ablations.baselines.equal import Logits, build_transformers
+from ablations.baselines.registry import BASELINES, EQUAL_MODELS
 from ablations.config import build_config
 from ablations.errors import InputError, first_line, pick, refuse
 
-OWN: dict[str, Callable[[], nn.Module]] = {
-    builder.__name__: builder
-    for builder in (
-        *(t2t_vit.t2t_vit_t_14, t2t_vit.t2t_vit_t_19, t2t_vit.t2t_vit_t_24),
-        *(cpvt.cpvt_ti, cpvt.cpvt_s),
-        *(local_vit.localvit_t, local_vit.localvit_s),
-    )
-}
-"""The models of `ablations.baselines` by name."""
+OWN = {model.source.partition(":")[2]: model.builder for model in BASELINES if model.builder}
+"""The builders of the models of `ablations.baselines`, by name."""
 
-CVT_DEPTHS = {"cvt-13": [1, 2, 10], "cvt-21": [1, 4, 16]}
-"""The CvTs that are built from transformers, and the depths of their stages (Wu et al. 2021, Table 1)."""
+CVT_DEPTHS = {model.source.partition(":")[2]: list(model.depths) for model in BASELINES if model.depths}
+"""The CvTs that are built from transformers, and the depths of their stages."""
 
-PVTS = {
-    name.format(size): (f"b{size}", arm)
-    for name, arm in (("pvt_b{}", "v1"), ("pvt_v2_b{}", "v1+ope+cffn"), ("pvt_v2_b{}_linear", "v1+ope+cffn+lsra"))
-    for size in range(6)
-}
+PVTS = {source.partition(":")[2]: place for place, source in EQUAL_MODELS["transformers"].items()}
 """The PVTs that are built from transformers, and the variant and the arm, as published, that each is."""
 
 STRIDES = (4, 8, 16, 32)
@@ -70,7 +60,8 @@ def build_baseline(name: str, **options: Any) -> nn.Module:
     if source == "transformers":
         return _build_transformers(rest)
     if source == "baselines":
-        return OWN[pick("model", rest, OWN)]()
+        module, _, function = OWN[pick("model", rest, OWN)].partition(":")
+        return getattr(import_module(module), function)()
     return _build_from_file(name)
 
 

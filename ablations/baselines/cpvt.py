@@ -3,7 +3,7 @@
 DeiT without position embedding: after the first block, a position encoding generator (a 3x3 depth-wise convolution
 with zero padding and a residual) lets each token know its neighbours and the border. This is the paper's default, with
 one generator and a class token (its Figure 1b); CPVT-GAP and several generators are its variants. Published: Ti 6 M
-parameters, S 22 M (later tables print 23 M), and 0.34 M MACs more than DeiT-Ti for Ti's generator. Read from
+parameters, S 22 M (later tables report 23 M), and 0.34 M MACs more than DeiT-Ti for Ti's generator. Read from
 the top: leaf to root. LayerNorm is timm's, whose eps is DeiT's.
 """
 
@@ -54,7 +54,7 @@ class CPVT(nn.Module):
             raise refuse("input shape", tuple(x.shape), f"(B, 3, H, W) with H and W of {PATCH_SIZE} pixels or more")
         feature_map = self.patch_embed(x)
         size = (feature_map.shape[2], feature_map.shape[3])
-        x = self.first_block(self.class_token(as_tokens(feature_map), size))
+        x = self.first_block(self.class_token(as_tokens(feature_map)))
         x = self.blocks(self.position(x, size))
         return self.head(self.norm(x)[:, 0])
 

@@ -1,7 +1,7 @@
 """Equal pairs: an arm's model and the same model as a library has it, with the same weights and the same numbers out.
 
-timm has PVT v2 and v2-Li, transformers has these and PVT v1. What their code fixes decides which configs have a baseline:
-it is asked of `check_has_baseline` before anything is built.
+timm has PVT v2 and v2-Li, transformers has these and PVT v1. What their code fixes decides which configs have an
+equal: `check_has_baseline` tells before anything is built.
 """
 
 from typing import Any
@@ -10,21 +10,16 @@ import timm.models.pvt_v2 as timm_pvt
 import torch
 from torch import Tensor, nn
 
-from ablations.config import CONFOUNDERS, PVTConfig, Size, arm_name, as_pair, base_confounders
+from ablations.baselines.registry import ARMS_OF_LIBRARIES
+from ablations.config import CONFOUNDERS, PVT_V1, PVTConfig, Size, arm_name, as_pair, base_confounders
 from ablations.errors import InputError, pick, refuse
 from ablations.model import PVT
 from ablations.model.checkpoint import TIMM, TRANSFORMERS_V1, TRANSFORMERS_V2, Format
 
-LIBRARIES = ("timm", "transformers")
+LIBRARIES = tuple(ARMS_OF_LIBRARIES)
 
 ATTENTION = {"timm": "fused", "transformers": "explicit"}
 """How the libraries' models attend, whatever our own does: timm's faster way, and transformers' only one."""
-
-ARMS_OF: dict[str, dict[str, Format]] = {
-    "timm": {"v1+ope+cffn": TIMM, "v1+ope+cffn+lsra": TIMM},
-    "transformers": {"v1": TRANSFORMERS_V1, "v1+ope+cffn": TRANSFORMERS_V2, "v1+ope+cffn+lsra": TRANSFORMERS_V2},
-}
-"""The arms that each library has, and what it calls their weights."""
 
 TOLERANCE = 1e-4
 """Of the largest output. Rounding alone makes about 1e-6 in float32, another LayerNorm eps in one place 5e-6."""
@@ -32,7 +27,7 @@ TOLERANCE = 1e-4
 
 def check_has_baseline(config: PVTConfig, library: str, resolution: Size) -> None:
     """Raises InputError where a library has no model that does what `config`'s does at `resolution` in pixels."""
-    arms = ARMS_OF[pick("library", library, LIBRARIES)]
+    arms = ARMS_OF_LIBRARIES[pick("library", library, LIBRARIES)]
     arm = arm_name(config.toggles)
     if arm not in arms:
         raise refuse("arm", arm, f"{', '.join(arms)}, which {library} has")
@@ -72,7 +67,7 @@ def build_equal(model: PVT, library: str, channels_last: bool = False) -> nn.Mod
         if isinstance(module, nn.AdaptiveAvgPool2d):  # linear SRA's, and no other
             module.output_size = config.pool_size
     baseline.to(next(model.parameters()))
-    baseline.load_state_dict(_renamed_weights(model, baseline, ARMS_OF[library][arm_name(config.toggles)]))
+    baseline.load_state_dict(_renamed_weights(model, baseline, _weight_format(library, arm_name(config.toggles))))
     if channels_last:
         baseline.to(memory_format=torch.channels_last)
     classifier = baseline if library == "timm" else Logits(baseline)
@@ -131,7 +126,7 @@ def _build_timm(config: PVTConfig) -> Any:
         sr_ratios=config.sr_ratios,
         num_classes=config.num_classes,
         in_chans=config.in_chans,
-        linear=("lsra" in config.toggles),
+        linear="lsra" in config.toggles,
     )
     baseline.patch_embed = timm_pvt.OverlapPatchEmbed(
         patch_size=2 * config.stem_stride - 1,
@@ -165,7 +160,7 @@ def build_transformers(config: PVTConfig) -> nn.Module:
         patch_sizes = tuple(2 * stride - 1 for stride in config.strides)
         arguments |= {
             "sr_ratios": config.sr_ratios,
-            "linear_attention": ("lsra" in config.toggles),
+            "linear_attention": "lsra" in config.toggles,
             "patch_sizes": patch_sizes,
         }
         baseline: nn.Module = PvtV2ForImageClassification(PvtV2Config(**arguments))
@@ -181,6 +176,12 @@ def build_transformers(config: PVTConfig) -> nn.Module:
 
 def _shared_arguments(config: PVTConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in ("depths", "mlp_ratios", "qkv_bias", "drop_path_rate")}
+
+
+def _weight_format(library: str, arm: str) -> Format:
+    if library == "timm":
+        return TIMM
+    return TRANSFORMERS_V1 if arm == PVT_V1 else TRANSFORMERS_V2
 
 
 def _renamed_weights(model: PVT, baseline: nn.Module, format: Format) -> dict[str, Tensor]:

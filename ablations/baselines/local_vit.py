@@ -76,9 +76,9 @@ class LocalViT(nn.Module):
             raise refuse("input shape", tuple(x.shape), f"(B, 3, H, W) with H and W of {PATCH_SIZE} pixels or more")
         feature_map = self.patch_embed(x)
         size = (feature_map.shape[2], feature_map.shape[3])
-        x = as_tokens(feature_map)
-        for layer in (self.class_token, self.position_embedding, *self.blocks):
-            x = layer(x, size)
+        x = self.position_embedding(self.class_token(as_tokens(feature_map)), size)
+        for block in self.blocks:
+            x = block(x, size)
         return self.head(self.norm(x)[:, 0])
 
 

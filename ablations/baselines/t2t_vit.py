@@ -49,7 +49,7 @@ class TokenTransformer(nn.Module):
 
 
 class TokensToToken(nn.Module):
-    """Three soft splits, a transformer after each of the first two: (B, 3, H, W) to tokens (B, N, dim), their size.
+    """Three soft splits, a transformer after each of the first two: (B, 3, H, W) to tokens (B, N, dim).
 
     The strides are 4, 2 and 2, so N is 14 x 14 at 224 px.
     """
@@ -60,11 +60,11 @@ class TokensToToken(nn.Module):
         self.transformer2 = TokenTransformer(TOKEN_DIM * 3 * 3)
         self.project = nn.Linear(TOKEN_DIM * 3 * 3, dim)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x: Tensor) -> Tensor:
         x, size = soft_split(x, kernel_size=7, stride=4, padding=2)
         x, size = soft_split(as_map(self.transformer1(x), size), kernel_size=3, stride=2, padding=1)
-        x, size = soft_split(as_map(self.transformer2(x), size), kernel_size=3, stride=2, padding=1)
-        return self.project(x), size
+        x, _ = soft_split(as_map(self.transformer2(x), size), kernel_size=3, stride=2, padding=1)
+        return self.project(x)
 
 
 def sinusoids(tokens: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class T2TViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 16:
             raise refuse("input shape", tuple(x.shape), "(B, 3, H, W) with H and W of 16 pixels or more")
-        x = self.class_token(*self.tokens_to_token(x))
+        x = self.class_token(self.tokens_to_token(x))
         x = self.blocks(x + sinusoids(x))
         return self.head(self.norm(x)[:, 0])
 

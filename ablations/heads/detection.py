@@ -1,7 +1,8 @@
 """The detectors of the paper's Tables 3, 4 and 6 around any backbone; their parts are torchvision's.
 
 A backbone takes images (B, 3, H, W) and returns a list of four maps, at strides 4, 8, 16 and 32; `channels` are
-their widths. Layers, anchors and score thresholds are those that the paper took from mmdetection. Where torchvision's
+their widths. A PVT on base v1 joins its class token for the classifier alone: as in the released detectors, a backbone
+has none. Layers, anchors and score thresholds are those that the paper took from mmdetection. Where torchvision's
 layers differ, its stay: a ReLU before P7, and in Mask R-CNN a box and a mask for the background too (0.004 M
 parameters).
 """

@@ -1,6 +1,7 @@
 """Semantic FPN, the segmentation network of the paper's Table 5: the semantic branch of Panoptic FPN.
 
-Kirillov et al., "Panoptic Feature Pyramid Networks" (2019), section 3.1; widths as there.
+Kirillov et al., "Panoptic Feature Pyramid Networks" (2019), section 3.1; widths as there. The backbone's maps hold no
+class token, on base v1 either.
 """
 
 from collections.abc import Sequence

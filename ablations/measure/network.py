@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ablations.baselines.build import build_baseline, build_baseline_backbone, check_baseline
-from ablations.catalogue import MODELS
+from ablations.baselines.registry import MODELS
 from ablations.cells import Cell
 from ablations.config import ARMS, as_pair
 from ablations.errors import first_line, refuse

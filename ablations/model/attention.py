@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ablations.config import PVTConfig
-from ablations.model.patch_embed import NORM_EPS
+from ablations.model.patch_embed import CONV_NORM_EPS
 from ablations.model.tokens import as_map, as_tokens, with_prefix_of
 
 
@@ -67,7 +67,7 @@ class SpatialReductionAttention(Attention):
         super().__init__(dim, num_heads, qkv_bias, kernel)
         self.num_prefix_tokens = num_prefix_tokens
         self.sr = nn.Conv2d(dim, dim, kernel_size=sr_ratio, stride=sr_ratio)
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=CONV_NORM_EPS)
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         reduced = self.norm(as_tokens(self.sr(as_map(x, size, self.num_prefix_tokens))))
@@ -90,7 +90,7 @@ class LinearSpatialReductionAttention(Attention):
         self.num_prefix_tokens = num_prefix_tokens
         self.pool = nn.AdaptiveAvgPool2d(pool_size)
         self.sr = nn.Conv2d(dim, dim, kernel_size=1)
-        self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(dim, eps=CONV_NORM_EPS)
         self.act = nn.GELU()
 
     def reduce(self, x: Tensor, size: tuple[int, int]) -> Tensor:

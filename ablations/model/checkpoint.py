@@ -275,7 +275,7 @@ def _misfit_error(
     )
     rest = sum(map(len, misfits)) - len(named)
     more = f"; and {rest} more" if rest else ""
-    embeddings = [name for key in model.state_dict() if ".embeddings." in key for name in format.keys(key)]
+    embeddings = [name for key in model.state_dict() if ".pos_embed." in key for name in format.keys(key)]
     ways_out = {
         "skip_head=True leaves the head out": {name for key in HEAD for name in format.keys(key)},
         "a model built with the checkpoint's img_size takes other sizes too": {*embeddings} & {*found},
@@ -284,6 +284,6 @@ def _misfit_error(
     way_there_is = set().union(*ways_out.values()).issuperset(named)
     hints = "".join(f"; {hint}" for hint, names in ways_out.items() if way_there_is and not names.isdisjoint(named))
     return InputError(
-        f"checkpoint in {format.name} format does not fit the model, of arm {arm_name(model.config)}: "
+        f"checkpoint in {format.name} format does not fit the model, of arm {arm_name(model.config.toggles)}: "
         f"{shapes}{more}{hints}"
     )

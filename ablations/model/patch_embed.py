@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ablations.config import PVTConfig
 from ablations.model.tokens import as_tokens
 
-NORM_EPS = 1e-5
+CONV_NORM_EPS = 1e-5
 """Of the LayerNorms after convolutions, as in the released code, where they have the framework's default."""
 
 
@@ -19,7 +19,7 @@ class PatchEmbed(nn.Module):
     def __init__(self, in_chans: int, embed_dim: int, kernel_size: int, stride: int, padding: int = 0) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, stride, padding)
-        self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(embed_dim, eps=CONV_NORM_EPS)
 
     def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
         x = self.proj(x)

@@ -3,12 +3,12 @@
 Letters: B images, C channels, H x W the map of a stage, N = H·W its tokens, behind a prefix of class tokens if any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from itertools import accumulate
 from operator import mul
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from ablations.model.initial_weights import draw_initial_weights
 from ablations.model.tokens import as_map, as_tokens
 
 BLOCK_NORM_EPS = 1e-6
-"""Of the LayerNorms in blocks and after stages, as in the released code; those after convolutions have 1e-5."""
+"""Of the LayerNorms in blocks and after stages, as in the released code; after convolutions it is CONV_NORM_EPS."""
 
 
 class DropPath(nn.Module):
@@ -74,8 +74,17 @@ class ClassToken(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1, 1, dim))
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.weight.expand(x.shape[0], -1, -1), x], dim=1)
+
+
+@torch.fx.wrap
+def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], size: tuple[int, int], num_prefix_tokens: int) -> Tensor:
+    """Returns position embeddings (1, prefix + grid's, C) for a map of another size, interpolated bilinearly."""
+    if grid[0] == size[0] and grid[1] == size[1]:
+        return pos_embed
+    resized = F.interpolate(as_map(pos_embed, grid, num_prefix_tokens), [size[0], size[1]], mode="bilinear")
+    return torch.cat([pos_embed[:, :num_prefix_tokens], as_tokens(resized)], dim=1)
 
 
 class PositionEmbedding(nn.Module):
@@ -94,24 +103,18 @@ class PositionEmbedding(nn.Module):
         return x + resize_pos_embed(self.weight, self.grid, size, self.num_prefix_tokens)
 
 
-@torch.fx.wrap
-def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], size: tuple[int, int], num_prefix_tokens: int) -> Tensor:
-    """Returns position embeddings (1, prefix + grid's, C) for a map of another size, interpolated bilinearly."""
-    if grid[0] == size[0] and grid[1] == size[1]:
-        return pos_embed
-    resized = F.interpolate(as_map(pos_embed, grid, num_prefix_tokens), [size[0], size[1]], mode="bilinear")
-    return torch.cat([pos_embed[:, :num_prefix_tokens], as_tokens(resized)], dim=1)
-
-
-class NoEmbedding(nn.Module):
-    """Stands where a stage has no class token, or no position embedding: tokens pass unchanged."""
+class NoPositionEmbedding(nn.Module):
+    """Confounder `position_embedding="none"`: tokens (B, N, C) pass unchanged."""
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
 
 
 class Stage(nn.Module):
-    """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, prefix + N, C) and their map's size."""
+    """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, prefix + N, C) and a map (B, C, H, W).
+
+    The two are views of one memory; the map lacks the prefix.
+    """
 
     def __init__(
         self,
@@ -131,15 +134,80 @@ class Stage(nn.Module):
         self.num_prefix_tokens = num_prefix_tokens
         self.grad_checkpointing = False
 
-    def forward(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x, size = self.patch_embed(x)
-        x = self.pos_embed(self.cls_token(x, size), size)
+        x = self.pos_embed(self.cls_token(x), size)
         for block in self.blocks:
             if self.grad_checkpointing and self.training and not torch.jit.is_scripting():
                 x = checkpoint(block, x, size, use_reentrant=False)
             else:
                 x = block(x, size)
-        return self.norm(x), size
+        x = self.norm(x)
+        return x, as_map(x, size, self.num_prefix_tokens)
+
+
+def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
+    """Slot `norm`: the norm before attention, or before the feed-forward."""
+    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
+
+
+def build_slot(slot: str, config: PVTConfig, stage: int) -> nn.Module:
+    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own."""
+    module, _, name = config.alternative(slot).builder.partition(":")
+    return getattr(import_module(module), name)(config, stage)
+
+
+def build_block(config: PVTConfig, stage: int, drop_path: float = 0.0) -> Block:
+    """Returns a block of a stage (from 0)."""
+    parts = {name: build_slot(slot, config, stage) for name, slot in BLOCK_SLOTS.items()}
+    return Block(**parts, drop_path=drop_path)
+
+
+def build_stage(config: PVTConfig, stage: int) -> Stage:
+    """Returns a stage (from 0) of a config."""
+    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
+    grid = config.stage_sizes(config.img_size)[stage]
+    learned = config.position_embedding == "learned"
+    return Stage(
+        patch_embed=build_slot("patch_embed", config, stage),
+        cls_token=ClassToken(dim) if prefix else nn.Identity(),
+        pos_embed=PositionEmbedding(dim, grid, prefix) if learned else NoPositionEmbedding(),
+        blocks=[build_block(config, stage, rate) for rate in config.drop_path_rates()[stage]],
+        norm=nn.LayerNorm(dim, eps=BLOCK_NORM_EPS) if config.has_stage_norm(stage) else nn.Identity(),
+        num_prefix_tokens=prefix,
+    )
+
+
+@torch.fx.wrap
+def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
+    """Raises InputError for what is no batch of images of `in_chans` channels and at least `smallest_side` pixels."""
+    if x.dim() != 4 or x.shape[1] != in_chans or x.shape[2] < smallest_side or x.shape[3] < smallest_side:
+        allowed = f"(B, {in_chans}, H, W) with H and W of {smallest_side} pixels or more"
+        raise refuse("input shape", tuple(x.shape), allowed)
+
+
+POOLS = {"average": "avg", "class_token": "token"}
+"""timm's `global_pool` for the confounder `pooling`."""
+
+
+def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
+    own = POOLS[config.pooling]
+    if global_pool is None:
+        return own
+    if global_pool == own or (global_pool == "" and not config.num_classes):
+        return global_pool
+    raise refuse(
+        "global_pool", global_pool, f"{own!r}, which pooling={config.pooling!r} is, or '' where num_classes is 0"
+    )
+
+
+def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
+    """Returns the stages that are meant, from 0, and the last of them; raises InputError where there are none such."""
+    try:
+        return feature_take_indices(num_stages, indices)
+    except (AssertionError, ValueError) as error:  # out of range, or an empty list
+        allowed = f"some of 0 to {num_stages - 1} in a list, or 1 to {num_stages} as a number of the last"
+        raise refuse("indices", indices, allowed) from error
 
 
 class PVT(nn.Module):
@@ -162,6 +230,7 @@ class PVT(nn.Module):
         self.in_chans = config.in_chans
         self.smallest_side = config.smallest_side
         self.num_features = self.head_hidden_size = config.embed_dims[-1]
+        self.num_prefix_tokens = config.num_prefix_tokens(NUM_STAGES - 1)
         self.global_pool = _checked_pool(config, global_pool)
         self.feature_info = [
             {"num_chs": dim, "reduction": reduction, "module": f"stages.{stage}"}
@@ -171,7 +240,7 @@ class PVT(nn.Module):
         ]
         self.stages = nn.ModuleList(build_stage(config, stage) for stage in range(NUM_STAGES))
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
+        self.head: nn.Module = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
         draw_initial_weights(self, seed, config.conv_init)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,9 +251,8 @@ class PVT(nn.Module):
         x = self._prepare(x)
         tokens = x
         for stage in self.stages:
-            tokens, size = stage(x)
-            x = as_map(tokens, size, stage.num_prefix_tokens)
-        return tokens if self.stages[-1].num_prefix_tokens > 0 else x
+            tokens, x = stage(x)
+        return tokens if self.num_prefix_tokens > 0 else x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pools features to (B, C) and, unless `pre_logits`, classifies them: (B, num_classes)."""
@@ -206,22 +274,23 @@ class PVT(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """Returns the stages' maps (B, C, H, W), with `forward_features`' output before them unless told otherwise.
 
-        `indices` picks stages: a list of them, or how many of the last; all by default. Maps come with their stage's
-        norm whatever `norm` says. With `stop_early` stages after the last one picked do not run.
+        `indices` picks stages: a list of them, whose order the maps have, or how many of the last; all by default.
+        Maps come with their stage's norm whatever `norm` says. With `stop_early` stages after the last one picked do
+        not run.
         """
         if output_fmt != "NCHW":
             raise refuse("output_fmt", output_fmt, "'NCHW'")
         taken, last = _take_indices(len(self.stages), indices)
         x = self._prepare(x)
-        tokens, maps = x, []
+        tokens, maps = x, {}
         for number, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
-            tokens, size = stage(x)
-            x = as_map(tokens, size, stage.num_prefix_tokens)
+            tokens, x = stage(x)
             if number in taken:
-                maps.append(x)
+                maps[number] = x
+        chosen = [maps[number] for number in taken]
         if intermediates_only:
-            return maps
-        return (tokens if self.stages[-1].num_prefix_tokens > 0 else x), maps
+            return chosen
+        return (tokens if self.num_prefix_tokens > 0 else x), chosen
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -236,6 +305,7 @@ class PVT(nn.Module):
             self.num_features = self.head_hidden_size = self.config.embed_dims[last]
             # A class token joins in the last stage only: what is left ends with a map.
             self.config = replace(self.config, pooling="average")
+            self.num_prefix_tokens = 0
         if prune_head or last + 1 < NUM_STAGES:
             self.reset_classifier(0, "")
         return taken
@@ -250,10 +320,13 @@ class PVT(nn.Module):
         self.config, self.num_classes = config, num_classes
         weight = next(self.parameters())
         placed: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-        self.head = nn.Linear(self.num_features, num_classes, **placed) if num_classes else nn.Identity()
-        if num_classes:
-            nn.init.normal_(self.head.weight, std=0.02)
-            nn.init.zeros_(self.head.bias)
+        if not num_classes:
+            self.head = nn.Identity()
+            return
+        head = nn.Linear(self.num_features, num_classes, **placed)
+        nn.init.normal_(head.weight, std=0.02)
+        nn.init.zeros_(head.bias)
+        self.head = head
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True, stages: Sequence[int] | None = None) -> None:
@@ -261,7 +334,7 @@ class PVT(nn.Module):
 
         `stages`, from 0, are those that it is said of; all by default.
         """
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(cast("Iterable[Stage]", self.stages)):
             if stages is None or number in stages:
                 stage.grad_checkpointing = enable
 
@@ -290,69 +363,6 @@ class PVT(nn.Module):
             check_images(x, self.in_chans, self.smallest_side)
         # From here on every map is channels-last, so that maps and tokens are views of each other.
         return x.contiguous(memory_format=torch.channels_last)
-
-
-@torch.fx.wrap
-def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
-    """Raises InputError for what is no batch of images of `in_chans` channels and at least `smallest_side` pixels."""
-    if x.dim() != 4 or x.shape[1] != in_chans or x.shape[2] < smallest_side or x.shape[3] < smallest_side:
-        allowed = f"(B, {in_chans}, H, W) with H and W of {smallest_side} pixels or more"
-        raise refuse("input shape", tuple(x.shape), allowed)
-
-
-POOLS = {"average": "avg", "class_token": "token"}
-"""timm's `global_pool` for the confounder `pooling`."""
-
-
-def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
-    own = POOLS[config.pooling]
-    if global_pool is None:
-        return own
-    if global_pool == own or (global_pool == "" and not config.num_classes):
-        return global_pool
-    raise refuse(
-        "global_pool", global_pool, f"{own!r}, which pooling={config.pooling!r} is, or '' where num_classes is 0"
-    )
-
-
-def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
-    try:
-        return feature_take_indices(num_stages, indices)
-    except AssertionError as error:
-        allowed = f"some of 0 to {num_stages - 1} in a list, or 1 to {num_stages} as a number of the last"
-        raise refuse("indices", indices, allowed) from error
-
-
-def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
-    """Slot `norm`: the norm before attention, or before the feed-forward."""
-    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
-
-
-def build_slot(slot: str, config: PVTConfig, stage: int) -> nn.Module:
-    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own."""
-    module, _, name = config.alternative(slot).builder.partition(":")
-    return getattr(import_module(module), name)(config, stage)
-
-
-def build_block(config: PVTConfig, stage: int, drop_path: float = 0.0) -> Block:
-    """Returns a block of a stage (from 0)."""
-    parts = {name: build_slot(slot, config, stage) for name, slot in BLOCK_SLOTS.items()}
-    return Block(**parts, drop_path=drop_path)
-
-
-def build_stage(config: PVTConfig, stage: int) -> Stage:
-    """Returns a stage (from 0) of a config."""
-    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
-    grid = config.stage_sizes(config.img_size)[stage]
-    learned = config.position_embedding == "learned"
-    return Stage(
-        patch_embed=build_slot("patch_embed", config, stage),
-        cls_token=ClassToken(dim) if prefix else NoEmbedding(),
-        pos_embed=PositionEmbedding(dim, grid, prefix) if learned else NoEmbedding(),
-        blocks=[build_block(config, stage, rate) for rate in config.drop_path_rates()[stage]],
-        norm=nn.LayerNorm(dim, eps=BLOCK_NORM_EPS) if config.has_stage_norm(stage) else nn.Identity(),
-        num_prefix_tokens=prefix,
-    )
 
 
 def build_model(config: PVTConfig, seed: int | None = None) -> PVT:

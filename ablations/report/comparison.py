@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.catalogue import FAMILIES, MODELS, OWN_RESOLUTIONS, PAPER_TABLES
+from ablations.baselines.registry import FAMILIES, MODELS, OWN_RESOLUTIONS, PAPER_TABLES
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.paper import load_paper_table
 from ablations.report.values import cumulative_arm

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ablations.catalogue import EQUAL_MODELS
+from ablations.baselines.registry import EQUAL_MODELS
 from ablations.config import VARIANTS, build_config
 from ablations.report.memory_values import MODEL_MEMORY_CONDITIONS
 

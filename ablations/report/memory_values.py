@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablations.catalogue import EQUAL_MODELS
+from ablations.baselines.registry import EQUAL_MODELS
 from ablations.config import NUM_STAGES
 from ablations.design import Memory
 from ablations.report.comparison import NAMES

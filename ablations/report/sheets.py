@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.catalogue import MODELS
+from ablations.baselines.registry import MODELS
 from ablations.records import METRICS
 from ablations.report.comparison import operator_values
 from ablations.report.conditions import (

@@ -27,7 +27,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from ablations.catalogue import GROUPS
+from ablations.baselines.registry import GROUPS
 from ablations.cells import Arm, Cell, arm_cell, build_cell
 from ablations.conditions import choices_of
 from ablations.config import PAPER_TOGGLES, Size, arms_of

@@ -16,7 +16,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from torch import Tensor
 from torchvision.transforms.v2.functional import normalize
 
-from ablations.catalogue import PAPER_MODELS
+from ablations.baselines.registry import PAPER_MODELS
 from ablations.config import LARGEST_INPUT, VARIANTS, PVTConfig, build_config
 from ablations.errors import first_line, pick, refuse
 from ablations.paper import load_paper_table

@@ -16,12 +16,12 @@ EVERY_MODEL = pytest.mark.parametrize(
     ("build", "deit", "dim"), [(cpvt_ti, "deit_tiny_patch16_224", 192), (cpvt_s, "deit_small_patch16_224", 384)]
 )
 
-# Parameters in M: the paper's table of models. Later papers' tables (Wu et al., below, and CSWin's) print 23 for S,
+# Parameters in M: the paper's table of models. Later papers' tables (Wu et al., below, and CSWin's) report 23 for S,
 # which no count gives: 21.98 M; with a generator after each of the first five blocks 21.99 M.
 PUBLISHED_PARAMETERS = {"cpvt_ti": 6, "cpvt_s": 22}
 # MACs in G: Wu et al., "Rethinking and Improving Relative Position Encoding for Vision Transformer" (2021),
 # Table 5: 1,262 M and 4,616 M with several generators, 1 M and 3 M over DeiT's, by a counter that gives DeiT 0.6 %
-# and 0.3 % more than convolutions and matrix products. CSWin's tables (Dong et al., 2021) print 4.6 G for S.
+# and 0.3 % more than convolutions and matrix products. CSWin's tables (Dong et al., 2021) report 4.6 G for S.
 PUBLISHED_MACS = {"cpvt_ti": 1.3, "cpvt_s": 4.6}
 
 Build = Callable[..., CPVT]

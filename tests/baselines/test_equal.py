@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.ops import StochasticDepth
 
 from ablations.baselines.equal import LIBRARIES, build_equal, check_equal, check_has_baseline, has_baseline
-from ablations.catalogue import ARMS_OF_LIBRARIES
+from ablations.baselines.registry import ARMS_OF_LIBRARIES
 from ablations.config import ARMS, AttentionKernel, PVTConfig, build_config
 from ablations.errors import InputError
 from ablations.measure.predict import predict_peak_memory
 from ablations.model import PVT, build_model
+from ablations.model.pvt import DropPath
 
 V2 = "v1+ope+cffn"
 V2_LI = "v1+ope+cffn+lsra"
@@ -98,10 +98,11 @@ def test_a_pair_trains_alike(library: str, arm: str) -> None:
 def test_a_baseline_drops_as_many_paths(library: str, arm: str) -> None:
     own = build_model(build_config("nano", arm, drop_path_rate=0.3, stem_stride=4))
     baseline = build_equal(own, library)
-    rates = [module.p for module in own.modules() if isinstance(module, StochasticDepth)]
-    # timm has one module for each of a block's two branches, transformers one for both; neither has one of rate 0.
+    rates = [module.rate for module in own.modules() if isinstance(module, DropPath)]
+    assert rates[::2] == rates[1::2]  # one for each of a block's two branches
+    # So has timm; transformers has one for both. Neither has one of rate 0.
     theirs = [module.drop_prob for module in baseline.modules() if type(module).__name__.endswith("DropPath")]
-    assert theirs[:: 2 if library == "timm" else 1] == pytest.approx(rates[1:])
+    assert theirs[:: 2 if library == "timm" else 1] == pytest.approx(rates[2::2])
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -255,7 +256,7 @@ def loss_curve(
     torch.manual_seed(0)
     config = build_config("pico", arm, num_classes=10, attention=attention)
     model: nn.Module = build_model(config).double()
-    images = torch.randn(STEPS, 2, 3, 32, 32, dtype=torch.float64)
+    batches = torch.randn(STEPS, 2, 3, 32, 32, dtype=torch.float64)
     labels = torch.randint(10, (STEPS, 2))
     if library:
         model = build_equal(cast(PVT, model), library)
@@ -264,7 +265,7 @@ def loss_curve(
     # With foreach off, too, it is the loop over parameters that the other two are faster ways of.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=fused_optimizer, foreach=False)
     losses = []
-    for images, truth in zip(images, labels, strict=True):
+    for images, truth in zip(batches, labels, strict=True):
         loss = F.cross_entropy(model(images.contiguous(memory_format=layout)), truth)
         optimizer.zero_grad()
         loss.backward()

@@ -13,7 +13,7 @@ from ablations.measure.macs import trace_macs
 
 EVERY_MODEL = pytest.mark.parametrize(("build", "dim"), [(localvit_t, 192), (localvit_s, 384)])
 
-# The paper's comparison on ImageNet: parameters in M, MACs in G. (The released code's page prints 5.7 M for T,
+# The paper's comparison on ImageNet: parameters in M, MACs in G. (The released code's page reports 5.7 M for T,
 # which is DeiT-T's.)
 PUBLISHED = {"localvit_t": (5.9, 1.3), "localvit_s": (22.4, 4.6)}
 

@@ -225,5 +225,5 @@ def test_table_3_leaves_out_what_mmdetection_freezes() -> None:
         frozen = sum(count_params(backbone[name]) for name in ("conv1", "bn1", "layer1"))
         detectors = [build(backbone, backbone.feature_info.channels()) for build in (build_retinanet, build_mask_rcnn)]
     row = load_paper_table("table3_coco").set_index("backbone").loc["ResNet50"]
-    printed = [row["retinanet_params_m"], row["maskrcnn_params_m"]]
-    assert [round((count_params(detector) - frozen) / 1e6, 1) for detector in detectors] == printed
+    reported = [row["retinanet_params_m"], row["maskrcnn_params_m"]]
+    assert [round((count_params(detector) - frozen) / 1e6, 1) for detector in detectors] == reported

@@ -159,10 +159,10 @@ def test_released_v1_keys_mean_what_they_say() -> None:
     model = small_model("v1")
     load_weights(model, given)
     last = model.stages[3]
-    assert torch.equal(last.embeddings[0].token, given["cls_token"])
-    assert torch.equal(last.embeddings[1].weight, given["pos_embed4"])
+    assert torch.equal(last.cls_token.weight, given["cls_token"])
+    assert torch.equal(last.pos_embed.weight, given["pos_embed4"])
     assert torch.equal(last.norm.weight, given["norm.weight"])
-    assert torch.equal(model.stages[0].embeddings[0].weight, given["pos_embed1"])
+    assert torch.equal(model.stages[0].pos_embed.weight, given["pos_embed1"])
     assert torch.equal(model.stages[0].blocks[1].attn.sr.weight, given["block1.1.attn.sr.weight"])
     assert torch.equal(model.stages[2].blocks[0].mlp.fc2.bias, given["block3.0.mlp.fc2.bias"])
 

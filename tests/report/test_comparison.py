@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.catalogue import FAMILIES, PAPER_TABLES
+from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
@@ -85,14 +85,12 @@ def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
 @pytest.mark.parametrize(
     ("table", "column"), [("table2_imagenet", "model"), ("table3_coco", "backbone"), ("table5_ade20k", "backbone")]
 )
-def test_the_catalogue_has_the_rows_of_the_papers_tables(table, column):
-    names = PAPER_TABLES[table].names
-    assert len(names) == len(set(names))
-    assert set(names) == set(load_paper_table(table)[column])
+def test_the_registry_has_the_rows_of_the_papers_tables(table, column):
+    assert set(PAPER_TABLES[table].models) == set(load_paper_table(table)[column])
 
 
-def test_the_catalogue_has_the_backbones_of_table_4():
-    assert set(PAPER_TABLES["table4_detectors"].names) == set(load_paper_table("table4_detectors")["backbone"])
+def test_the_registry_has_the_backbones_of_table_4():
+    assert set(PAPER_TABLES["table4_detectors"].models) == set(load_paper_table("table4_detectors")["backbone"])
 
 
 @pytest.mark.parametrize("metric", ["params", "macs"])

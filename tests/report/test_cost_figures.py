@@ -8,7 +8,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.catalogue import MODELS, SCALED
+from ablations.baselines.registry import MODELS, SCALED
 from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.catalogue import SCALED
+from ablations.baselines.registry import SCALED
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import count_macs
 from ablations.design import Cell, Cost, ModelCell

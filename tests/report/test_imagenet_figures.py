@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
-from ablations.catalogue import PAPER_MODELS
+from ablations.baselines.registry import PAPER_MODELS
 from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.paper import load_paper_table

@@ -1,0 +1,172 @@
+"""A fourth toggle, as CONTRIBUTING says: a file with its module and its cost, and an entry in the registry."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+
+from ablations.config import (
+    ARMS,
+    BASES,
+    PAPER_TOGGLES,
+    PVT_V1,
+    TOGGLES,
+    VARIANTS,
+    PVTConfig,
+    Toggle,
+    arms_of,
+    as_pair,
+    build_config,
+)
+from ablations.cost import count_macs, count_params, has_closed_form, module_costs
+from ablations.cells import address
+from ablations.errors import InputError
+from ablations.measure.macs import trace_macs
+from ablations.model import build_model
+
+RECORDS = Path(__file__).parents[1] / "results" / "records"
+
+FILE = '''
+"""Slot `norm`, toggle `rms`: a norm without a mean and a bias."""
+
+from collections.abc import Iterator
+
+from ablations.config import PVTConfig
+from ablations.cost import ModuleCost
+
+
+def build_rms_norm(config: PVTConfig, stage: int):
+    from torch import nn
+
+    return nn.RMSNorm(config.embed_dims[stage], eps=1e-6)
+
+
+def rms_norm_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    yield ModuleCost("", config.embed_dims[stage], 0)
+'''
+
+FOUR = (*PAPER_TOGGLES, "rms")
+RMS = Toggle(
+    title="RMS norm",
+    slot="norm",
+    builder="fourth_toggle:build_rms_norm",
+    cost="fourth_toggle:rms_norm_cost",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def existing() -> dict[tuple[str, str, str], PVTConfig]:
+    """The configs of all arms before there is a fourth toggle."""
+    return {
+        (variant, arm, base): build_config(variant, arm, base) for variant in VARIANTS for arm in ARMS for base in BASES
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fourth_toggle(existing: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("model")
+    (folder / "fourth_toggle.py").write_text(FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setitem(TOGGLES, "rms", RMS)
+        yield
+    assert tuple(TOGGLES) == PAPER_TOGGLES
+
+
+def test_sixteen_arms_appear_fewest_toggles_first() -> None:
+    arms = arms_of(FOUR)
+    expected = ["+".join(["v1", *chosen]) for count in range(5) for chosen in combinations(FOUR, count)]
+    assert list(arms) == expected
+    assert len(arms) == len(set(arms)) == 2 ** len(FOUR)
+    assert arms[:5] == ("v1", "v1+ope", "v1+cffn", "v1+lsra", "v1+rms")
+    assert tuple(arm for arm in arms if "rms" not in arm) == ARMS == arms_of(PAPER_TOGGLES)
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("arm", arms_of(PAPER_TOGGLES))
+def test_every_count_of_every_arm_is_traced(arm: str, base: str) -> None:
+    """Of an arm and of the same with the fourth toggle: params and MACs, module by module, as the closed form says."""
+    for each in (arm, f"{arm}+rms"):
+        config = build_config("pico", each, base)
+        assert config.toggles == tuple(each.split("+")[1:])
+        assert has_closed_form(config)
+        with torch.device("meta"):
+            model = build_model(config)
+        params = {
+            name: sum(weights.numel() for weights in module.parameters(recurse=False))
+            for name, module in model.named_modules()
+        }
+        for size in (32, (40, 56)):
+            traced = trace_macs(model, (1, 3, *as_pair(size)))
+            rows = module_costs(config, size)
+            assert count_macs(config, size) == traced.total
+            assert {row.name: row.macs for row in rows if row.macs} == traced.by_module
+            assert {row.name: row.params for row in rows} == {
+                name: count for name, count in params.items() if count or name in {row.name for row in rows}
+            }
+        assert count_params(config) == sum(params.values())
+    # Two biases a block are all that it has less, where it changes nothing else: `published` has another base for v1.
+    blocks = sum(2 * dim * depth for dim, depth in zip(config.embed_dims, config.depths, strict=True))
+    if base != "published" or arm != PVT_V1:
+        assert count_params(replace(config, toggles=config.toggles[:-1])) - count_params(config) == blocks
+        assert replace(config, toggles=config.toggles[:-1]) == build_config("pico", arm, base)
+
+
+def test_the_model_has_the_norm_where_the_slot_is_and_nowhere_else() -> None:
+    model = build_model(build_config("pico", "v1+rms", "v2"))
+    names = {name for name, module in model.named_modules() if isinstance(module, torch.nn.RMSNorm)}
+    assert names == {f"stages.{stage}.blocks.0.{norm}" for stage in range(4) for norm in ("norm1", "norm2")}
+    model(torch.zeros(2, 3, 32, 40)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_what_arms_share_starts_equal() -> None:
+    with_it, without = (
+        dict(build_model(build_config("pico", arm), seed=1).named_parameters()) for arm in ("v1+rms", "v1+ope")
+    )
+    shared = [name for name, value in with_it.items() if name in without and without[name].shape == value.shape]
+    assert [name for name in shared if not torch.equal(with_it[name], without[name])] == []
+    assert len(shared) > 50
+
+
+def test_without_a_closed_form_the_trace_stands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TOGGLES, "rms", Toggle(title=RMS.title, slot=RMS.slot, builder=RMS.builder))
+    config = build_config("pico", "v1+rms", "v2")
+    assert not has_closed_form(config)
+    assert has_closed_form(build_config("pico", "v1+ope", "v2"))
+    with torch.device("meta"):
+        traced = trace_macs(build_model(config), (1, 3, 32, 32))
+    assert traced.total == count_macs(build_config("pico", "v1", "v2"), 32)
+    with pytest.raises(
+        InputError, match=r"^toggles=\('rms',\) is not possible; allowed: toggles with a closed-form cost"
+    ):
+        count_macs(config, 32)
+    with pytest.raises(InputError, match="the one in slot norm has none"):
+        count_params(config)
+
+
+def test_existing_arms_are_what_they_were(existing: dict[tuple[str, str, str], PVTConfig]) -> None:
+    assert {names: build_config(*names) for names in existing} == existing
+    with pytest.raises(InputError, match=r"^arm='v1\+rms\+ope' is not possible"):
+        build_config("pico", "v1+rms+ope")
+
+
+def test_every_committed_record_keeps_its_key_and_config() -> None:
+    described = ("measurement", "variant", "arm", "base", "config", "conditions")
+    records = [json.loads(path.read_text()) for path in RECORDS.rglob("*.json")]
+    of_arms = [record for record in records if record.get("arm")]
+    assert len(of_arms) > 500
+    for record in of_arms:
+        config = PVTConfig(**record["config"])
+        assert json.loads(json.dumps(asdict(config))) == record["config"]
+        assert config.toggles == tuple(record["arm"].split("+")[1:])
+        description = {name: record[name] for name in described} | {"config": json.loads(json.dumps(asdict(config)))}
+        assert address(description) == record["key"]
+
+
+# What else must hold with a fourth toggle: effects of a 2^4 study of made-up values come out right, and every committed
+# table and figure is byte-equal.
