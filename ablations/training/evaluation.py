@@ -117,18 +117,18 @@ def _score_all(
     faults: dict[str, str] = {}
     for start in range(0, total, batch_size):
         batch = slice(start, start + batch_size)
-        images, labels = [], []
+        readable, labels = [], []
         for path, label, read in zip(
             images.paths[batch], images.labels[batch], islice(stream, batch_size), strict=True
         ):
             if isinstance(read, Tensor):
-                images.append(read)
+                readable.append(read)
                 labels.append(label)
             else:
                 faults[Path(path).relative_to(images.root).as_posix()] = read
         # After a fault that ends it the model rests, and the others are read so that all faults are known at once.
-        if images and (skip_unreadable or not faults):
-            scores.append(score_images(classify(torch.stack(images)), torch.tensor(labels)))
+        if readable and (skip_unreadable or not faults):
+            scores.append(score_images(classify(torch.stack(readable)), torch.tensor(labels)))
         if progress:
             progress(min(start + batch_size, total), total)
     if not scores or (faults and not skip_unreadable):
