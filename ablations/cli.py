@@ -14,7 +14,6 @@ from statistics import median
 from typing import Any, cast
 
 from ablations.commands import (
-    DATA_SETS,
     Benchmark,
     BenchmarkEpoch,
     ClosedForm,
@@ -41,6 +40,7 @@ from ablations.config import (
     build_config,
 )
 from ablations.cost import count_macs, count_params
+from ablations.data.registry import list_data_sets
 from ablations.design import LEAST, Accuracy, AnyCell, Cell, Memory
 from ablations.errors import InputError, refuse
 from ablations.studies import STUDIES, find_study
@@ -393,7 +393,7 @@ def _list() -> int:
         "variants": {name: _describe_variant(name) for name in VARIANTS},
         "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
         "bases": dict(zip(BASES, ("v1's confounders for arm v1, v2's for the others", "v1's", "v2's"), strict=True)),
-        "data sets": DATA_SETS,
+        "data sets": list_data_sets(),
         "studies": {name: f"{study.description}; {len(study.cells())} cells" for name, study in STUDIES.items()},
     }
     for title, entries in sections.items():

@@ -15,6 +15,7 @@ import tyro
 
 from ablations.catalogue import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.config import ARMS, BASES, VARIANT_ALIASES, VARIANTS, AttentionKernel, Size
+from ablations.data.registry import count_classes
 from ablations.design import (
     Accuracy,
     AnyCell,
@@ -32,23 +33,10 @@ from ablations.design import (
     parse_stages,
 )
 from ablations.errors import InputError, pick, refuse
-from ablations.recipes import BUILT_IN, RECIPES, recipe_values
+from ablations.recipes import RECIPES, RecipeName, recipe_values
 from ablations.studies import MODES, Grid, find_study, on_devices, select, vary
 
 Library = Literal["timm", "transformers"]
-
-RecipeName = Literal["small", "smoke", "paper"]
-
-CLASSES = BUILT_IN | {"imagenet": 1000}
-"""How many classes data sets have, where the folder need not be looked at."""
-
-DATA_SETS = {
-    "digits": "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn",
-    "fashion-mnist": "70,000 images of clothes, 28 x 28 px, 10 classes; DIR/FashionMNIST/raw, else downloaded",
-    "cifar10": "60,000 images, 32 x 32 px, 10 classes; DIR/cifar-10-batches-bin, else downloaded",
-    "cifar100": "60,000 images, 32 x 32 px, 100 classes; DIR/cifar-100-binary, else downloaded",
-    "NAME": "any image folder: DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -401,17 +389,6 @@ def start_recipe(name: str) -> Accuracy:
     """Returns the conditions that a recipe begins with; 0 classes are those of the data set, whatever it is."""
     values: dict[str, Any] = recipe_values(name)
     return Accuracy(**values, num_classes=0)
-
-
-def count_classes(data: str, data_dir: Path | None) -> int:
-    """Returns how many classes a data set has: a known one, or the class folders of an image folder."""
-    if data in CLASSES:
-        return CLASSES[data]
-    folder = (data_dir or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")) / data / "train"
-    classes = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
-    if classes < 2:
-        raise refuse("data", data, f"{', '.join(BUILT_IN)}, or an image folder: {folder}/CLASS/* of 2 classes or more")
-    return classes
 
 
 @dataclass(frozen=True, kw_only=True)

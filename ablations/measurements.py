@@ -15,6 +15,7 @@ from torch import nn
 from ablations import cost
 from ablations.baselines.equal import build_equal, check_equal
 from ablations.config import ARMS, as_pair
+from ablations.data.registry import data_directory
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Evaluation, Memory, Speed
 from ablations.errors import first_line
 from ablations.measure.bandwidth import measure_bandwidth
@@ -31,7 +32,6 @@ from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network, build_network_on, traceable_part
 from ablations.training.accuracy import Files, measure_accuracy
-from ablations.training.data import data_directory
 from ablations.training.distributed import Ranks
 from ablations.training.evaluation import evaluate_checkpoint
 

@@ -1,14 +1,11 @@
 """Recipes: how a model is trained, as data. Needs no torch."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ablations.errors import pick, refuse
 
 Loading = Literal["in-memory", "streaming"]
-
-BUILT_IN = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
-"""The classes of the data sets that have a loader of their own. Any other name is an image folder's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +16,12 @@ class Recipe:
     """
 
     data: str = "digits"
-    """`digits`, `fashion-mnist`, `cifar10`, `cifar100`, or the name of an image folder in the data directory."""
+    """A data set that `list` shows, or the name of an image folder in the data directory."""
     resolution: int = 32
     """Side in pixels of the images as the model sees them; grey ones are given to all three channels."""
     loading: Loading = "in-memory"
-    """`in-memory` images are decoded once and kept in memory, their centre square, which crops are taken from;
-    `streaming` ones are read anew in every epoch, and crops are taken from all of them."""
+    """`in-memory` decodes each image's centre square once, keeps it, and takes crops from it; `streaming` reads the
+    images in every epoch and takes crops from whole images."""
     epochs: int = 20
     """Epochs of warm-up and cosine."""
     cooldown_epochs: int = 0
@@ -143,6 +140,12 @@ class Paper(Recipe):
 
 
 RECIPES: dict[str, type[Recipe]] = {"small": Small, "smoke": Smoke, "paper": Paper}
+"""Every recipe by its name; a new one is an entry."""
+
+if TYPE_CHECKING:
+    RecipeName = str
+else:
+    RecipeName = Literal[tuple(RECIPES)]  # what the command line offers
 
 DEEP_VARIANTS = ("b3", "b4", "b5")
 """Those that the released code trains with more drop path and a clipped gradient; PVT v1's medium and large too."""

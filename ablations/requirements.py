@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 
 from ablations.baselines.build import check_baseline
 from ablations.baselines.equal import check_has_baseline
+from ablations.data.loading import check_data, check_loading, load_data
+from ablations.data.registry import data_directory
 from ablations.design import Accuracy, AnyCell, Cell, Conditions, Cost, Evaluation, ModelCell, Speed
 from ablations.errors import InputError, refuse
 from ablations.measure.allocator import keep_freed_memory
@@ -18,7 +20,6 @@ from ablations.model.checkpoint import load_weights
 from ablations.networks import build_network
 from ablations.studies import find_study
 from ablations.training.accuracy import check_shareable
-from ablations.training.data import check_data, check_loading, data_directory, load_data
 from ablations.training.distributed import Ranks, count_ranks
 from ablations.training.evaluation import open_images
 

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeGuard
 import torch
 from tqdm import tqdm
 
+from ablations.data.loading import data_digest
 from ablations.design import Accuracy, AnyCell, Evaluation, Memory, ModelCell, split_file_model
 from ablations.errors import first_line
 from ablations.forecast import Forecast
@@ -42,9 +43,9 @@ from ablations.requirements import (
     warn_of_other_machines,
 )
 from ablations.training.accuracy import Files
-from ablations.training.data import data_digest
 from ablations.training.distributed import count_local_ranks, joined
-from ablations.training.loop import Diverged, OutOfTime, Stopped
+from ablations.training.loop import Diverged
+from ablations.training.resume import OutOfTime, Stopped
 
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
 

@@ -140,7 +140,7 @@ NAN = float("nan")
         ({"warmup_epochs": -1.0}, "warmup_epochs=-1.0"),
         ({"mixup": 0.2, "batch_size": 33}, "batch_size=33 is not possible; allowed: an even number with mixup or"),
         ({"cutmix": 0.2, "batch_size": 33}, "batch_size=33 is not possible"),
-        ({"rand_augment": "rand-m9"}, "rand_augment='rand-m9' is not possible; allowed: nothing for resident"),
+        ({"rand_augment": "rand-m9"}, "rand_augment='rand-m9' is not possible; allowed: nothing for in-memory"),
     ],
     ids=repr,
 )

@@ -32,7 +32,7 @@ from ablations.records import (
 from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.tables import render_markdown
 from ablations.studies import Grid, vary
-from ablations.training import loop
+from ablations.training import resume
 
 CELLS = list(Grid(variants=("pico",), conditions=(Cost(resolution=32),)).cells())
 ACCURACY = Accuracy(epochs=1, train_images=100, batch_size=50, warmup_epochs=0.0)
@@ -499,7 +499,7 @@ def files_below(folder):
 
 
 def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     lost = Accuracy(epochs=8, train_images=100, batch_size=50, warmup_epochs=0.0, base_lr=1e15, clip_grad_norm=0.0)
     cells = [Cell(variant="pico", arm="v1", base="v2", conditions=each) for each in (lost, ACCURACY)]
     summary = run(cells, tmp_path)
@@ -522,14 +522,14 @@ def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_ot
 
 
 def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
-    evaluate = loop.Training.evaluate
-    monkeypatch.setattr(loop.Training, "evaluate", lambda training: 1 / 0)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
+    evaluate = resume.Training.evaluate
+    monkeypatch.setattr(resume.Training, "evaluate", lambda training: 1 / 0)
     cell = Cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
     assert len(run([cell], tmp_path).failed) == 1
     assert files_below(tmp_path / "checkpoints") == [f"{cell.file_name}.pt"]
-    monkeypatch.setattr(loop.Training, "evaluate", evaluate)
-    monkeypatch.setattr(loop.Training, "_take_step", None)  # it was trained already
+    monkeypatch.setattr(resume.Training, "evaluate", evaluate)
+    monkeypatch.setattr(resume.Training, "_take_step", None)  # it was trained already
     assert run([cell], tmp_path).measured == 1
     assert files_below(tmp_path / "checkpoints") == []
 
@@ -544,14 +544,14 @@ def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_end
         looks.append(None)
         return time.monotonic() + (3600 if len(looks) > 4 else 0)
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter))
+    monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter))
     parts = tmp_path / "parts"
     first = run(cells, parts, time_budget_s=1800)
     assert (first.measured, first.failed, first.left) == (0, [], 2)
     states = [torch.load(path, weights_only=True) for path in sorted((parts / "checkpoints").iterdir())]
     assert sorted(state["step"] for state in states) == [1, 4]
     assert not list(iterate_records(parts))
-    monkeypatch.setattr(loop, "time", time)
+    monkeypatch.setattr(resume, "time", time)
     second = run(cells, parts)
     assert (second.measured, second.kept, second.left) == (2, 0, 0)
     for cell in cells:

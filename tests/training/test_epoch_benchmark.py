@@ -12,10 +12,10 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from ablations import cli
 from ablations.baselines.equal import build_equal
+from ablations.data.loading import load_data
 from ablations.design import Accuracy, Cell
 from ablations.errors import InputError
 from ablations.model import build_model
-from ablations.training.data import load_data
 from ablations.training.epoch_benchmark import OwnSide, TimmSide, benchmark_epoch
 from ablations.training.loop import Training
 
