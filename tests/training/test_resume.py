@@ -37,6 +37,7 @@ EVERYTHING = Accuracy(
     aug_repeats=3,
     ema_decay=0.9,
     eval_every=1,
+    tuning_images=50,  # which are fewer to evaluate than the validation images
 )
 TIMES = ("started", "duration_s", "seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
 
