@@ -263,9 +263,10 @@ def record_of(results: Path) -> Path:
 
 
 def timeless_lines(record: Path) -> list[bytes]:
-    """Returns the bytes of a record, line by line, but for those of the timing fields."""
+    """Returns the bytes of a record, line by line, but for the times and the digest, which covers them."""
     lines = record.read_bytes().splitlines(keepends=True)
-    return [line for line in lines if not line.strip().startswith(tuple(f'"{name}":'.encode() for name in TIMES))]
+    others = tuple(f'"{name}":'.encode() for name in (*TIMES, "digest"))
+    return [line for line in lines if not line.strip().startswith(others)]
 
 
 def checkpoint_of(results: Path) -> Path | None:
