@@ -17,16 +17,15 @@ from ablations.studies import parse_size
 def benchmark_count(command: Any) -> int:
     config = build_config(command.variant, command.arm)
     size = as_pair(config.check_size("resolution", parse_size(command.resolution)))
-    least = NEEDED_PAIRS
-    if command.repeats < least:
-        raise refuse("repeats", command.repeats, f"{least} or more")
 
     from ablations.measure.fvcore_count import count_with_fvcore
-    from ablations.measure.macs import trace_macs
-    from ablations.measure.samples import paired_ratio, summarise_times
     from ablations.measure.interleaved import Step, time_interleaved
+    from ablations.measure.macs import trace_macs
+    from ablations.measure.samples import NEEDED_PAIRS, paired_ratio, summarise_times
     from ablations.model import build_model
 
+    if command.repeats < NEEDED_PAIRS:
+        raise refuse("repeats", command.repeats, f"{NEEDED_PAIRS} or more")
     model = build_model(config).eval()
     shape = (1, config.in_chans, *size)
     counts: dict[str, Step] = {
@@ -54,8 +53,6 @@ def benchmark_epoch_of(command: Any) -> int:
         raise refuse("workers", command.workers, "0 or more")
     conditions = _conditions_of(command)
 
-    import torch
-
     from ablations.baselines.equal import build_equal, check_equal
     from ablations.measure.allocator import keep_freed_memory
     from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
@@ -68,8 +65,8 @@ def benchmark_epoch_of(command: Any) -> int:
     cell = arm_cell(command.variant, PVT_V2, "published", conditions)
     keep_freed_memory()
     use_full_float32()
-    torch.manual_seed(conditions.seed)
-    model = build_model(cell.config).to(command.device)
+    assert cell.config is not None
+    model = build_model(cell.config, seed=conditions.seed).to(command.device)
     baseline = build_equal(model, "timm")
     check_equal(model, baseline, (2, 3, command.resolution, command.resolution))
     workers = available_cores() if command.workers is None else command.workers

@@ -10,7 +10,15 @@ from typing import Any
 
 from ablations.baselines.registry import MODEL_SOURCES
 from ablations.conditions import in_key
-from ablations.config import CONFOUNDERS, LARGEST_INPUT, PVTConfig, as_pair, base_confounders, build_config, variant_name
+from ablations.config import (
+    CONFOUNDERS,
+    LARGEST_INPUT,
+    PVTConfig,
+    as_pair,
+    base_confounders,
+    build_config,
+    variant_name,
+)
 from ablations.errors import pick, refuse
 from ablations.measure import MEASUREMENTS, Measurement
 

@@ -151,8 +151,7 @@ class Models(Output):
             self.variants or (self.DEFAULT_VARIANT,), self.bases or ("v2",), attention, conditions, self.arms or ARMS
         )
         return [
-            arm_cell(variant, arm, base, each, attention=kernel, **changed)
-            for variant, base, kernel, each, arm in rows
+            arm_cell(variant, arm, base, each, attention=kernel, **changed) for variant, base, kernel, each, arm in rows
         ]
 
 
@@ -176,7 +175,8 @@ def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_ou
         name, annotation, default = each.name, hints[each.name], each.default
         if each.name in plural:
             name, default = plural[each.name]
-            annotation = tuple[str if each.name == "resolution" else annotation, ...]  # type: ignore[misc]
+            kind_of_value = str if each.name == "resolution" else annotation
+            annotation = tuple[kind_of_value, ...]  # type: ignore[valid-type]
         help_text = " ".join(meanings.get(each.name, "").split())
         flags.append((name, Annotated[annotation, tyro.conf.arg(help=help_text)], field(default=default)))
     return flags
@@ -208,9 +208,7 @@ class _Cost(Models):
         return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=sizes))
 
 
-MeasureCost = _command(
-    "MeasureCost", _Cost, Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())}
-)
+MeasureCost = _command("MeasureCost", _Cost, Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,7 +388,7 @@ class _BenchmarkEpoch(Debug):
     """Lay timm's images and weights out channels-last, as ours are; by default as in timm's train.py."""
 
 
-BenchmarkEpoch = make_dataclass(
+BenchmarkEpoch: Any = make_dataclass(
     "BenchmarkEpoch",
     [flag for flag in _flags(Accuracy, {}) if flag[0] in ("precision", "device", "compiled")],
     bases=(_BenchmarkEpoch,),

@@ -1,14 +1,12 @@
 """Recipes: how a model is trained, as data. Needs no torch."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from ablations.conditions import condition
 from ablations.errors import pick, refuse
 
 Loading = Literal["in-memory", "streaming"]
-
-BUILT_IN = {"digits": 10, "fashion-mnist": 10, "cifar10": 10, "cifar100": 100}
-"""The classes of the data sets that have a loader of their own. Any other name is an image folder's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,39 +17,39 @@ class Recipe:
     """
 
     data: str = "digits"
-    """`digits`, `fashion-mnist`, `cifar10`, `cifar100`, or the name of an image folder in the data directory."""
-    resolution: int = 32
+    """A data set that `list` shows, or the name of an image folder in the data directory."""
+    resolution: int = condition(32, least=1, unit="px")
     """Side in pixels of the images as the model sees them; grey ones are given to all three channels."""
     loading: Loading = "in-memory"
-    """`in-memory` images are decoded once and kept in memory, their centre square, which crops are taken from;
-    `streaming` ones are read anew in every epoch, and crops are taken from all of them."""
-    epochs: int = 20
+    """`in-memory` decodes each image's centre square once, keeps it, and takes crops from it; `streaming` reads the
+    images in every epoch and takes crops from whole images."""
+    epochs: int = condition(20, least=1, unit="epochs")
     """Epochs of warm-up and cosine."""
-    cooldown_epochs: int = 0
+    cooldown_epochs: int = condition(0, least=0, unit="epochs")
     """Epochs at the lowest learning rate after them."""
-    batch_size: int = 64
+    batch_size: int = condition(64, least=1, unit="images")
     """Images of a step, in all processes together."""
     base_lr: float = 3e-3
     """Peak learning rate of AdamW, where `lr_base_size` does not scale it."""
-    lr_base_size: int = 0
+    lr_base_size: int = condition(0, least=0, unit="images")
     """The peak is base_lr x batch_size / lr_base_size; 0 does not scale it."""
-    weight_decay: float = 0.05
+    weight_decay: float = condition(0.05, least=0)
     """Of AdamW; biases, norms and class tokens are not decayed."""
-    warmup_epochs: float = 0.5
+    warmup_epochs: float = condition(0.5, unit="epochs")
     """Epochs of linear rise of the learning rate, which the cosine follows."""
     warmup_lr_ratio: float = 0.01
     """Learning rate of the first step, over the peak."""
     min_lr_ratio: float = 0.01
     """Learning rate that the cosine ends at, over the peak."""
-    clip_grad_norm: float | None = 1.0
+    clip_grad_norm: float | None = condition(1.0, least=0)
     """Largest norm of the gradient; 0 does not clip, None clips as released: at 1 in b3, b4 and b5 alone."""
     drop_path_rate: float | None = 0.0
     """Of the last block, in a linear rise; None is as released: 0.3 in b3, b4 and b5, else 0.1."""
     label_smoothing: float = 0.1
     """Share of the target that all classes divide among them."""
-    mixup: float = 0.0
+    mixup: float = condition(0.0, least=0)
     """Alpha of mixup; 0 is off. Where cutmix is on too, half of the batches has either."""
-    cutmix: float = 0.0
+    cutmix: float = condition(0.0, least=0)
     """Alpha of cutmix; 0 is off."""
     min_crop_scale: float = 0.35
     """Least share of an image of more than 64 px a side that a random crop keeps; smaller ones are shifted."""
@@ -59,11 +57,11 @@ class Recipe:
     """RandAugment in timm's words, such as rand-m9-mstd0.5-inc1, for streaming images; off where empty."""
     random_erasing: float = 0.0
     """Probability that a part of an image is replaced by noise."""
-    aug_repeats: int = 1
+    aug_repeats: int = condition(1, least=1)
     """How often an epoch shows an image, cut differently each time; it shows the fewer images."""
     ema_decay: float = 0.0
     """Of the moving average of the weights that is evaluated instead of them, a step; 0 is off."""
-    eval_every: int = 0
+    eval_every: int = condition(0, least=0, unit="epochs")
     """Epochs between evaluations on the way; 0 evaluates at the end alone, which is what counts."""
 
     @property
@@ -143,6 +141,12 @@ class Paper(Recipe):
 
 
 RECIPES: dict[str, type[Recipe]] = {"small": Small, "smoke": Smoke, "paper": Paper}
+"""Every recipe by its name; a new one is an entry."""
+
+if TYPE_CHECKING:
+    RecipeName = str
+else:
+    RecipeName = Literal[tuple(RECIPES)]  # what the command line offers
 
 DEEP_VARIANTS = ("b3", "b4", "b5")
 """Those that the released code trains with more drop path and a clipped gradient; PVT v1's medium and large too."""

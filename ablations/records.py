@@ -273,7 +273,7 @@ def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[
     if not isinstance(environments, dict) or header.get("schema") != SCHEMA:
         raise ValueError(f"its first line has no environments of schema {SCHEMA}")
     records, damaged = {}, {}
-    for number, line in enumerate(lines, start=2):  # noqa: A001
+    for number, line in enumerate(lines, start=2):
         try:
             record = _parse(line)
             if not isinstance(record, dict) or record.get("environment") not in environments:
@@ -469,7 +469,9 @@ def list_columns() -> dict[str, Column]:
         for field in fields(owner):
             if chosen is None or field.name in chosen:
                 kind = _FIELD_KINDS.get(re.split(r"[ \[]", _type_name(field.type))[0], "text")
-                columns.setdefault(field.name, Column(meanings.get(field.name, ""), field.metadata.get("unit", ""), kind))
+                columns.setdefault(
+                    field.name, Column(meanings.get(field.name, ""), field.metadata.get("unit", ""), kind)
+                )
     columns |= _SIZES
     for measurement in MEASUREMENTS.values():
         for name, column in measurement.columns.items():

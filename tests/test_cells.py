@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 
 import pytest
 
+from ablations.cells import address, arm_cell, build_cell, split_file_model
 from ablations.config import build_config
-from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
-from ablations.cells import Cell, address, arm_cell, build_cell, split_file_model
 from ablations.errors import InputError
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
 from ablations.records import field_docstrings
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())

@@ -11,13 +11,14 @@ from PIL import Image
 
 from ablations import cli
 from ablations.commands import COMMANDS
-from ablations.measure import cost
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
+from ablations.measure import cost
 from ablations.model import build_model
 from ablations.model.checkpoint import save_weights
 from ablations.recipes import RECIPES, recipe_values
 from ablations.studies import find_study, list_studies
+
 
 def call(capsys, *arguments):
     """Returns (exit code, what was printed, what was complained)."""
@@ -51,7 +52,9 @@ def test_every_option_of_every_command_has_a_help_text(capsys, command):
     assert "--debug" in flags
     for flag in dict.fromkeys(flags):
         described = text.partition(f" {flag} ")[2].partition(" --")[0] or text.partition(f" {flag}, ")[2]
-        assert re.search(r"[a-z]{2}", re.sub(r"\(default: .*|\(required\)|\{.*?\}|[A-Z|&]{2,}|\[.*?\]", "", described)), flag
+        assert re.search(
+            r"[a-z]{2}", re.sub(r"\(default: .*|\(required\)|\{.*?\}|[A-Z|&]{2,}|\[.*?\]", "", described)
+        ), flag
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -84,7 +87,12 @@ def test_a_command_s_cells_have_the_data_s_classes_and_what_the_recipe_leaves_to
         (tmp_path / "pets" / "train" / name).mkdir(parents=True)
     asked = ["accuracy", "--recipe", "paper", "--data", "pets", "--data-dir", str(tmp_path), "--arms", "v1"]
     cells = cli.parse([*asked, "--variants", "b0", "b4", "--seeds", "1", "2"]).cells()
-    assert [(cell.model.variant, cell.conditions.seed) for cell in cells] == [("b0", 1), ("b0", 2), ("b4", 1), ("b4", 2)]
+    assert [(cell.model.variant, cell.conditions.seed) for cell in cells] == [
+        ("b0", 1),
+        ("b0", 2),
+        ("b4", 1),
+        ("b4", 2),
+    ]
     assert {cell.conditions.num_classes for cell in cells} == {3}
     assert [(cell.conditions.clip_grad_norm, cell.conditions.drop_path_rate) for cell in cells[1:3]] == [
         (0.0, 0.1),

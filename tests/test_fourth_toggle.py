@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ablations.cells import address
 from ablations.config import (
     ARMS,
     BASES,
@@ -23,7 +24,6 @@ from ablations.config import (
     build_config,
 )
 from ablations.cost import count_macs, count_params, has_closed_form, module_costs
-from ablations.cells import address
 from ablations.errors import InputError
 from ablations.measure.macs import trace_macs
 from ablations.model import build_model

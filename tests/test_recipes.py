@@ -4,10 +4,11 @@ from dataclasses import fields, replace
 
 import pytest
 
-from ablations.columns import field_docstrings
-from ablations.design import Accuracy, Cell, ModelCell
+from ablations.cells import arm_cell, build_cell
 from ablations.errors import InputError
+from ablations.measure import Accuracy
 from ablations.recipes import RECIPES, Paper, Recipe, Small, Smoke, as_released, recipe_values
+from ablations.records import field_docstrings
 
 
 def test_the_paper_s_recipe_is_the_released_one():
@@ -91,7 +92,7 @@ SHALLOW = {"clip_grad_norm": 0.0, "drop_path_rate": 0.1}
     ],
 )
 def test_what_the_paper_s_recipe_leaves_open_a_variant_s_cell_has_as_released(variant, expected):
-    cell = Cell(variant=variant, arm="v1", base="published", conditions=Accuracy(**recipe_values("paper")))
+    cell = arm_cell(variant=variant, arm="v1", base="published", conditions=Accuracy(**recipe_values("paper")))
     assert {name: getattr(cell.conditions, name) for name in expected} == expected
     assert cell.config.drop_path_rate == expected["drop_path_rate"]
 
@@ -99,21 +100,21 @@ def test_what_the_paper_s_recipe_leaves_open_a_variant_s_cell_has_as_released(va
 def test_what_is_given_is_not_resolved():
     conditions = replace(Accuracy(**recipe_values("paper")), clip_grad_norm=5.0, drop_path_rate=0.0)
     for cell in (
-        Cell(variant="b4", arm="v1", base="published", conditions=conditions),
-        ModelCell(model="timm:resnet18", conditions=conditions),
+        arm_cell(variant="b4", arm="v1", base="published", conditions=conditions),
+        build_cell(model="timm:resnet18", conditions=conditions),
     ):
         assert (cell.conditions.clip_grad_norm, cell.conditions.drop_path_rate) == (5.0, 0.0)
 
 
 def test_a_model_that_is_no_arm_has_what_the_small_ones_have():
-    cell = ModelCell(model="timm:resnet18", conditions=Accuracy(**recipe_values("paper")))
+    cell = build_cell(model="timm:resnet18", conditions=Accuracy(**recipe_values("paper")))
     assert {name: getattr(cell.conditions, name) for name in SHALLOW} == SHALLOW == as_released("timm:resnet18")
 
 
 def test_a_resolved_cell_is_the_one_that_gives_the_values_itself():
     left_open = Accuracy(**recipe_values("paper"))
     given = replace(left_open, **DEEP)
-    cells = [Cell(variant="b3", arm="v1", base="v2", conditions=each) for each in (left_open, given)]
+    cells = [arm_cell(variant="b3", arm="v1", base="v2", conditions=each) for each in (left_open, given)]
     assert cells[0] == cells[1]
     assert cells[0].key == cells[1].key
 
@@ -140,7 +141,7 @@ NAN = float("nan")
         ({"warmup_epochs": -1.0}, "warmup_epochs=-1.0"),
         ({"mixup": 0.2, "batch_size": 33}, "batch_size=33 is not possible; allowed: an even number with mixup or"),
         ({"cutmix": 0.2, "batch_size": 33}, "batch_size=33 is not possible"),
-        ({"rand_augment": "rand-m9"}, "rand_augment='rand-m9' is not possible; allowed: nothing for resident"),
+        ({"rand_augment": "rand-m9"}, "rand_augment='rand-m9' is not possible; allowed: nothing for in-memory"),
     ],
     ids=repr,
 )

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ablations.config import ARMS
-from ablations.measure import Accuracy, Cost, Evaluation, Memory, Speed
 from ablations.cells import Cell, address, arm_cell, build_cell
+from ablations.config import ARMS
 from ablations.errors import InputError
+from ablations.measure import Accuracy, Cost, Evaluation, Memory, Speed
 from ablations.records import (
     SCHEMA,
-    find_damaged,
     drop_records,
+    find_damaged,
     find_record,
     iterate_records,
     load_records,

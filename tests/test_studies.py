@@ -7,10 +7,10 @@ import pytest
 
 from ablations.baselines.equal import has_baseline
 from ablations.baselines.registry import EQUAL_MODELS, MODELS
-from ablations.config import ARMS, BASES, CUMULATIVE
-from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.cells import Cell, arm_cell, build_cell
+from ablations.config import ARMS, BASES, CUMULATIVE
 from ablations.errors import InputError
+from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.studies import find_study, list_studies, on_devices, parse_study, select, vary
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
@@ -114,7 +114,9 @@ def test_a_study_of_ones_own_is_found_by_its_path(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(GRID)
     assert find_study(str(path)).name == "mine"
-    with pytest.raises(InputError, match=r"^study='.*none.toml' is not possible; allowed: a file that exists, or one of"):
+    with pytest.raises(
+        InputError, match=r"^study='.*none.toml' is not possible; allowed: a file that exists, or one of"
+    ):
         find_study(str(tmp_path / "none.toml"))
     with pytest.raises(InputError, match=r"^study='quik' is not possible; .*did you mean 'quick'"):
         find_study("quik")

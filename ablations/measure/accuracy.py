@@ -50,7 +50,9 @@ class Accuracy(Recipe, Measurement):
         "n_train_images": integer("Training images.", "images"),
         "skipped": table("Images that could not be read."),
         "peak_lr": number("The highest learning rate of the schedule."),
-        "history": table("A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated."),
+        "history": table(
+            "A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated."
+        ),
         "train_s": number("Time of the training.", "s"),
         "train_img_per_s": number("Training images a second.", "img/s"),
         "wait_fraction": number("Share of the training's time that it waited for images."),
@@ -121,9 +123,9 @@ class Accuracy(Recipe, Measurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
-        from ablations.measure.network import check_baseline_of, build_network
-        from ablations.training.accuracy import check_shareable
         from ablations.data.loading import check_data, check_loading, load_data
+        from ablations.measure.network import build_network, check_baseline_of
+        from ablations.training.accuracy import check_shareable
         from ablations.training.distributed import count_ranks
 
         baselines = [cell for cell in cells if cell.config is None]

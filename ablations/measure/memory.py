@@ -41,7 +41,9 @@ class Memory(Measurement):
         "memory_method": Column("How the peak was found."),
         "parameter_bytes": integer("What the parameters take.", "B"),
         "input_bytes": integer("What the images take.", "B"),
-        "resident_peak_bytes": integer("What a process of its own grew by at its peak, kernels' buffers included.", "B"),
+        "resident_peak_bytes": integer(
+            "What a process of its own grew by at its peak, kernels' buffers included.", "B"
+        ),
         "resident_method": Column("How that was found."),
         "peak_reserved_bytes": integer("What CUDA's allocator held at its peak.", "B"),
         "left_over_bytes": integer("What was still allocated after the step beside what it began with.", "B"),

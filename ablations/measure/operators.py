@@ -26,8 +26,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.measure.environment import check_device
-from ablations.measure.macs import FORMULAS, WITHOUT_MACS
 from ablations.measure.interleaved import Step, no_garbage_collection
+from ablations.measure.macs import FORMULAS, WITHOUT_MACS
 
 aten = torch.ops.aten
 

@@ -17,7 +17,6 @@ from ablations.measure.measurement import (
     Mode,
     Precision,
     Setting,
-    integer,
     number,
     table,
 )

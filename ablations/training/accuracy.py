@@ -1,4 +1,4 @@
-"""The whole measurement of accuracy: train a model from scratch, or go on where it was left, and evaluate it once."""
+"""The whole measurement of accuracy: train a model from scratch, or resume its training, and evaluate it once."""
 
 import math
 import time
@@ -13,15 +13,17 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from ablations.design import Accuracy
+from ablations.data.loading import load_data, load_eval_images
+from ablations.data.splits import Data, StreamingData
 from ablations.errors import refuse
 from ablations.files import write_bytes
+from ablations.measure import Accuracy
+from ablations.model.compiled import compile_alone
 from ablations.records import pack_bits
-from ablations.training.data import Data, load_data, load_eval_images
 from ablations.training.distributed import Ranks
 from ablations.training.logs import Logs
-from ablations.training.loop import Diverged, Saver, Training
-from ablations.training.stream import StreamingData
+from ablations.training.loop import Diverged, Training
+from ablations.training.resume import Saver
 
 Progress = Callable[[str], None]
 """Takes in words how far a training is."""
@@ -34,7 +36,7 @@ class Files:
     """What a training writes beside its record."""
 
     checkpoint: Path
-    """To go on from."""
+    """To resume from."""
     log: Path
     """One JSON line an epoch."""
     tensorboard: Path | None = None
@@ -42,7 +44,7 @@ class Files:
     weights: Path | None = None
     """The trained weights, as safetensors."""
     made_by: dict[str, Any] = field(default_factory=dict)
-    """What the numbers depend on beside the conditions; a checkpoint of another is not gone on from."""
+    """What the numbers depend on beside the conditions; a checkpoint of another is not resumed."""
 
 
 def measure_accuracy(
@@ -60,12 +62,13 @@ def measure_accuracy(
 
     `build` is called once and draws its weights from torch's generator, seeded with the conditions' seed. Keys:
     `top1` (a fraction), `top1_by_resolution` (the same at each of `eval_resolutions`, by the side as text), `correct`
-    (which validation images were right, as `pack_bits` writes it), `eval_loss`, `n_eval_images`, `n_train_images`, `skipped` (images that could not be read),
-    `peak_lr`, `history` as of `Training`, `train_s` (the epochs without loading and evaluation), `train_img_per_s` and
-    `wait_fraction` (of `train_s`, waiting for images). With `files` a training that was stopped, or killed, goes on
-    from its last checkpoint, which stays. The caller's random state is left as
-    it was. Raises InputError as `load_data` does, or for a model of other classes; Diverged as `Training`; with `files`
-    OutOfTime after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
+    (which validation images were right, as `pack_bits` writes it), `eval_loss`, `n_eval_images`, `n_train_images`,
+    `skipped` (images that could not be read), `peak_lr`, `history` as of `Training`, `train_s` (the epochs without
+    loading and evaluation), `train_img_per_s` and `wait_fraction` (of `train_s`, waiting for images).
+
+    With `files` a training that was stopped or killed resumes from its last checkpoint, which stays. The caller's
+    random state is left as it was. Raises InputError as `load_data` does, or for a model of other classes; Diverged as
+    `Training`; with `files` OutOfTime after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
     """
     conditions.check()
     ranks = ranks or Ranks()
@@ -78,7 +81,7 @@ def measure_accuracy(
             training = Training(model, data, conditions, ranks=ranks, workers=workers)
             if saver:
                 saver.restore(training)
-            training.run(progress=_Teller(progress, logs), saver=saver)
+            training.run(progress=_Teller(progress, logs), save=saver.look if saver else None)
             if saver:
                 saver.look(training, is_over=True)
         scores = training.evaluate()
@@ -141,7 +144,7 @@ def _start_model(build: Callable[[], nn.Module], conditions: Accuracy, ranks: Ra
             check_shareable(model, ranks.count)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if conditions.compiled:
-        model.compile()
+        compile_alone(model)
     return model
 
 

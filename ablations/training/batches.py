@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ablations.design import Accuracy
-from ablations.training.augmentation import (
+from ablations.data.augmentation import (
     SMALL,
     draw_boxes,
     draw_crops,
@@ -24,9 +23,10 @@ from ablations.training.augmentation import (
     look,
     normalise,
 )
-from ablations.training.data import Data, StreamingData
+from ablations.data.splits import Data, StreamingData
+from ablations.data.stream import stream_eval, stream_images
+from ablations.measure import Accuracy
 from ablations.training.distributed import Ranks
-from ablations.training.stream import stream_eval, stream_images
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, 3, S, S), normalised and channels-last, and labels (B,), on the data's device."""

@@ -28,7 +28,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether it is the one that writes and prints."""
+        """Whether it is the one that writes and shows progress."""
         return self.rank == 0
 
     def check_batch(self, batch_size: int) -> None:

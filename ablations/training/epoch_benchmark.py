@@ -24,17 +24,18 @@ from timm.utils import dispatch_clip_grad
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ablations.design import Accuracy
+from ablations.data.augmentation import SMALL
+from ablations.data.loading import load_data
+from ablations.data.registry import data_directory, is_built_in
+from ablations.data.splits import InMemoryData
 from ablations.errors import refuse
+from ablations.measure import Accuracy
 from ablations.measure.environment import check_device
 from ablations.measure.samples import Ratio, paired_ratio
-from ablations.measure.interleaved import time_interleaved
-from ablations.recipes import BUILT_IN
-from ablations.training.augmentation import SMALL
+from ablations.measure.speed import time_interleaved
 from ablations.training.batches import Batch, training_batches
-from ablations.training.data import InMemoryData, data_directory, load_data
 from ablations.training.loop import Training
-from ablations.training.optimisation import autocast, build_schedule
+from ablations.training.recipe import autocast, build_schedule
 
 ROUNDS = 10
 """Rounds that the timed steps are divided into, where there are enough."""
@@ -98,8 +99,9 @@ def benchmark_epoch(
 ) -> EpochTimes:
     """Times steps of an epoch on both sides, and of what they are made of.
 
-    `model` is trained as `measure_accuracy` does. `baseline` is the same network with the same weights, in timm's way, its
-    images and weights channels-last or not. Both have no dropped paths and are on the conditions' device.
+    `model` is trained as `measure_accuracy` does. `baseline` is the same network with the same weights, trained in
+    timm's way, its images and weights channels-last or not. Both have no dropped paths and are on the conditions'
+    device.
 
     `steps` of each side are timed, rounded up to whole rounds: by default about ENOUGH_S of them, an epoch where it is
     0, and of the parts not more than that default. timm's loader has its processes running, and as many batches ready
@@ -115,13 +117,13 @@ def benchmark_epoch(
     assert isinstance(data, InMemoryData)
     if conditions.batch_size > len(data.train_labels):
         raise refuse("batch_size", conditions.batch_size, f"{len(data.train_labels)} or less, the training images")
-    # However long it is timed, the schedule goes on.
+    # However long it is timed, the schedule does not end.
     conditions = replace(conditions, epochs=10**6)
     with _image_folder(conditions, data, data_dir) as folder:
         for each, last in ((model, True), (baseline, channels_last)):
             each.to(memory_format=torch.channels_last if last else torch.contiguous_format).train()
             if conditions.compiled:
-                each.compile()
+                each.compile(dynamic=False)
         ours = OwnSide(model, data.to(conditions.device), conditions)
         timms = TimmSide(baseline, folder, conditions, flip=data.may_flip, workers=workers, channels_last=channels_last)
         batch = next(ours.batches())
@@ -159,7 +161,7 @@ def check_alike(conditions: Accuracy) -> None:
         allowed = f"more than {SMALL} pixels, from where both sides cut and resize images"
         raise refuse("resolution", conditions.resolution, allowed)
     if conditions.loading != "in-memory":
-        raise refuse("loading", conditions.loading, "resident: what it saves is what is timed")
+        raise refuse("loading", conditions.loading, "in-memory: what it saves is what is timed")
     for name in ("train_images", "drop_path_rate", "mixup", "cutmix", "random_erasing", "ema_decay", "eval_every"):
         if getattr(conditions, name):
             raise refuse(name, getattr(conditions, name), "0 here")
@@ -170,7 +172,7 @@ def check_alike(conditions: Accuracy) -> None:
 @contextmanager
 def _image_folder(conditions: Accuracy, data: InMemoryData, data_dir: Path | None) -> Iterator[Path]:
     """Gives the folder of the training images by class; of a data set that has none, a temporary one."""
-    if conditions.data not in BUILT_IN:
+    if not is_built_in(conditions.data):
         yield data_directory(data_dir) / conditions.data / "train"
         return
     with TemporaryDirectory() as name:
@@ -203,7 +205,7 @@ class _RoundIsOver(Exception):
 
 
 class OwnSide(Training):
-    """Our loop, which is left after so many steps and gone on with; each time it draws its epoch anew, which counts."""
+    """Our loop, left after so many steps and resumed; each time it draws its epoch again, which is timed too."""
 
     def train(self, steps: int) -> float:
         """Trains for so many steps; returns the seconds it waited for images."""

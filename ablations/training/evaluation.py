@@ -1,29 +1,31 @@
 """Evaluation of finished models on a folder of images: top-1, top-5, loss and calibration, at one resolution or more.
 
-Images are streaming, so the folder may be of any size. Each counts once, and the scores are summed image by image
-in their order: they depend neither on the batches nor on the number of workers, but for the rounding of the model's
-own products. Letters: B images of a batch, N of the folder, K logits, S the resolution in pixels.
+Images are read ahead of the model, so the folder may be of any size. Each counts once, and the scores are summed
+image by image in their order: they depend neither on the batches nor on the number of workers, but for the rounding of
+the model's own products. Letters: B images of a batch, N of the folder, K logits, S the resolution in pixels.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from ablations.config import PVTConfig
-from ablations.design import CHOICES
+from ablations.baselines.registry import PAPER_MODELS
+from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
+from ablations.data.folders import listed, open_split, unreadable_images, validation_folder
+from ablations.data.protocols import CROPS, build_transform, normalise_bytes, read_in_order
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.measure.environment import check_device
-from ablations.training.folders import listed, open_split, unreadable_images, validation_folder
-from ablations.training.protocols import build_transform, expected_top1, normalise_bytes, read_in_order
+from ablations.paper import load_paper_table
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images that are done, and of all."""
@@ -33,6 +35,23 @@ Classify = Callable[[Tensor], Tensor]
 
 CALIBRATION_BINS = 15
 """As in Guo et al., "On Calibration of Modern Neural Networks" (2017)."""
+
+EXPECTED = {
+    ("b0", PVT_V2): 0.70654,
+    ("b1", PVT_V2): 0.78698,
+    ("b2", PVT_V2): 0.82062,
+    ("b2", PVT_V2_LI): 0.82200,
+    ("b3", PVT_V2): 0.83120,
+    ("b4", PVT_V2): 0.83710,
+    ("b5", PVT_V2): 0.83760,
+}
+"""Top-1 of the released checkpoints by variant and arm, on ImageNet's validation images with protocol `timm`, 224 px.
+
+As timm's own evaluation has them.
+"""
+
+EXPECTED_AT = 224
+"""Pixels a side at which expected accuracies hold."""
 
 LAYOUT = "images as val/CLASS/* or CLASS/*"
 
@@ -117,18 +136,18 @@ def _score_all(
     faults: dict[str, str] = {}
     for start in range(0, total, batch_size):
         batch = slice(start, start + batch_size)
-        images, labels = [], []
+        readable, labels = [], []
         for path, label, read in zip(
             images.paths[batch], images.labels[batch], islice(stream, batch_size), strict=True
         ):
             if isinstance(read, Tensor):
-                images.append(read)
+                readable.append(read)
                 labels.append(label)
             else:
                 faults[Path(path).relative_to(images.root).as_posix()] = read
         # After a fault that ends it the model rests, and the others are read so that all faults are known at once.
-        if images and (skip_unreadable or not faults):
-            scores.append(score_images(classify(torch.stack(images)), torch.tensor(labels)))
+        if readable and (skip_unreadable or not faults):
+            scores.append(score_images(classify(torch.stack(readable)), torch.tensor(labels)))
         if progress:
             progress(min(start + batch_size, total), total)
     if not scores or (faults and not skip_unreadable):
@@ -184,7 +203,7 @@ def _count_all(progress: Progress, position: int, rounds: int, done: int, total:
 def _place(model: nn.Module, device: str | torch.device, precision: str) -> Classify:
     """Moves a model to a device, puts it into evaluation mode and returns how it answers in a precision."""
     place = check_device(device)
-    autocast_enabled = pick("precision", precision, CHOICES["precision"]) == "bf16"
+    autocast_enabled = pick("precision", precision, get_args(Precision)) == "bf16"
     model.to(place)
     model.to(memory_format=torch.channels_last)
     model.eval()
@@ -296,3 +315,34 @@ def expected_calibration_error(confidence: Tensor, hits: Tensor) -> float:
     gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
     gaps.index_add_(0, torch.bucketize(confidence, edges), hits - confidence)
     return float(gaps.abs().sum()) / len(hits)
+
+
+def expected_top1(config: PVTConfig, protocol: str, resolution: int = EXPECTED_AT) -> float | None:
+    """Returns the top-1, a fraction, of a released checkpoint of a config on ImageNet; None where none is known.
+
+    With protocol `timm` from EXPECTED, with `paper` as the paper reports it (Table 2, to 0.1 points). Raises InputError
+    for an unknown protocol.
+    """
+    pick("protocol", protocol, CROPS)
+    published = _published_name(config)
+    if published is None or resolution != EXPECTED_AT:
+        return None
+    if protocol == "timm":
+        return EXPECTED.get(published)
+    variant, arm = published
+    names = {model: name for name, model in PAPER_MODELS.items()}
+    reported = load_paper_table("table2_imagenet").set_index("model")["top1"]
+    percent = reported.get(names.get(f"pvt:{variant}/{arm}/published"), math.nan)
+    return None if math.isnan(percent) else float(percent) / 100
+
+
+def _published_name(config: PVTConfig) -> tuple[str, str] | None:
+    """Returns the variant and the arm that a config is as published, or None where it is another model."""
+    without_effect = {name: getattr(config, name) for name in ("attention", "conv_init", "drop_path_rate")}
+    if config.position_embedding == "none":
+        without_effect["img_size"] = config.img_size
+    for variant in VARIANTS:
+        for arm in (PVT_V1, PVT_V2, PVT_V2_LI):
+            if replace(build_config(variant, arm, "published"), **without_effect) == config:
+                return variant, arm
+    return None

@@ -1,13 +1,8 @@
-"""Training from scratch, which may stop at any step and go on in another process as if nothing had happened."""
+"""Training from scratch, step by step; `ablations.training.resume` stops and resumes it."""
 
 import math
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,25 +11,14 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ablations.design import Accuracy
-from ablations.errors import InputError, refuse
+from ablations.data.splits import Data
+from ablations.errors import refuse
+from ablations.measure import Accuracy
 from ablations.model.pvt import DropPath
 from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
-from ablations.training.checkpoints import load_checkpoint, save_checkpoint
-from ablations.training.data import Data
 from ablations.training.distributed import Ranks
-from ablations.training.optimisation import autocast, build_loss, build_mixup, build_optimizer, build_schedule
+from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
 from ablations.training.validation import evaluate
-
-CHECKPOINT_EVERY_S = 60.0
-
-AGREE_EVERY = {"cpu": 1, "cuda": 10}
-"""Steps after which several processes ask each other whether to stop, for which a GPU is waited for."""
-
-ONE_REQUEST_S = 2.0
-"""Signals that follow each other this soon are one request: of a terminal to all processes, and of a parent."""
-
-_GO_ON, _SAVE, _PAUSE, _STOP = range(4)
 
 
 class Diverged(RuntimeError):
@@ -43,14 +27,6 @@ class Diverged(RuntimeError):
     def __init__(self, step: int, lr: float, loss: float, grad_norm: float) -> None:
         super().__init__(f"the loss is {loss} at step {step}, learning rate {lr:.3g}, gradient norm {grad_norm:.3g}")
         self.step, self.lr, self.loss, self.grad_norm = step, lr, loss, grad_norm
-
-
-class OutOfTime(RuntimeError):
-    """The time for a training was over before it was finished; it has written a checkpoint."""
-
-
-class Stopped(KeyboardInterrupt):
-    """A training was asked to stop by a signal; it has written a checkpoint."""
 
 
 class Training:
@@ -107,16 +83,20 @@ class Training:
         """The model that counts: the moving average of the weights where there is one."""
         return self.average.module if self.average else self.model
 
-    def run(self, *, progress: Callable[["Training"], None] | None = None, saver: "Saver | None" = None) -> None:
+    def run(
+        self, *, progress: Callable[["Training"], None] | None = None, save: Callable[["Training"], None] | None = None
+    ) -> None:
         """Trains from where it stands to the end.
 
-        `progress` is called after each step. Nothing waits for the device within an epoch, so a loss that is not finite
-        raises Diverged at its end. Raises Stopped after the step in which the saver was asked to stop.
+        `progress` is called after each step, then `save`, whose time is not training's. Nothing waits for the device
+        within an epoch, so a loss that is not finite raises Diverged at its end.
         """
         while self.epoch <= self.conditions.total_epochs:
-            self._run_epoch(progress, saver)
+            self._run_epoch(progress, save)
 
-    def _run_epoch(self, progress: Callable[["Training"], None] | None, saver: "Saver | None") -> None:
+    def _run_epoch(
+        self, progress: Callable[["Training"], None] | None, save: Callable[["Training"], None] | None
+    ) -> None:
         self.network.train()
         first_step = self.step % self.steps_per_epoch
         batches = training_batches(
@@ -134,9 +114,9 @@ class Training:
                 self._end_epoch(clock)
             if progress:
                 progress(self)
-            if saver:
-                saver.look(self)
-                clock = time.perf_counter()  # writing is not training
+            if save:
+                save(self)
+                clock = time.perf_counter()
 
     def _take_step(self, images: Tensor, labels: Tensor) -> None:
         if self.mixup:
@@ -202,7 +182,7 @@ class Training:
         )
 
     def state(self) -> dict[str, Any]:
-        """Returns all that a process needs to go on from here, as tensors and plain values."""
+        """Returns all that a process needs to resume from here, as tensors and plain values."""
         generators = {"cpu": torch.get_rng_state()}
         if self.conditions.device == "cuda":
             generators["cuda"] = torch.cuda.get_rng_state()
@@ -221,7 +201,7 @@ class Training:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from a state of as many processes; the schedule follows from the number of steps."""
+        """Resumes from a state of as many processes; the schedule follows from the number of steps."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average:
@@ -238,102 +218,3 @@ class Training:
         torch.set_rng_state(generators["cpu"])
         if self.conditions.device == "cuda":
             torch.cuda.set_rng_state(generators["cuda"])
-
-
-class Saver:
-    """Writes the checkpoints of one training: every so often, when its time is over, and when it is asked to stop.
-
-    `made_by` says what its numbers depend on beside the conditions; a checkpoint that was made by another is not gone
-    on from. `deadline` is in seconds of the monotonic clock.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        made_by: dict[str, Any],
-        *,
-        deadline: float = math.inf,
-    ) -> None:
-        self.path, self.made_by, self.deadline = path, made_by, deadline
-        self._saved = time.monotonic()
-        self._asked: float | None = None
-
-    def restore(self, training: Training) -> None:
-        """Lets a training go on from the checkpoint, if there is one."""
-        ranks = training.ranks
-        shapes = {name: value.shape for name, value in training.model.state_dict().items()}
-        state = load_checkpoint(self.path, self.made_by, shapes) if ranks.is_first else None
-        state = ranks.tell_all(state)
-        if state is not None:
-            training.load_state(state)
-
-    def look(self, training: Training, *, is_over: bool = False) -> None:
-        """Saves where it is time to, or where the training is over.
-
-        Raises OutOfTime or Stopped, after saving, where it has to end. A checkpoint that cannot be written is warned
-        of, because the training itself can go on.
-        """
-        ranks, device = training.ranks, training.conditions.device
-        if ranks.count > 1 and not is_over and training.step % AGREE_EVERY[device]:
-            return
-        wish = ranks.agree(max(self._wish(), _SAVE if is_over else _GO_ON), device)
-        if wish == _GO_ON:
-            return
-        fault = self._save(training)
-        if wish == _SAVE:
-            if fault:
-                print(f"warning: {fault}", file=sys.stderr)
-            return
-        done = training.step % training.steps_per_epoch
-        where = f"in epoch {training.epoch} of {training.conditions.total_epochs}, after {done} of its steps"
-        if is_over:
-            where = "after its last step"
-        if wish == _PAUSE:
-            raise OutOfTime(f"the time is over {where}; {fault or 'a checkpoint is written'}")
-        way_on = fault or "a checkpoint is written, and the same command goes on from there"
-        raise Stopped(f"stopped {where}; {way_on}")
-
-    def _save(self, training: Training) -> InputError | None:
-        """Writes a checkpoint; returns what was wrong where it could not."""
-        state = training.state()
-        self._saved = time.monotonic()
-        if training.ranks.is_first:
-            try:
-                save_checkpoint(self.path, state | {"made_by": self.made_by})
-            except InputError as error:
-                return error
-        return None
-
-    def _wish(self) -> int:
-        if self._asked is not None:
-            return _STOP
-        now = time.monotonic()
-        if now >= self.deadline:
-            return _PAUSE
-        return _SAVE if now - self._saved >= CHECKPOINT_EVERY_S else _GO_ON
-
-    @contextmanager
-    def catching_signals(self) -> Iterator[None]:
-        """Has SIGINT and SIGTERM stop the training after its step; another, later one stops the process as before."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # which Python gives no signals
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-
-        def ask(number: int, base: Any) -> None:
-            now = time.monotonic()
-            if self._asked is None:
-                self._asked = now
-            elif now - self._asked > ONE_REQUEST_S:
-                for each, handler in before.items():
-                    signal.signal(each, handler)
-                signal.raise_signal(number)
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

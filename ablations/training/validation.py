@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ablations.design import Accuracy
+from ablations.data.splits import Data
+from ablations.measure import Accuracy
 from ablations.training.batches import eval_batches
-from ablations.training.data import Data
 from ablations.training.distributed import Ranks
-from ablations.training.optimisation import autocast
+from ablations.training.recipe import autocast
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ from ablations.baselines.registry import (
     PAPER_TABLES,
     SCALED,
 )
-from ablations.measure import Cost
 from ablations.cells import build_cell
+from ablations.measure import Cost
 from ablations.measure.macs import trace_macs
 from ablations.measure.network import build_network
 from ablations.paper import load_paper_table

@@ -9,8 +9,8 @@ import pytest
 from ablations.errors import InputError
 from ablations.measure import bandwidth
 from ablations.measure.bandwidth import measure_bandwidth
-from ablations.measure.operators import count_roofline
 from ablations.measure.interleaved import Step
+from ablations.measure.operators import count_roofline
 
 
 def test_bytes_read_and_written_over_the_median_time(monkeypatch: pytest.MonkeyPatch) -> None:

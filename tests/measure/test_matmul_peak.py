@@ -9,8 +9,8 @@ import torch
 
 from ablations.errors import InputError
 from ablations.measure import matmul_peak
-from ablations.measure.matmul_peak import measure_matmul_peak
 from ablations.measure.interleaved import Step
+from ablations.measure.matmul_peak import measure_matmul_peak
 
 
 @pytest.fixture

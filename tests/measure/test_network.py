@@ -5,16 +5,16 @@ import torch
 from torch import nn
 
 from ablations.baselines.build import build_baseline
-from ablations.cost import count_macs, count_params
-from ablations.measure import Accuracy, Cost, Memory
 from ablations.cells import Cell, arm_cell, build_cell
-from ablations.measure.cost import Head
+from ablations.cost import count_macs, count_params
 from ablations.errors import InputError
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet
 from ablations.heads.segmentation import SemanticFPN
+from ablations.measure import Accuracy, Cost, Memory
+from ablations.measure.cost import Head
 from ablations.measure.macs import trace_macs
-from ablations.model import PVT
 from ablations.measure.network import HEADS, StageMaps, build_network, traceable_part
+from ablations.model import PVT
 
 PICO = "pvt:pico/v1+ope+cffn/v2"
 RESNET = "timm:resnet18"

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from ablations.UNKNOWN import LEAST
+from ablations.measure import Speed
 from ablations.measure.samples import NEEDED_PAIRS, paired_ratio, summarise_times
 
 
@@ -66,7 +66,7 @@ def test_the_range_is_an_interval_of_95_percent_from_so_many_pairs_on(n: int) ->
 
 
 def test_speed_is_not_timed_with_fewer() -> None:
-    assert LEAST["repeats"] == NEEDED_PAIRS
+    assert Speed.__dataclass_fields__["repeats"].metadata["least"] == NEEDED_PAIRS
 
 
 def test_unpaired_samples_are_refused() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from ablations.cells import arm_cell
 from ablations.measure import Speed, operators, speed
-from ablations.measure.operators import measure_operators
 from ablations.measure.measurement import Setting
+from ablations.measure.operators import measure_operators
 from ablations.records import is_of_kind, list_columns
 
 

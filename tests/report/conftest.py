@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
 from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablations.cost import count_macs, count_params, module_costs
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
 from ablations.records import load_records, write_record
 from ablations.report.cost_tables import COST_TABLES
 from ablations.report.figures import STYLE

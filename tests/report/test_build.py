@@ -9,10 +9,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
+from ablations.design import Accuracy, Cell, Cost, ModelCell
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.report.build import build_report, check_report, figure_digest
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))

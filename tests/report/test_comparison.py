@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
+from ablations.measurements import measure_cell
 
 from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
-from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
-from ablations.measurements import measure_cell
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import build_report

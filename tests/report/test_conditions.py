@@ -4,9 +4,9 @@ from dataclasses import fields, replace
 
 import pandas as pd
 import pytest
+from ablations.design import CONDITIONS_OF, Accuracy, Cell, Cost, Memory, ModelCell, Speed
 
 from ablations.config import ARMS, VARIANTS
-from ablations.design import CONDITIONS_OF, Accuracy, Cell, Cost, Memory, ModelCell, Speed
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.conditions import (

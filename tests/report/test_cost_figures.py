@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ablations.design import Cell, Cost, ModelCell
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.baselines.registry import MODELS, SCALED
-from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.comparison import operator_values

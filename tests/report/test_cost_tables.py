@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from ablations.design import Cell, Cost, ModelCell
+
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.cost_tables import COST_TABLES, render_breakdown

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, Cell, Memory
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Memory
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import effect_figures

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, Cell, Cost, Memory
 
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy, Cell, Cost, Memory
 from ablations.records import load_records
 from ablations.report.confounder_tables import CONFOUNDER_TABLES
 from ablations.report.effect_tables import EFFECT_TABLES

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell
 
 from ablations.config import ARMS, TOGGLES, arm_toggles, build_config
 from ablations.cost import count_macs, count_params
-from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.cumulative_accuracy import cumulative_values

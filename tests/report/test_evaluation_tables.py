@@ -2,10 +2,10 @@
 
 import pandas as pd
 import pytest
+from ablations.design import Cell, Evaluation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.design import Cell, Evaluation
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.evaluation_tables import EVALUATION_TABLES, evaluation_values, plot_resolution_transfer

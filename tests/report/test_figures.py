@@ -4,12 +4,12 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from ablations.design import Accuracy, Cell, Cost, ModelCell
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import figures

@@ -7,11 +7,11 @@ from statistics import linear_regression
 import numpy as np
 import pandas as pd
 import pytest
+from ablations.design import Cell, Cost, ModelCell
 
 from ablations.baselines.registry import SCALED
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import count_macs
-from ablations.design import Cell, Cost, ModelCell
 from ablations.records import load_records
 from ablations.report.growth import (
     PARTS,

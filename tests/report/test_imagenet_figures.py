@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ablations.design import Cell, Cost, ModelCell
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from ablations.baselines.registry import PAPER_MODELS
-from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.paper import load_paper_table
 from ablations.records import load_records

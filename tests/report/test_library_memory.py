@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-
 from ablations.design import Memory, build_cell
+
 from ablations.records import load_records
 from ablations.report.library_memory import library_memory_values
 from ablations.report.memory_tables import MEMORY_TABLES

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ablations.design import Cell, Speed
 from matplotlib.figure import Figure
 
-from ablations.design import Cell, Speed
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.library_throughput import APART, OURS, plot_throughput, throughput_values

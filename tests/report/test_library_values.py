@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-
 from ablations.design import Cell, Speed
+
 from ablations.records import load_records
 from ablations.report.library_values import geometric_mean, library_values
 from ablations.report.sheets import list_sheets

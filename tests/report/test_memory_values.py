@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from ablations.design import Cell, Memory, build_cell
 
 from ablations.config import ARMS
-from ablations.design import Cell, Memory, build_cell
 from ablations.records import load_records
 from ablations.report import memory_values
 from ablations.report.memory_tables import MEMORY_TABLES

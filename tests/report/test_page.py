@@ -11,11 +11,11 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 import pytest
+from ablations.columns import field_docstrings
+from ablations.design import Accuracy, Cell, Cost
 from scipy import stats
 
-from ablations.columns import field_docstrings
 from ablations.config import ARMS, TOGGLES, PVTConfig
-from ablations.design import Accuracy, Cell, Cost
 from ablations.records import load_records
 from ablations.report.conditions import AXES
 from ablations.report.contents import TABLES

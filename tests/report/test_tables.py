@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, Cell, Cost, ModelCell
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.records import load_records
 from ablations.report.arm_tables import ARM_TABLES
 from ablations.report.contents import TABLES

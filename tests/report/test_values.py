@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 
 from ablations.config import ARMS
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 from ablations.records import load_records
 from ablations.report.values import (
     accuracy_values,

@@ -16,14 +16,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ablations.measure import MEASUREMENTS
-from ablations.measure import cost, macs, memory, network, process
-from ablations.measure.measurement import Measurement, Setting
-from ablations.runner import needs, run as runner
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
-from ablations.measure import Accuracy, Cost, Memory, Speed
-from ablations.cells import Cell, arm_cell, build_cell
 from ablations.errors import InputError
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed, cost, macs, network, process
+from ablations.measure.measurement import Setting
 from ablations.records import (
     find_damaged,
     find_record,
@@ -34,8 +31,10 @@ from ablations.records import (
 )
 from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.tables import render_markdown
+from ablations.runner import needs
+from ablations.runner import run as runner
 from ablations.studies import vary
-from ablations.training import loop
+from ablations.training import loop, resume
 
 CELLS = [arm_cell("pico", arm, "v2", Cost(resolution=32)) for arm in ARMS]
 ACCURACY = Accuracy(epochs=1, train_images=100, batch_size=50, warmup_epochs=0.0)
@@ -508,7 +507,7 @@ def files_below(folder):
 
 
 def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_others_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     lost = Accuracy(epochs=8, train_images=100, batch_size=50, warmup_epochs=0.0, base_lr=1e15, clip_grad_norm=0.0)
     cells = [arm_cell(variant="pico", arm="v1", base="v2", conditions=each) for each in (lost, ACCURACY)]
     summary = run(cells, tmp_path)
@@ -531,7 +530,7 @@ def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_ot
 
 
 def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     evaluate = loop.Training.evaluate
     monkeypatch.setattr(loop.Training, "evaluate", lambda training: 1 / 0)
     cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
@@ -735,9 +734,7 @@ def test_a_prediction_does_not_depend_on_those_before_it():
     assert (
         first
         == again
-        == measure_cell(replace(cells[0], conditions=replace(rows, method="measured")))[
-            "peak_memory_bytes"
-        ]
+        == measure_cell(replace(cells[0], conditions=replace(rows, method="measured")))["peak_memory_bytes"]
     )
 
 

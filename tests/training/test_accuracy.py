@@ -4,21 +4,28 @@ import json
 import math
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.v2.functional import to_pil_image
 
-from ablations.config import build_config
-from ablations.design import Accuracy
+from ablations.cells import arm_cell
+from ablations.config import ARMS, build_config
+from ablations.data.loading import load_data, load_eval_images
+from ablations.data.splits import Data, StreamingData
+from ablations.data.stream import stream_eval
 from ablations.errors import InputError
+from ablations.measure import Accuracy
+from ablations.measure.network import build_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
+from ablations.records import pack_bits
 from ablations.training import accuracy
 from ablations.training.accuracy import Files, measure_accuracy
-from ablations.training.data import load_data
 from ablations.training.distributed import Ranks
 from ablations.training.loop import Diverged, Training
 from ablations.training.validation import evaluate
@@ -203,3 +210,87 @@ def test_a_signal_during_the_evaluation_ends_it_and_the_training_is_kept(tmp_pat
     monkeypatch.setattr(Training, "_take_step", None)  # no step is left
     result = measure_accuracy(Linear, BRIEF, None, files=files)
     assert [entry["epoch"] for entry in result["history"]] == [1, 2]
+
+
+ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0, num_classes=10)
+
+
+def answer(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int) -> list[bool]:
+    """Returns which images (N, C, S, S), as bytes, a model answers correctly, worked out batch by batch."""
+    model.to(memory_format=torch.channels_last).eval()
+    shown = ((images - data.mean[:, None, None]) / data.std[:, None, None]).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        logits = [
+            model(batch.contiguous(memory_format=torch.channels_last)).argmax(dim=1)
+            for batch in shown.split(batch_size)
+        ]
+    return (torch.cat(logits) == data.eval_labels).tolist()
+
+
+def write_noise(root: Path) -> None:
+    noise = torch.Generator().manual_seed(0)
+    for split, count in (("train", 4), ("val", 6)):
+        for label in range(2):
+            (root / split / str(label)).mkdir(parents=True)
+            for index in range(count):
+                levels = torch.randint(256, (3, 9, 8), generator=noise, dtype=torch.uint8)
+                to_pil_image(levels).resize((60, 50)).save(root / split / str(label) / f"{index}.png")
+
+
+@pytest.mark.parametrize(("name", "loading"), [("digits", "in-memory"), ("own", "in-memory"), ("own", "streaming")])
+def test_correct_bits_and_other_resolutions_are_those_of_the_trained_model_evaluated_by_hand(tmp_path, name, loading):
+    conditions = replace(ONE_STEP, data=name, loading=loading, eval_resolutions=(48, 32), base_lr=1e-2)
+    if name == "own":
+        write_noise(tmp_path / "own")
+        conditions = replace(conditions, num_classes=2, train_images=8, batch_size=4)
+    classes = conditions.num_classes
+    weights = tmp_path / "w.safetensors"
+    files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl", weights=weights)
+    result = measure_accuracy(lambda: build_pico(num_classes=classes), conditions, tmp_path, files=files)
+    model = build_pico(num_classes=classes)
+    load_weights(model, weights)
+    data = load_data(conditions, tmp_path)
+    found = {}
+    for side in (32, 48):
+        elsewhere = replace(conditions, resolution=side)
+        images = load_eval_images(elsewhere, tmp_path)
+        if isinstance(data, StreamingData):
+            indices = torch.arange(len(data.eval_labels))
+            images = torch.cat([shown for shown, _ in stream_eval(data, elsewhere, indices, 1)])
+        found[side] = answer(model, images, data, conditions.batch_size)
+    assert result["correct"] == pack_bits(found[32])
+    assert result["n_eval_images"] == len(found[32])
+    assert result["top1"] == sum(found[32]) / len(found[32])
+    expected = {str(side): sum(found[side]) / len(found[side]) for side in (48, 32)}
+    assert result["top1_by_resolution"] == expected
+
+
+def test_with_tuning_images_the_validation_images_are_not_scored(monkeypatch):
+    scored = []
+    evaluate_all = Training.evaluate
+
+    def spy(training: Training, *given: Any) -> dict[str, Any]:
+        scored.append((given[1] if given else training.data).eval_labels)
+        return evaluate_all(training, *given)
+
+    monkeypatch.setattr(Training, "evaluate", spy)
+    conditions = replace(ONE_STEP, epochs=2, eval_every=1, tuning_images=100, eval_resolutions=(40,))
+    result = measure_accuracy(build_pico, conditions, None)
+    tuning = load_data(conditions, None).eval_labels
+    assert len(scored) == 3, "after an epoch, at the end, and at another resolution"
+    assert all(torch.equal(labels, tuning) for labels in scored)
+    assert (result["n_eval_images"], result["n_train_images"]) == (100, 50)
+
+
+def test_arms_with_equal_seeds_begin_with_the_weights_that_they_share():
+    cells = [arm_cell(variant="pico", arm=arm, base="v2", conditions=replace(ONE_STEP, seed=3)) for arm in ARMS]
+    states = [build_network(cell).state_dict() for cell in cells]
+    other = build_network(replace(cells[0], conditions=replace(ONE_STEP, seed=4))).state_dict()
+    first = states[0]
+    for state in states[1:]:
+        shared = [name for name in first if name in state and first[name].shape == state[name].shape]
+        assert len(shared) > 20
+        assert all(torch.equal(first[name], state[name]) for name in shared)
+    drawn = [name for name in first if first[name].float().std() > 0]
+    assert drawn
+    assert not any(torch.equal(first[name], other[name]) for name in drawn)

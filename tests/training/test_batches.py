@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ablations.training.data import InMemoryData
 
-from ablations.design import Accuracy
-from ablations.training.augmentation import draw_noise
+from ablations.data.augmentation import draw_noise
+from ablations.measure import Accuracy
 from ablations.training.batches import (
     draw_epoch,
     eval_batches,
@@ -15,7 +16,6 @@ from ablations.training.batches import (
     steps_per_epoch,
     training_batches,
 )
-from ablations.training.data import InMemoryData
 from ablations.training.distributed import Ranks
 
 CONDITIONS = Accuracy(batch_size=10, seed=4)
@@ -150,7 +150,7 @@ def test_without_repeats_every_place_has_its_own_draw():
     assert sorted(repeated.draws.tolist()) == list(range(30))
 
 
-def test_a_image_is_erased_from_the_noise_after_it_was_normalised():
+def test_an_image_is_erased_from_the_noise_after_it_was_normalised():
     data = make_data(40)
     plain, labels = epoch_of(data)
     erased, again = epoch_of(data, replace(CONDITIONS, random_erasing=1.0))
@@ -181,7 +181,7 @@ EVERYTHING = replace(CONDITIONS, random_erasing=0.5, aug_repeats=3)
 
 
 @pytest.mark.parametrize("side", [32, 80])
-def test_an_epoch_that_goes_on_shows_what_is_left_of_it(side):
+def test_an_epoch_that_resumes_shows_what_is_left_of_it(side):
     data, conditions = make_data(40, side, may_flip=True), replace(EVERYTHING, resolution=side)
     whole = list(training_batches(data, conditions, 3))
     for first_step in range(5):

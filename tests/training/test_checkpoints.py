@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not at all, read without running anything, gone on from only by what wrote them."""
+"""Checkpoints: whole or not at all, read without running anything, resumed only by what wrote them."""
 
 import os
 import pickle
@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ablations.errors import InputError
-from ablations.training import checkpoints
-from ablations.training.checkpoints import load_checkpoint, save_checkpoint
+from ablations.training import resume
+from ablations.training.resume import load_checkpoint, save_checkpoint
 
 MADE_BY = {"commit": "abc", "torch": "2.8", "device_name": "a CPU"}
 STATE = {
@@ -45,7 +45,7 @@ def test_a_fault_amid_writing_leaves_the_last_good_one(tmp_path, monkeypatch):
         file.write(b"half of a file")
         raise RuntimeError("no more")
 
-    monkeypatch.setattr(checkpoints.torch, "save", break_off)
+    monkeypatch.setattr(resume.torch, "save", break_off)
     with pytest.raises(InputError, match=r"checkpoint='.*one.pt' is not possible; allowed: .* \(.*no more\)"):
         save_checkpoint(path, STATE | {"step": 8})
     assert load_checkpoint(path, MADE_BY)["step"] == 7
@@ -56,15 +56,15 @@ KILLED_AMID_WRITING = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from ablations.training import checkpoints
+from ablations.training import resume
 
 def save(state, file):
     file.write(b"half of a file")
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
-checkpoints.torch.save = save
-checkpoints.save_checkpoint(Path(sys.argv[1]), {"step": 8})
+resume.torch.save = save
+resume.save_checkpoint(Path(sys.argv[1]), {"step": 8})
 """
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_not_gone_on_from_and_named_in_one_line(tmp_path, caps
     assert load_checkpoint(path, MADE_BY) is None
     complaint = capsys.readouterr().err
     assert complaint.startswith(f"warning: {path} is damaged (")
-    assert complaint.endswith("; that training starts anew\n")
+    assert complaint.endswith("; that training starts over\n")
     assert complaint.count("\n") == 1
 
 
@@ -120,7 +120,7 @@ def test_what_another_wrote_is_not_gone_on_from_and_both_are_named(tmp_path, cap
     save_checkpoint(path, STATE)
     assert load_checkpoint(path, MADE_BY | {name: "new"}) is None
     complaint = capsys.readouterr().err
-    assert f"written with another {name} ({MADE_BY[name]}; now new); that training starts anew\n" in complaint
+    assert f"written with another {name} ({MADE_BY[name]}; now new); that training starts over\n" in complaint
     assert complaint.count("\n") == 1
 
 
@@ -165,12 +165,14 @@ def test_a_state_of_a_model_of_other_shapes_is_not_gone_on_from(tmp_path, capsys
     assert load_checkpoint(path, MADE_BY, {"weight": torch.Size([2, 3])}) is not None
     for shapes in ({"weight": torch.Size([3, 2])}, {"weight": torch.Size([2, 3]), "bias": torch.Size([2])}):
         assert load_checkpoint(path, MADE_BY, shapes) is None
-        assert "is of another model; that training starts anew" in capsys.readouterr().err
+        assert "is of another model; that training starts over" in capsys.readouterr().err
 
 
 def test_what_a_user_can_set_as_it_was_is_asked_for(tmp_path):
     path = tmp_path / "one.pt"
     save_checkpoint(path, STATE | {"made_by": MADE_BY | {"threads": 2}})
-    with pytest.raises(InputError, match="was written with threads=2, and this is threads=1: go on as then, or remove"):
+    with pytest.raises(
+        InputError, match="was written with threads=2, and this is threads=1: resume as then, or remove"
+    ):
         load_checkpoint(path, MADE_BY | {"threads": 1})
     assert path.exists()

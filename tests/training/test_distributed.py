@@ -13,14 +13,21 @@ import pytest
 import torch
 
 from ablations import cli, requirements, runner
-from ablations.design import Accuracy, Cell, Cost
+from ablations.cells import arm_cell
+from ablations.config import build_config
+from ablations.data.loading import load_data
 from ablations.errors import InputError
-from ablations.records import iterate_records
+from ablations.measure import Accuracy, Cost
+from ablations.model import build_model
+from ablations.model.checkpoint import load_weights
+from ablations.records import iterate_records, pack_bits
 from ablations.training.distributed import Ranks, count_ranks, joined
+from ablations.training.validation import evaluate
 
 RECIPE = (
     "--variants pico --arms v1+ope --epochs 1 --train-images 200 --batch-size 40 --base-lr 1e-3 --warmup-epochs 0.4 "
-    "--mixup 0.8 --cutmix 1.0 --random-erasing 0.5 --aug-repeats 3 --ema-decay 0.9 --save-weights"
+    "--mixup 0.8 --cutmix 1.0 --random-erasing 0.5 --aug-repeats 3 --ema-decay 0.9 --drop-path-rate 0.3 --save-weights "
+    "--eval-resolutions 48"
 ).split()
 
 
@@ -55,8 +62,8 @@ def test_alone_there_is_nobody_to_ask(monkeypatch):
         assert ranks.is_first
 
 
-ACCURACY = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(batch_size=40))
-COST = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
+ACCURACY = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(batch_size=40))
+COST = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,11 @@ COST = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
         ([COST], 1, "processes=2 is not possible; allowed: 1, but for trainings on one device, without --jobs"),
         ([ACCURACY, COST], 1, "processes=2 is not possible"),
         ([ACCURACY], 2, "processes=2 is not possible"),
-        ([Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(batch_size=42))], 1, "batch_size=42 is not"),
+        (
+            [arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(batch_size=42))],
+            1,
+            "batch_size=42 is not",
+        ),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_they_meet(tmp_path, monkeypatch, cells, jobs, message):
@@ -101,7 +112,7 @@ import sys
 from ablations import cli
 from ablations.measure import environment
 from ablations.report import build
-from ablations.training import loop
+from ablations.training import resume
 
 environment.find_commit = lambda folder: "tested"  # files may change while this runs
 build.build_report = lambda results: print("reported")
@@ -140,6 +151,16 @@ def test_two_processes_train_as_one_does(tmp_path, script):
     assert two["result"]["eval_loss"] == pytest.approx(one["result"]["eval_loss"], rel=1e-4)
     assert two["result"]["n_eval_images"] == one["result"]["n_eval_images"] == 360
     assert two["result"]["top1"] == pytest.approx(one["result"]["top1"], abs=2 / 360)
+    # With the weights that two processes left, one process answers each image as they did together.
+    (weights,) = (tmp_path / "two" / "weights").iterdir()
+    conditions = Accuracy(num_classes=10, train_images=200, batch_size=40)
+    model = build_model(build_config("pico", "v1+ope", "v2", num_classes=10, img_size=32))
+    load_weights(model, weights)
+    model.to(memory_format=torch.channels_last)
+    expected = evaluate(model, load_data(conditions, None), conditions)
+    assert two["result"]["correct"] == pack_bits(expected["correct"].tolist())
+    assert two["result"]["top1"] == expected["top1"]
+    assert two["result"]["top1_by_resolution"].keys() == {"48"}
     for out, _ in printed:
         for once in ("recipe: data=digits", "reported", "1 cells measured"):
             assert out.count(once) == 1
@@ -154,15 +175,15 @@ def test_what_cannot_be_shared_is_one_line_of_several_processes(tmp_path, script
     assert not (tmp_path / "runs").exists()
 
 
-def test_several_processes_that_are_told_to_stop_write_a_checkpoint_that_as_many_go_on_from(tmp_path, script):
-    arguments = ["accuracy", *RECIPE, "--epochs", 20, "--results", tmp_path / "runs"]
+def test_several_processes_that_are_told_to_stop_write_a_checkpoint_that_as_many_resume_from(tmp_path, script):
+    arguments = ["accuracy", *RECIPE, "--epochs", 8, "--results", tmp_path / "runs"]
     process = start(*TORCHRUN, script, *arguments)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "runs").glob("logs/*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.terminate()
     _, errors = process.communicate(timeout=60)
-    said = re.findall(r"^stopped in epoch (\d+) of 20, after \d of its steps; a checkpoint is written", errors, re.M)
+    said = re.findall(r"^stopped in epoch (\d+) of 8, after \d of its steps; a checkpoint is saved", errors, re.M)
     assert len(said) == 1, errors
     (log,) = (tmp_path / "runs" / "logs").iterdir()
     before = log.read_text().splitlines()
@@ -170,8 +191,8 @@ def test_several_processes_that_are_told_to_stop_write_a_checkpoint_that_as_many
     alone = start(sys.executable, script, *arguments)
     _, errors = alone.communicate(timeout=120)
     assert alone.returncode == 1
-    assert "was written with processes=2, and this is processes=1: go on as then, or remove it" in errors
+    assert "was written with processes=2, and this is processes=1: resume as then, or remove it" in errors
     _, errors = start(*TORCHRUN, script, *arguments).communicate(timeout=120)
-    assert "starts anew" not in errors
+    assert "starts over" not in errors
     assert log.read_text().splitlines()[: len(before)] == before, "they went on from there"
-    assert len(log.read_text().splitlines()) == 20
+    assert len(log.read_text().splitlines()) == 8

@@ -12,10 +12,11 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 from ablations import cli
 from ablations.baselines.equal import build_equal
-from ablations.design import Accuracy, Cell
+from ablations.cells import arm_cell
+from ablations.data.loading import load_data
 from ablations.errors import InputError
+from ablations.measure import Accuracy
 from ablations.model import build_model
-from ablations.training.data import load_data
 from ablations.training.epoch_benchmark import OwnSide, TimmSide, benchmark_epoch
 from ablations.training.loop import Training
 
@@ -40,7 +41,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build_pair() -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
-    cell = Cell(variant="pico", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
+    cell = arm_cell(variant="pico", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
     model = build_model(cell.config)
     return model, build_equal(model, "timm")
 

@@ -12,19 +12,21 @@ from timm.data import create_dataset, create_loader, resolve_data_config
 from timm.utils import accuracy
 from torch import Tensor, nn
 
-from ablations.config import build_config
+from ablations.config import PVTConfig, build_config
+from ablations.data.protocols import normalise_bytes
 from ablations.errors import InputError
 from ablations.model import PVT, build_model
 from ablations.model.checkpoint import load_weights, save_weights
 from ablations.training.evaluation import (
+    EXPECTED,
     evaluate_checkpoint,
     evaluate_resolutions,
     expected_calibration_error,
+    expected_top1,
     imagenet_synsets,
     label_classes,
     score_images,
 )
-from ablations.training.protocols import normalise_bytes
 
 SETTINGS = {
     "protocol": "timm",
@@ -409,3 +411,47 @@ def test_cuda_scores_as_the_cpu_does(tmp_path, precision):
     on_cuda = evaluate_checkpoint(model, folder, **SETTINGS | {"device": "cuda", "precision": precision})
     assert on_cuda["n_images"] == 9
     assert on_cuda["loss"] == pytest.approx(on_cpu["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("config", "timm_top1", "paper_top1"),
+    [
+        (build_config("b0"), 0.70654, 0.705),
+        (build_config("b2"), 0.82062, 0.82),
+        (build_config("b2", "v1+ope+cffn+lsra"), 0.822, 0.821),
+        (build_config("b3"), 0.8312, 0.832),
+        (build_config("b5"), 0.8376, 0.838),
+        (build_config("tiny", "v1"), None, 0.751),
+        (build_config("large", "v1"), None, 0.817),
+        # What changes no answer of the released weights:
+        (build_config("b2", attention="explicit", drop_path_rate=0.1, img_size=384), 0.82062, 0.82),
+        # What makes another model:
+        (build_config("b2", "v1+ope"), None, None),
+        (build_config("b2", "v1+ope+cffn+lsra", "v2"), None, None),  # no ReLU
+        (build_config("b2", "v1", "v2"), None, None),
+        (build_config("b2", "v1", img_size=384), None, None),
+        (build_config("b2", num_classes=100), None, None),
+        (build_config("b0", "v1+ope+cffn+lsra"), None, None),
+        (build_config("pico"), None, None),
+    ],
+)
+def test_released_checkpoints_have_an_expected_accuracy(
+    config: PVTConfig, timm_top1: float | None, paper_top1: float | None
+):
+    assert expected_top1(config, "timm") == timm_top1
+    assert expected_top1(config, "paper") == pytest.approx(paper_top1)
+
+
+def test_an_unknown_protocol_has_no_expected_accuracy():
+    with pytest.raises(InputError, match="protocol='papers'"):
+        expected_top1(build_config("b2"), "papers")
+
+
+def test_expected_accuracies_are_those_at_224_pixels():
+    assert expected_top1(build_config("b2"), "timm", 224) == 0.82062
+    assert expected_top1(build_config("b2"), "timm", 256) is None
+
+
+def test_both_protocols_expect_nearly_the_same():
+    for (variant, arm), top1 in EXPECTED.items():
+        assert expected_top1(build_config(variant, arm), "paper") == pytest.approx(top1, abs=0.002)

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from ablations.design import Accuracy
+from ablations.data.loading import load_data
+from ablations.data.splits import InMemoryData
 from ablations.errors import InputError
-from ablations.training import loop
-from ablations.training.data import InMemoryData, load_data
+from ablations.measure import Accuracy
+from ablations.training import resume
 from ablations.training.distributed import Ranks
-from ablations.training.loop import Diverged, Saver, Stopped, Training
+from ablations.training.loop import Diverged, Training
+from ablations.training.resume import Saver, Stopped
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
 
@@ -192,8 +194,8 @@ def test_batches_that_processes_cannot_share_are_refused(batch_size: int, count:
         Training(Linear(), digits(conditions), conditions, ranks=Ranks(0, count))
 
 
-def test_a_saver_that_was_asked_saves_after_the_step_and_says_how_to_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", math.inf)
+def test_a_saver_that_was_asked_saves_after_the_step_and_says_how_to_resume(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", math.inf)
     training = Training(Linear(3), digits(BRIEF), BRIEF)
     saver = Saver(tmp_path / "one.pt", {})
 
@@ -202,17 +204,17 @@ def test_a_saver_that_was_asked_saves_after_the_step_and_says_how_to_go_on(tmp_p
             saver._asked = True
 
     with pytest.raises(Stopped) as caught:
-        training.run(progress=ask, saver=saver)
-    words = "stopped in epoch 2 of 2, after 2 of its steps; a checkpoint is written, and the same command goes on from"
-    assert str(caught.value) == f"{words} there"
+        training.run(progress=ask, save=saver.look)
+    words = "stopped in epoch 2 of 2, after 2 of its steps; a checkpoint is saved; rerun the same command to resume"
+    assert str(caught.value) == words
     assert isinstance(caught.value, KeyboardInterrupt), "what catches errors lets it pass"
     assert (tmp_path / "one.pt").is_file()
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(math.inf, 0), (0.0, 8)])
 def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch, seconds: float, expected: int):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", seconds)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", seconds)
     written = []
-    monkeypatch.setattr(loop, "save_checkpoint", lambda path, state: written.append(state["step"]))
-    Training(Linear(3), digits(BRIEF), BRIEF).run(saver=Saver(tmp_path / "one.pt", {}))
+    monkeypatch.setattr(resume, "save_checkpoint", lambda path, state: written.append(state["step"]))
+    Training(Linear(3), digits(BRIEF), BRIEF).run(save=Saver(tmp_path / "one.pt", {}).look)
     assert written == [*range(1, expected + 1)]

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 
 from ablations.config import build_config
-from ablations.design import Accuracy
+from ablations.data.loading import load_data
+from ablations.measure import Accuracy
 from ablations.model import build_model
-from ablations.training import loop
+from ablations.training import resume
 from ablations.training.accuracy import Files, measure_accuracy
-from ablations.training.checkpoints import load_checkpoint
-from ablations.training.data import load_data
-from ablations.training.loop import Diverged, OutOfTime, Saver, Training
+from ablations.training.loop import Diverged, Training
+from ablations.training.resume import OutOfTime, Saver, load_checkpoint
 
 EVERYTHING = Accuracy(
     epochs=2,
@@ -37,6 +37,7 @@ EVERYTHING = Accuracy(
     aug_repeats=3,
     ema_decay=0.9,
     eval_every=1,
+    tuning_images=50,  # which are fewer to evaluate than the validation images
 )
 TIMES = ("started", "duration_s", "seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
 
@@ -55,7 +56,9 @@ def assert_same(one: Training, other: Training) -> None:
     for model, twin in ((one.model, other.model), (one.trained, other.trained)):
         for name, value in model.state_dict().items():
             assert torch.equal(value, twin.state_dict()[name]), name
-    assert one.evaluate() == other.evaluate()
+    scores, expected = one.evaluate(), other.evaluate()
+    assert torch.equal(scores.pop("correct"), expected.pop("correct"))
+    assert scores == expected
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +80,13 @@ def test_a_training_that_is_stopped_after_every_step_ends_as_one_that_is_not(tmp
         if training.epoch > EVERYTHING.total_epochs:
             break
         with pytest.raises(OutOfTime, match="the time is over in epoch"):
-            training.run(saver=saver)
+            training.run(save=saver.look)
     assert stops == 13, "12 steps: 4 in each of 3 epochs"
     assert_same(training, whole)
 
 
-def test_a_training_goes_on_from_its_last_checkpoint_whatever_came_after(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+def test_a_training_resumes_from_its_last_checkpoint_whatever_came_after(tmp_path, monkeypatch, whole):
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     training = Training(build(), load_data(EVERYTHING, None), EVERYTHING)
 
     def fail(training: Training) -> None:
@@ -91,24 +94,24 @@ def test_a_training_goes_on_from_its_last_checkpoint_whatever_came_after(tmp_pat
             raise RuntimeError("the power went out")
 
     with pytest.raises(RuntimeError, match="power"):
-        training.run(progress=fail, saver=Saver(tmp_path / "one.pt", {}))
+        training.run(progress=fail, save=Saver(tmp_path / "one.pt", {}).look)
     again = Training(build(seed=5), load_data(EVERYTHING, None), EVERYTHING)
     saver = Saver(tmp_path / "one.pt", {})
     saver.restore(again)
     assert again.step == 6
-    again.run(saver=saver)
+    again.run(save=saver.look)
     assert_same(again, whole)
 
 
 def test_writing_checkpoints_changes_nothing(tmp_path, monkeypatch, whole):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     training = Training(build(), load_data(EVERYTHING, None), EVERYTHING)
-    training.run(saver=Saver(tmp_path / "one.pt", {}))
+    training.run(save=Saver(tmp_path / "one.pt", {}).look)
     assert_same(training, whole)
 
 
 @pytest.mark.parametrize("how", ["damaged", "another commit"])
-def test_what_cannot_be_gone_on_from_starts_anew_to_the_same_numbers(tmp_path, capsys, how):
+def test_what_cannot_be_resumed_starts_over_to_the_same_numbers(tmp_path, capsys, how):
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl", made_by={"commit": "one"})
     conditions = replace(EVERYTHING, epochs=1, cooldown_epochs=0)
 
@@ -124,14 +127,14 @@ def test_what_cannot_be_gone_on_from_starts_anew_to_the_same_numbers(tmp_path, c
     result = measure()
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
-    assert "that training starts anew" in complaint
+    assert "that training starts over" in complaint
     plain = measure_accuracy(build, conditions, None)
     assert without_times(result["history"]) == without_times(plain["history"])
     assert (result["top1"], result["eval_loss"]) == (plain["top1"], plain["eval_loss"])
 
 
 def test_a_training_that_was_finished_before_its_record_was_written_is_evaluated_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
+    monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
     first = measure_accuracy(build, EVERYTHING, None, files=files)
     monkeypatch.setattr(Training, "_take_step", None)
@@ -159,7 +162,7 @@ def test_a_loss_that_was_lost_before_the_stop_is_found_at_the_end_of_the_epoch(t
         saver = Saver(path, {}, deadline=0.0)
         saver.restore(training)
         with pytest.raises(error) as caught:
-            training.run(progress=lose, saver=saver)
+            training.run(progress=lose, save=saver.look)
     assert "at step 2" in str(caught.value)
 
 
@@ -168,15 +171,16 @@ COMMANDS = """
 import io, os, shlex, signal, sys, time
 import torch
 from ablations import cli, runner
-from ablations.design import Accuracy
+from ablations.measure import Accuracy
 from ablations.measure import environment
 from ablations.report import build
-from ablations.training import data, loop
+from ablations.data.loading import load_data
+from ablations.training import resume
 
 environment.find_commit = lambda folder: "tested"  # files may change while this runs
-loop.CHECKPOINT_EVERY_S = 0.0
+resume.CHECKPOINT_EVERY_S = 0.0
 build.build_report = lambda results: None  # takes seconds, and is tested elsewhere
-data.load_data(Accuracy(train_images=1000), None)
+load_data(Accuracy(train_images=1000), None)
 write = torch.save
 
 def write_slowly(state, file):  # so that many kills come amid writing, and no run gets far
@@ -259,9 +263,10 @@ def record_of(results: Path) -> Path:
 
 
 def timeless_lines(record: Path) -> list[bytes]:
-    """Returns the bytes of a record, line by line, but for those of the timing fields."""
+    """Returns the bytes of a record, line by line, but for the times and the digest, which covers them."""
     lines = record.read_bytes().splitlines(keepends=True)
-    return [line for line in lines if not line.strip().startswith(tuple(f'"{name}":'.encode() for name in TIMES))]
+    others = tuple(f'"{name}":'.encode() for name in (*TIMES, "digest"))
+    return [line for line in lines if not line.strip().startswith(others)]
 
 
 def checkpoint_of(results: Path) -> Path | None:
@@ -297,11 +302,11 @@ def test_a_command_that_is_killed_ten_times_makes_the_same_record_byte_for_byte(
         os.kill(child, signal.SIGKILL)
         assert command.wait() == -signal.SIGKILL
         assert not list(results.glob("records/accuracy/*.json"))
-        assert step_of(results) > before, "it goes on from where it was"
+        assert step_of(results) > before, "it resumes from where it was"
     assert step_of(results) < 40, "there was something left to do"
     command.start(results)
     assert command.wait() == 0
-    assert "starts anew" not in errors_of(results).read_text()
+    assert "starts over" not in errors_of(results).read_text()
     assert timeless_lines(record_of(results)) == timeless_lines(record_of(uninterrupted))
     assert len(timeless_lines(record_of(results))) > 100
     assert list(results.glob("checkpoints/[!.]*")) == [], "a finished training needs none"
@@ -309,7 +314,7 @@ def test_a_command_that_is_killed_ten_times_makes_the_same_record_byte_for_byte(
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
 
 
-def test_a_command_that_is_told_to_stop_says_how_to_go_on_and_does(tmp_path, command, uninterrupted):
+def test_a_command_that_is_told_to_stop_says_how_to_resume_and_does(tmp_path, command, uninterrupted):
     results = tmp_path / "runs"
     for number in (signal.SIGTERM, signal.SIGINT):
         before = file_number(results)
@@ -320,7 +325,7 @@ def test_a_command_that_is_told_to_stop_says_how_to_go_on_and_does(tmp_path, com
         *_, said = errors_of(results).read_text().splitlines()
         step = step_of(results)
         where = f"in epoch {step // 20 + 1} of 2, after {step % 20} of its steps"
-        assert said == f"stopped {where}; a checkpoint is written, and the same command goes on from there"
+        assert said == f"stopped {where}; a checkpoint is saved; rerun the same command to resume"
         assert "Traceback" not in errors_of(results).read_text()
     command.start(results)
     assert command.wait() == 0

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
+from ablations.training.data import InMemoryData
 from torch import nn
 
-from ablations.design import Accuracy
-from ablations.training.data import InMemoryData
+from ablations.measure import Accuracy
 from ablations.training.distributed import Ranks
 from ablations.training.validation import evaluate
 

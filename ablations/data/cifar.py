@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torchvision.datasets.utils import download_url
 
+from ablations.data.registry import DATA_SETS
+from ablations.data.splits import LabelledImages
 from ablations.errors import InputError, first_line
 
 SIDE = 32
@@ -24,12 +26,10 @@ LEVELS = 3 * SIDE * SIDE  # bytes of an image
 class Cifar:
     """One of the two sets: where it comes from, and how its files are laid out."""
 
-    classes: int
     archive: str
-    """The file's name under the site; it unpacks to `folder`."""
+    """The file's name under the site; it unpacks to the set's folder."""
     md5: str
     """Of the archive, as the site has it."""
-    folder: str
     train: tuple[str, ...]
     validation: tuple[str, ...]
     labels: int
@@ -40,19 +40,15 @@ SITE = "https://www.cs.toronto.edu/~kriz/"
 
 CIFARS = {
     "cifar10": Cifar(
-        classes=10,
         archive="cifar-10-binary.tar.gz",
         md5="c32a1d4ab5d03f1284b67883e8d87530",
-        folder="cifar-10-batches-bin",
         train=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
         validation=("test_batch.bin",),
         labels=1,
     ),
     "cifar100": Cifar(
-        classes=100,
         archive="cifar-100-binary.tar.gz",
         md5="03b5dce01913d631647c71ecec9e9cb8",
-        folder="cifar-100-binary",
         train=("train.bin",),
         validation=("test.bin",),
         labels=2,
@@ -60,10 +56,25 @@ CIFARS = {
 }
 
 
+def read_cifar(name: str, directory: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Returns the two splits that the set is published with; downloads it if it is missing.
+
+    Raises InputError if it cannot, and for a file that holds no whole number of records.
+    """
+    fetch_cifar(name, directory)
+    cifar, folder = CIFARS[name], directory / DATA_SETS[name].folder
+    splits = []
+    for files in (cifar.train, cifar.validation):
+        records = torch.cat([_read_records(name, folder / file, cifar.labels + LEVELS) for file in files])
+        images = records[:, cifar.labels :].reshape(-1, 3, SIDE, SIDE)
+        splits.append((images, records[:, cifar.labels - 1].long()))
+    return splits[0], splits[1]
+
+
 def fetch_cifar(name: str, directory: Path) -> None:
     """Downloads and unpacks a set into `directory` if its files are not there; raises InputError if it cannot."""
     cifar = CIFARS[name]
-    folder = directory / cifar.folder
+    folder = directory / DATA_SETS[name].folder
     if all((folder / file).is_file() for file in (*cifar.train, *cifar.validation)):
         return
     was_there = directory.exists()
@@ -89,22 +100,10 @@ def _unpack(cifar: Cifar, archive: Path, folder: Path) -> None:
         unpacked = Path(place) / folder.name
         unpacked.mkdir()
         for name in (*cifar.train, *cifar.validation):
-            source = packed.extractfile(f"{cifar.folder}/{name}")
+            source = packed.extractfile(f"{folder.name}/{name}")
             assert source is not None  # the checksum says what the archive holds
             (unpacked / name).write_bytes(source.read())
         unpacked.rename(folder)
-
-
-def read_cifar(name: str, directory: Path, *, train: bool) -> tuple[Tensor, Tensor]:
-    """Returns a split: images (N, 3, 32, 32) as bytes, and their labels (N,) as int64, not checked.
-
-    Raises InputError for a file that holds no whole number of records.
-    """
-    cifar = CIFARS[name]
-    files = [directory / cifar.folder / file for file in (cifar.train if train else cifar.validation)]
-    records = torch.cat([_read_records(name, file, cifar.labels + LEVELS) for file in files])
-    images = records[:, cifar.labels :].reshape(-1, 3, SIDE, SIDE)
-    return images, records[:, cifar.labels - 1].long()
 
 
 def _read_records(name: str, file: Path, length: int) -> Tensor:

@@ -11,11 +11,10 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
+from ablations.data.protocols import read_in_order
+from ablations.data.registry import SPLITS
 from ablations.errors import InputError
-from ablations.training.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
-from ablations.training.protocols import read_in_order
-
-SPLITS = ("train", "val")
 
 LAYOUT = "images as train/CLASS/* and val/CLASS/*"
 

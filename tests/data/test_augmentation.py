@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablations.training.augmentation import (
+from ablations.data.augmentation import (
     ERASED_AREA,
     ERASED_RATIO,
     NOISES,
@@ -112,7 +112,7 @@ def test_boxes_have_the_area_and_the_ratio_and_lie_inside():
     assert left.mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_what_is_drawn_for_a_image_does_not_depend_on_how_often_images_are_erased():
+def test_what_is_drawn_for_an_image_does_not_depend_on_how_often_images_are_erased():
     never, often = (draw_boxes(100, probability, generator()) for probability in (0.0, 1.0))
     assert torch.equal(never[:, :2], often[:, :2])
     assert torch.equal(never[:, 4], often[:, 4])

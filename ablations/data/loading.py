@@ -1,11 +1,13 @@
-"""Data sets by name: whole in memory, decoded once to bytes, or as paths and labels of images to stream.
+"""Loads a data set by name: in memory, decoded to bytes, or streaming, as paths and labels.
 
 Letters: N images, C channels (1 of grey images, else 3), S the resolution in pixels.
 """
 
 import os
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +19,47 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from ablations.design import Accuracy
-from ablations.errors import InputError, refuse
-from ablations.recipes import BUILT_IN
-from ablations.training.built_in import SPLIT_SEED, SmallImages, check_built_in, read_built_in
-from ablations.training.cache import Question, describe_files, library_versions, load_images, store_images
-from ablations.training.folders import (
-    SPLITS,
+from ablations.data.cache import Question, describe_files, library_versions, load_images, store_images
+from ablations.data.folders import (
     Split,
     digest_listing,
     find_unreadable,
+    listed,
     open_image_folder,
     unreadable_images,
     validation_folder,
 )
-from ablations.training.protocols import read_in_order, resized_short_side
-from ablations.training.splits import Splits
-from ablations.training.stream import StreamingData, build_augmentation
-
-
-@dataclass(frozen=True, kw_only=True)
-class InMemoryData(Splits):
-    """A data set's two splits, as bytes (N, C, S, S)."""
-
-    train_images: Tensor
-    eval_images: Tensor
-
-
-Data = InMemoryData | StreamingData
-
-
-def data_directory(given: Path | None) -> Path:
-    """Returns the folder of the data sets: the one `given`, else ABLATIONS_DATA_DIR, else `data`."""
-    return given or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")
+from ablations.data.protocols import read_in_order, resized_short_side
+from ablations.data.registry import DATA_SETS, SPLITS, built_in_names, data_directory, is_built_in
+from ablations.data.splits import Data, InMemoryData, LabelledImages, StreamingData, choose_split
+from ablations.data.stream import build_augmentation
+from ablations.errors import InputError, refuse
+from ablations.measure import Accuracy
 
 
 def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
     """Raises InputError if a data set is not there, not laid out as it must be, or has another number of classes.
 
-    Fetches Fashion-MNIST and CIFAR if they are missing.
+    Fetches a built-in set that is missing, and reads all of it, in a fifth of a second, so that no training is the
+    first to meet a damaged file.
     """
     directory = data_directory(data_dir)
-    if name in BUILT_IN:
-        check_built_in(name, directory)
-    classes = BUILT_IN[name] if name in BUILT_IN else len(_open_folder(name, directory)[0].classes)
-    if classes != num_classes:
-        raise refuse("num_classes", num_classes, f"{classes}, which {name} has")
+    if is_built_in(name):
+        read_built_in(name, directory)
+    _check_classes(name, num_classes, directory)
+
+
+def _check_classes(name: str, num_classes: int, directory: Path) -> None:
+    known = DATA_SETS[name].num_classes if is_built_in(name) else len(_open_folder(name, directory)[0].classes)
+    if known != num_classes:
+        raise refuse("num_classes", num_classes, f"{known}, which {name} has")
 
 
 def check_loading(conditions: Accuracy) -> None:
-    """Raises InputError for a set that cannot be streaming, or for a RandAugment that timm does not know."""
+    """Raises InputError for a data set that cannot stream, and for a RandAugment that timm does not know."""
     if conditions.loading == "streaming":
-        if conditions.data in BUILT_IN:
-            raise refuse("loading", conditions.loading, f"resident for {conditions.data}: only image folders stream")
+        if is_built_in(conditions.data):
+            raise refuse("loading", conditions.loading, f"in-memory for {conditions.data}: only image folders stream")
         build_augmentation(conditions, may_flip=True)
 
 
@@ -80,7 +70,7 @@ def data_digest(name: str, data_dir: Path | None, *, val_only: bool = False) -> 
     either layout and by path in the folder of classes, else of both splits'. None for the built-in sets, which are
     always the same, and where a folder is not there.
     """
-    if name in BUILT_IN and not val_only:
+    if is_built_in(name) and not val_only:
         return None
     root = data_directory(data_dir) / name
     folders = {"": validation_folder(root)} if val_only else {split: root / split for split in SPLITS}
@@ -92,24 +82,22 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> Data:
 
     With `tuning_images` so many training images, always the same, are evaluated on instead of the validation images.
 
-    in-memory sets are decoded, to bytes of the conditions' resolution:
+    In memory, images are bytes of the conditions' resolution:
 
-    - `digits`: scikit-learn's, 80 % for training, the split stratified and always the same; enlarged bilinearly.
-    - `fashion-mnist`: padded with zeros from 28 to 32 pixels, to other resolutions resized bilinearly.
-    - `cifar10`, `cifar100`: as they are, to other resolutions resized bilinearly.
-    - An image folder: the short side resized to S for training, to S / 0.875, rounded down, for validation, both
-      bicubically, then the centre S x S. Validation does so with every image, even one that has S x S already. What
-      was decoded is kept in the cache (`ablations.training.cache`).
+    - Built-in sets are resized bilinearly; images of 28 pixels are padded with zeros to 32.
+    - Of an image folder, the short side is resized to S for training and to S / 0.875, rounded down, for validation,
+      both bicubically, then the centre S x S is cut out: for validation of every image, even one that has S x S
+      already. The cache keeps what was decoded (`ablations.data.cache`).
 
-    Streaming ones, which only image folders can be, are paths and labels. With `skip_unreadable` images that cannot be
-    read are left out of the subset too; all are tried for it, once for as long as the files stay as they are.
+    Streaming data are paths and labels. With `skip_unreadable` the subset leaves out images that cannot be read; all
+    are tried for it, once for as long as the files stay as they are.
 
     The last set loaded is kept, because studies train many arms on one. Raises InputError if the set is not there, not
-    laid out as it must be, too large for the memory, has images that cannot be read (streaming ones are met later),
+    laid out as it must be, too large for the memory, has images that cannot be read (streaming meets them later),
     labels out of range, or has another number of classes or too few training images.
     """
     check_loading(conditions)
-    check_data(conditions.data, conditions.num_classes, data_dir)
+    _check_classes(conditions.data, conditions.num_classes, data_directory(data_dir))
     return _load(_ask(conditions, data_dir))
 
 
@@ -143,12 +131,12 @@ def _ask(conditions: Accuracy, data_dir: Path | None) -> _Question:
 
 @lru_cache(maxsize=1)
 def _load(question: _Question) -> Data:
-    return _load_small(question) if question.name in BUILT_IN else _load_folder(question)
+    return _load_small(question) if is_built_in(question.name) else _load_folder(question)
 
 
 def _load_eval_images(question: _Question) -> Tensor:
-    if question.name in BUILT_IN:
-        return _resize_small(_split_small(question).validation[0], question.resolution)
+    if is_built_in(question.name):
+        return _resize_small(_split_small(question)[1][0], question.resolution)
     _, validation, _ = _split_folder(question)
     unread: dict[str, str] = {}
     images = _decode_validation(validation, question, unread)
@@ -157,30 +145,53 @@ def _load_eval_images(question: _Question) -> Tensor:
     return images
 
 
-def _split_small(question: _Question) -> SmallImages:
-    """Returns a built-in set with the training images that are trained on, and those that are evaluated on."""
-    small = read_built_in(question.name, question.directory)
-    images, labels = small.train
+def read_built_in(name: str, directory: Path) -> tuple[LabelledImages, LabelledImages]:
+    """Returns the training and the validation images of a built-in data set, fetched if they are missing.
+
+    Raises InputError for files that are not the set's, and unless every label is a class's and each class has an image.
+    """
+    module, _, function = DATA_SETS[name].reader.partition(":")
+    read: Callable[[str, Path], tuple[LabelledImages, LabelledImages]] = getattr(import_module(module), function)
+    train, validation = read(name, directory)
+    for images, labels in (train, validation):
+        _check_labels(name, images, labels)
+    return train, validation
+
+
+def _check_labels(name: str, images: Tensor, labels: Tensor) -> None:
+    """Raises InputError unless each image has a label, each label is a class's and each class has an image."""
+    which = f"{name} in {DATA_SETS[name].folder} of the data directory"
+    if len(images) != len(labels):
+        raise InputError(f"{which} has {len(images)} images and {len(labels)} labels in one split")
+    present, classes = set(labels.unique().tolist()), set(range(DATA_SETS[name].num_classes))
+    if unknown := sorted(present - classes):
+        raise InputError(f"{which} has a label {unknown[0]}; allowed: 0 to {len(classes) - 1}")
+    if missing := sorted(classes - present):
+        raise InputError(f"{which} has no images of class {listed([str(label) for label in missing])}")
+
+
+def _split_small(question: _Question) -> tuple[LabelledImages, LabelledImages]:
+    """Returns the images of a built-in set that are trained on, and those that are evaluated on."""
+    (images, labels), validation = read_built_in(question.name, question.directory)
     kept, tuning = choose_split(labels, question.train_images, question.tuning_images)
-    validation = (images[tuning], labels[tuning]) if question.tuning_images else small.validation
-    return replace(small, train=(images[kept], labels[kept]), validation=validation)
+    return (images[kept], labels[kept]), (images[tuning], labels[tuning]) if question.tuning_images else validation
 
 
 def _load_small(question: _Question) -> InMemoryData:
     """Returns a built-in set, its images brought to the resolution."""
-    small, resolution = _split_small(question), question.resolution
-    count, channels = len(small.train[0]) + len(small.validation[0]), small.train[0].shape[1]
-    _check_memory(count, channels, resolution, "a lower resolution fits")
-    images = _resize_small(small.train[0], resolution)
+    (train, train_labels), (validation, eval_labels) = _split_small(question)
+    resolution = question.resolution
+    _check_memory(len(train) + len(validation), train.shape[1], resolution, "a lower resolution fits")
+    images = _resize_small(train, resolution)
     mean, std = zip(*map(_mean_and_std, images.unbind(1)), strict=True)
     return InMemoryData(
         train_images=images,
-        train_labels=small.train[1],
-        eval_images=_resize_small(small.validation[0], resolution),
-        eval_labels=small.validation[1],
+        train_labels=train_labels,
+        eval_images=_resize_small(validation, resolution),
+        eval_labels=eval_labels,
         mean=torch.stack(mean).float(),
         std=torch.stack(std).float(),
-        may_flip=small.may_flip,
+        may_flip=DATA_SETS[question.name].may_flip,
     )
 
 
@@ -226,7 +237,7 @@ def _load_folder(question: _Question) -> Data:
         both["folder"] = question.directory / question.name
         return StreamingData(train_paths=tuple(train.paths), eval_paths=tuple(validation.paths), **both)
     count, resolution = len(train.paths) + len(validation.paths), question.resolution
-    _check_memory(count, 3, resolution, "loading=streaming reads them anew in every epoch instead")
+    _check_memory(count, 3, resolution, "loading=streaming reads them in every epoch instead")
     unread: dict[str, str] = {}
     subset = f"{question.train_images} without {question.tuning_images}"
     images = [
@@ -247,7 +258,7 @@ def _open_folder(name: str, directory: Path) -> tuple[Split, Split]:
     """Returns the training and the validation split of an image folder, or raises InputError with what is wrong."""
     root = directory / name
     if not root.is_dir():
-        raise refuse("data", name, f"{', '.join(BUILT_IN)}, or an image folder in {directory}, where this one is not")
+        raise refuse("data", name, f"{built_in_names()}, or an image folder in {directory}, where this one is not")
     return open_image_folder(root)
 
 
@@ -282,39 +293,6 @@ def _decode(split: Split, resolution: int, short_side: int, subset: str, unread:
     if not unread:
         store_images(question, state, images)
     return images
-
-
-def choose_split(labels: Tensor, train_images: int, tuning_images: int) -> tuple[Tensor, Tensor]:
-    """Returns the indices of the images that are trained on, and of those set aside for tuning.
-
-    `labels` (N,) must have every class. Both are class-balanced; 0 sets none aside, and trains on all others. The
-    images set aside are always the same. Raises InputError as `choose_subset`.
-    """
-    tuning = (
-        choose_subset(labels, tuning_images, "tuning_images") if tuning_images else torch.empty(0, dtype=torch.int64)
-    )
-    rest = torch.ones(len(labels), dtype=torch.bool)
-    rest[tuning] = False
-    others = rest.nonzero()[:, 0]
-    return others[choose_subset(labels[others], train_images)], tuning
-
-
-def choose_subset(labels: Tensor, count: int, field: str = "train_images") -> Tensor:
-    """Returns the indices of a class-balanced subset of `count` images; of all where it is 0.
-
-    `labels` (N,) must have every class. A smaller subset is part of a larger one. Raises InputError if `count` is not
-    a multiple of the number of classes, or more than the smallest class allows.
-    """
-    if count == 0:
-        return torch.arange(len(labels))
-    sizes = torch.bincount(labels)
-    classes = len(sizes)
-    most = classes * int(sizes.min())
-    if count % classes or count > most:
-        raise refuse(field, count, f"0 for all {len(labels)}, or a multiple of {classes} up to {most}")
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    members = [shuffled[labels[shuffled] == label][: count // classes] for label in range(classes)]
-    return torch.cat(members).sort().values
 
 
 def _check_memory(images: int, channels: int, resolution: int, way_out: str) -> None:

@@ -1,4 +1,4 @@
-"""How images are read and shown to a finished model, by protocol, and what released checkpoints reach with each.
+"""How images are read, and shown to a finished model, by protocol.
 
 A protocol resizes an image so that the centre crop is a given share of its short side, bicubically. The numbers are
 those of timm's validate.py, and with `paper` those of the released PVT code.
@@ -8,7 +8,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 
 import torch
 from PIL import Image, ImageFile
@@ -16,32 +15,11 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transf
 from torch import Tensor
 from torchvision.transforms.v2.functional import normalize
 
-from ablations.baselines.registry import PAPER_MODELS
-from ablations.config import LARGEST_INPUT, VARIANTS, PVTConfig, build_config
+from ablations.config import LARGEST_INPUT
 from ablations.errors import first_line, pick, refuse
-from ablations.paper import load_paper_table
 
 CROPS = {"paper": 0.875, "timm": 0.9}
 """Side of the centre crop over the short side: of the paper (PVT v2, 4.1), and of timm's settings for PVT v2."""
-
-EXPECTED = {
-    ("b0", "v1+ope+cffn"): 0.70654,
-    ("b1", "v1+ope+cffn"): 0.78698,
-    ("b2", "v1+ope+cffn"): 0.82062,
-    ("b2", "v1+ope+cffn+lsra"): 0.82200,
-    ("b3", "v1+ope+cffn"): 0.83120,
-    ("b4", "v1+ope+cffn"): 0.83710,
-    ("b5", "v1+ope+cffn"): 0.83760,
-}
-"""Top-1 of the released checkpoints by variant and arm, on ImageNet's validation images with protocol `timm`, 224 px.
-
-As timm's own evaluation has them.
-"""
-
-EXPECTED_AT = 224
-"""Pixels a side at which expected accuracies hold."""
-
-_PUBLISHED_ARMS = ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra")
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -106,34 +84,3 @@ def normalise_bytes(images: Tensor) -> Tensor:
     """Returns bytes (B, 3, S, S) as models trained on ImageNet take them: floats by its mean and deviation."""
     images = images.contiguous(memory_format=torch.channels_last).float().div(255)
     return normalize(images, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, inplace=True)
-
-
-def expected_top1(config: PVTConfig, protocol: str, resolution: int = EXPECTED_AT) -> float | None:
-    """Returns the top-1, a fraction, of a released checkpoint of a config on ImageNet; None where none is known.
-
-    With protocol `timm` from EXPECTED, with `paper` as the paper prints it (Table 2, to 0.1 points). Raises InputError
-    for an unknown protocol.
-    """
-    pick("protocol", protocol, CROPS)
-    published = _published_name(config)
-    if published is None or resolution != EXPECTED_AT:
-        return None
-    if protocol == "timm":
-        return EXPECTED.get(published)
-    variant, arm = published
-    names = {model: name for name, model in PAPER_MODELS.items()}
-    printed = load_paper_table("table2_imagenet").set_index("model")["top1"]
-    percent = printed.get(names.get(f"pvt:{variant}/{arm}/published"), math.nan)
-    return None if math.isnan(percent) else float(percent) / 100
-
-
-def _published_name(config: PVTConfig) -> tuple[str, str] | None:
-    """Returns the variant and the arm that a config is as published, or None where it is another model."""
-    without_effect = {name: getattr(config, name) for name in ("attention", "conv_init", "drop_path_rate")}
-    if config.position_embedding == "none":
-        without_effect["img_size"] = config.img_size
-    for variant in VARIANTS:
-        for arm in _PUBLISHED_ARMS:
-            if replace(build_config(variant, arm, "published"), **without_effect) == config:
-                return variant, arm
-    return None

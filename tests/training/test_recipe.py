@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from ablations.config import build_config
-from ablations.design import Accuracy
+from ablations.measure import Accuracy
 from ablations.model import build_model
 from ablations.recipes import recipe_values
-from ablations.training.optimisation import autocast, build_loss, build_mixup, build_optimizer, build_schedule
+from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
 
 
 class Net(nn.Module):

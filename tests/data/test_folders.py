@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ablations.data import folders as folders_module
+from ablations.data.folders import WAY_OUT, Split, find_unreadable, listed, open_image_folder, unreadable_images
 from ablations.errors import InputError
-from ablations.training import folders as folders_module
-from ablations.training.folders import WAY_OUT, Split, find_unreadable, listed, open_image_folder, unreadable_images
 
 
 def write_set(root: Path) -> Path:
@@ -42,7 +42,7 @@ def test_all_that_cannot_be_read_is_found_with_its_reason(tmp_path):
     assert left.labels == [0, 0, 1]
 
 
-def test_a_link_to_nothing_is_a_image_that_cannot_be_read(tmp_path):
+def test_a_link_to_nothing_is_an_image_that_cannot_be_read(tmp_path):
     (write_set(tmp_path) / "train/a/3.jpg").symlink_to(tmp_path / "nowhere.jpg")
     reason = "FileNotFoundError: [Errno 2] No such file or directory"
     assert find_unreadable(open_train(tmp_path)) == {str(tmp_path / "train/a/3.jpg"): reason}

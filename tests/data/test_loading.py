@@ -8,12 +8,14 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ablations.design import Accuracy
+from ablations.data import loading as loading_module
+from ablations.data.augmentation import normalise
+from ablations.data.loading import _load, check_data, data_digest, load_data, load_eval_images
+from ablations.data.registry import data_directory
+from ablations.data.splits import StreamingData
+from ablations.data.stream import stream_eval
 from ablations.errors import InputError
-from ablations.training import data as data_module
-from ablations.training.augmentation import normalise
-from ablations.training.data import _load, check_data, choose_subset, data_digest, data_directory, load_data
-from ablations.training.stream import StreamingData, stream_eval
+from ablations.measure import Accuracy
 
 FOLDER = Accuracy(data="shapes", num_classes=2, resolution=32)
 
@@ -34,20 +36,6 @@ def test_grey_images_are_normalised_by_the_training_images_and_given_to_three_ch
     assert torch.equal(images[:, 0], images[:, 2])
     assert images.mean().abs() < 1e-4
     assert (images.std(correction=0) - 1).abs() < 1e-4
-
-
-def test_a_subset_has_the_same_number_of_each_class_and_is_part_of_a_larger_one():
-    labels = torch.tensor([0] * 30 + [1] * 8 + [2] * 20)
-    small, large = choose_subset(labels, 12), choose_subset(labels, 24)
-    assert torch.bincount(labels[small]).tolist() == [4, 4, 4]
-    assert torch.bincount(labels[large]).tolist() == [8, 8, 8]
-    assert set(small.tolist()) < set(large.tolist())
-    assert torch.equal(small, choose_subset(labels, 12))
-    assert small.tolist() != [*range(4), *range(30, 34), *range(38, 42)], "the first ones of each class, not shuffled"
-    assert torch.equal(choose_subset(labels, 0), torch.arange(58))
-    for impossible in (13, 27):
-        with pytest.raises(InputError, match=f"train_images={impossible} .* 0 for all 58, or a multiple of 3 up to 24"):
-            choose_subset(labels, impossible)
 
 
 def test_the_subset_is_the_same_for_every_training_seed():
@@ -82,17 +70,17 @@ def test_validation_crops_images_that_have_the_resolution_already(tmp_path):
 
 
 @pytest.mark.parametrize("resolution", [64, 96, 160])
-def test_resident_and_streamed_images_are_cropped_alike(tmp_path, resolution):
+def test_in_memory_and_streaming_images_are_cropped_alike(tmp_path, resolution):
     random = torch.Generator().manual_seed(0)
     noise = torch.randint(256, (3, 40, 60), generator=random, dtype=torch.uint8)
     write_folder(tmp_path / "shapes", noise)
     conditions = replace(FOLDER, resolution=resolution)
-    resident = load_data(conditions, tmp_path).eval_images
+    in_memory = load_data(conditions, tmp_path).eval_images
     streaming = load_data(replace(conditions, loading="streaming"), tmp_path)
     assert isinstance(streaming, StreamingData)
     ((shown, _),) = stream_eval(streaming, conditions, torch.arange(4), workers=1)
     # Resizing bytes and Pillow's differ by a level at most; a short side longer by a pixel makes tens of it.
-    assert (shown.int() - resident.int()).abs().max() <= 1
+    assert (shown.int() - in_memory.int()).abs().max() <= 1
 
 
 def test_a_folder_with_grey_images_and_other_files(tmp_path):
@@ -223,17 +211,17 @@ def test_data_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch, name
     conditions = Accuracy(data=name, num_classes={"digits": 10, "shapes": 2}[name], resolution=33)
     images = {"digits": 1797, "shapes": 3 * 10}[name]  # grey ones keep one channel
     way_out = "loading=streaming reads them" if name == "shapes" else "a lower resolution fits"
-    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * images * 33 * 33 - 2)
+    monkeypatch.setattr(loading_module, "physical_memory_bytes", lambda: 2 * images * 33 * 33 - 2)
     with pytest.raises(InputError, match=f"resolution=33 need .*; {way_out}"):
         load_data(conditions, tmp_path)
     if name == "shapes":
         assert len(load_data(replace(conditions, loading="streaming"), tmp_path).train_paths) == 6
-    monkeypatch.setattr(data_module, "physical_memory_bytes", lambda: 2 * images * 33 * 33)
+    monkeypatch.setattr(loading_module, "physical_memory_bytes", lambda: 2 * images * 33 * 33)
     load_data(conditions, tmp_path)
 
 
 def test_the_machine_has_memory():
-    assert data_module.physical_memory_bytes() > 2**28
+    assert loading_module.physical_memory_bytes() > 2**28
 
 
 def test_the_data_directory_is_the_argument_else_the_variable_else_data(monkeypatch):
@@ -244,7 +232,7 @@ def test_the_data_directory_is_the_argument_else_the_variable_else_data(monkeypa
     assert data_directory(None) == Path("data")
 
 
-def test_the_same_set_is_read_once_and_another_one_anew(tmp_path):
+def test_the_same_set_is_read_once_and_another_one_again(tmp_path):
     write_folder(tmp_path / "shapes", torch.zeros(3, 4, 4, dtype=torch.uint8))
     data = load_data(FOLDER, tmp_path)
     assert load_data(replace(FOLDER, seed=3, epochs=5), tmp_path) is data
@@ -318,3 +306,53 @@ def test_what_is_built_in_or_not_there_has_no_digest(tmp_path):
     # Only training knows built-in sets: to evaluate, the name is a folder's.
     assert data_digest("digits", tmp_path, val_only=True) == data_digest("shapes", tmp_path, val_only=True)
     assert data_digest("digits", tmp_path, val_only=True) is not None
+
+
+def test_tuning_images_are_evaluated_on_instead_of_the_validation_images_and_never_trained_on():
+    plain, tuning = (load_data(Accuracy(tuning_images=count), None) for count in (0, 200))
+    assert (len(tuning.train_labels), len(tuning.eval_labels)) == (1237, 200)
+    assert torch.bincount(tuning.eval_labels).tolist() == [20] * 10
+    train, own, validation = (
+        {image.numpy().tobytes() for image in images}
+        for images in (tuning.train_images, tuning.eval_images, plain.eval_images)
+    )
+    assert train | own == {image.numpy().tobytes() for image in plain.train_images}
+    assert train & own == set()
+    assert own & validation == set()
+    assert torch.equal(load_eval_images(Accuracy(tuning_images=200), None), tuning.eval_images)
+    for count in (50, 500):
+        smaller = load_data(Accuracy(tuning_images=200, train_images=count, seed=count), None)
+        assert torch.equal(smaller.eval_images, tuning.eval_images)
+        assert {image.numpy().tobytes() for image in smaller.train_images} < train
+    with pytest.raises(InputError, match=r"tuning_images=15 is not possible; allowed: 0 for all 1437, or a multiple"):
+        load_data(Accuracy(tuning_images=15), None)
+
+
+@pytest.mark.parametrize("loading", ["in-memory", "streaming"])
+def test_with_tuning_images_the_validation_images_of_a_folder_are_not_read(tmp_path, loading):
+    for split, count in (("train", 5), ("val", 2)):
+        for level, name in enumerate(("circle", "square")):
+            (tmp_path / "shapes" / split / name).mkdir(parents=True)
+            for index in range(count):
+                image = torch.full((3, 32, 32), 100 * level + index, dtype=torch.uint8)
+                to_pil_image(image).save(tmp_path / "shapes" / split / name / f"{index}.png")
+    for path in (tmp_path / "shapes/val").glob("*/*"):
+        path.write_text("no image")
+    seen = []
+    for train_images in (0, 2, 6):
+        conditions = replace(FOLDER, tuning_images=4, train_images=train_images, loading=loading)
+        data = load_data(conditions, tmp_path)
+        images = load_eval_images(conditions, tmp_path)
+        levels = images.float().mean(dim=(1, 2, 3)).round().int().tolist()
+        assert [level // 100 for level in levels] == data.eval_labels.tolist() == [0, 0, 1, 1]
+        assert len(data.train_labels) == (train_images or 6)
+        if isinstance(data, StreamingData):
+            assert not {*data.train_paths} & {*data.eval_paths}
+            assert not any("/val/" in path for path in data.eval_paths)
+            ((shown, _),) = stream_eval(data, conditions, torch.arange(4), workers=1)
+        else:
+            shown = data.eval_images
+            assert not {*levels} & {*data.train_images.float().mean(dim=(1, 2, 3)).int().tolist()}
+        assert torch.equal(shown, images)
+        seen.append(levels)
+    assert seen[0] == seen[1] == seen[2], "always the same ones"

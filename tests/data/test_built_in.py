@@ -8,9 +8,9 @@ import pytest
 import torch
 from torchvision.datasets import FashionMNIST
 
-from ablations.design import Accuracy
+from ablations.data.loading import check_data, load_data
 from ablations.errors import InputError
-from ablations.training.data import check_data, load_data
+from ablations.measure import Accuracy
 
 FASHION = Accuracy(data="fashion-mnist")
 

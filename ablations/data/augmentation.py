@@ -57,7 +57,7 @@ def look(images: Tensor, views: Tensor, beyond: str) -> Tensor:
     """Returns images (B, C, S, S) of floats through views (B, 2, 3), sampled bilinearly.
 
     A view is the affine map, in coordinates from -1 to 1, from a place in the result to one in the image. Outside
-    of the image is `zeros`, or its `border` goes on.
+    of the image there are `zeros`, or its `border` repeats.
     """
     grid = F.affine_grid(views, list(images.shape), align_corners=False)
     return F.grid_sample(images.float(), grid, padding_mode=beyond, align_corners=False)

@@ -10,7 +10,7 @@ from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
-from ablations.design import Accuracy
+from ablations.measure import Accuracy
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (B, K) and labels (B,), or targets (B, K) where they are mixed, to the mean."""

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ablations.design import Accuracy
-from ablations.training import cache as cache_module
-from ablations.training import data as data_module
-from ablations.training.cache import cache_directory, load_answer, load_images, store_answer, store_images
-from ablations.training.data import InMemoryData, load_data
+from ablations.data import cache as cache_module
+from ablations.data import loading as loading_module
+from ablations.data.cache import cache_directory, load_answer, load_images, store_answer, store_images
+from ablations.data.loading import load_data
+from ablations.data.splits import InMemoryData
+from ablations.measure import Accuracy
 
 CONDITIONS = Accuracy(data="noise", num_classes=2, resolution=24)
 QUESTION, STATE = {"what": "a test"}, {"files": [["a/0.png", 12, None]]}
@@ -33,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 def load(folder: Path, **changes: Any) -> InMemoryData:
     """Loads the set as a new process would."""
-    data_module._load.cache_clear()
+    loading_module._load.cache_clear()
     data = load_data(replace(CONDITIONS, **changes), folder)
     assert isinstance(data, InMemoryData)
     return data
@@ -49,7 +50,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(data_module, "read_in_order", refuse)
+    monkeypatch.setattr(loading_module, "read_in_order", refuse)
 
 
 def contents(cache_folder: Path) -> dict[str, bytes]:
@@ -90,7 +91,7 @@ def paint(path: Path) -> None:
     Image.new("RGB", (60, 45), (1, 2, 3)).save(path)
 
 
-def test_a_image_that_changed_is_decoded_anew(folder):
+def test_an_image_that_changed_is_decoded_anew(folder):
     load(folder)
     paint(folder / "noise/train/b/1.png")
     assert (load(folder).train_images[4].flatten(1) == torch.tensor([[1], [2], [3]])).all()
@@ -109,7 +110,7 @@ def test_so_it_is_where_only_the_time_of_change_tells(folder):
     assert not same(before, after)
 
 
-def test_a_image_that_was_added_or_removed_makes_another_set(folder):
+def test_an_image_that_was_added_or_removed_makes_another_set(folder):
     load(folder)
     paint(folder / "noise/train/b/9.png")
     assert len(load(folder).train_labels) == 7
@@ -159,7 +160,7 @@ def test_what_is_damaged_is_made_anew(folder, cache_folder, suffix, damage, monk
     assert contents(cache_folder) != whole
     assert same(load(folder), first)
     assert contents(cache_folder) == whole
-    monkeypatch.setattr(data_module, "read_in_order", None)
+    monkeypatch.setattr(loading_module, "read_in_order", None)
     assert same(load(folder), first)
 
 

@@ -12,13 +12,14 @@ from threading import Thread
 import pytest
 import torch
 
-from ablations.design import Accuracy
+from ablations.data import cifar as cifar_module
+from ablations.data.cifar import CIFARS, _read_records, fetch_cifar, read_cifar
+from ablations.data.loading import check_data, load_data
+from ablations.data.registry import DATA_SETS
 from ablations.errors import InputError
-from ablations.training import cifar as cifar_module
-from ablations.training.cifar import CIFARS, fetch_cifar, read_cifar
-from ablations.training.data import check_data, load_data
+from ablations.measure import Accuracy
 
-CONDITIONS = {name: Accuracy(data=name, num_classes=cifar.classes) for name, cifar in CIFARS.items()}
+CONDITIONS = {name: Accuracy(data=name, num_classes=DATA_SETS[name].num_classes) for name in CIFARS}
 
 
 def draw_images(count: int, seed: int) -> torch.Tensor:
@@ -28,12 +29,12 @@ def draw_images(count: int, seed: int) -> torch.Tensor:
 def write_cifar(directory: Path, name: str, labels: torch.Tensor) -> None:
     """Writes each file of a set with one image for each of the labels (N,); coarse labels, if any, are 19."""
     cifar = CIFARS[name]
-    (directory / cifar.folder).mkdir(parents=True)
+    (directory / DATA_SETS[name].folder).mkdir(parents=True)
     for number, file in enumerate((*cifar.train, *cifar.validation)):
         before = torch.full((len(labels), cifar.labels), 19, dtype=torch.uint8)
         before[:, -1] = labels
         records = torch.cat([before, draw_images(len(labels), number).flatten(1)], dim=1)
-        (directory / cifar.folder / file).write_bytes(records.numpy().tobytes())
+        (directory / DATA_SETS[name].folder / file).write_bytes(records.numpy().tobytes())
 
 
 @pytest.fixture(params=CIFARS)
@@ -47,7 +48,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_images_and_labels_are_those_of_the_records(tmp_path: Path, name: str) -> None:
-    classes, files = CIFARS[name].classes, len(CIFARS[name].train)
+    classes, files = DATA_SETS[name].num_classes, len(CIFARS[name].train)
     labels = torch.randperm(classes, generator=torch.Generator().manual_seed(0))
     write_cifar(tmp_path, name, labels)
     check_data(name, classes, tmp_path)
@@ -72,14 +73,16 @@ def test_a_subset_at_another_resolution(tmp_path: Path) -> None:
 
 
 def test_the_sets_are_known_by_their_classes(tmp_path: Path, name: str) -> None:
-    write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
+    write_cifar(tmp_path, name, torch.arange(DATA_SETS[name].num_classes))
     check_data(name, {"cifar10": 10, "cifar100": 100}[name], tmp_path)
-    with pytest.raises(InputError, match=f"num_classes=20 is not possible; allowed: {CIFARS[name].classes}, which"):
+    with pytest.raises(
+        InputError, match=f"num_classes=20 is not possible; allowed: {DATA_SETS[name].num_classes}, which"
+    ):
         check_data(name, 20, tmp_path)
 
 
-def test_labels_out_of_range_and_classes_without_a_image_are_one_line(tmp_path: Path, name: str) -> None:
-    classes = CIFARS[name].classes
+def test_labels_out_of_range_and_classes_without_an_image_are_one_line(tmp_path: Path, name: str) -> None:
+    classes = DATA_SETS[name].num_classes
     write_cifar(tmp_path / "over", name, torch.arange(classes + 1))
     write_cifar(tmp_path / "under", name, torch.arange(classes - 1))
     for place, message in (
@@ -88,26 +91,26 @@ def test_labels_out_of_range_and_classes_without_a_image_are_one_line(tmp_path: 
     ):
         with pytest.raises(InputError, match=message) as caught:
             check_data(name, classes, tmp_path / place)
-        assert str(caught.value).startswith(f"{name} in {CIFARS[name].folder} of the data directory has ")
+        assert str(caught.value).startswith(f"{name} in {DATA_SETS[name].folder} of the data directory has ")
 
 
 @pytest.mark.parametrize("size", [0, 3072])
 def test_a_file_that_holds_no_whole_records_is_one_line(tmp_path: Path, name: str, size: int) -> None:
-    write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
-    file = tmp_path / CIFARS[name].folder / CIFARS[name].validation[0]
+    write_cifar(tmp_path, name, torch.arange(DATA_SETS[name].num_classes))
+    file = tmp_path / DATA_SETS[name].folder / CIFARS[name].validation[0]
     file.write_bytes(file.read_bytes()[:size])
-    place = f"{name}: {CIFARS[name].folder}/{file.name}"
+    place = f"{name}: {DATA_SETS[name].folder}/{file.name}"
     with pytest.raises(InputError, match=rf"^{place} is not one of its files \(ValueError: {size} bytes") as caught:
-        check_data(name, CIFARS[name].classes, tmp_path)
+        check_data(name, DATA_SETS[name].num_classes, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_cannot_be_opened_is_named_without_its_place(tmp_path: Path, name: str) -> None:
-    write_cifar(tmp_path, name, torch.arange(CIFARS[name].classes))
-    file = tmp_path / CIFARS[name].folder / CIFARS[name].validation[0]
+    write_cifar(tmp_path, name, torch.arange(DATA_SETS[name].num_classes))
+    file = tmp_path / DATA_SETS[name].folder / CIFARS[name].validation[0]
     file.unlink()
     with pytest.raises(InputError, match=f"{file.name} is not one of its files .FileNotFoundError") as caught:
-        read_cifar(name, tmp_path, train=False)
+        _read_records(name, file, 3073)
     assert str(tmp_path) not in str(caught.value)
 
 
@@ -118,7 +121,7 @@ def test_without_files_and_network_it_is_one_line(tmp_path: Path, name: str) -> 
         with pytest.raises(InputError, match=f"{name} can be neither read from .* nor downloaded") as caught:
             act()
         assert "\n" not in str(caught.value)
-        assert str(directory / CIFARS[name].folder) in str(caught.value)
+        assert str(directory / DATA_SETS[name].folder) in str(caught.value)
         assert "the binary version" in str(caught.value)
     assert not directory.exists()
 
@@ -126,10 +129,10 @@ def test_without_files_and_network_it_is_one_line(tmp_path: Path, name: str) -> 
 @pytest.mark.usefixtures("no_network")
 def test_a_set_that_is_there_in_part_is_left_alone(tmp_path: Path, name: str) -> None:
     write_cifar(tmp_path, name, torch.arange(2))
-    (tmp_path / CIFARS[name].folder / CIFARS[name].train[-1]).unlink()
+    (tmp_path / DATA_SETS[name].folder / CIFARS[name].train[-1]).unlink()
     with pytest.raises(InputError, match="some of its files are missing there"):
         fetch_cifar(name, tmp_path)
-    assert (tmp_path / CIFARS[name].folder / CIFARS[name].validation[0]).is_file()
+    assert (tmp_path / DATA_SETS[name].folder / CIFARS[name].validation[0]).is_file()
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -154,17 +157,15 @@ def test_it_is_downloaded_checked_and_unpacked(
     tmp_path: Path, site: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cifar = CIFARS[name]
-    write_cifar(tmp_path / "made", name, torch.arange(cifar.classes))
+    write_cifar(tmp_path / "made", name, torch.arange(DATA_SETS[name].num_classes))
     with tarfile.open(site / cifar.archive, "w:gz") as archive:
-        archive.add(tmp_path / "made" / cifar.folder, arcname=cifar.folder)
+        archive.add(tmp_path / "made" / DATA_SETS[name].folder, arcname=DATA_SETS[name].folder)
     with pytest.raises(InputError, match=r"neither read .*RuntimeError: File not found or corrupted"):
         fetch_cifar(name, tmp_path / "data")  # what is served is not what the checksum says
     right = replace(cifar, md5=md5((site / cifar.archive).read_bytes()).hexdigest())
     monkeypatch.setitem(CIFARS, name, right)
     fetch_cifar(name, tmp_path / "data")
-    assert {path.name for path in (tmp_path / "data").iterdir()} == {cifar.archive, cifar.folder}
-    for train in (True, False):
-        for got, made in zip(
-            *(read_cifar(name, tmp_path / place, train=train) for place in ("data", "made")), strict=True
-        ):
-            assert torch.equal(got, made)
+    assert {path.name for path in (tmp_path / "data").iterdir()} == {cifar.archive, DATA_SETS[name].folder}
+    splits = [read_cifar(name, tmp_path / place) for place in ("data", "made")]
+    for got, made in zip(*splits, strict=True):
+        assert all(map(torch.equal, got, made))

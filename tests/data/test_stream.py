@@ -19,13 +19,14 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms.v2.functional import hflip, pil_to_tensor
 
-from ablations.design import Accuracy
+from ablations.data import loading as loading_module
+from ablations.data import stream as stream_module
+from ablations.data.loading import load_data
+from ablations.data.protocols import build_transform
+from ablations.data.splits import StreamingData
+from ablations.data.stream import build_augmentation, drawn_from, stream_eval, stream_images
 from ablations.errors import InputError
-from ablations.training import data as data_module
-from ablations.training import stream as stream_module
-from ablations.training.data import load_data
-from ablations.training.protocols import build_transform
-from ablations.training.stream import StreamingData, build_augmentation, drawn_from, stream_eval, stream_images
+from ablations.measure import Accuracy
 
 CONDITIONS = Accuracy(
     data="noise", num_classes=2, resolution=32, loading="streaming", batch_size=4, rand_augment="rand-m9-mstd0.5-inc1"
@@ -56,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, conditions: Accuracy = CONDITIONS) -> StreamingData:
-    data_module._load.cache_clear()
+    loading_module._load.cache_clear()
     data = load_data(conditions, folder)
     assert isinstance(data, StreamingData)
     return data
@@ -83,14 +84,14 @@ def test_data_is_paths_and_labels_and_nothing_is_decoded(folder):
     assert data.mean.shape == data.std.shape == (3,)
 
 
-def test_a_subset_is_the_resident_ones(folder):
+def test_a_subset_is_the_one_in_memory(folder):
     conditions = replace(CONDITIONS, train_images=4, rand_augment="")
-    resident = load_data(replace(conditions, loading="in-memory"), folder)
+    in_memory = load_data(replace(conditions, loading="in-memory"), folder)
     streaming = load(folder, conditions)
     images = torch.stack([pil_to_tensor(Image.open(path)) for path in streaming.train_paths])
-    assert torch.equal(streaming.train_labels, resident.train_labels)
+    assert torch.equal(streaming.train_labels, in_memory.train_labels)
     # Of noise, the mean of an image tells which it is.
-    means = [images.float().mean(dim=(1, 2, 3)) for images in (images, resident.train_images)]
+    means = [images.float().mean(dim=(1, 2, 3)) for images in (images, in_memory.train_images)]
     torch.testing.assert_close(*means, atol=4, rtol=0)
 
 
@@ -103,7 +104,7 @@ def test_tensors_move_to_a_device_and_paths_stay(folder):
 
 @pytest.mark.parametrize("name", ["digits", "fashion-mnist", "cifar10", "cifar100"])
 def test_built_in_sets_are_not_streamed(tmp_path, name):
-    with pytest.raises(InputError, match=f"loading='streaming' is not possible; allowed: resident for {name}"):
+    with pytest.raises(InputError, match=f"loading='streaming' is not possible; allowed: in-memory for {name}"):
         load_data(Accuracy(data=name, loading="streaming"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -156,7 +157,7 @@ def test_each_word_means_what_it_does_in_timm(words, layers, probability, magnit
     assert (augment.choice_weights is not None) == words.endswith(("weights", "w"))
 
 
-def test_neither_workers_nor_batches_change_a_image(folder):
+def test_neither_workers_nor_batches_change_an_image(folder):
     data = load(folder)
     expected = stream(data, 10, workers=0)
     assert (expected.shape, expected.dtype) == ((10, 3, 32, 32), torch.uint8)
@@ -164,7 +165,7 @@ def test_neither_workers_nor_batches_change_a_image(folder):
         assert torch.equal(stream(data, size, workers), expected)
 
 
-def test_a_image_is_timms_by_its_own_seed(folder):
+def test_an_image_is_timms_by_its_own_seed(folder):
     data = load(folder)
     shown = stream(data, 5, workers=0)
     transform = create_transform(
@@ -252,7 +253,7 @@ def test_posterize_at_its_strongest_keeps_a_bit(words):
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("skip_unreadable", [False, True])
-def test_a_image_that_cannot_be_read_is_one_line(folder, workers, skip_unreadable):
+def test_an_image_that_cannot_be_read_is_one_line(folder, workers, skip_unreadable):
     conditions = replace(CONDITIONS, skip_unreadable=skip_unreadable)
     data = load(folder, conditions)
     broken = folder / "noise/train/a/2.png"  # the sixth that is shown
@@ -341,9 +342,9 @@ def test_a_validation_image_that_cannot_be_read_is_one_line(folder):
 CHILD = """
 import multiprocessing, sys, torch
 from pathlib import Path
-from ablations.design import Accuracy
-from ablations.training.data import load_data
-from ablations.training.stream import stream_images
+from ablations.measure import Accuracy
+from ablations.data.loading import load_data
+from ablations.data.stream import stream_images
 
 if __name__ == "__main__":
     conditions = Accuracy(data="noise", num_classes=2, loading="streaming")
@@ -374,7 +375,7 @@ def test_workers_end_with_the_process_that_trains_even_if_it_is_killed(folder, t
         except ProcessLookupError:
             return
         time.sleep(0.1)
-    pytest.fail("the worker goes on by itself")
+    pytest.fail("the worker outlives its parent")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

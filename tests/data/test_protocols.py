@@ -8,18 +8,15 @@ from timm.data import create_transform, resolve_data_config
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from ablations.config import PVTConfig, build_config
-from ablations.errors import InputError
-from ablations.training.protocols import (
+from ablations.data.protocols import (
     CROPS,
-    EXPECTED,
     build_transform,
-    expected_top1,
     normalise_bytes,
     read_image,
     read_in_order,
     resized_short_side,
 )
+from ablations.errors import InputError
 
 
 def draw_image(width: int, height: int) -> Image.Image:
@@ -84,8 +81,6 @@ def test_bytes_become_mean_0_and_deviation_1_channels_last():
 def test_unknown_protocols_and_resolutions_are_refused():
     with pytest.raises(InputError, match="protocol='papers' is not possible; allowed: paper, timm"):
         build_transform("papers", 224)
-    with pytest.raises(InputError, match="protocol='papers'"):
-        expected_top1(build_config("b2"), "papers")
     for resolution in (0, -224, 2**17):
         with pytest.raises(InputError, match=f"resolution={resolution} "):
             build_transform("timm", resolution)
@@ -143,42 +138,3 @@ def test_no_more_is_read_ahead_than_asked(tmp_path):
         next(stream)
     stream.close()
     assert 3 <= len(started) <= 3 + 4
-
-
-@pytest.mark.parametrize(
-    ("config", "timm_top1", "paper_top1"),
-    [
-        (build_config("b0"), 0.70654, 0.705),
-        (build_config("b2"), 0.82062, 0.82),
-        (build_config("b2", "v1+ope+cffn+lsra"), 0.822, 0.821),
-        (build_config("b3"), 0.8312, 0.832),
-        (build_config("b5"), 0.8376, 0.838),
-        (build_config("tiny", "v1"), None, 0.751),
-        (build_config("large", "v1"), None, 0.817),
-        # What changes no answer of the released weights:
-        (build_config("b2", attention="explicit", drop_path_rate=0.1, img_size=384), 0.82062, 0.82),
-        # What makes another model:
-        (build_config("b2", "v1+ope"), None, None),
-        (build_config("b2", "v1+ope+cffn+lsra", "v2"), None, None),  # no ReLU
-        (build_config("b2", "v1", "v2"), None, None),
-        (build_config("b2", "v1", img_size=384), None, None),
-        (build_config("b2", num_classes=100), None, None),
-        (build_config("b0", "v1+ope+cffn+lsra"), None, None),
-        (build_config("pico"), None, None),
-    ],
-)
-def test_released_checkpoints_have_an_expected_accuracy(
-    config: PVTConfig, timm_top1: float | None, paper_top1: float | None
-):
-    assert expected_top1(config, "timm") == timm_top1
-    assert expected_top1(config, "paper") == pytest.approx(paper_top1)
-
-
-def test_expected_accuracies_are_those_at_224_pixels():
-    assert expected_top1(build_config("b2"), "timm", 224) == 0.82062
-    assert expected_top1(build_config("b2"), "timm", 256) is None
-
-
-def test_both_protocols_expect_nearly_the_same():
-    for (variant, arm), top1 in EXPECTED.items():
-        assert expected_top1(build_config(variant, arm), "paper") == pytest.approx(top1, abs=0.002)

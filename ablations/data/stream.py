@@ -1,4 +1,4 @@
-"""Image folders that do not fit in memory: images are read anew in every epoch, ahead of the step, in processes.
+"""Image folders that do not fit in memory: worker processes read the images again in every epoch, ahead of the step.
 
 Each image is cut and augmented by numbers drawn from a seed of its own. So neither the number of workers nor the
 batches change an image, and the process's own generators are left as they were. Letters: B images of a batch, N of
@@ -12,7 +12,6 @@ import re
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -27,11 +26,11 @@ from timm.data.auto_augment import RandAugment, posterize
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ablations.design import Accuracy
+from ablations.data.folders import WAY_OUT
+from ablations.data.protocols import Transform, build_transform, read_image, read_in_order
+from ablations.data.splits import StreamingData
 from ablations.errors import InputError, refuse
-from ablations.training.folders import WAY_OUT
-from ablations.training.protocols import Transform, build_transform, read_image, read_in_order
-from ablations.training.splits import Splits
+from ablations.measure import Accuracy
 
 Request = tuple[str, int]
 """An image's path and the seed of what is drawn for it."""
@@ -46,16 +45,6 @@ RAND_AUGMENTS = (
 )
 WORD = re.compile(r"(m|n|mmax)\d+|(p|mstd)\d+(\.\d+)?|inc[01]|t(weights|3a|3aw)")
 """A word of RandAugment, as `timm.data.auto_augment.rand_augment_transform` reads it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamingData(Splits):
-    """A data set's two splits, as paths: nothing is decoded yet."""
-
-    folder: Path
-    """The set's own, which all paths are in."""
-    train_paths: tuple[str, ...]
-    eval_paths: tuple[str, ...]
 
 
 def stream_images(
@@ -164,7 +153,7 @@ def _posterize(image: Image.Image, bits: int, **others: Any) -> Image.Image:
 
 @contextmanager
 def drawn_from(seed: int) -> Iterator[None]:
-    """Draws from one seed inside, in `random`, numpy and torch on the CPU, and goes on as before outside."""
+    """Draws from one seed inside, in `random`, numpy and torch on the CPU, and leaves the generators as they were."""
     generator = torch.default_generator  # torch.manual_seed would seed the GPUs' too
     before = random.getstate(), np.random.get_state(), generator.get_state()  # noqa: NPY002, timm draws from it
     try:

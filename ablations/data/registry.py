@@ -1,0 +1,109 @@
+"""The data sets that the suite knows by name. Needs no torch.
+
+A new one is an entry of DATA_SETS and the function that reads it; the command line, `list` and the checks follow.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ablations.errors import refuse
+
+SPLITS = ("train", "val")
+"""The parts of an image folder: training and validation images, with a folder for each class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """One data set. Its reader is named by string, `module:function`, so nothing is imported."""
+
+    description: str
+    num_classes: int
+    reader: str = ""
+    """A function of (name, data directory) that fetches what is missing and returns the training and the validation
+    images, each as (bytes (N, C, h, w), labels (N,) of int64); it raises InputError for files that are not the set's.
+    Empty for an image folder."""
+    folder: str = ""
+    """Where its files lie in the data directory; empty where a library ships them."""
+    may_flip: bool = True
+    """Whether a mirrored image is still of its class."""
+
+    @property
+    def in_memory_only(self) -> bool:
+        """Whether it cannot stream: a reader returns all of it."""
+        return bool(self.reader)
+
+    @property
+    def summary(self) -> str:
+        """One line for `list`."""
+        place = f"DIR/{self.folder}, else downloaded" if self.folder else "shipped with scikit-learn"
+        place = place if self.reader else IMAGE_FOLDER_LAYOUT
+        return f"{self.description}, {self.num_classes} classes; {place}"
+
+
+IMAGE_FOLDER_LAYOUT = "DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*"
+
+DATA_SETS: dict[str, DataSet] = {
+    "digits": DataSet(
+        description="1,797 hand-written digits, 8 x 8 px",
+        num_classes=10,
+        reader="ablations.data.digits:read_digits",
+        may_flip=False,
+    ),
+    "fashion-mnist": DataSet(
+        description="70,000 images of clothes, 28 x 28 px",
+        num_classes=10,
+        reader="ablations.data.fashion_mnist:read_fashion_mnist",
+        folder="FashionMNIST/raw",
+    ),
+    "cifar10": DataSet(
+        description="60,000 images, 32 x 32 px",
+        num_classes=10,
+        reader="ablations.data.cifar:read_cifar",
+        folder="cifar-10-batches-bin",
+    ),
+    "cifar100": DataSet(
+        description="60,000 images, 32 x 32 px",
+        num_classes=100,
+        reader="ablations.data.cifar:read_cifar",
+        folder="cifar-100-binary",
+    ),
+    "imagenet": DataSet(description="ImageNet-1k as an image folder", num_classes=1000),
+}
+"""Every data set by its name. Any other name is an image folder's."""
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a data set has a reader of its own; else it is an image folder."""
+    return name in DATA_SETS and DATA_SETS[name].in_memory_only
+
+
+def built_in_names() -> str:
+    """Returns the names of the data sets with a reader, for messages."""
+    return ", ".join(filter(is_built_in, DATA_SETS))
+
+
+def list_data_sets() -> dict[str, str]:
+    """Returns a line for each data set by name, and one for image folders under `NAME`."""
+    return {name: known.summary for name, known in DATA_SETS.items()} | {
+        "NAME": f"any image folder: {IMAGE_FOLDER_LAYOUT}"
+    }
+
+
+def data_directory(given: Path | None) -> Path:
+    """Returns the folder of the data sets: the one `given`, else ABLATIONS_DATA_DIR, else `data`."""
+    return given or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")
+
+
+def count_classes(name: str, data_dir: Path | None) -> int:
+    """Returns how many classes a data set has: the registry's number, or the class folders of an image folder.
+
+    Raises InputError for an unknown name that is no image folder's.
+    """
+    if name in DATA_SETS:
+        return DATA_SETS[name].num_classes
+    folder = data_directory(data_dir) / name / SPLITS[0]
+    classes = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
+    if classes < 2:
+        raise refuse("data", name, f"{built_in_names()}, or an image folder: {folder}/CLASS/* of 2 classes or more")
+    return classes

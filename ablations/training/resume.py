@@ -1,0 +1,223 @@
+"""Training that stops at any step and resumes in another process as if nothing had happened.
+
+A checkpoint is written whole or not at all, and read without unpickling anything.
+"""
+
+import ast
+import hashlib
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablations.errors import InputError, first_line, refuse
+from ablations.files import written_whole
+from ablations.training.loop import Training
+
+CHECKPOINT_EVERY_S = 60.0
+
+AGREE_EVERY = {"cpu": 1, "cuda": 10}
+"""Steps between which several processes ask each other whether to stop; asking waits for the GPU."""
+
+ONE_REQUEST_S = 2.0
+"""Signals that follow each other this soon are one request: of a terminal to all processes, and of a parent."""
+
+_TRAIN, _SAVE, _PAUSE, _STOP = range(4)
+
+
+class OutOfTime(RuntimeError):
+    """The time for a training was over before it was finished; it has written a checkpoint."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was asked to stop by a signal; it has written a checkpoint."""
+
+
+class Saver:
+    """Writes the checkpoints of one training: every so often, when its time is over, and when it is asked to stop.
+
+    `made_by` says what its numbers depend on beside the conditions; no training resumes from a checkpoint that another
+    made. `deadline` is in seconds of the monotonic clock.
+    """
+
+    def __init__(self, path: Path, made_by: dict[str, Any], *, deadline: float = math.inf) -> None:
+        self.path, self.made_by, self.deadline = path, made_by, deadline
+        self._saved = time.monotonic()
+        self._asked: float | None = None
+
+    def restore(self, training: Training) -> None:
+        """Has a training resume from the checkpoint, if there is one."""
+        ranks = training.ranks
+        shapes = {name: value.shape for name, value in training.model.state_dict().items()}
+        state = load_checkpoint(self.path, self.made_by, shapes) if ranks.is_first else None
+        state = ranks.tell_all(state)
+        if state is not None:
+            training.load_state(state)
+
+    def look(self, training: Training, *, is_over: bool = False) -> None:
+        """Saves where it is time to, or where the training is over.
+
+        Raises OutOfTime or Stopped, after saving, where it has to end. A checkpoint that cannot be written is warned
+        of, because the training itself can continue.
+        """
+        ranks, device = training.ranks, training.conditions.device
+        if ranks.count > 1 and not is_over and training.step % AGREE_EVERY[device]:
+            return
+        wish = ranks.agree(max(self._wish(), _SAVE if is_over else _TRAIN), device)
+        if wish == _TRAIN:
+            return
+        fault = self._save(training)
+        if wish == _SAVE:
+            if fault:
+                print(f"warning: {fault}", file=sys.stderr)
+            return
+        done = training.step % training.steps_per_epoch
+        where = f"in epoch {training.epoch} of {training.conditions.total_epochs}, after {done} of its steps"
+        if is_over:
+            where = "after its last step"
+        if wish == _PAUSE:
+            raise OutOfTime(f"the time is over {where}; {fault or 'a checkpoint is saved'}")
+        raise Stopped(f"stopped {where}; {fault or 'a checkpoint is saved; rerun the same command to resume'}")
+
+    def _save(self, training: Training) -> InputError | None:
+        """Writes a checkpoint; returns what was wrong where it could not."""
+        state = training.state()
+        self._saved = time.monotonic()
+        if training.ranks.is_first:
+            try:
+                save_checkpoint(self.path, state | {"made_by": self.made_by})
+            except InputError as error:
+                return error
+        return None
+
+    def _wish(self) -> int:
+        if self._asked is not None:
+            return _STOP
+        now = time.monotonic()
+        if now >= self.deadline:
+            return _PAUSE
+        return _SAVE if now - self._saved >= CHECKPOINT_EVERY_S else _TRAIN
+
+    @contextmanager
+    def catching_signals(self) -> Iterator[None]:
+        """Has SIGINT and SIGTERM stop the training after its step; another, later one stops the process as before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # which Python gives no signals
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+
+        def ask(number: int, base: Any) -> None:
+            now = time.monotonic()
+            if self._asked is None:
+                self._asked = now
+            elif now - self._asked > ONE_REQUEST_S:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
+                signal.raise_signal(number)
+
+        for number in before:
+            signal.signal(number, ask)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes a state of tensors and plain values; a kill at any moment leaves the old file or the new one.
+
+    Raises InputError where the file cannot be written.
+    """
+    try:
+        with written_whole(path) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:  # torch's writer raises the second where a disk is full
+        raise refuse("checkpoint", str(path), f"a file that can be written ({first_line(error)})") from error
+
+
+SET_BY_HAND = {"threads", "processes"}
+"""What a user can set as it was, unlike code, libraries, machine and data."""
+
+
+def load_checkpoint(
+    path: Path, made_by: dict[str, Any], shapes: dict[str, torch.Size] | None = None
+) -> dict[str, Any] | None:
+    """Returns the state that `save_checkpoint` wrote, in main memory, or None where there is none to resume from.
+
+    Without a state, a warning says so: the file is damaged, or of a model of other `shapes` by name, or was written
+    where numbers might differ, by other code or on another kind of machine. Where nothing but SET_BY_HAND differs,
+    raises InputError, so that the file is not lost.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        others = [name for name, value in made_by.items() if state["made_by"][name] != value]
+    except Exception as error:  # a damaged file fails in every way that a reader can
+        _warn(f"{path} is damaged ({first_line(error)})")
+        return None
+    if others and set(others) <= SET_BY_HAND:
+        was, is_now = (
+            " and ".join(f"{name}={source[name]}" for name in others) for source in (state["made_by"], made_by)
+        )
+        raise InputError(f"{path} was written with {was}, and this is {is_now}: resume as then, or remove it")
+    if others:
+        was, is_now = (", ".join(str(source[name]) for name in others) for source in (state["made_by"], made_by))
+        _warn(f"{path} was written with another {' and '.join(others)} ({was}; now {is_now})")
+        return None
+    if shapes is not None and {name: value.shape for name, value in state["model"].items()} != shapes:
+        _warn(f"{path} is of another model")
+        return None
+    return state
+
+
+def _warn(fact: str) -> None:
+    print(f"warning: {fact}; that training starts over", file=sys.stderr)
+
+
+PACKAGE = Path(__file__).parents[1]
+
+TRAINS = ("config.py", "recipes.py", "model", "data", "training")
+"""The files and folders of the package that decide the numbers of a training."""
+
+
+@cache
+def training_code_digest(folder: Path | None = None, *, baselines: bool = False) -> str:
+    """Returns the SHA-256 of the code that trains, by which a checkpoint of other code is told apart.
+
+    Comments, docstrings and layout don't count. `folder` adds the Python files of a user's folder, byte by byte, and
+    `baselines` the package's own baseline models.
+    """
+    found = hashlib.sha256()
+    for name in (*TRAINS, *(["baselines"] if baselines else [])):
+        place = PACKAGE / name
+        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            code = _without_docstrings(file.read_text(encoding="utf-8"))
+            found.update(f"{file.relative_to(PACKAGE).as_posix()}\0{code}\0".encode())
+    for file in sorted(folder.glob("*.py")) if folder else ():
+        found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def _without_docstrings(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a statement is a string alone, as docstrings of functions and of fields are."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

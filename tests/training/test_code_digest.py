@@ -1,0 +1,82 @@
+"""The digest of the code that trains: what changes it and what does not."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ablations.training import resume
+from ablations.training.resume import training_code_digest
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the package, which the digest is taken of."""
+    copy = tmp_path / "ablations"
+    shutil.copytree(resume.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "*.csv"))
+    monkeypatch.setattr(resume, "PACKAGE", copy)
+    return copy
+
+
+def digest(folder: Path | None = None, *, baselines: bool = False) -> str:
+    training_code_digest.cache_clear()
+    return training_code_digest(folder, baselines=baselines)
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+@pytest.mark.parametrize("file", ["cli.py", "records.py", "cost.py", "report/page.py", "measure/macs.py"])
+def test_code_that_does_not_train_does_not_count(package: Path, file: str) -> None:
+    before = digest()
+    append(package / file, "\nNEW = 1\n")
+    assert digest() == before
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["config.py", "recipes.py", "model/pvt.py", "data/augmentation.py", "data/digits.py", "training/loop.py"],
+)
+def test_code_that_trains_counts(package: Path, file: str) -> None:
+    before = digest()
+    append(package / file, "\nNEW = 1\n")
+    assert digest() != before
+
+
+def test_comments_docstrings_and_layout_do_not_count(package: Path) -> None:
+    before, file = digest(), package / "model" / "pvt.py"
+    append(file, '\n# A comment.\n\n\n"""Said of what stands above."""\n')
+    assert digest() == before
+    source = file.read_text()
+    start = source.index('"""')
+    file.write_text(source[:start] + '"""Another docstring.' + source[source.index('"""', start + 3) :])
+    assert digest() == before
+    file.write_text(file.read_text().replace("+ ", "- ", 1))
+    assert digest() != before
+
+
+def test_a_new_or_renamed_file_counts(package: Path) -> None:
+    before = digest()
+    (package / "model" / "tokens.py").rename(package / "model" / "token.py")
+    assert digest() != before
+
+
+def test_baselines_count_where_a_baseline_trains(package: Path) -> None:
+    before = digest(), digest(baselines=True)
+    append(package / "baselines" / "cpvt.py", "\nNEW = 1\n")
+    assert digest() == before[0] != before[1]
+    assert digest(baselines=True) != before[1]
+
+
+def test_a_users_folder_counts_byte_by_byte(package: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "model.py").write_text("x = 1\n")
+    (folder / "notes.txt").write_text("first")
+    before = digest(folder)
+    assert before != digest()
+    (folder / "notes.txt").write_text("second")
+    assert digest(folder) == before
+    (folder / "model.py").write_text("x = 1  # one\n")
+    assert digest(folder) != before
