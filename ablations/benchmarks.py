@@ -65,8 +65,7 @@ def benchmark_epoch_of(command: Any) -> int:
     cell = arm_cell(command.variant, PVT_V2, "published", conditions)
     keep_freed_memory()
     use_full_float32()
-    assert cell.config is not None
-    model = build_model(cell.config, seed=conditions.seed).to(command.device)
+    model = build_model(cell.arm_config, seed=conditions.seed).to(command.device)
     baseline = build_equal(model, "timm")
     check_equal(model, baseline, (2, 3, command.resolution, command.resolution))
     workers = available_cores() if command.workers is None else command.workers

@@ -150,6 +150,12 @@ class Cell:
         return self.model.config(self.conditions)
 
     @property
+    def arm_config(self) -> PVTConfig:
+        """The config of a cell that is known to be an arm's."""
+        assert self.config is not None
+        return self.config
+
+    @property
     def arm(self) -> str | None:
         return getattr(self.model, "arm", None)
 
@@ -214,7 +220,8 @@ def build_cell(model: str, conditions: Measurement) -> Cell:
     if source == "pvt":
         if rest.count("/") != 2:
             raise refuse("model", model, "pvt:VARIANT/ARM/BASE, such as pvt:b2/v1+ope/published")
-        return arm_cell(*rest.split("/"), conditions)  # type: ignore[arg-type]
+        variant, arm, base = rest.split("/")
+        return arm_cell(variant, arm, base, conditions)
     if file := split_file_model(model):
         path, function = file
         named = NamedModel(name=f"{path.name}:{function}", folder=path.resolve().parent)
@@ -246,7 +253,7 @@ def address(description: dict[str, Any]) -> str:
     Values that are their field's default do not count, unless the field says so; a field that is added later, with a
     default that leaves everything as it was, changes no address.
     """
-    kinds = {"config": PVTConfig, "conditions": MEASUREMENTS[description["measurement"]]}
+    kinds: dict[str, type] = {"config": PVTConfig, "conditions": MEASUREMENTS[description["measurement"]]}
     counted = description | {
         name: without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
     }

@@ -476,7 +476,7 @@ def _build(arguments: list[str]) -> Any:
     for word, command in COMMANDS.items():
         default = accuracy if command is MeasureAccuracy else MISSING
         chosen = tyro.conf.subcommand(word) if default is MISSING else tyro.conf.subcommand(word, default=default)
-        annotated = Annotated[command, chosen]
+        annotated = Annotated[command, chosen]  # type: ignore[valid-type]
         union = annotated if union is None else union | annotated
     return union
 

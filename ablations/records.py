@@ -273,7 +273,7 @@ def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[
     if not isinstance(environments, dict) or header.get("schema") != SCHEMA:
         raise ValueError(f"its first line has no environments of schema {SCHEMA}")
     records, damaged = {}, {}
-    for number, line in enumerate(lines, start=2):
+    for place, line in enumerate(lines, start=2):
         try:
             record = _parse(line)
             if not isinstance(record, dict) or record.get("environment") not in environments:
@@ -283,7 +283,7 @@ def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[
             if record["measurement"] != path.stem:
                 raise ValueError(f"it is a record of {record['measurement']}")
         except ValueError as error:
-            damaged[f"line {number}"] = str(error)
+            damaged[f"line {place}"] = str(error)
         else:
             records[record["key"]] = record
     return records, damaged

@@ -104,7 +104,7 @@ class Accuracy(Recipe, Measurement):
         }
 
     def as_released(self, model: str) -> Accuracy:
-        left_open = {name: value for name, value in as_released(model).items() if getattr(self, name) is None}
+        left_open: dict[str, Any] = {name: value for name, value in as_released(model).items() if getattr(self, name) is None}
         return replace(self, **left_open)
 
     def data_digest(self, data_dir: Path | None) -> str | None:

@@ -87,7 +87,7 @@ class Evaluation(Measurement):
         from ablations.model.checkpoint import load_weights
         from ablations.training.evaluation import open_images
 
-        for config, data in {(cell.config, cell.conditions.data) for cell in cells}:
+        for config, data in {(cell.arm_config, cell.conditions.data) for cell in cells}:
             load_weights(build_model(config), cast(Path, setting.weights))
             open_images(data_directory(setting.data_dir) / data, config.num_classes)
 
@@ -97,8 +97,7 @@ class Evaluation(Measurement):
         from ablations.model.checkpoint import load_weights
         from ablations.training.evaluation import evaluate_checkpoint
 
-        assert cell.config is not None
-        model = build_model(cell.config)
+        model = build_model(cell.arm_config)
         load_weights(model, cast(Path, setting.weights))
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}

@@ -95,7 +95,7 @@ class Speed(Measurement):
 
         for cell in cells:
             for library in cell.conditions.libraries:
-                check_has_baseline(cell.config, library, cell.conditions.resolution)
+                check_has_baseline(cell.arm_config, library, cell.conditions.resolution)
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
         """Times a cell's step interleaved with its references', arm v1's or those of libraries.
@@ -123,7 +123,7 @@ class Speed(Measurement):
                 "relative_speed_high": high,
                 "samples": samples[name],
             }
-        macs = count_macs(cell.config, self.resolution) * self.batch_size
+        macs = count_macs(cell.arm_config, self.resolution) * self.batch_size
         work = macs * (3 if self.mode == "training" else 1)
         peak = _matmul_peak(self.device, self.precision)
         result = {

@@ -140,8 +140,9 @@ def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
     known = {each.name for each in fields(kind)}
     for key in grid:
         pick("key", key, ["measurement", *NAMES, *(["recipe"] if kind.trains else []), *Arm.ALLOWED, *known])
+    recipe: dict[str, Any] = recipe_values(grid["recipe"]) if "recipe" in grid else {}
     conditions = vary(
-        replace(kind(), **(recipe_values(grid["recipe"]) if "recipe" in grid else {})),  # type: ignore[call-arg]
+        replace(kind(), **recipe),  # type: ignore[call-arg]
         **{name: _values(kind, name, grid[name]) for name in grid if name in known},
     )
     overrides = {name: _listed(grid[name]) for name in Arm.ALLOWED if name in grid}

@@ -31,8 +31,8 @@ from ablations.data.splits import InMemoryData
 from ablations.errors import refuse
 from ablations.measure import Accuracy
 from ablations.measure.environment import check_device
+from ablations.measure.interleaved import time_interleaved
 from ablations.measure.samples import Ratio, paired_ratio
-from ablations.measure.speed import time_interleaved
 from ablations.training.batches import Batch, training_batches
 from ablations.training.loop import Training
 from ablations.training.recipe import autocast, build_schedule

@@ -25,6 +25,7 @@ from ablations.data.folders import listed, open_split, unreadable_images, valida
 from ablations.data.protocols import CROPS, build_transform, normalise_bytes, read_in_order
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.measure.environment import check_device
+from ablations.measure.measurement import Precision
 from ablations.paper import load_paper_table
 
 Progress = Callable[[int, int], None]
