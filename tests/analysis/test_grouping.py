@@ -131,13 +131,13 @@ def test_a_new_field_is_said_where_it_is_not_its_default():
     plain = {"variant": "b0", "mixup": 0.0, "rand_augment": "", "skip_unreadable": False, "aug_repeats": 1}
     changed = plain | {"mixup": 0.8, "rand_augment": "rand-m9", "aug_repeats": 3}
     assert describe(plain) == "b0"
-    assert describe(changed) == "b0, mixup 0.8, rand augment rand-m9, augment repeats 3"
+    assert describe(changed) == "b0, mixup 0.8, rand augment rand-m9, aug repeats 3"
     assert list_changed(plain) == []
     assert list_changed(changed) == ["mixup", "rand_augment", "aug_repeats"]
     # Where it is what tells two groups apart, the default is said too.
     names = varying([plain, changed])
-    assert tell_apart(plain, names) == "mixup 0, no rand augment, augment repeats 1"
-    assert tell_apart(changed, names) == "mixup 0.8, rand augment rand-m9, augment repeats 3"
+    assert tell_apart(plain, names) == "mixup 0, no rand augment, aug repeats 1"
+    assert tell_apart(changed, names) == "mixup 0.8, rand augment rand-m9, aug repeats 3"
 
 
 def test_one_is_no_plural():
