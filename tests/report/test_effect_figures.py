@@ -16,9 +16,9 @@ from ablations.report import effect_figures
 from ablations.report.build import figure_digest, list_figures
 from ablations.report.cumulative_accuracy import cumulative_values
 from ablations.report.effect_values import effect_values
-from ablations.report.figures import COLOURS
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import accuracy_values
+from ablations.report.figures import arm_colour
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
@@ -77,7 +77,7 @@ def test_effects_stand_at_their_means_and_unresolved_ones_are_hollow(ax, records
     assert hollow == {"lsra", "ope x lsra", "cffn x lsra", "ope x cffn x lsra"}
     ends = [[end[0] for end in whisker] for whisker in whiskers(ax)]
     assert ends == pytest.approx(100 * values[["top1_effect_low", "top1_effect_high"]].to_numpy())
-    assert dots(ax)[3].get_color() == COLOURS["v1+ope+cffn"]
+    assert dots(ax)[3].get_color() == arm_colour("v1+ope+cffn")
 
 
 def test_one_seed_has_no_whiskers_and_all_is_hollow(ax, records):
@@ -101,7 +101,7 @@ def test_interaction_lines_are_means_over_the_third_change(ax, records, pair, wi
     assert list(lines) == [f"without {pair[1]}", f"with {pair[1]}"]
     assert list(lines[f"without {pair[1]}"].get_ydata()) == pytest.approx(without)
     assert list(lines[f"with {pair[1]}"].get_ydata()) == pytest.approx(beside)
-    assert lines[f"with {pair[1]}"].get_color() == COLOURS[f"v1+{pair[1]}"]
+    assert lines[f"with {pair[1]}"].get_color() == arm_colour(f"v1+{pair[1]}")
     assert [label.get_text() for label in ax.get_xticklabels()] == [f"without {pair[0]}", f"with {pair[0]}"]
     assert ax.get_xlabel() == words
     seeds = [line for line in ax.lines if line.get_marker() == "."]

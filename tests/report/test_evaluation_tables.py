@@ -10,7 +10,7 @@ from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.build import list_figures
 from ablations.report.evaluation_tables import EVALUATION_TABLES, evaluation_values, plot_resolution_transfer
-from ablations.report.figures import COLOURS
+from ablations.report.figures import arm_colour
 from ablations.report.tables import render_markdown
 
 TOP1 = {("v1", "a" * 64): (0.3, 0.2), ("v1+ope+cffn", "b" * 64): (0.4, 0.42), ("v1+ope+cffn", "c" * 64): (0.41, 0.4)}
@@ -58,10 +58,10 @@ def test_each_checkpoint_has_a_curve_in_its_arm_s_colour_and_a_style_of_its_own(
     assert list(shown) == ["made for 64 px", "v1, aaaaaaaa", "v1+ope+cffn, bbbbbbbb", "v1+ope+cffn, cccccccc"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(shown)
     (v1, colour, style), (second, *look), (third, *other_look) = list(shown.values())[1:]
-    assert (v1, colour, style) == (pytest.approx([30, 20]), COLOURS["v1"], "-")
+    assert (v1, colour, style) == (pytest.approx([30, 20]), arm_colour("v1"), "-")
     assert second == pytest.approx([40, 42])
     assert third == pytest.approx([41, 40])
-    assert (look, other_look) == ([COLOURS["v1+ope+cffn"], "-"], [COLOURS["v1+ope+cffn"], "--"])
+    assert (look, other_look) == ([arm_colour("v1+ope+cffn"), "-"], [arm_colour("v1+ope+cffn"), "--"])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["64", "96"]
     assert list(ax.lines[0].get_xdata()) == [64, 64]
 

@@ -8,13 +8,15 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.analysis.cost import cost_values
+from ablations.analysis.paper import cumulative_values
 from ablations.config import ARMS
 from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import figures
 from ablations.report.build import list_figures
-from ablations.report.values import accuracy_values, cost_values, cumulative_values, memory_values, speed_values
+from ablations.report.values import accuracy_values, memory_values, speed_values
 
 
 @pytest.fixture
@@ -95,10 +97,10 @@ def memory(quick_records):
 def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
     assert figures.plot_memory_by_resolution(ax, memory) is ax
     assert [(line.get_color(), line.get_linestyle()) for line in ax.lines] == [
-        (figures.COLOURS["v1"], "-"),
-        (figures.COLOURS["v1+cffn"], "-"),
-        (figures.COLOURS["v1"], "--"),
-        (figures.COLOURS["v1+cffn"], "--"),
+        (figures.arm_colour("v1"), "-"),
+        (figures.arm_colour("v1+cffn"), "-"),
+        (figures.arm_colour("v1"), "--"),
+        (figures.arm_colour("v1+cffn"), "--"),
     ]
     labels = [" ".join(text.get_text().split()) for text in ax.get_legend().get_texts()]
     assert labels == [
@@ -131,7 +133,7 @@ def test_speeds_have_whiskers_and_noisy_ones_are_hollow(ax, quick_records):
     whisker = ax.collections[list(ARMS).index("v1+cffn")].get_segments()[0]
     assert whisker[:, 0] == pytest.approx([row["relative_speed_low"], row["relative_speed_high"]])
     hollow = {line.get_color() for line in ax.lines if line.get_markerfacecolor() == "white"}
-    assert hollow == {figures.COLOURS["v1+ope"]}
+    assert hollow == {figures.arm_colour("v1+ope")}
 
 
 def test_accuracy_shows_means_and_every_seed(ax, quick_records):
