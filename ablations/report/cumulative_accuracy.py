@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from ablations.report.conditions import split_by_conditions
+from ablations.analysis.grouping import split_by_conditions
+from ablations.analysis.paper import paper_cumulative
 from ablations.report.effect_values import cumulative_step_values
 from ablations.report.tradeoffs import tradeoff_values
-from ablations.report.values import paper_cumulative
 
 COUNTED = ("params", "macs")
 
@@ -15,7 +15,7 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
 
     `paper_top1_step_points` is in points, of b2 on ImageNet at 224 px; a variant that is not known has no costs.
     """
-    paper = paper_cumulative()["paper_top1_step_points"]
+    paper = paper_cumulative()["reported_top1_step_points"]
     tables = []
     for group in split_by_conditions(records, "accuracy"):
         cumulative = cumulative_step_values(group.rows)
