@@ -320,7 +320,7 @@ def _answer_budget(command: MeasureMemory) -> int:
 
     from tqdm import tqdm
 
-    from ablations.budget import answer_budgets, budget_values, verify_answer
+    from ablations.measure.budget import answer_budgets, budget_values, verify_answer
     from ablations.measure.environment import available_cores, check_device
     from ablations.report.budget_table import render_budget
 

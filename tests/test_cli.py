@@ -472,7 +472,7 @@ def test_a_budget_is_answered_for_models_that_refuse_sizes(capsys):
 
 
 def test_what_is_not_verified_is_no_success(capsys, monkeypatch):
-    monkeypatch.setattr("ablations.budget.available_memory", lambda device: 2**20)
+    monkeypatch.setattr("ablations.measure.budget.available_memory", lambda device: 2**20)
     asked = ["memory", "--budget", "4MiB", "--variants", "pico", "--arms", "v1", "--modes", "training"]
     code, out, _ = call(capsys, *asked, "--resolutions", "32", "--verify")
     assert code == 1

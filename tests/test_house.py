@@ -80,7 +80,7 @@ def parts(*names: str) -> tuple[str, ...]:
 
 
 MODELS = parts("model", "baselines", "downstream", "networks", "timm_models")
-LAB = (*MODELS, *parts("measure", "training", "measurements", "budget", "requirements", "forecast", "runner"))
+LAB = (*MODELS, *parts("measure", "training", "measurements", "requirements", "forecast", "runner"))
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 
@@ -110,7 +110,7 @@ FORBIDDEN_IMPORTS = {
     "training": (*MODELS, *parts("records", "report", "measurements", "runner", "commands", "cli")),
     "report": (*LAB, *parts("commands", "cli"), *TORCH),
     "measurements": parts("records", "report", "runner", "commands", "cli"),
-    "budget": parts("records", "report", "runner", "commands", "cli"),
+    "measure.budget": parts("records", "report", "runner", "commands", "cli"),
     "runner": parts("report", "commands", "cli"),
 }
 """A part of the package, and what it never imports, anywhere in its files."""
