@@ -83,7 +83,8 @@ def attention_savings(values: pd.DataFrame) -> pd.DataFrame:
     peaks = values.pivot_table(index=["pixels", "resolution"], columns="arm", values="peak_memory_bytes").sort_index()
     arms = [arm_name([name]) for name, toggle in TOGGLES.items() if toggle.slot == "attn"]
     own = peaks.reindex(columns=[PVT_V1, *arms]).astype(float).droplevel("pixels")
-    return own[arms].rdiv(own[PVT_V1], axis="index").sub(1).mul(100).dropna(how="all").dropna(axis="columns")
+    percent = 100 * (own[arms].rdiv(own[PVT_V1], axis="index") - 1)
+    return percent.dropna(axis="columns", how="all")
 
 
 def growth_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -108,8 +109,8 @@ def growth_values(records: pd.DataFrame) -> pd.DataFrame:
             rows.append(group.conditions | row | {"exponent": exponent, "growing_exponent": growing_exponent})
     for row, (kernel, *place) in zip(rows, curves, strict=True):
         fused = curves.get(("fused", *place))
-        is_pair = kernel == "explicit" and fused is not None
-        row["scores_overtake_px"] = overtaking_side(curves[(kernel, *place)], fused) if is_pair else np.nan
+        side = np.nan if fused is None else overtaking_side(curves[(kernel, *place)], fused)
+        row["scores_overtake_px"] = side  # nowhere for the fused kernel: it is not twice itself
     return pd.DataFrame(rows)
 
 
@@ -269,13 +270,13 @@ def validation_summary(records: pd.DataFrame) -> pd.DataFrame:
         where = describe({name: worst[name] for name in ("attention", "resolution", "channels_last", "checkpointing")})
         row = dict(zip([*SUMMARY_CONDITIONS, *case], place, strict=True))
         row |= {
-            "case": ", ".join(row[name] for name in case),
+            "case": ", ".join(str(row[name]) for name in case),
             "batch_sizes": ", ".join(map(str, sorted(own["batch_size"].unique()))),
             "n": len(own),
             "n_equal": int((own["difference_bytes"] == 0).sum()),
             "median_percent": distances.median(),
             "largest_percent": distances.max(),
-            "goal_percent": ALLOWED_PERCENT[row["way"], row["mode"]],
+            "goal_percent": ALLOWED_PERCENT[str(row["way"]), str(row["mode"])],
             "n_beyond_goal": int(own["beyond_goal"].sum()),
             "worst": f"`{worst['model']}`, {where}",
             "worst_bytes": worst["difference_bytes"],
@@ -288,7 +289,7 @@ def _of_memory(records: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Returns the memory records, with these columns even where no record has a value of them."""
     memory = records[records["measurement"] == "memory"]
     always = ("resolution", "pixels", "method", "peak_memory_bytes", "channels_last", "checkpointing")
-    return memory.reindex(columns=list(dict.fromkeys([*memory, *always, *columns])))
+    return memory.reindex(columns=list(dict.fromkeys([*memory, *always, *columns]))).astype({"resolution": "str"})
 
 
 def _predicted(records: pd.DataFrame) -> pd.DataFrame:

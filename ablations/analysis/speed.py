@@ -121,7 +121,7 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for group in beside_libraries(records):
-        for record in group.rows.to_dict("records"):
+        for _, record in group.rows.iterrows():
             references = record["references"]
             ratios = {name: each["relative_speed"] for name, each in references.items()}
             row = _case(group, record) | {
@@ -152,7 +152,7 @@ def library_means(records: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for group in group_by(pd.concat(timed), LIBRARY_CONDITIONS):
         for beside in (*LIBRARIES, FASTER_IN_DEFAULT, FASTEST):
-            chosen = [(record, _reference(record["references"], beside)) for record in group.rows.to_dict("records")]
+            chosen = [(record, _reference(record["references"], beside)) for _, record in group.rows.iterrows()]
             pairs = [(record, reference) for record, reference in chosen if reference]
             if not pairs:
                 continue
@@ -211,7 +211,7 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for group in beside_libraries(records):
-        for record in group.rows.to_dict("records"):
+        for _, record in group.rows.iterrows():
             if not isinstance(record.get("operators"), list):
                 continue
             case = _case(group, record)
@@ -265,7 +265,7 @@ def column_of(name: str, metric: str = "") -> str:
     return "_".join(words)
 
 
-def _case(group: Group, record: dict[str, Any]) -> dict[str, Any]:
+def _case(group: Group, record: pd.Series) -> dict[str, Any]:
     place = {name: record[name] for name in ("resolution", "pixels", "variant", "arm")}
     return {
         **group.conditions,
@@ -278,7 +278,7 @@ def _sorted(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(list(_ORDER), kind="stable", ignore_index=True) if rows else pd.DataFrame()
 
 
-def _times(case: dict[str, Any], implementation: str, timed: dict[str, Any]) -> dict[str, Any]:
+def _times(case: dict[str, Any], implementation: str, timed: Any) -> dict[str, Any]:
     """Returns the times and shares of a model, from our record or from what it has of a library."""
     seconds: Counter[str] = Counter()
     for operator in timed["operators"]:
@@ -301,7 +301,7 @@ def _times(case: dict[str, Any], implementation: str, timed: dict[str, Any]) -> 
     }
 
 
-def _bounds(record: dict[str, Any]) -> dict[str, Any]:
+def _bounds(record: pd.Series) -> dict[str, Any]:
     roofline = {row["kind"]: row["bound_s"] for row in record["roofline"]}
     bound_s = sum(roofline.values())
     share_of_peak = record["macs_per_s"] / record["peak_macs_per_s"]

@@ -4,8 +4,6 @@ import pandas as pd
 
 from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.memory_tables import MEMORY_TABLES
-from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import (
     ARM,
     NOTHING,
@@ -98,8 +96,6 @@ ARM_TABLES = (
             "What the paper calls GFLOPs are MACs."
         ),
     ),
-    *MEMORY_TABLES,
-    *SPEED_TABLES,
     Table(
         name="accuracy",
         measurement="accuracy",

@@ -14,7 +14,7 @@ from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import figures
 from ablations.report.build import list_figures
-from ablations.report.values import accuracy_values, cost_values, cumulative_values, memory_values, speed_values
+from ablations.report.values import accuracy_values, cost_values, cumulative_values
 
 
 @pytest.fixture
@@ -82,58 +82,6 @@ def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
     assert flat[-1] == pytest.approx(flat[-2], rel=0.01)
 
 
-@pytest.fixture
-def memory(quick_records):
-    values = memory_values(quick_records).query("mode == 'inference'").copy()
-    plain = (values["attention"] == "fused") | values["arm"].str.contains("lsra")
-    values["peak_memory_bytes"] = values["pixels"] * np.where(plain, 400, values["pixels"] / 2) * 1.0
-    values.loc[values["arm"].str.contains("cffn"), "peak_memory_bytes"] *= 1.5
-    values.loc[values["arm"].str.contains("ope"), "peak_memory_bytes"] *= 1.02  # alike
-    return values
-
-
-def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
-    assert figures.plot_memory_by_resolution(ax, memory) is ax
-    assert [(line.get_color(), line.get_linestyle()) for line in ax.lines] == [
-        (figures.COLOURS["v1"], "-"),
-        (figures.COLOURS["v1+cffn"], "-"),
-        (figures.COLOURS["v1"], "--"),
-        (figures.COLOURS["v1+cffn"], "--"),
-    ]
-    labels = [" ".join(text.get_text().split()) for text in ax.get_legend().get_texts()]
-    assert labels == [
-        "fused: v1, v1+ope, v1+lsra, v1+ope+lsra explicit: v1+lsra, v1+ope+lsra",
-        "fused: v1+cffn, v1+ope+cffn, v1+cffn+lsra, v1+ope+cffn+lsra explicit: v1+cffn+lsra, v1+ope+cffn+lsra",
-        "explicit: v1, v1+ope",
-        "explicit: v1+cffn, v1+ope+cffn",
-    ]
-    assert list(ax.lines[0].get_xdata()) == [128, 256, 512]
-    assert ax.lines[0].get_ydata()[0] == pytest.approx(128**2 * 400 / 2**20)
-
-
-def test_one_line_can_stand_for_all_arms(ax, memory):
-    fused = memory[memory["attention"] == "fused"].assign(peak_memory_bytes=memory["pixels"] * 400)
-    figures.plot_memory_by_resolution(ax, fused)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fused: all arms"]
-
-
-def test_arms_further_apart_have_lines_of_their_own(ax, memory):
-    memory.loc[(memory["arm"] == "v1+ope") & (memory["resolution"] == "512"), "peak_memory_bytes"] *= 1.1
-    figures.plot_memory_by_resolution(ax, memory)
-    assert len(ax.lines) == 6
-
-
-def test_speeds_have_whiskers_and_noisy_ones_are_hollow(ax, quick_records):
-    values = speed_values(quick_records).query("mode == 'inference' and resolution == '32'")
-    assert figures.plot_speed(ax, values) is ax
-    assert ax.lines[0].get_xdata() == [1, 1]
-    row = values[values["arm"] == "v1+cffn"].iloc[0]
-    whisker = ax.collections[list(ARMS).index("v1+cffn")].get_segments()[0]
-    assert whisker[:, 0] == pytest.approx([row["relative_speed_low"], row["relative_speed_high"]])
-    hollow = {line.get_color() for line in ax.lines if line.get_markerfacecolor() == "white"}
-    assert hollow == {figures.COLOURS["v1+ope"]}
-
-
 def test_accuracy_shows_means_and_every_seed(ax, quick_records):
     records = quick_records[quick_records["measurement"] == "accuracy"]
     values = accuracy_values(records)
@@ -171,10 +119,8 @@ def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cel
     [
         (lambda ax, values: figures.plot_cost_bars(ax, values, "params"), cost_values, "variant"),
         (figures.plot_macs_by_resolution, cost_values, "variant"),
-        (figures.plot_memory_by_resolution, memory_values, "mode"),
-        (figures.plot_speed, speed_values, "resolution"),
     ],
-    ids=["bars", "MACs", "memory", "speed"],
+    ids=["bars", "MACs"],
 )
 def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, condition):
     with pytest.raises(InputError, match=f"^{condition} is mixed, "):
@@ -203,19 +149,6 @@ def test_legends_that_differ_stay_with_their_panels():
     figures.share_legend(figure)
     assert figure.legends == []
     assert all(ax.get_legend() for ax in figure.axes)
-
-
-def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
-    one = Figure(figsize=(7, 4), layout="constrained")
-    for place in (1, 2):
-        figures.plot_memory_by_resolution(one.add_subplot(1, 2, place), memory)
-    before = [text.get_text() for text in one.axes[0].get_legend().get_texts()]
-    markers = [line.get_marker() for line in one.axes[0].get_legend().get_lines()]
-    figures.share_legend(one)
-    assert [ax.get_legend() for ax in one.axes] == [None, None]
-    assert [text.get_text() for text in one.legends[0].get_texts()] == before
-    assert [line.get_marker() for line in one.legends[0].get_lines()] == markers
-    assert one.get_figheight() < 4
 
 
 def test_quick_has_its_sheets(quick_records):
