@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.analysis.cost import NAMES
 from ablations.analysis.grouping import (
     CONDITIONS,
     MODEL_CONDITIONS,
@@ -19,7 +20,6 @@ from ablations.analysis.grouping import (
     join_groups,
     split_by_conditions,
 )
-from ablations.analysis.paper import NAMES
 from ablations.catalogue import EQUAL_MODELS
 from ablations.config import NUM_STAGES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, VARIANTS, arm_name, build_config
 from ablations.design import Memory

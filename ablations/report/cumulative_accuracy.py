@@ -15,7 +15,7 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
 
     `paper_top1_step_points` is in points, of b2 on ImageNet at 224 px; a variant that is not known has no costs.
     """
-    paper = paper_cumulative()["paper_top1_step_points"]
+    paper = paper_cumulative()["reported_top1_step_points"]
     tables = []
     for group in split_by_conditions(records, "accuracy"):
         cumulative = cumulative_step_values(group.rows)

@@ -198,7 +198,7 @@ EFFECT_TABLES: tuple[Table, ...] = (
             Column("95 % interval", _level_interval),
             Column("Step, points", show_paired_points("top1_step")),
             Column("95 % interval of the step", show_interval("top1_step")),
-            Column("Paper's step, points", show_plain("paper_top1_step_points", "+.1f")),
+            Column("Paper's step, points", show_plain("reported_top1_step_points", "+.1f")),
         ),
         about=(
             "The paper's path through the arms, with our own accuracies; a step is the difference to the row above. "
