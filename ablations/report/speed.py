@@ -174,7 +174,7 @@ TABLES = (
             f"process, with its 95 % interval. {_UNRESOLVED_WORDS} Rows were timed one after another while the machine "
             "drifts, so latency and throughput are v1-normalised: what the ratio makes of the latency that v1 has in "
             "the first row. The latency of v1 beside each arm shows the drift; the note says where it is over "
-            f"{100 * DRIFT:.0f} %. The CSV has each arm's own latency. IQR is the interquartile range of an arm's times "
+            f"{100 * DRIFT:.0f} %. The CSV has each arm's own latency. IQR is the interquartile range of its times "
             f"in percent of their median. {_NOISY_WORDS} {_PEAK_WORDS} All of it holds for one machine, batch and size."
         ),
         note=_speed_note,
