@@ -230,7 +230,7 @@ def _answer_budget(command: MeasureMemory) -> int:
 
     from ablations.measure.budget import answer_budgets, budget_values, verify_answer
     from ablations.measure.environment import available_cores, check_device
-    from ablations.report.budget_table import render_budget
+    from ablations.report.memory import render_budget
 
     if command.verify:
         check_device(command.device)

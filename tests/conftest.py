@@ -81,6 +81,8 @@ def made_up_result(cell: Cell) -> dict[str, Any]:
                 "relative_speed_high": 1.02 * ratio if cell.arm != "v1" else 1.0,
                 "iqr_over_median": 0.15 if cell.arm == "v1+ope" else 0.02,
                 "noisy": cell.arm == "v1+ope",
+                "macs_per_s": 30e9,
+                "peak_macs_per_s": 40e9,
             }
         case Accuracy():
             gain = (
@@ -205,3 +207,57 @@ def illegible_words(sheet: FigureSpec) -> list[tuple[str, ...]]:
 def find_illegible() -> Callable[[FigureSpec], list[tuple[str, ...]]]:
     """`find_illegible(sheet)` draws a figure; it returns words that leave it, and pairs that lie on one another."""
     return illegible_words
+
+
+@pytest.fixture
+def write_beside_libraries(tmp_path: Path) -> Callable[..., Path]:
+    """`write_beside_libraries(cell, libraries, seconds=0.1, **changes)` writes a record of speed.
+
+    `libraries` has each library's time over ours, with an interval from 0.9 to 1.1 times that. Our step has 40 % matrix
+    products, 20 % depth-wise convolutions and no rest; a library's, in the default layout, has half products and half
+    copies. Changes are of the result; None leaves a key out.
+    """
+
+    def profiled(seconds: float, shares: dict[str, float]) -> dict[str, Any]:
+        operators = [
+            {"kind": kind, "operator": name, "calls": 3, "seconds": share * seconds / 2}
+            for kind, share in shares.items()
+            for name in ("one", "two")  # each kind twice, under different names
+        ]
+        rest = seconds * (1 - sum(shares.values()))
+        return {"operators": operators, "step_overhead_s": rest, "step_overhead_samples": [rest] * 5}
+
+    def write_timed(cell: Cell, libraries: dict[str, float], seconds: float = 0.1, **changes: Any) -> Path:
+        repeats = cell.conditions.repeats
+        references = {
+            name: {
+                "latency_s": ratio * seconds,
+                "noisy": False,
+                "samples": [ratio * seconds] * repeats,
+                "relative_speed": ratio,
+                "relative_speed_low": 0.9 * ratio,
+                "relative_speed_high": 1.1 * ratio,
+                **({} if "," in name else profiled(ratio * seconds, {"matrix products": 0.5, "copies": 0.5})),
+            }
+            for name, ratio in libraries.items()
+        }
+        result = {
+            "latency_s": seconds,
+            "throughput_img_per_s": cell.conditions.batch_size / seconds,
+            "iqr_over_median": 0.02,
+            "noisy": False,
+            "macs_per_s": 30e9,
+            "peak_macs_per_s": 40e9,
+            "samples": [seconds] * repeats,
+            **profiled(seconds, {"matrix products": 0.4, "depth-wise convolutions": 0.2}),
+            "roofline": [
+                {"kind": "matrix products", "calls": 3, "macs": 900, "bytes": 10, "bound_s": 0.35 * seconds},
+                {"kind": "depth-wise convolutions", "calls": 3, "macs": 90, "bytes": 80, "bound_s": 0.15 * seconds},
+                {"kind": "other", "calls": 1, "macs": 0, "bytes": 80, "bound_s": 0.3 * seconds},
+            ],
+            "uncounted": [],
+            "references": references,
+        } | changes
+        return write(tmp_path, cell, {name: value for name, value in result.items() if value is not None})
+
+    return write_timed

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy.stats import gmean
 
 from ablations import cli
-from ablations.report.library_values import geometric_mean
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,7 +74,7 @@ def test_what_is_said_of_speed_beside_libraries_is_in_its_table():
     others = values[values["pool_size"] == 7]
     modes = [others[others["mode"] == mode] for mode in ("inference", "training")]
     large, small = (
-        [f"{geometric_mean(rows['ratio'][(rows['pixels'] > 224**2) == is_large]):.2f}" for rows in modes]
+        [f"{gmean(rows['ratio'][(rows['pixels'] > 224**2) == is_large]):.2f}" for rows in modes]
         for is_large in (True, False)
     )
     above = [sum(rows["low"] > 1) for rows in modes]

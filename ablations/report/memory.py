@@ -1,14 +1,408 @@
-"""Peak memory: its tables and figures."""
+"""Peak memory: its tables and figures, and what fits into a budget."""
+
+from functools import partial
+from textwrap import wrap
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from ablations.report import sheets
-from ablations.report.figures import FigureSpec
-from ablations.report.memory_tables import MEMORY_TABLES
+from ablations.analysis.grouping import CONDITIONS, describe, group_by, refuse_mixed
+from ablations.analysis.memory import (
+    GROWTH_CONDITIONS,
+    KINDS,
+    LIBRARY_MEMORY_CONDITIONS,
+    MODEL_MEMORY_CONDITIONS,
+    PARTS_CONDITIONS,
+    SUMMARY_CONDITIONS,
+    VALIDATION_CONDITIONS,
+    attention_savings,
+    growth_values,
+    library_memory_values,
+    memory_values,
+    model_memory_values,
+    peak_parts,
+    validation_summary,
+    validation_values,
+)
+from ablations.config import NUM_STAGES, PVT_V1
+from ablations.records import METRICS
+from ablations.report.figures import (
+    ALIKE,
+    FigureSpec,
+    Panel,
+    arm_line,
+    group_alike,
+    group_panels,
+    has_sizes,
+    legend_of_shared_lines,
+    log_ticks,
+    plot_scaling,
+    resolution_axis,
+    side,
+)
+from ablations.report.tables import (
+    ARM,
+    MODE_WORDS,
+    NOTHING,
+    Column,
+    Show,
+    Table,
+    markdown_rows,
+    metric_text,
+    show_metric,
+    show_plain,
+    show_with_change,
+)
+from ablations.units import format_bytes
 
-TABLES = MEMORY_TABLES
+_METHODS = {
+    "tracked_storages": (
+        "Measured on real tensors, in a fresh process: the bytes of the tensors that live at one time, operator by "
+        "operator. The resident memory of that process, which holds the kernels' own buffers too, stands in the CSV "
+        "and in memory_validation."
+    ),
+    "predicted_storages": (
+        "Predicted from shapes alone: the bytes of the tensors that would live at one time, operator by operator. On "
+        "the CPU these are the tracked storages; what kernels and libraries take for themselves is not in them."
+    ),
+    "max_memory_allocated": (
+        "Measured in a fresh process: the most that the CUDA allocator had given out at one time. That is less than it "
+        "reserves, and leaves out the CUDA context and the libraries."
+    ),
+}
+
+
+def _note(values: pd.DataFrame) -> str:
+    return f"{MODE_WORDS[values['mode'].iloc[0]]} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
+
+
+def _note_of_arms(values: pd.DataFrame) -> str:
+    """Says by how much SRA needs more than another attention, at each resolution of this variant."""
+    savings = attention_savings(values)
+    texts = []
+    for arm in savings:
+        over = [f"{percent:+z.1f} % at {size} px" for size, percent in savings[arm].dropna().items()]
+        texts.append(f"{PVT_V1} against {arm}: {', '.join(over)}.")
+    return " ".join([_note(values), *texts])
+
+
+def _show_peak(row: pd.Series) -> str:
+    if pd.notna(row.get("out_of_memory")):
+        return "out of memory"
+    if pd.notna(row.get("refused")):
+        return "refused"
+    change = "peak_memory_bytes_change_percent" in row
+    return (show_with_change if change else show_metric)("peak_memory_bytes")(row)
+
+
+def _beside(library: str, kind: str = "") -> Show:
+    """Shows a library's memory of a kind and, in brackets, by how much ours is off it."""
+
+    def show(row: pd.Series) -> str:
+        theirs = row[f"{library}_{kind}bytes"]
+        if pd.isna(theirs):
+            return NOTHING
+        change = "equal" if theirs == row[KINDS[kind]] else f"{row[f'{library}_{kind}change_percent']:+z.2f} %"
+        return f"{metric_text('peak_memory_bytes', theirs)} ({change})"
+
+    return show
+
+
+def _note_of_validation(summary: pd.DataFrame) -> str:
+    """Says at which batch sizes predictions equal tracked storages, and how far resident memory misses."""
+    texts = []
+    for way, own in summary.groupby("way", sort=False):
+        equal, n = own["n_equal"].sum(), own["n"].sum()
+        batches = ", ".join(dict.fromkeys(own["batch_sizes"]))
+        if equal == n:
+            texts.append(f"{str(way).capitalize()}: predictions equal all {n} cells to the byte, at batch {batches}.")
+            continue
+        misses = [
+            f"{row['n_beyond_goal']} of {row['n']} cells of {row['mode']} in {row['precision']} miss by over "
+            f"{row['goal_percent']:g} % (the furthest by {row['largest_percent']:.1f} %)"
+            for _, row in own.iterrows()
+        ]
+        texts.append(f"{str(way).capitalize()}, at batch {batches}: {'; '.join(misses)}.")
+    return " ".join(texts)
+
+
+_PEAK = METRICS["peak_memory_bytes"]
+_MODEL = Column("Model", lambda row: f"`{row['model']}`")
+_ONE_RECORD = "Peak memory in MiB of the second of two steps; each number is one record."
+_LIBRARIES = (
+    ("timm", "timm"),
+    ("timm, channels-last", "timm_channels_last"),
+    ("transformers", "transformers"),
+    ("transformers, channels-last", "transformers_channels_last"),
+)
+_KINDS = ("parameters", "gradients", "optimizer", "input", "activations", "temporaries")
+
+TABLES = (
+    Table(
+        name="memory",
+        measurement="memory",
+        title="Peak memory",
+        values=memory_values,
+        conditions=CONDITIONS["memory"],
+        titled_by=("variant", "base", "mode", "attention", "device", "method"),
+        columns=(ARM,),
+        spread=(Column("{} px", _show_peak, best="min"),),
+        about=(
+            f"{_ONE_RECORD} In brackets stands the change against v1. Below each table stands by how much v1's "
+            "spatial-reduction attention needs more than linear SRA."
+        ),
+        note=_note_of_arms,
+    ),
+    Table(
+        name="memory_growth",
+        measurement="memory",
+        title="How predicted memory grows",
+        values=growth_values,
+        conditions=GROWTH_CONDITIONS,
+        titled_by=("variant", "base", "mode", "attention", "device", "sizes"),
+        columns=(
+            ARM,
+            Column("Exponent of the peak", show_plain("exponent", ".2f")),
+            Column("of what grows", show_plain("growing_exponent", ".2f")),
+            Column("Scores outweigh the rest from about, px", show_plain("scores_overtake_px", ".0f")),
+        ),
+        about=(
+            "The exponent is the slope of the logarithm of peak memory against that of pixels between the two largest "
+            "sizes: 1 is linear in pixels, 2 quadratic. What grows is the peak without parameters, gradients, "
+            "optimiser state and input. The last column is the side at which what grows with explicit attention is "
+            "twice what grows with the fused kernel, on a line through logarithms between predicted sizes."
+        ),
+    ),
+    Table(
+        name="memory_parts",
+        measurement="memory",
+        title="What peak memory is made of",
+        values=peak_parts,
+        conditions=PARTS_CONDITIONS,
+        titled_by=("variant", "base", "mode", "attention", "device", "resolution"),
+        columns=(
+            ARM,
+            Column(_PEAK.title, show_metric("peak_memory_bytes"), best="min"),
+            *(Column(f"{kind}, MiB", show_metric("peak_memory_bytes", f"{kind}_bytes")) for kind in _KINDS),
+            *(
+                Column(f"of stage {stage}", show_metric("peak_memory_bytes", f"stage_{stage}_bytes"))
+                for stage in range(1, NUM_STAGES + 1)
+            ),
+            Column("Reached by", lambda row: f"{row['peak_operator'].removeprefix('aten.')}, {row['peak_phase']}"),
+        ),
+        about=(
+            "The predicted peak by what its bytes are for, at the smallest and the largest square. Activations are "
+            "what the forward pass keeps for the backward pass, in all and by the stage that made them. Temporaries "
+            "are all else that lives then, a gradient that is not accumulated yet among it."
+        ),
+        note=_note,
+    ),
+    Table(
+        name="memory_models",
+        measurement="memory",
+        title="Peak memory of models by name",
+        values=model_memory_values,
+        conditions=MODEL_MEMORY_CONDITIONS,
+        titled_by=("mode", "device", "method"),
+        rows_by="model",
+        columns=(_MODEL, Column("Exponent of what grows", show_plain("growing_exponent", ".2f"))),
+        spread=(Column("{} px", _show_peak),),
+        about=(
+            f"{_ONE_RECORD} The exponent in pixels is that of the peak without parameters, gradients, optimiser state "
+            "and input, between the two largest squares."
+        ),
+        note=_note,
+    ),
+    Table(
+        name="memory_libraries",
+        measurement="memory",
+        title="Peak memory beside timm and transformers",
+        values=library_memory_values,
+        conditions=LIBRARY_MEMORY_CONDITIONS,
+        titled_by=("mode", "device", "method"),
+        rows_by="case",
+        columns=(
+            Column("Model", lambda row: row["case"]),
+            Column(_PEAK.title, show_metric("peak_memory_bytes")),
+            *(Column(title, _beside(name)) for title, name in _LIBRARIES),
+            Column("Above the best", lambda row: "above" if row["above"] else "no"),
+            Column("Resident, MiB", show_metric("peak_memory_bytes", "resident_peak_bytes")),
+            *(Column(f"{title}, resident", _beside(name, "resident_")) for title, name in _LIBRARIES),
+        ),
+        about=(
+            f"{_ONE_RECORD} Beside ours stand the same models of libraries with as many classes, in the default layout "
+            "and with images and weights channels-last. In brackets stands by how much ours needs more or, with a "
+            "minus, less; equal is to the byte. Ours and timm's attend with the fused kernel, transformers' "
+            "explicitly, as they have no other way. Above the best is judged by the best of timm's or, for v1, of "
+            "transformers'. Where memory was measured, the resident memory of a fresh process stands beside it, which "
+            "holds the kernels' own buffers too."
+        ),
+        note=_note,
+    ),
+    Table(
+        name="memory_validation",
+        measurement="memory",
+        title="Predicted memory against measured memory",
+        values=validation_summary,
+        conditions=SUMMARY_CONDITIONS,
+        titled_by=("device",),
+        rows_by="case",
+        columns=(
+            Column("Measured as", lambda row: row["case"]),
+            Column("Batch", show_plain("batch_sizes")),
+            Column("n", show_plain("n", "d")),
+            Column("Equal to the byte", show_plain("n_equal", "d")),
+            Column("Median distance, %", show_plain("median_percent", ".2f")),
+            Column("Largest, %", show_plain("largest_percent", ".2f")),
+            Column("Allowed, %", show_plain("goal_percent", "g")),
+            Column("Beyond", show_plain("n_beyond_goal", "d")),
+            Column("Largest at", lambda row: row["worst"]),
+            Column("bytes", show_plain("worst_bytes", "+z,.0f")),
+        ),
+        about=(
+            "Every prediction that was measured too. Tracked is the peak of live storages on real tensors; resident is "
+            "by how much the second step raises the resident memory of a fresh process; allocated is what the CUDA "
+            "allocator gave out. Predictions leave out what kernels take for themselves: buffers in which matrix "
+            "products and convolutions of the CPU lay out their factors anew (copies in float32 where the precision is "
+            "bf16), and pages that an allocator holds beside tensors, which weigh most where little is needed."
+        ),
+        note=_note_of_validation,
+    ),
+    Table(
+        name="memory_validation_cells",
+        measurement="memory",
+        title="Predicted memory against measured memory, cell by cell",
+        values=validation_values,
+        conditions=VALIDATION_CONDITIONS,
+        titled_by=("way", "mode", "attention", "resolution"),
+        rows_by="model",
+        columns=(
+            _MODEL,
+            Column("Predicted, bytes", show_plain("predicted_bytes", ",.0f")),
+            Column("Measured, bytes", show_plain("measured_bytes", ",.0f")),
+            Column("Difference, bytes", show_plain("difference_bytes", "+z,.0f")),
+            Column("%", show_plain("difference_percent", "+z.3f")),
+            Column("Beyond what is allowed", lambda row: "beyond" if row["beyond_goal"] else ""),
+        ),
+        about="The cells behind memory_validation, which says what is measured and what predictions leave out.",
+    ),
+)
+
+KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--", "markerfacecolor": "white"}}
+
+
+def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws peak memory against the side of the input on logarithmic axes; dashed and hollow is explicit attention.
+
+    Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
+    rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
+    """
+    refuse_mixed(values, [name for name in CONDITIONS["memory"] if name != "attention"])
+    values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
+    every = {
+        (str(kernel), str(arm)): (rows["peak_memory_bytes"] / _PEAK.divisor).set_axis(side(rows))
+        for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False)
+    }
+    handles, labels = [], []
+    for curves in group_alike(every):
+        (kernel, arm), curve = next(iter(curves.items()))
+        ax.plot(curve.index, curve, **arm_line(arm, **KERNEL_LINES[kernel]))
+        arms = dict.fromkeys(arm for _, arm in curves)
+        handles.append(tuple(Line2D([], [], **arm_line(arm, **KERNEL_LINES[kernel])) for arm in arms))
+        labels.append(_name_curves(list(curves), number_of_arms=values["arm"].nunique()))
+    log_ticks(ax)
+    ax.set_ylabel(_PEAK.title)
+    resolution_axis(ax, values)
+    legend_of_shared_lines(ax, handles, labels)
+    return ax
+
+
+def _name_curves(curves: list[tuple[str, str]], number_of_arms: int) -> str:
+    """Returns the kernels and arms of a line as a few short lines of text."""
+    lines = []
+    for kernel in dict.fromkeys(kernel for kernel, _ in curves):
+        arms = [arm for own, arm in curves if own == kernel]
+        names = "all arms" if len(arms) == number_of_arms else ", ".join(arms)
+        lines += wrap(f"{kernel}: {names}", width=36, subsequent_indent="   ")
+    return "\n".join(lines)
 
 
 def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures that the records give."""
-    return [*sheets._memory(records), *sheets._memory_of_models(records)]
+    """Returns the figures of peak memory that the records have something to show for: of arms, then of models."""
+    return [*_figures_of_arms(records), *_figures_of_models(records)]
+
+
+def _figures_of_arms(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms within "
+        f"{100 * ALIKE:.0f} % of another's line everywhere share that line. The table has every number and says what "
+        "is counted."
+    )
+    names = [name for name in CONDITIONS["memory"] if name != "attention"]
+    panels = [
+        Panel(group.conditions, partial(plot_memory, values=group.rows))
+        for group in group_by(memory_values(records), names)
+        if has_sizes(group)
+    ]
+    return group_panels("memory", "Peak memory", ("variant", "base", "device", "method"), panels, 4.3, caption)
+
+
+def _figures_of_models(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "Peak memory of models by resolution, both axes logarithmic; arms are b2 in base v2 with fused attention. The "
+        "number after a name is the exponent in pixels, between the two largest sizes, of the peak without parameters, "
+        f"gradients, optimiser state and input. Arms within {100 * ALIKE:.0f} % of another's line share that line."
+    )
+    values = model_memory_values(records)
+    if values.empty:
+        return []
+    unbroken = values["name"].str.replace(" ", "\N{NO-BREAK SPACE}")  # so that a legend's line does not end within
+    values = values.assign(name=unbroken)[values["resolution"].str.isdecimal()]
+    plot = partial(plot_scaling, metric="peak_memory_bytes", exponent="growing_exponent")
+    panels = [
+        Panel(group.conditions, partial(plot, values=group.rows))
+        for group in group_by(values, MODEL_MEMORY_CONDITIONS)
+        if has_sizes(group) and group.rows["growing_exponent"].notna().all()
+    ]
+    return group_panels("memory_models", "Peak memory of models", ("device", "method"), panels, 4.3, caption)
+
+
+BUDGET_CONDITIONS = ("variant", "base", "attention", "mode", "precision", "device", "channels_last", "checkpointing")
+
+
+def render_budget(rows: list[dict[str, Any]]) -> str:
+    """Returns Markdown: for each group of equal conditions the largest image and the largest batches of each model.
+
+    `rows` are those of `ablations.measure.budget.budget_values`; the predicted peak stands in brackets.
+    """
+    values = pd.DataFrame(rows)
+    budget = format_bytes(int(values["budget_bytes"].iloc[0]))
+    sections = [
+        f"# What fits into {budget}",
+        "The largest square image in multiples of 32 px at batch 1, and the largest batch at each size, with the "
+        "predicted peak of the second of two steps: the next size would be over the budget. On a GPU leave room for "
+        "its context and for workspaces, which predictions leave out.",
+    ]
+    for group in group_by(values, BUDGET_CONDITIONS):
+        models = [list(own.iterrows()) for _, own in group.rows.groupby("model", sort=False)]
+        lines = [["Model", *(_question(answer) for _, answer in models[0])]]
+        lines += [[ARM.show(answers[0][1]), *(_answer(answer) for _, answer in answers)] for answers in models]
+        sections += [f"## {describe(group.conditions)}", markdown_rows(lines)]
+    refusals = dict.fromkeys((row["model"], row["refused"]) for row in rows if row["refused"])
+    sections += [f"{model} refuses a size on the way: {reason}" for model, reason in refusals]
+    return "\n\n".join(sections) + "\n"
+
+
+def _question(answer: pd.Series) -> str:
+    return "Largest image, px" if answer["asked"] == "resolution" else f"Largest batch at {answer['resolution']} px"
+
+
+def _answer(answer: pd.Series) -> str:
+    if pd.notna(answer["refused"]):
+        return NOTHING
+    if pd.isna(answer["peak_memory_bytes"]):
+        return "none"
+    at_least = "at least " if answer["at_limit"] else ""
+    return f"{at_least}{int(answer[answer['asked']])} ({format_bytes(int(answer['peak_memory_bytes']))})"

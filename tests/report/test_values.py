@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 
-from ablations.analysis.cost import cost_values
-from ablations.analysis.paper import CUMULATIVE, cumulative_values, paper_cumulative
 from ablations.config import ARMS
+from ablations.design import Accuracy, AnyCell, Cell, Cost, ModelCell
 from ablations.records import load_records
-from ablations.report.values import accuracy_values, memory_values, speed_values
+from ablations.report.values import (
+    accuracy_values,
+    cost_values,
+    cumulative_values,
+    paper_cumulative,
+)
+from ablations.studies import CUMULATIVE
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 
@@ -35,32 +39,6 @@ def test_costs_change_against_v1_at_the_same_resolution(tmp_path, write_cell):
     ]
     assert list(values["params_change_percent"]) == pytest.approx([0, 10, 0, 10])
     assert list(values["macs_change_percent"]) == pytest.approx([0, -10, 0, 25])
-
-
-def test_without_v1_there_is_no_change(tmp_path, write_cell):
-    write_cell(tmp_path, replace(CELL, arm="v1+ope", conditions=Memory(resolution=64)))
-    values = memory_values(load_records(tmp_path))
-    assert len(values) == 1
-    assert values["peak_memory_bytes_change_percent"].isna().all()
-
-
-def test_the_interquartile_range_is_in_seconds(tmp_path, write_cell):
-    write_cell(
-        tmp_path,
-        replace(CELL, conditions=Speed()),
-        {
-            "latency_s": 0.2,
-            "iqr_over_median": 0.05,
-            "noisy": False,
-            "throughput_img_per_s": 40.0,
-            "relative_speed": 1.0,
-            "relative_speed_low": 1.0,
-            "relative_speed_high": 1.0,
-        },
-    )
-    (row,) = speed_values(load_records(tmp_path)).to_dict("records")
-    assert row["latency_iqr_s"] == pytest.approx(0.01)
-    assert row["throughput_img_per_s"] == 40
 
 
 def write_top1(tmp_path, write_cell, arm, top1_by_seed, **conditions):
@@ -150,27 +128,6 @@ MIXES: dict[str, tuple[Callable, AnyCell, AnyCell, dict, str]] = {
         {"torch": "2.9.0"},
         "torch",
     ),
-    "a step's mode": (
-        memory_values,
-        replace(CELL, conditions=Memory()),
-        replace(CELL, arm="v1+ope", conditions=Memory(mode="training")),
-        {},
-        "mode",
-    ),
-    "the machine of a peak": (
-        memory_values,
-        replace(CELL, conditions=Memory()),
-        replace(CELL, arm="v1+ope", conditions=Memory()),
-        {"device_name": "Another CPU"},
-        "device_name",
-    ),
-    "the threads of a time": (
-        speed_values,
-        replace(CELL, conditions=Speed()),
-        replace(CELL, arm="v1+ope", conditions=Speed()),
-        {"threads": 1},
-        "threads",
-    ),
     "a head": (
         cost_values,
         CELL,
@@ -210,10 +167,10 @@ def test_the_cumulative_has_the_steps_that_the_paper_has(tmp_path, write_cell):
     assert list(values["head"]) == ["classifier"] * 4
     assert list(values["arm"]) == list(CUMULATIVE)
     assert list(values["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
-    assert list(values["reported_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(values["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
     assert list(values["macs"].round(-6)) == [3_816_000_000, 3_938_000_000, 4_027_000_000, 3_889_000_000]
     assert list(values["macs_step"][1:]) == list(values["macs"].astype(int).diff()[1:])
-    assert list(values["reported_gflops"].dropna()) == [3.8, 4.0, 3.9]
+    assert list(values["paper_gflops"].dropna()) == [3.8, 4.0, 3.9]
 
 
 def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cell):
@@ -227,11 +184,11 @@ def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cel
 def test_the_papers_cumulative_is_the_papers():
     paper = paper_cumulative()
     assert tuple(paper.index) == CUMULATIVE
-    assert list(paper["reported_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
-    assert list(paper["reported_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
-    assert list(paper["reported_params_m"].dropna()) == [24.5, 25.4, 22.6]
+    assert list(paper["paper_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
+    assert list(paper["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(paper["paper_params_m"].dropna()) == [24.5, 25.4, 22.6]
 
 
-@pytest.mark.parametrize("values", [cost_values, cumulative_values, memory_values, speed_values, accuracy_values])
+@pytest.mark.parametrize("values", [cost_values, cumulative_values, accuracy_values])
 def test_no_records_make_no_values(tmp_path, values):
     assert values(load_records(tmp_path)).empty

@@ -29,7 +29,7 @@ from ablations.records import (
     record_path,
     write_record,
 )
-from ablations.report.memory_tables import MEMORY_TABLES
+from ablations.report.memory import TABLES
 from ablations.report.tables import render_markdown
 from ablations.runner import needs
 from ablations.runner import run as runner
@@ -745,7 +745,7 @@ def test_a_model_that_refuses_a_size_is_a_row_of_memory_too(tmp_path, method):
     result = find_record(tmp_path, cell)["result"]
     assert result["peak_memory_bytes"] is None
     assert "doesn't match model" in result["refused"]
-    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_models")
+    (table,) = (table for table in TABLES if table.name == "memory_models")
     assert "refused |" in render_markdown(table, table.values(load_records(tmp_path)))
 
 

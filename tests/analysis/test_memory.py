@@ -1,29 +1,66 @@
-"""How predicted memory grows, and what predictions are worth, on records that are made up."""
+"""Peak memory: changes, growth and parts on made-up records, what predictions are worth, and libraries beside ours."""
 
 import math
-import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from ablations.design import Cell, Memory, build_cell
 
-from ablations.config import ARMS
-from ablations.records import load_records
-from ablations.report import memory_values
-from ablations.report.build import list_figures
-from ablations.report.memory_tables import MEMORY_TABLES
-from ablations.report.memory_values import (
+from ablations.analysis.memory import (
+    attention_savings,
     growth_values,
+    library_memory_values,
+    memory_values,
     model_memory_values,
+    overtaking_side,
     peak_parts,
     validation_summary,
     validation_values,
 )
-from ablations.report.tables import render_markdown
+from ablations.config import ARMS
+from ablations.design import Cell, Memory, build_cell
+from ablations.records import load_records
 
+MIB = 2**20
 PREDICTED = Cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
 FIXED = {"parameters": 600, "gradients": 200, "optimizer": 150, "input": 50}
+
+
+def test_without_v1_there_is_no_change(tmp_path, write_cell):
+    write_cell(tmp_path, build_cell("pvt:pico/v1+ope/v2", Memory(resolution=64)))
+    values = memory_values(load_records(tmp_path))
+    assert len(values) == 1
+    assert values["peak_memory_bytes_change_percent"].isna().all()
+
+
+def test_no_records_make_no_values(tmp_path):
+    assert memory_values(load_records(tmp_path)).empty
+
+
+def test_another_mode_or_machine_is_another_group(tmp_path, write_cell):
+    for number, (conditions, machine) in enumerate(
+        [({}, {}), ({"mode": "training"}, {}), ({}, {"device_name": "Another CPU"})]
+    ):
+        write_cell(tmp_path, build_cell(f"pvt:pico/{ARMS[number]}/v2", Memory(**conditions)), **machine)
+    values = memory_values(load_records(tmp_path))
+    # Nothing is compared across: only v1 has a change, against itself.
+    assert dict(zip(values["arm"], values["peak_memory_bytes_change_percent"].notna(), strict=True)) == {
+        arm: arm == "v1" for arm in ARMS[:3]
+    }
+
+
+def test_what_v1_needs_more_than_v1_with_linear_attention(tmp_path, write_cell):
+    for arm, side, peak in (("v1", 64, 120), ("v1+lsra", 64, 100), ("v1", 128, 90), ("v1+lsra", 128, 120)):
+        cell = build_cell(f"pvt:pico/{arm}/v2", Memory(resolution=side))
+        write_cell(tmp_path, cell, {"peak_memory_bytes": peak, "memory_method": "tracked_storages"})
+    values = memory_values(load_records(tmp_path))
+    savings = attention_savings(values)
+    assert list(savings) == ["v1+lsra"]
+    assert savings["v1+lsra"].to_dict() == pytest.approx({"64": 20, "128": -25})
+    assert attention_savings(values[values["arm"] == "v1"]).empty
 
 
 def write_prediction(results, write_cell, cell, growing_bytes):
@@ -67,7 +104,7 @@ def test_exponents_and_the_side_at_which_scores_overtake(tmp_path, write_cell):
 def test_the_side_at_which_one_curve_is_twice_the_other(ratios, side):
     pixels = [10**2, 100**2, 1000**2]
     fused = pd.Series([5.0, 7.0, 9.0], index=pixels)
-    assert memory_values._overtaking_side(fused * ratios, fused) == pytest.approx(side, nan_ok=True)
+    assert overtaking_side(fused * ratios, fused) == pytest.approx(side, nan_ok=True)
 
 
 def measure(results, write_cell, cell, environment=None, **result):
@@ -87,7 +124,7 @@ def test_a_prediction_stands_beside_what_was_measured_under_the_same_conditions(
     tracked, resident = validation_values(load_records(tmp_path)).to_dict("records")
     assert (tracked["way"], tracked["name"], tracked["predicted_bytes"]) == ("tracked", "v1", 2000)
     assert (tracked["measured_bytes"], tracked["difference_bytes"], tracked["difference_percent"]) == (1600, 400, 25)
-    assert (resident["way"], resident["difference_bytes"]) == ("in-memory", -8)
+    assert (resident["way"], resident["difference_bytes"]) == ("resident", -8)
     assert (tracked["beyond_goal"], resident["beyond_goal"]) == (True, False)  # 0.4 % of 0.5 are allowed
 
 
@@ -100,12 +137,7 @@ def test_the_summary_counts_what_is_equal_and_what_lies_beyond(tmp_path, write_c
     assert (row["n"], row["n_equal"], row["n_beyond_goal"]) == (3, 2, 1)
     assert (row["median_percent"], row["largest_percent"]) == (0, 25)
     assert row["worst"] == "`pvt:nano/v1+cffn/v2`, fused attention, 64 px"
-    records = load_records(tmp_path)
-    summary, cells = (
-        render_markdown(table, table.values(records)) for table in MEMORY_TABLES if "validation" in table.name
-    )
-    assert "| tracked, inference, float32 | 3 |" in re.sub(" +", " ", summary)
-    assert re.sub(" +", " ", cells).count("| beyond |") == 1
+    assert (row["way"], row["mode"], row["precision"], row["batch_sizes"]) == ("tracked", "inference", "float32", "1")
 
 
 def test_models_stand_beside_the_arms_of_the_same_conditions(tmp_path, write_cell):
@@ -141,9 +173,6 @@ def test_what_was_measured_on_two_machines_is_never_summed_up_together(tmp_path,
     assert summary["n"].tolist() == [2] * len(MACHINES)
     by_machine = summary.set_index(["device_name", "torch", "threads"])["worst_bytes"].to_dict()
     assert by_machine == {tuple(machine.values()): 400 - 100 * number for number, machine in enumerate(MACHINES)}
-    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_validation")
-    headings = [line for line in render_markdown(table, summary).splitlines() if line.startswith("## ")]
-    assert len(set(headings)) == len(MACHINES)
 
 
 def test_models_that_were_measured_on_two_machines_are_no_curve(tmp_path, write_cell):
@@ -151,25 +180,10 @@ def test_models_that_were_measured_on_two_machines_are_no_curve(tmp_path, write_
     for side, machine, name in ((64, MACHINES[0], model), (128, MACHINES[1], model), (64, MACHINES[1], arm)):
         cell = build_cell(name, replace(PREDICTED.conditions, resolution=side))
         measure(tmp_path, write_cell, cell, machine, peak_memory_bytes=side)
-    records = load_records(tmp_path)
-    values = model_memory_values(records)
+    values = model_memory_values(load_records(tmp_path))
     # The arm stands beside no model: the one of its machine has another size.
     assert values["name"].tolist() == ["ResNet50", "ResNet50"]
     assert dict(zip(values["resolution"], values["threads"], strict=True)) == {"64": 2, "128": 1}
-    assert list_figures(records) == []
-    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_models")
-    headings = [line for line in render_markdown(table, values).splitlines() if line.startswith("## ")]
-    assert [heading.rpartition(", ")[2] for heading in headings] == ["2 threads", "1 thread"]
-
-
-def test_models_are_drawn_without_arms_too(tmp_path, write_cell):
-    for side in (64, 128):
-        sized = build_cell("timm:resnet50", replace(PREDICTED.conditions, resolution=side))
-        write_prediction(tmp_path, write_cell, sized, 3 * side**2)
-    (sheet,) = list_figures(load_records(tmp_path))
-    assert sheet.name == "memory_models_cpu_predicted"
-    (ax,) = sheet.draw().axes
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ResNet50: 1.00"]
 
 
 def test_the_parts_of_a_peak_sum_to_it(tmp_path, write_cell):
@@ -190,23 +204,134 @@ def test_the_parts_of_a_peak_sum_to_it(tmp_path, write_cell):
         kinds = [row[f"{kind}_bytes"] for kind in (*FIXED, "activations", "temporaries")]
         assert sum(kinds) == row["peak_memory_bytes"] == 1007 + side
         assert [row[f"stage_{stage}_bytes"] for stage in range(1, 5)] == [5, 0, 2, 0]
-    (table,) = (table for table in MEMORY_TABLES if table.name == "memory_parts")
-    assert "gelu, forward" in render_markdown(table, table.values(load_records(tmp_path)))
-
-
-def test_what_did_not_fit_says_so_and_has_no_change(tmp_path, write_cell):
-    measure(tmp_path, write_cell, PREDICTED, peak_memory_bytes=2**20)
-    told = {"peak_memory_bytes": None, "out_of_memory": "asked for 2 MiB, free 1 MiB"}
-    measure(tmp_path, write_cell, replace(PREDICTED, arm="v1+ope"), **told)
-    (table,) = (table for table in MEMORY_TABLES if table.name == "memory")
-    rows = render_markdown(table, table.values(load_records(tmp_path))).splitlines()
-    assert [row.split("|")[2].strip() for row in rows if row.startswith("| v1")] == ["1.000", "out of memory"]
 
 
 def test_no_predictions_make_no_values(tmp_path, write_cell):
     empty = load_records(tmp_path)
-    every = (growth_values, validation_values, validation_summary, model_memory_values, peak_parts)
+    every = (
+        growth_values,
+        library_memory_values,
+        validation_values,
+        validation_summary,
+        model_memory_values,
+        peak_parts,
+    )
     assert all(values(empty).empty for values in every)
     measure(tmp_path, write_cell, PREDICTED, peak_memory_bytes=1)
     records = load_records(tmp_path)
     assert all(values(records).empty for values in every)
+
+
+V2 = "pvt:b0/v1+ope+cffn/published"
+
+
+V2_LI = "pvt:b0/v1+ope+cffn+lsra/published"
+
+
+@pytest.fixture
+def read(tmp_path: Path, write_cell: Callable[..., Path]) -> Callable[..., pd.DataFrame]:
+    """`read((model, MiB, conditions), ...)` returns the records of such peaks; None MiB is of a size refused."""
+
+    def write_and_read(*peaks: tuple[str, float | None, dict[str, Any]]) -> pd.DataFrame:
+        for model, mib, conditions in peaks:
+            result: dict[str, Any] = {
+                "peak_memory_bytes": None if mib is None else int(mib * MIB),
+                "memory_method": "tracked_storages",
+                "parameter_bytes": MIB,
+                "input_bytes": MIB,
+            }
+            if "resident" in conditions:
+                conditions = dict(conditions)
+                result["resident_peak_bytes"] = conditions.pop("resident") * MIB
+            write_cell(tmp_path, build_cell(model, Memory(**conditions)), result)
+        return load_records(tmp_path)
+
+    return write_and_read
+
+
+def test_ours_stands_beside_each_layout_of_each_library(read: Callable[..., pd.DataFrame]) -> None:
+    records = read(
+        (V2, 90, {"resident": 99}),
+        ("timm:pvt_v2_b0", 100, {"channels_last": False, "resident": 110}),
+        ("timm:pvt_v2_b0", 90, {}),
+        ("transformers:pvt_v2_b0", 120, {"channels_last": False}),
+        (V2_LI, 80, {}),
+        ("timm:pvt_v2_b0?linear=True", 60, {"channels_last": False}),
+        ("timm:pvt_v2_b0?linear=True", 75, {}),
+    )
+    values = library_memory_values(records).set_index("arm")
+    assert list(values.index) == ["v1+ope+cffn", "v1+ope+cffn+lsra"]
+    v2, v2_li = (values.loc[arm] for arm in values.index)
+    assert (v2["timm_bytes"], v2["timm_channels_last_bytes"]) == (100 * MIB, 90 * MIB)
+    assert v2["timm_change_percent"] == pytest.approx(-10)
+    assert v2["timm_channels_last_change_percent"] == 0
+    assert v2["transformers_change_percent"] == pytest.approx(-25)
+    assert pd.isna(v2["transformers_channels_last_bytes"])
+    assert v2["timm_resident_change_percent"] == pytest.approx(-10)
+    assert v2_li["timm_change_percent"] == pytest.approx(100 / 3)
+    assert list(values["above"]) == [False, True]
+
+
+def test_v1_is_compared_with_transformers(read: Callable[..., pd.DataFrame]) -> None:
+    v1 = "pvt:b2/v1/published"
+    values = library_memory_values(read((v1, 41, {}), ("transformers:pvt_b2", 40, {"channels_last": False})))
+    assert list(values["above"]) == [True]
+    assert list(values["case"]) == ["b2 v1, 224 px"]
+    assert values["timm_bytes"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("model", "conditions"),
+    [
+        ("pvt:b0/v1+ope+cffn/v1", {}),
+        ("pvt:b1/v1+ope+cffn/published", {}),
+        (V2_LI, {}),
+        (V2, {"resolution": 256}),
+        (V2, {"mode": "training"}),
+        (V2, {"batch_size": 2}),
+        (V2, {"channels_last": False}),
+        (V2, {"method": "predicted"}),
+    ],
+)
+def test_what_differs_in_more_than_the_library_is_not_compared(
+    model: str, conditions: dict[str, Any], read: Callable[..., pd.DataFrame]
+) -> None:
+    theirs = ("timm:pvt_v2_b0", 100, {"channels_last": False})
+    assert library_memory_values(read((model, 90, conditions), theirs)).empty
+
+
+@pytest.mark.parametrize("machine", [{"threads": 1}, {"torch": "2.9.0"}, {"device_name": "Another CPU"}], ids=str)
+def test_what_was_measured_on_two_machines_is_not_compared(
+    machine: dict[str, Any], tmp_path: Path, write_cell: Callable[..., Path]
+) -> None:
+    result = {"peak_memory_bytes": MIB, "memory_method": "tracked_storages"}
+    write_cell(tmp_path, build_cell(V2, Memory()), result)
+    write_cell(tmp_path, build_cell("timm:pvt_v2_b0", Memory(channels_last=False)), result, **machine)
+    assert library_memory_values(load_records(tmp_path)).empty
+    write_cell(tmp_path, build_cell("timm:pvt_v2_b0", Memory()), result)
+    (row,) = library_memory_values(load_records(tmp_path)).to_dict("records")
+    assert (row["timm_channels_last_change_percent"], row["threads"]) == (0, 2)
+    assert pd.isna(row["timm_bytes"])
+
+
+def test_predictions_are_compared_whichever_machine_made_them(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
+    result = {"peak_memory_bytes": MIB, "memory_method": "predicted_storages"}
+    write_cell(tmp_path, build_cell(V2, Memory(method="predicted")), result)
+    write_cell(tmp_path, build_cell("timm:pvt_v2_b0", Memory(method="predicted")), result, threads=1)
+    assert len(library_memory_values(load_records(tmp_path))) == 1
+
+
+def test_a_size_that_a_library_refuses_makes_no_row(read: Callable[..., pd.DataFrame]) -> None:
+    assert library_memory_values(read((V2, 90, {}), ("timm:pvt_v2_b0", None, {"channels_last": False}))).empty
+
+
+@pytest.mark.parametrize("peaks", [[], [("timm:pvt_v2_b0", 9, {})], [("timm:resnet18", 9, {})], [(V2, 9, {})]])
+def test_without_pairs_there_is_no_row(peaks: list[Any], read: Callable[..., pd.DataFrame]) -> None:
+    assert library_memory_values(read(*peaks)).empty
+
+
+def test_equal_models_do_not_stand_among_models_by_name(read: Callable[..., pd.DataFrame]) -> None:
+    values = model_memory_values(
+        read(("timm:pvt_v2_b0", 9, {}), ("transformers:pvt_b2", 9, {}), ("timm:resnet18", 9, {}))
+    )
+    assert list(values["model"]) == ["timm:resnet18"]

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ablations.design import AnyCell, Cell, Memory, ModelCell
-from ablations.networks import build_network_on
 from torch import nn
 
-from ablations import budget
-from ablations.budget import (
+from ablations.config import LARGEST_INPUT, Size, as_pair
+from ablations.design import AnyCell, Cell, Memory, ModelCell
+from ablations.errors import InputError
+from ablations.measure import budget
+from ablations.measure.budget import (
     LARGEST_BATCH,
     SIDE_STEP,
     BudgetAnswer,
@@ -23,10 +24,9 @@ from ablations.budget import (
     budget_values,
     verify_answer,
 )
-from ablations.config import LARGEST_INPUT, Size, as_pair
-from ablations.errors import InputError
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed
+from ablations.networks import build_network_on
 
 MIB = 2**20
 

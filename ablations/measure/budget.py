@@ -1,8 +1,9 @@
 """What fits into a memory budget: the largest image and the largest batches of a cell, from predicted peaks.
 
-A peak grows with the image and with the batch, so there is one largest size of each that fits. It is closed in on
-between one that fits and one that does not, by guesses: the part of a peak that is not weights, gradients or the
-optimiser's state grows nearly as a power of the size. The answer holds both ends, which are one step apart.
+A peak grows with the image and with the batch, so one largest size of each fits. The search narrows an interval between
+a size that fits and one that does not; the answer holds its two ends, one step apart. Plain bisection would take 11
+predictions for a resolution and 16 for a batch, of up to seconds each. So the search guesses where to look next: the
+part of a peak that is not weights, gradients or optimiser state grows nearly as a power of the size.
 """
 
 import math
@@ -28,24 +29,24 @@ SIDE_STEP = 32
 """Pixels between the square resolutions that are tried."""
 
 FIRST_SIDES = range(SIDE_STEP, 257, SIDE_STEP)
-"""Sides in pixels among which the smallest that a model takes is looked for; those made for one size take 224 or 256.
-"""
+"""Sides in pixels among which the search looks for the smallest that a model takes. A model of one size takes 224 or
+256."""
 
 LARGEST_BATCH = 65536
 
 CELLS_PER_WORKER = 4
-"""How many cells there must be for each process: starting one takes as long as answering a few."""
+"""The fewest cells for each process: starting a process takes as long as answering a few cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Largest:
     """The largest size that fits and the next one, which does not: pixels a side of a square, or images in a batch.
 
-    Peaks are predicted. `next_size` and its peak are None where `size` is the largest that is tried.
+    Peaks are predicted, in bytes. `next_size` and its peak are None where `size` is the largest that is tried.
     """
 
     size: int | None
-    """0 where not even the smallest fits; None where the model refuses a size, so that there is no largest."""
+    """0 where not even the smallest fits; None where the model refuses a size on the way, so that none is largest."""
     peak_memory_bytes: int | None
     """None where `size` is 0 or None."""
     next_size: int | None
@@ -61,22 +62,22 @@ class Largest:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetAnswer:
-    """What of one cell fits into `budget_bytes`."""
+    """What fits into `budget_bytes` for one cell."""
 
     subject: dict[str, Any]
-    """Names and conditions of the cell but resolution and batch size, as plain values."""
+    """The cell's names and its conditions without resolution and batch size, as plain values."""
     budget_bytes: int
     largest_resolution: Largest
     """Of one image: side in pixels."""
     largest_batches: tuple[tuple[Size, Largest], ...]
     """At each resolution that was asked for: images."""
     predictions: int
-    """How many it took."""
+    """How many peaks were predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """One part of an answer, run: what its input took, or why that is not known."""
+    """One part of an answer, run: the measured peak, or why there is none."""
 
     resolution: Size
     batch_size: int
@@ -91,7 +92,7 @@ class Verification:
 class _Peak(NamedTuple):
     nbytes: int
     fixed_bytes: int
-    """What of it is for weights, gradients and the optimiser's state: the same for other inputs, or nearly."""
+    """Its weights, gradients and optimiser state: the same for other inputs, or nearly."""
 
 
 class _Refused(Exception):
@@ -99,12 +100,12 @@ class _Refused(Exception):
 
 
 def answer_budget(cell: AnyCell, budget_bytes: int, resolutions: Sequence[Size]) -> BudgetAnswer:
-    """Returns what fits into a budget for a cell of memory, whose own resolution and batch size do not matter.
+    """Returns what fits into a budget for a memory cell; the cell's own resolution and batch size do not matter.
 
     That is the largest square resolution of one image, in multiples of SIDE_STEP pixels from the smallest that the
     model takes to LARGEST_INPUT, and at each of `resolutions` the largest batch up to LARGEST_BATCH. A model that
-    refuses a size on the way has no largest resolution. On CUDA, room for the driver's context and for workspaces has
-    to be left beside the budget: predictions leave them out.
+    refuses a size on the way has no largest resolution. On CUDA leave room for the driver's context and for workspaces:
+    predictions leave them out.
 
     Raises InputError for a resolution that the cell cannot have and for a budget into which no image fits.
     """
@@ -149,10 +150,10 @@ def answer_budget(cell: AnyCell, budget_bytes: int, resolutions: Sequence[Size])
 def answer_budgets(
     cells: Sequence[AnyCell], budget_bytes: int, resolutions: Sequence[Size], workers: int
 ) -> Iterator[BudgetAnswer]:
-    """Yields `answer_budget`'s answer for each cell in order, from up to `workers` processes where that pays.
+    """Yields `answer_budget`'s answer for each cell in order, computed by up to `workers` processes where that pays.
 
-    Raises InputError as it does, at the first cell that is wrong. The processes end with the iterator, with an
-    interrupt and with this process.
+    Raises InputError as `answer_budget` does, at the first cell that is wrong. The processes end with the iterator,
+    with an interrupt and with this process.
     """
     answer = partial(answer_budget, budget_bytes=budget_bytes, resolutions=tuple(resolutions))
     workers = min(workers, len(cells) // CELLS_PER_WORKER)
@@ -167,17 +168,17 @@ def answer_budgets(
             for each in answers:
                 yield each.result()
         except BaseException:
-            # The pool then gives the rest up by itself; what is cancelled before would confuse it.
+            # A pool whose workers are gone gives up its tasks by itself; cancelling them first would confuse it.
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()
             raise
 
 
 def verify_answer(answer: BudgetAnswer, cell: AnyCell) -> Iterator[Verification]:
-    """Runs every part of an answer on the cell's device, each in a fresh process, and yields what it took.
+    """Runs every part of an answer on the cell's device, each in a fresh process, and yields the measured peaks.
 
-    Measured are tracked storages on the CPU and the allocator's peak on CUDA. What is predicted to need more than is
-    free now is not run. Raises InputError where the device is not there.
+    Measured are tracked storages on the CPU and the allocator's peak on CUDA. A part that is predicted to need more
+    than is free now is not run. Raises InputError where the device is not there.
     """
     conditions = _memory(cell)
     for _, resolution, batch_size, largest in _questions(answer):
@@ -210,8 +211,8 @@ def verify_answer(answer: BudgetAnswer, cell: AnyCell) -> Iterator[Verification]
 def budget_values(answers: Sequence[BudgetAnswer]) -> list[dict[str, Any]]:
     """Returns a row for each question, in the answers' order: first the largest resolution, then the batches.
 
-    `asked` says which, `resolution` or `batch_size`; a row has both, and the one asked for is the answer. Resolutions
-    are text as in the records, such as `224` or `800x1280`, in pixels; `next_size` is in the unit of what was asked.
+    `asked` is `resolution` or `batch_size`. A row has both columns, and the one that `asked` names is the answer.
+    Resolutions are text as in the records, such as `224` or `800x1280`, in pixels; `next_size` has the answer's unit.
     """
     rows = []
     for answer in answers:
@@ -234,14 +235,14 @@ def budget_values(answers: Sequence[BudgetAnswer]) -> list[dict[str, Any]]:
 
 
 def _questions(answer: BudgetAnswer) -> Iterator[tuple[str, Size | None, int | None, Largest]]:
-    """Yields what was asked for, and the resolution and the batch size that it was asked of or that are the answer."""
+    """Yields what was asked for, the resolution and the batch size (one of them is the answer), and the answer."""
     yield "resolution", answer.largest_resolution.size, 1, answer.largest_resolution
     for resolution, largest in answer.largest_batches:
         yield "batch_size", resolution, largest.size, largest
 
 
 class _Predictor:
-    """The peaks of a cell's network, which is built once, for all inputs; no peak is predicted twice."""
+    """Predicts the peaks of a cell's network, which is built once; no peak is predicted twice."""
 
     def __init__(self, cell: AnyCell) -> None:
         self.cell = cell
@@ -266,7 +267,7 @@ class _Predictor:
 
 
 def _smallest_side(predictor: _Predictor) -> tuple[int | None, str]:
-    """Returns the smallest side that the model takes; None, and why it refuses the first, where it takes none."""
+    """Returns the smallest side that the model takes; where it takes none, None and why it refuses the first."""
     reasons = []
     for side in FIRST_SIDES:
         try:
@@ -303,8 +304,8 @@ def _find_largest(
 ) -> Largest:
     """Returns the largest of `sizes` that fits, by guesses and now and then by halving.
 
-    `known` are peaks of sizes like these, that of the first among them; `exponent` is how peaks grow with the size as
-    far as one peak alone can tell.
+    `known` are peaks by size, that of the first of `sizes` among them. `exponent` is how peaks are taken to grow with
+    the size while only one is known.
     """
     peaks = dict(known)
     fits, exceeds = 0, len(sizes)
@@ -338,7 +339,7 @@ def _find_largest(
 
 
 def _guess(peaks: dict[float, _Peak], budget_bytes: int, exponent: float) -> float:
-    """Returns the size whose peak may be the budget, by the two known peaks that are nearest to it."""
+    """Returns the size whose peak would be the budget, from the two known peaks that are nearest to it."""
     nearest = sorted(peaks, key=lambda size: abs(math.log(peaks[size].nbytes / budget_bytes)))[:2]
     size, peak = nearest[0], peaks[nearest[0]]
     growing = [max(peaks[each].nbytes - peaks[each].fixed_bytes, 1) for each in nearest]
