@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from ablations.cost import count_macs, count_params, module_costs
-from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
+from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.cells import Cell
 from ablations.records import load_records, write_record
 from ablations.report import cost
 from ablations.report.figures import STYLE, FigureSpec
@@ -61,7 +62,7 @@ def made_up_result(cell: Cell) -> dict[str, Any]:
             tokens = (conditions.resolution // config.stem_stride) ** 2
             keys = config.pool_size**2 if ("lsra" in config.toggles) else tokens // config.sr_ratios[0] ** 2
             held = 2 if conditions.mode == "inference" else 20 + 8 * ("cffn" in config.toggles)
-            scores = 4 * tokens * keys * (held if cell.attention == "explicit" else 0)
+            scores = 4 * tokens * keys * (held if cell.config.attention == "explicit" else 0)
             return {
                 "peak_memory_bytes": 4 * params + 4 * tokens * 16 * held + scores,
                 "parameter_bytes": 4 * params,
@@ -122,7 +123,7 @@ def made_up_work(cell: Cell) -> dict[str, Any]:
     }
 
 
-def write(results: Path, cell: AnyCell, result: dict[str, Any] | None, **environment: Any) -> Path:
+def write(results: Path, cell: Cell, result: dict[str, Any] | None, **environment: Any) -> Path:
     """Writes the record of a cell; without a result it failed."""
     return write_record(
         results,

@@ -15,14 +15,14 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
+from ablations.cells import Cell
 from ablations.config import LARGEST_INPUT, Size, as_pair
-from ablations.design import AnyCell, Cell, Memory
 from ablations.errors import first_line, refuse
+from ablations.measure import Memory
+from ablations.measure.network import build_network_on, input_shape, is_refusal
 from ablations.measure.peak_memory import measure_in_process
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed, available_memory, follow_parent
-from ablations.measurements import input_shape, is_refusal, memory_arguments
-from ablations.networks import build_network_on
 from ablations.units import format_bytes
 
 SIDE_STEP = 32
@@ -99,7 +99,7 @@ class _Refused(Exception):
     """The model does not take inputs of that size."""
 
 
-def answer_budget(cell: AnyCell, budget_bytes: int, resolutions: Sequence[Size]) -> BudgetAnswer:
+def answer_budget(cell: Cell, budget_bytes: int, resolutions: Sequence[Size]) -> BudgetAnswer:
     """Returns what fits into a budget for a memory cell; the cell's own resolution and batch size do not matter.
 
     That is the largest square resolution of one image, in multiples of SIDE_STEP pixels from the smallest that the
@@ -148,7 +148,7 @@ def answer_budget(cell: AnyCell, budget_bytes: int, resolutions: Sequence[Size])
 
 
 def answer_budgets(
-    cells: Sequence[AnyCell], budget_bytes: int, resolutions: Sequence[Size], workers: int
+    cells: Sequence[Cell], budget_bytes: int, resolutions: Sequence[Size], workers: int
 ) -> Iterator[BudgetAnswer]:
     """Yields `answer_budget`'s answer for each cell in order, computed by up to `workers` processes where that pays.
 
@@ -174,7 +174,7 @@ def answer_budgets(
             raise
 
 
-def verify_answer(answer: BudgetAnswer, cell: AnyCell) -> Iterator[Verification]:
+def verify_answer(answer: BudgetAnswer, cell: Cell) -> Iterator[Verification]:
     """Runs every part of an answer on the cell's device, each in a fresh process, and yields the measured peaks.
 
     Measured are tracked storages on the CPU and the allocator's peak on CUDA. A part that is predicted to need more
@@ -193,7 +193,7 @@ def verify_answer(answer: BudgetAnswer, cell: AnyCell) -> Iterator[Verification]
             build = partial(build_network_on, conditions.device, cell)
             try:
                 result = measure_in_process(
-                    build, input_shape(_resized(cell, resolution, 1), batch_size), **memory_arguments(conditions)
+                    build, input_shape(_resized(cell, resolution, 1), batch_size), **conditions.step
                 )
                 measured, note = result["peak_memory_bytes"], result.get("out_of_memory", "")
             except ProcessFailed as failure:
@@ -244,7 +244,7 @@ def _questions(answer: BudgetAnswer) -> Iterator[tuple[str, Size | None, int | N
 class _Predictor:
     """Predicts the peaks of a cell's network, which is built once; no peak is predicted twice."""
 
-    def __init__(self, cell: AnyCell) -> None:
+    def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.network = build_network_on("meta", cell).to("meta")
         self.count = 0
@@ -255,9 +255,9 @@ class _Predictor:
         if shape not in self._peaks:
             self.count += 1
             try:
-                result = predict_peak_memory(self.network, shape, **memory_arguments(_memory(self.cell)))
+                result = predict_peak_memory(self.network, shape, **_memory(self.cell).step)
             except (AssertionError, ValueError, RuntimeError) as error:
-                if isinstance(self.cell, Cell) or not is_refusal(error):
+                if self.cell.config is not None or not is_refusal(error):
                     raise
                 raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {first_line(error)}") from error
             kinds = result["bytes_at_peak"]
@@ -290,7 +290,7 @@ def _predict_single(predictor: _Predictor, resolutions: Sequence[Size]) -> tuple
     return peaks, refusals
 
 
-def _check_budget(cell: AnyCell, budget_bytes: int, peaks: dict[Size, _Peak]) -> None:
+def _check_budget(cell: Cell, budget_bytes: int, peaks: dict[Size, _Peak]) -> None:
     """Raises InputError if none of the peaks of single images is within the budget."""
     size = min(peaks, key=lambda size: peaks[size].nbytes)
     least = peaks[size].nbytes
@@ -353,20 +353,21 @@ def _no_largest(reason: str) -> Largest:
     return Largest(size=None, peak_memory_bytes=None, next_size=None, next_peak_memory_bytes=None, refused=reason)
 
 
-def _memory(cell: AnyCell) -> Memory:
+def _memory(cell: Cell) -> Memory:
     assert isinstance(cell.conditions, Memory)
     return cell.conditions
 
 
-def _resized(cell: AnyCell, resolution: Size, batch_size: int) -> AnyCell:
+def _resized(cell: Cell, resolution: Size, batch_size: int) -> Cell:
     return replace(cell, conditions=replace(_memory(cell), resolution=resolution, batch_size=batch_size))
 
 
-def _subject(cell: AnyCell) -> dict[str, Any]:
-    names: dict[str, Any] = {"model": cell.name, "variant": None, "arm": None, "base": None, "attention": None}
-    if isinstance(cell, Cell):
-        names = {name: getattr(cell, name) for name in ("variant", "arm", "base", "attention")}
-        names = {"model": f"pvt:{cell.variant}/{cell.arm}/{cell.base}", **names}
+def _subject(cell: Cell) -> dict[str, Any]:
+    described = cell.describe()
+    names = {name: described.get(name) for name in ("model", "variant", "arm", "base")}
+    names["attention"] = cell.config.attention if cell.config else None
+    if cell.config:
+        names["model"] = cell.source
     of_input = ("resolution", "batch_size", "method")
     return names | {name: value for name, value in asdict(_memory(cell)).items() if name not in of_input}
 

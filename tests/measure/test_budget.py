@@ -11,7 +11,8 @@ import pytest
 from torch import nn
 
 from ablations.config import LARGEST_INPUT, Size, as_pair
-from ablations.design import AnyCell, Cell, Memory, ModelCell
+from ablations.cells import Cell, arm_cell, build_cell
+from ablations.measure import Memory
 from ablations.errors import InputError
 from ablations.measure import budget
 from ablations.measure.budget import (
@@ -26,22 +27,22 @@ from ablations.measure.budget import (
 )
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed
-from ablations.networks import build_network_on
+from ablations.measure.network import build_network_on
 
 MIB = 2**20
 
 
 def pico(arm: str = "v1+ope+cffn", attention: Any = "fused", **conditions: Any) -> Cell:
-    return Cell(variant="pico", arm=arm, base="v2", attention=attention, conditions=Memory(**conditions))
+    return arm_cell(variant="pico", arm=arm, base="v2", attention=attention, conditions=Memory(**conditions))
 
 
 @cache
-def network(cell: AnyCell) -> nn.Module:
+def network(cell: Cell) -> nn.Module:
     return build_network_on("meta", cell).to("meta")
 
 
 @cache
-def predicted(cell: AnyCell, resolution: Size, batch_size: int) -> int:
+def predicted(cell: Cell, resolution: Size, batch_size: int) -> int:
     conditions = cell.conditions
     assert isinstance(conditions, Memory)
     return predict_peak_memory(
@@ -54,7 +55,7 @@ def predicted(cell: AnyCell, resolution: Size, batch_size: int) -> int:
     )["peak_memory_bytes"]
 
 
-def assert_proven(answer: BudgetAnswer, cell: AnyCell) -> None:
+def assert_proven(answer: BudgetAnswer, cell: Cell) -> None:
     """The answer's peaks are those of direct predictions, on both sides of the budget and one step apart."""
     side = answer.largest_resolution
     assert side.size
@@ -233,7 +234,7 @@ def picky(tmp_path: Path) -> Path:
 
 
 def test_a_model_of_one_size_has_no_largest_resolution(picky: Path) -> None:
-    cell = ModelCell(model=f"{picky}:takes_one", conditions=Memory())
+    cell = build_cell(model=f"{picky}:takes_one", conditions=Memory())
     answer = answer_budget(cell, 40 * MIB, (96, 128))
     assert answer.largest_resolution.size is None
     assert "ValueError: a side of " in answer.largest_resolution.refused
@@ -257,19 +258,19 @@ def test_a_model_of_one_size_has_no_largest_resolution(picky: Path) -> None:
 
 
 def test_a_model_that_refuses_every_size_is_told_so(picky: Path) -> None:
-    answer = answer_budget(ModelCell(model=f"{picky}:takes_none", conditions=Memory()), 1, (64,))
+    answer = answer_budget(build_cell(model=f"{picky}:takes_none", conditions=Memory()), 1, (64,))
     assert answer.largest_resolution.refused == "32x32: ValueError: a side of 32"
     assert answer.largest_batches[0][1].refused == "64x64: ValueError: a side of 64"
 
 
 def test_a_model_that_refuses_small_images_has_a_largest(picky: Path) -> None:
-    cell = ModelCell(model=f"{picky}:takes_larger", conditions=Memory())
+    cell = build_cell(model=f"{picky}:takes_larger", conditions=Memory())
     assert_proven(answer_budget(cell, 40 * MIB, (96,)), cell)
 
 
 def test_what_is_wrong_with_a_model_is_no_refusal_of_a_size(picky: Path) -> None:
     with pytest.raises(RuntimeError, match="meta"):
-        answer_budget(ModelCell(model=f"{picky}:computes", conditions=Memory()), 40 * MIB, (64,))
+        answer_budget(build_cell(model=f"{picky}:computes", conditions=Memory()), 40 * MIB, (64,))
 
 
 def test_side_by_side_is_as_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +357,7 @@ def test_a_row_for_each_question(picky: Path) -> None:
     cell = pico(mode="training")
     answers = [
         answer_budget(cell, 4 * MIB, ((32, 96), 512)),
-        answer_budget(ModelCell(model=f"{picky}:takes_none", conditions=Memory()), 4 * MIB, (64,)),
+        answer_budget(build_cell(model=f"{picky}:takes_none", conditions=Memory()), 4 * MIB, (64,)),
     ]
     rows = budget_values(answers)
     assert len({tuple(row) for row in rows}) == 1  # the same columns
