@@ -104,8 +104,8 @@ class Accuracy(Recipe, Measurement):
         }
 
     def as_released(self, model: str) -> Accuracy:
-        left_open: dict[str, Any] = {name: value for name, value in as_released(model).items() if getattr(self, name) is None}
-        return replace(self, **left_open)
+        released: dict[str, Any] = as_released(model)
+        return replace(self, **{name: value for name, value in released.items() if getattr(self, name) is None})
 
     def data_digest(self, data_dir: Path | None) -> str | None:
         from ablations.data.loading import data_digest

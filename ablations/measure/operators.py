@@ -1,4 +1,4 @@
-"""Where the time of a step goes, operator by operator, and how far each kind of operator is from the machine's roofline bound.
+"""Where the time of a step goes, operator by operator, and how far each kind is from the machine's roofline bound.
 
 Two views of one step. The profiler sees the kernels that ran: their own time, without that of what they called, under
 names such as `mkldnn_convolution`, `addmm` and `copy_`, which lays out the bias of an `addmm`. A dispatch mode sees
@@ -174,9 +174,9 @@ def count_roofline(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, f
     The roofline bound of a call is its MACs at `macs_per_s` or its bytes at the rate of the largest copy that moves no
     more, whichever takes longer: `bytes_per_s` by the bytes of a copy, as `measure_bandwidth` has them, for what fits
     in a cache may lie there. A call's bytes are those of the tensors that it reads and of those that it writes; views
-    move none. An operator that writes where it has read, or less than it has, may be up to half as fast again as a
-    copy, for which the processor also fetches what is overwritten, and so be below its roofline bound; so may one with a tensor
-    twice among its arguments, or smaller than the smallest copy.
+    move none. Some operators may be faster than their bound: one that writes where it has read, or less than it has,
+    by up to a half (for a copy the processor also fetches what is overwritten), and one with a tensor twice among its
+    arguments, or smaller than the smallest copy.
 
     Keys: `roofline`, a row for each kind with its `kind`, `calls`, `macs`, `bytes` and `bound_s`, sums over the calls;
     `uncounted`, the names of operators of which nobody knows whether they multiply: they count with their bytes.
