@@ -1,10 +1,28 @@
-"""Fixtures for every test."""
+"""Fixtures for every test: folders, and records of the study `quick` with made-up numbers and the committed ones."""
 
 import os
-from collections.abc import Iterator
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
+from matplotlib import style
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ablations.cost import count_macs, count_params, module_costs
+from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, Speed
+from ablations.records import load_records, write_record
+from ablations.report import cost
+from ablations.report.figures import STYLE, FigureSpec
+from ablations.studies import find_study
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,3 +42,166 @@ def shared_data() -> Path:
     folder = Path(name)
     assert folder.is_dir(), f"ABLATIONS_DATA_DIR={name!r} is not a folder"
     return folder
+
+
+ENVIRONMENT = {"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 2, "commit": "0123abc"}
+
+
+def made_up_result(cell: Cell) -> dict[str, Any]:
+    """A result with the keys of a real one; costs are true, the rest plausible and the same every time."""
+    chance = random.Random(cell.key)
+    config, conditions = cell.config, cell.conditions
+    params = count_params(config)
+    match conditions:
+        case Cost():
+            macs = count_macs(config, conditions.resolution)
+            return {"params": params, "macs": macs, "macs_traced": macs, **made_up_work(cell)}
+        case Memory():
+            assert isinstance(conditions.resolution, int)
+            tokens = (conditions.resolution // config.stem_stride) ** 2
+            keys = config.pool_size**2 if ("lsra" in config.toggles) else tokens // config.sr_ratios[0] ** 2
+            held = 2 if conditions.mode == "inference" else 20 + 8 * ("cffn" in config.toggles)
+            scores = 4 * tokens * keys * (held if cell.attention == "explicit" else 0)
+            return {
+                "peak_memory_bytes": 4 * params + 4 * tokens * 16 * held + scores,
+                "parameter_bytes": 4 * params,
+                "input_bytes": 12 * conditions.resolution**2,
+                "memory_method": "tracked_storages",
+            }
+        case Speed():
+            median = count_macs(config, conditions.resolution) * conditions.batch_size / 4e10
+            ratio = 1.0 if cell.arm == "v1" else chance.uniform(0.7, 1.2)
+            return {
+                "latency_s": median,
+                "throughput_img_per_s": conditions.batch_size / median,
+                "samples": [median] * conditions.repeats,
+                "reference_samples": [median * ratio] * conditions.repeats,
+                "relative_speed": ratio,
+                "relative_speed_low": 0.97 * ratio if cell.arm != "v1" else 1.0,
+                "relative_speed_high": 1.02 * ratio if cell.arm != "v1" else 1.0,
+                "iqr_over_median": 0.15 if cell.arm == "v1+ope" else 0.02,
+                "noisy": cell.arm == "v1+ope",
+            }
+        case Accuracy():
+            gain = (
+                0.02 * ("ope" in config.toggles)
+                + 0.03 * ("cffn" in config.toggles)
+                - 0.004 * ("lsra" in config.toggles)
+            )
+            return {
+                "top1": 0.9 + gain + 0.003 * conditions.seed + chance.gauss(0, 0.002),
+                "eval_loss": 0.6,
+                "n_eval_images": 360,
+                "n_train_images": 1437,
+                "history": [{"epoch": 1, "loss": 0.6}],
+                "train_s": 4.0,
+                "train_img_per_s": 4000.0,
+            }
+
+
+KINDS = {"proj": "convolution", "sr": "convolution", "dwconv": "convolution", "attn": "bmm"}
+"""The operators of a PVT's modules, by the last word of their names; attention's `proj` is a linear layer."""
+
+
+def made_up_work(cell: Cell) -> dict[str, Any]:
+    """True MACs by module and by operator; how many values other layers look at is made up."""
+    breakdown: dict[str, dict[str, int]] = {}
+    by_operator: Counter[str] = Counter()
+    for name, params, macs in module_costs(cell.config, cell.conditions.resolution):
+        row = breakdown.setdefault(re.sub(r"(?<!^stages)\.\d+(?=\.|$)", "", name), {"params": 0, "macs": 0})
+        row["params"] += params
+        row["macs"] += macs
+        operator = "addmm" if name.endswith("attn.proj") else KINDS.get(name.rpartition(".")[2], "addmm")
+        by_operator[operator] += macs
+    return {
+        "breakdown": breakdown,
+        "macs_by_operator": {operator: macs for operator, macs in by_operator.items() if macs},
+        "other_values": {"layer_norm": 3000, "softmax": 200, "activation": 10_000},
+    }
+
+
+def write(results: Path, cell: AnyCell, result: dict[str, Any] | None, **environment: Any) -> Path:
+    """Writes the record of a cell; without a result it failed."""
+    return write_record(
+        results,
+        cell,
+        study="quick",
+        result=result,
+        failure=None if result else "RuntimeError: out of memory",
+        environment=ENVIRONMENT | environment,
+        started="2026-01-02T03:04:05+00:00",
+        duration_s=1.5,
+    )
+
+
+@pytest.fixture(scope="session")
+def write_cell() -> Callable[..., Path]:
+    """`write_cell(results, cell, result=None, **environment)` writes a record, with a made-up result by default."""
+    return lambda results, cell, result=None, **environment: write(
+        results, cell, result or made_up_result(cell), **environment
+    )
+
+
+@pytest.fixture(scope="session")
+def write_failure() -> Callable[..., Path]:
+    """`write_failure(results, cell)` writes the record of a cell that failed."""
+    return lambda results, cell: write(results, cell, None)
+
+
+@pytest.fixture(scope="session")
+def quick_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with a record of every cell of `quick`; tests do not write into it."""
+    results = tmp_path_factory.mktemp("results")
+    for cell in find_study("quick").cells():
+        write(results, cell, made_up_result(cell))
+    return results
+
+
+@pytest.fixture(scope="session")
+def quick_records(quick_results: Path) -> pd.DataFrame:
+    return load_records(quick_results)
+
+
+@pytest.fixture(scope="session")
+def paper_records() -> pd.DataFrame:
+    """The committed records of the study `paper`, all of them."""
+    records = load_records(RESULTS, "cost")
+    keys = {cell.key for cell in find_study("paper").cells()}
+    assert keys <= set(records["key"]), "results/ has not all of the study `paper`"
+    return records[records["key"].isin(keys)].reset_index(drop=True)
+
+
+@pytest.fixture(scope="session")
+def paper_tables(paper_records: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The values of every table of cost, by name, from the committed records."""
+    return {table.name: table.values(paper_records) for table in cost.TABLES}
+
+
+def words_of(figure: Figure) -> Iterator[Text]:
+    """Yields all texts of a figure; tick labels beyond an axis's ends exist and are not drawn."""
+    yield from (text for legend in figure.legends for text in legend.get_texts())
+    for ax in figure.axes:
+        yield from (ax.xaxis.label, ax.yaxis.label, *ax.texts)
+        yield from (text for text in ax.get_children() if isinstance(text, Text))  # titles
+        yield from ax.get_legend().get_texts() if ax.get_legend() else ()
+        for axis, ends in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            yield from (tick.label1 for tick in axis.get_major_ticks() if min(ends) <= tick.get_loc() <= max(ends))
+
+
+def illegible_words(sheet: FigureSpec) -> list[tuple[str, ...]]:
+    with style.context(["default", STYLE], after_reset=True):
+        figure = sheet.draw()
+        figure.draw_without_rendering()
+    texts = {text for text in words_of(figure) if text.get_text()}
+    boxes = [(text.get_text(), text.get_window_extent().padded(-2)) for text in texts]
+    assert len(boxes) > 10
+    outside = [
+        (words,) for words, box in boxes if not all(figure.bbox.fully_contains(*end) for end in (box.min, box.max))
+    ]
+    return outside + [(a, b) for (a, box), (b, other) in combinations(boxes, 2) if box.overlaps(other)]
+
+
+@pytest.fixture(scope="session")
+def find_illegible() -> Callable[[FigureSpec], list[tuple[str, ...]]]:
+    """`find_illegible(sheet)` draws a figure; it returns words that leave it, and pairs that lie on one another."""
+    return illegible_words

@@ -31,6 +31,7 @@ from statsmodels.formula.api import ols
 from ablations.analysis.accuracy import REFERENCE, difference_rows, declared_seeds, is_paired, split_studies
 from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_by, split_by_conditions
 from ablations.analysis.statistics import (
+    FEWEST_FOR_INTERVAL,
     CONFIDENCE,
     ROUNDING,
     Estimate,
@@ -276,14 +277,14 @@ def list_studies(records: pd.DataFrame, measurement: str) -> Iterator[Study]:
     pick("measurement", measurement, RESPONSES)
     has_noise = "seed" in AXES[measurement]
     clean = records[records["base"].isin(CLEAN_BASES)]
-    for group in split_studies(clean) if has_noise else _places(clean, measurement, CONDITIONS[measurement]):
+    for group in split_studies(clean) if has_noise else split_places(clean, measurement, CONDITIONS[measurement]):
         tables = {metric: by_arm(group.rows, metric) for metric in RESPONSES[measurement]}
         paired, declared = (is_paired(group.rows), declared_seeds(group.rows)) if has_noise else (True, None)
         for factorial in find_factorials(group.rows["arm"].unique()):
             yield Study(group.conditions, factorial, tables, has_noise, paired, declared)
 
 
-def _places(records: pd.DataFrame, measurement: str, names: tuple[str, ...]) -> Iterator[Group]:
+def split_places(records: pd.DataFrame, measurement: str, names: tuple[str, ...]) -> Iterator[Group]:
     """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
     needed = ("measurement", "key", "pixels", *CONDITIONS[measurement], *AXES[measurement], *RESPONSES[measurement])
     own = records.loc[records["measurement"] == measurement, [name for name in dict.fromkeys(needed) if name in records]]
@@ -395,3 +396,32 @@ def contributions_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFra
     varies = pd.concat([smallest != largest for smallest, largest in ends], axis="columns").any(axis="columns")
     somewhere = varies.groupby([values[name] for name in names], dropna=False).transform("any")
     return values[somewhere].reset_index(drop=True)
+
+
+def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -> pd.DataFrame:
+    """Returns how many seeds each effect and step of each factorial needs to resolve a true `difference`, a fraction.
+
+    A row is a `comparison` of a `family`, whose size Holm's rule allows for: `sd` over the seeds that there are
+    (`n_seeds`, at least FEWEST_FOR_INTERVAL), `paired` or not, and `seeds_needed`; none where the sd is 0. Raises
+    ValueError for a difference that is not above 0.
+    """
+    rows = []
+    for study in list_studies(records, "accuracy"):
+        (complete,) = study.complete.values()
+        if len(complete) < FEWEST_FOR_INTERVAL:
+            continue
+        contrasts = study.factorial.contrasts(complete)
+        family = [("effects", name, contrasts[name].std(), True) for name in study.factorial.effects]
+        for step in study.factorial.steps:
+            ends = complete[[step.start, step.end]]
+            # Unpaired, each side has its own deviation; equal ones of the same mean square need as many seeds.
+            sd = (ends[step.end] - ends[step.start]).std() if study.paired else math.sqrt(ends.var().mean())
+            family.append(("steps", step.name, sd, study.paired))
+        sizes = {"effects": len(study.factorial.effects), "steps": len(study.factorial.steps)}
+        for name, comparison, sd, paired in family:
+            needed = (
+                seeds_needed(difference, sd, paired=paired, comparisons=sizes[name], power=power) if sd > 0 else None
+            )
+            row = {"family": name, "comparison": comparison, "comparisons": sizes[name], "paired": paired}
+            rows.append(study.names | row | {"sd": sd, "seeds_needed": needed})
+    return pd.DataFrame(rows)

@@ -1,1 +1,1 @@
-"""The reading room: from records to tables and figures. Nothing here needs torch."""
+"""From numbers to tables, figures and the page. Nothing here needs torch."""

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS
 from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import (

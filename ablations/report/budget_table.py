@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.report.conditions import describe, group_by
+from ablations.analysis.grouping import describe, group_by
 from ablations.report.tables import NOTHING, markdown_rows
 from ablations.units import format_bytes
 

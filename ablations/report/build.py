@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pandas as pd
 from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -21,14 +22,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
+from ablations.analysis.grouping import AXES
 from ablations.files import write_bytes
 from ablations.records import find_damaged, iterate_records, load_records
-from ablations.report.conditions import AXES
-from ablations.report.contents import TABLES
-from ablations.report.figures import STYLE
-from ablations.report.latex import render_latex
-from ablations.report.sheets import Sheet, list_sheets
-from ablations.report.tables import Table, markdown_rows, render_csv, render_markdown
+from ablations.report import accuracy, cost, effects, memory, speed
+from ablations.report.figures import STYLE, FigureSpec
+from ablations.report.tables import Table, markdown_rows, render_csv, render_latex, render_markdown
+
+SUBJECTS = (cost, memory, speed, accuracy, effects)
+"""What the report is about, in its order; each has TABLES and list_figures."""
+
+TABLES = tuple(table for subject in SUBJECTS for table in subject.TABLES)
 
 IMAGES = (".png", ".svg")
 
@@ -74,7 +78,7 @@ def check_report(results: Path) -> list[str]:
     return sorted(path.relative_to(results).as_posix() for path in stale)
 
 
-def _make(results: Path) -> tuple[dict[str, str], list[Sheet]]:
+def _make(results: Path) -> tuple[dict[str, str], list[FigureSpec]]:
     """Returns the text files of the report by name, and its figures before they are drawn."""
     records = load_records(results)
     tables = {table: values for table in TABLES if not (values := table.values(records)).empty}
@@ -83,9 +87,14 @@ def _make(results: Path) -> tuple[dict[str, str], list[Sheet]]:
         texts[f"tables/{table.name}.md"] = render_markdown(table, values)
         texts[f"tables/{table.name}.csv"] = render_csv(values)
         texts[f"tables/{table.name}.tex"] = render_latex(table, values)
-    sheets = list_sheets(records)
+    sheets = list_figures(records)
     texts["README.md"] = render_index(list(iterate_records(results)), find_damaged(results), list(tables), sheets)
     return texts, sheets
+
+
+def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
+    """Returns every figure that the records give."""
+    return [spec for subject in SUBJECTS for spec in subject.list_figures(records)]
 
 
 def _generated(results: Path) -> Iterator[Path]:
@@ -164,7 +173,7 @@ def _text_digest(content: bytes) -> str:
 
 
 def render_index(
-    records: list[dict[str, Any]], damaged: dict[str, str], tables: list[Table], sheets: list[Sheet]
+    records: list[dict[str, Any]], damaged: dict[str, str], tables: list[Table], sheets: list[FigureSpec]
 ) -> str:
     """Returns the page that lists a report's tables and figures and says which records they come from."""
     failed = [record for record in records if record["status"] == "failed"]

@@ -2,11 +2,10 @@
 
 from functools import partial
 
+from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS
-from ablations.report.differences import PAIRED, show_interval, show_points, show_signed
 from ablations.report.effect_choice import bases_beside
-from ablations.report.tables import Column, Table, show_plain
+from ablations.report.tables import PAIRED, Column, Table, show_interval, show_plain, show_points, show_signed
 
 
 def _share_of_step(metric: str) -> Column:

@@ -1,23 +1,17 @@
 """The plots of cost that go beyond one comparison of arms; each function draws values on an `ax` and returns it.
 
-`ablations.report.growth` and `ablations.report.comparison` give the values.
+`ablations.report.growth` and `ablations.analysis.paper` give the values.
 """
-
-from textwrap import wrap
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
+from ablations.analysis.grouping import CONDITIONS, refuse_mixed
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS, MODEL_CONDITIONS, refuse_mixed
 from ablations.report.figures import (
-    COLOURS,
     GREY,
-    arm_line,
-    group_alike,
+    arm_colour,
     legend_below,
-    legend_of_shared_lines,
     list_rows,
     log_ticks,
     resolution_axis,
@@ -25,47 +19,8 @@ from ablations.report.figures import (
 )
 from ablations.report.values import MODULE_KINDS
 
-BASELINE_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
-"""Line styles of models that are no arms; they are all grey."""
-
-_OF_STEP = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
-"""What lines of several models have in common."""
-
 OPERATOR_COLOURS = {"convolution": "#009E73", "linear": "#0072B2", "batched_product": "#D55E00"}
 OPERATOR_WORDS = {"convolution": "convolutions", "linear": "linear layers", "batched_product": "products in batches"}
-
-
-def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent: str = "last_exponent") -> Axes:
-    """Draws a metric against the side of the input on logarithmic axes, with the models' exponents in the legend.
-
-    Arms have their colours and share a line where they are ALIKE; other models are grey. `values` are rows of
-    `scaling_values`, or of `model_memory_values` for `peak_memory_bytes`.
-    """
-    refuse_mixed(values, ("head", *_OF_STEP))
-    divisor = METRICS[metric].divisor
-    curves = {
-        tuple(rows.iloc[0][["name", "arm", exponent]]): (rows[metric] / divisor).set_axis(side(rows))
-        for _, rows in values.groupby("name", sort=False)
-    }
-    arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
-    others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
-    handles, labels = [], []
-    for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*BASELINE_LINES] * len(others), strict=False):
-        names, curve = list(group), next(iter(group.values()))
-        styles = [
-            {"color": GREY, "linestyle": linestyle, "linewidth": 1.4} if pd.isna(arm) else arm_line(arm, markersize=4)
-            for _, arm, _ in names
-        ]
-        ax.plot(curve.index, curve, **styles[0])
-        handles.append(tuple(Line2D([], [], **style) for style in styles))
-        exponents = sorted({f"{number:.2f}" for *_, number in names})
-        words = f"{', '.join(name for name, *_ in names)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
-        labels.append("\n".join(wrap(words, width=40)))
-    log_ticks(ax)
-    ax.set_ylabel(METRICS[metric].title)
-    resolution_axis(ax, values)
-    legend_of_shared_lines(ax, handles, labels)
-    return ax
 
 
 def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> Axes:
@@ -80,7 +35,7 @@ def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> A
     height = 0.8 / len(of_arm)
     for number, arm in enumerate(table):
         places = [place + height * (number - (len(of_arm) - 1) / 2) for place in range(len(table))]
-        ax.barh(places, table[arm] / METRICS[metric].divisor, height=height, color=COLOURS[str(arm)], label=arm)
+        ax.barh(places, table[arm] / METRICS[metric].divisor, height=height, color=arm_colour(str(arm)), label=arm)
     at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
     ax.set_xlabel(f"{METRICS[metric].label}{at}, {METRICS[metric].unit}")
     legend_below(ax, ncols=2)

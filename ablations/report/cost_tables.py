@@ -5,14 +5,14 @@ from functools import partial
 
 import pandas as pd
 
-from ablations.records import METRICS
-from ablations.report.comparison import (
+from ablations.analysis.paper import (
     backbone_values,
     model_values,
     operator_values,
     paper_values,
     table6_values,
 )
+from ablations.records import METRICS
 from ablations.report.growth import (
     PARTS,
     POOL_SIZES,

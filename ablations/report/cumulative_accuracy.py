@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from ablations.report.conditions import split_by_conditions
+from ablations.analysis.grouping import split_by_conditions
+from ablations.analysis.paper import paper_cumulative
 from ablations.report.effect_values import cumulative_step_values
 from ablations.report.tradeoffs import tradeoff_values
-from ablations.report.values import paper_cumulative
 
 COUNTED = ("params", "macs")
 

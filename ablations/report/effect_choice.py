@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ablations.analysis.grouping import AXES, CONDITIONS
 from ablations.config import BASES
-from ablations.report.conditions import AXES, CONDITIONS
 from ablations.report.effect_values import RESPONSES, confounder_values, effect_values, shapley_values
 
 CLEAN_BASES = tuple(base for base in BASES if base != "published")

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ablations.analysis.effects import CHANGES, EFFECTS, arm_with, complete_seeds
+from ablations.analysis.grouping import CONDITIONS, refuse_mixed
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS, refuse_mixed
-from ablations.report.differences import POINTS, effect_name, points_text
-from ablations.report.effects import CHANGES, EFFECTS, arm_with, complete_seeds
+from ablations.report.differences import effect_name
 from ablations.report.figures import GREY, arm_line, legend_below, list_rows
-from ablations.report.tables import metric_text
+from ablations.report.tables import POINTS, metric_text, points_text
 
 
 def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:

@@ -2,26 +2,32 @@
 
 import pandas as pd
 
+from ablations.analysis.effects import CHANGES, EFFECTS
+from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS
 from ablations.report.cumulative_accuracy import cumulative_accuracy_values
-from ablations.report.differences import (
+from ablations.report.differences import effect_name
+from ablations.report.effect_choice import contributions_at_work, effects_at_work, in_clean_bases
+from ablations.report.effect_values import effect_values, order_values, shapley_values, step_values
+from ablations.report.tables import (
+    ARM,
+    MODE_WORDS,
+    NOTHING,
     ONE_SEED,
     PAIRED,
     POINTS,
+    Column,
     Show,
-    effect_name,
+    Table,
     points_text,
     show_interval,
+    show_metric,
     show_paired_points,
+    show_plain,
     show_points,
     show_signed,
     show_with_interval,
 )
-from ablations.report.effect_choice import contributions_at_work, effects_at_work, in_clean_bases
-from ablations.report.effect_values import effect_values, order_values, shapley_values, step_values
-from ablations.report.effects import CHANGES, EFFECTS
-from ablations.report.tables import ARM, MODE_WORDS, NOTHING, Column, Table, show_metric, show_plain
 
 
 def _extremes(row: pd.Series) -> str:

@@ -19,10 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.config import ARMS, BASES, base_confounders
-from ablations.errors import pick
-from ablations.report.conditions import AXES, CONDITIONS, group_by, split_by_conditions
-from ablations.report.effects import (
+from ablations.analysis.effects import (
     CHANGES,
     EFFECTS,
     ORDERS,
@@ -34,7 +31,10 @@ from ablations.report.effects import (
     step_differences,
     steps_of,
 )
-from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
+from ablations.analysis.grouping import AXES, CONDITIONS, group_by, split_by_conditions
+from ablations.analysis.statistics import Estimate, estimate_mean, estimate_paired_difference
+from ablations.config import ARMS, BASES, base_confounders
+from ablations.errors import pick
 from ablations.studies import CUMULATIVE
 
 RESPONSES = {"cost": ("params", "macs"), "memory": ("peak_memory_bytes",), "accuracy": ("top1",)}

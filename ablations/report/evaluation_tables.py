@@ -5,8 +5,8 @@ from itertools import cycle
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ablations.analysis.grouping import CONDITIONS, refuse_mixed, split_by_conditions
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS, refuse_mixed, split_by_conditions
 from ablations.report.figures import GREY, arm_line, legend_below, resolution_axis, side
 from ablations.report.tables import Column, Table, show_metric
 

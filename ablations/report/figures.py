@@ -1,10 +1,9 @@
-"""The plots: each function draws values of `ablations.report.values` on an `ax` and returns it.
+"""What all figures share: their style, an arm's colour and marker, axes, legends, panels, and the class of a figure."""
 
-An arm has one colour and one marker everywhere. The colours are Okabe and Ito's eight for colour-blind readers (2008),
-with a dark red for their yellow, which is hard to see on white.
-"""
-
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
+from colorsys import hsv_to_rgb
+from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -12,25 +11,22 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from ablations.config import ARMS
+from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, Group, describe, refuse_mixed, tell_apart, varying
+from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS, refuse_mixed
-from ablations.report.tables import metric_text
 
-COLOURS = dict(
-    zip(
-        ARMS,
-        ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7"),
-        strict=True,
-    )
-)
-MARKERS = dict(zip(ARMS, "osD^vPX*", strict=True))
+PALETTE = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7")
+"""Okabe and Ito's colours for colour-blind readers (2008), with a dark red for their yellow, hard to see on white."""
+
+SHAPES = "osD^vPX*<>ph"
+"""Markers of arms."""
 
 GREY = "0.55"
 
@@ -57,97 +53,50 @@ MOST_LEVEL_TICKS = 5
 ALIKE = 0.08
 """Curves that are nowhere further apart than this share are drawn as one."""
 
+PANEL_WIDTH = 3.5
+"""Inches: a column of a two-column page."""
 
-def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
-    """Draws a bar for each arm's `params` or `macs`, with the value and its change against v1.
+TITLE_WIDTH = 50
+"""Letters of a figure's title above one panel."""
 
-    `values` are rows of `cost_values` at one resolution. As every plot of one group does, it raises InputError for rows
-    of mixed conditions.
+PANEL_TITLE_WIDTH = 38
+"""Letters of a panel's own title."""
+
+FEWEST_ARMS = 4
+"""Bars that are worth a figure; fewer are as well read in the table."""
+
+
+def _number_of(arm: str) -> int | None:
+    """Returns an arm's place among all: the paper's first, so that later toggles change no colour."""
+    of_paper = arms_of(PAPER_TOGGLES)
+    arms = [*of_paper, *(other for other in arms_of(TOGGLES) if other not in of_paper)]
+    return arms.index(arm) if arm in arms else None
+
+
+def arm_colour(arm: str) -> str:
+    """Returns an arm's colour, the same in every figure: of the palette, and then hues a golden angle apart.
+
+    A model that is no arm is grey.
     """
-    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
-    lengths = values[metric] / METRICS[metric].divisor
-    ax.barh(values["arm"], lengths, height=0.7, color=[COLOURS[arm] for arm in values["arm"]])
-    for place, (_, row) in enumerate(values.iterrows()):
-        change = row[f"{metric}_change_percent"]
-        text = metric_text(metric, row[metric])
-        text += "" if row["arm"] == ARMS[0] or pd.isna(change) else f"  {change:+z.1f} %"
-        ax.annotate(text, (lengths.iloc[place], place), (3, 0), textcoords="offset points", va="center", fontsize=7)
-    ax.set_xlim(0, 1.55 * lengths.max())  # room for the words
-    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
-    ax.set_xlabel(f"{METRICS[metric].label}{at}, {METRICS[metric].unit}")
-    return _list_arms(ax, values["arm"])
+    number = _number_of(arm)
+    if number is None:
+        return GREY
+    if number < len(PALETTE):
+        return PALETTE[number]
+    return to_hex(hsv_to_rgb(0.618 * number % 1, (1, 0.55)[number % 2], (0.6, 0.95)[number // 2 % 2]))
 
 
-def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the paper's path step by step: its top-1, and before each step our parameters and MACs.
-
-    `values` are rows of `cumulative_values` at one resolution.
-    """
-    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
-    top1 = values["paper_top1_percent"]
-    ax.plot(top1, range(len(values)), color=GREY, linewidth=1)
-    labels = []
-    for place, (_, row) in enumerate(values.iterrows()):
-        ax.plot(row["paper_top1_percent"], place, **arm_line(row["arm"], markersize=7))
-        step = row["paper_top1_step_points"]
-        text = f"{row['paper_top1_percent']:.1f}" + ("" if pd.isna(step) else f" ({step:+.1f})")
-        ax.annotate(text, (row["paper_top1_percent"], place), (8, 0), textcoords="offset points", va="center")
-        counts = f"{metric_text('params', row['params'])} M params, {metric_text('macs', row['macs'])} G MACs"
-        labels.append(f"{row['arm']}\n{row['paper_setting']}\n{counts}")
-    ax.set_xlim(top1.min() - 0.3, top1.max() + 1.8)  # room for the words
-    ax.set_ylim(-0.5, len(values) - 0.5)
-    ax.xaxis.set_major_locator(MultipleLocator(1))
-    ax.set_xlabel("The paper's top-1, %")
-    return list_rows(ax, labels)
+def arm_marker(arm: str) -> str:
+    """Returns an arm's marker, the same in every figure; a model that is no arm has `d`."""
+    number = _number_of(arm)
+    return "d" if number is None else SHAPES[number % len(SHAPES)]
 
 
-def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's MACs a pixel against the side of the input, both on logarithmic axes.
+def arm_line(arm: str, **style: Any) -> dict[str, Any]:
+    """Returns how an arm's line and markers are drawn; a model that is no arm has a grey `d`."""
+    look = {"color": arm_colour(arm), "marker": arm_marker(arm)}
+    return {**look, "linewidth": 1.2, "markeredgewidth": 0.8, **style}
 
-    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn.
-    """
-    refuse_mixed(values, CONDITIONS["cost"])
-    values = values[values["resolution"].str.isdecimal()]
-    for arm, rows in values.groupby("arm", sort=False):
-        ax.plot(side(rows), rows["macs"] / rows["pixels"] / 1e3, **arm_line(str(arm), label=arm))
-    log_ticks(ax)
-    ax.set_ylabel("Thousand MACs a pixel")
-    resolution_axis(ax, values)
-    legend_below(ax, ncols=2)
-    return ax
-
-
-def plot_memory_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws peak memory against the side of the input on logarithmic axes; dashed and hollow is explicit attention.
-
-    Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
-    rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
-    """
-    refuse_mixed(values, [name for name in CONDITIONS["memory"] if name != "attention"])
-    values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
-    handles, labels = [], []
-    divisor = METRICS["peak_memory_bytes"].divisor
-    every = {
-        (str(kernel), str(arm)): (rows["peak_memory_bytes"] / divisor).set_axis(side(rows))
-        for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False)
-    }
-    for curves in group_alike(every):
-        (kernel, arm), curve = next(iter(curves.items()))
-        ax.plot(curve.index, curve, **arm_line(arm, **KERNEL_LINES[kernel]))
-        arms = dict.fromkeys(arm for _, arm in curves)
-        handles.append(tuple(Line2D([], [], **arm_line(arm, **KERNEL_LINES[kernel])) for arm in arms))
-        labels.append(_name_curves(curves, number_of_arms=values["arm"].nunique()))
-    log_ticks(ax)
-    ax.set_ylabel(METRICS["peak_memory_bytes"].title)
-    resolution_axis(ax, values)
-    legend_of_shared_lines(ax, handles, labels)
-    return ax
-
-
-KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--", "markerfacecolor": "white"}}
-
-Curves = dict[tuple[str, str], pd.Series]
-"""Peak memory in MiB by side of the input, for pairs of attention kernel and arm."""
 
 Name = TypeVar("Name")
 
@@ -165,62 +114,6 @@ def group_alike(curves: Mapping[Name, pd.Series]) -> list[dict[Name, pd.Series]]
             groups.append(group)
         group[name] = curve
     return groups
-
-
-def _name_curves(curves: Curves, number_of_arms: int) -> str:
-    """Returns the kernels and arms of a line as a few short lines of text."""
-    lines = []
-    for kernel in dict.fromkeys(kernel for kernel, _ in curves):
-        arms = [arm for own, arm in curves if own == kernel]
-        names = "all arms" if len(arms) == number_of_arms else ", ".join(arms)
-        lines += wrap(f"{kernel}: {names}", width=36, subsequent_indent="   ")
-    return "\n".join(lines)
-
-
-def plot_speed(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's speed relative to v1 with its interval; a hollow marker is a noisy row.
-
-    `values` are rows of `speed_values` under the same conditions.
-    """
-    refuse_mixed(values, CONDITIONS["speed"])
-    ax.axvline(1, color=GREY, linewidth=1)
-    for place, (_, row) in enumerate(values.iterrows()):
-        face = {"markerfacecolor": "white"} if row["noisy"] else {}
-        _plot_interval(ax, place, row, "relative_speed", "relative_speed", **face)
-    ax.set_xlabel("Speed relative to v1 (over 1 is faster)")
-    return _list_arms(ax, values["arm"])
-
-
-def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes:
-    """Draws each arm's and other model's mean top-1 with its 95 % interval, and its seeds as small dots.
-
-    `values` are rows of `accuracy_values` under the same conditions, `records` the rows that they come from.
-    """
-    refuse_mixed(values, CONDITIONS["accuracy"])
-    refuse_mixed(records[records["arm"].notna()], CONDITIONS["accuracy"])
-    refuse_mixed(records[records["arm"].isna()], CONDITIONS["accuracy"])
-    names = records["arm"].fillna(records["model"])
-    labels = [str(row["model"] if pd.isna(row["arm"]) else row["arm"]) for _, row in values.iterrows()]
-    for place, (_, row) in enumerate(values.iterrows()):
-        seeds = records.loc[names == labels[place], "top1"] / METRICS["top1"].divisor
-        ax.plot(seeds, [place + 0.25] * len(seeds), ".", color=GREY, markersize=4)
-        _plot_interval(ax, place, row, "top1", "top1_mean")
-    ax.set_xlabel(f"{METRICS['top1'].title}: mean, 95 % interval, seeds")
-    return _list_arms(ax, labels)
-
-
-def _plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: str, **style: Any) -> None:
-    """Draws a row's value and, where it has one, its interval."""
-    divisor = METRICS[metric].divisor
-    low, centre, high = (row[name] / divisor for name in (f"{metric}_low", middle, f"{metric}_high"))
-    whiskers = None if pd.isna(low) else [[centre - low], [high - centre]]
-    ax.errorbar([centre], [place], xerr=whiskers, **arm_line(str(row["arm"]), linestyle="none", capsize=2, **style))
-
-
-def arm_line(arm: str, **style: Any) -> dict[str, Any]:
-    """Returns how an arm's line and markers are drawn; a model that is no arm has a grey `d`."""
-    look = {"color": COLOURS.get(arm, GREY), "marker": MARKERS.get(arm, "d")}
-    return {**look, "linewidth": 1.2, "markeredgewidth": 0.8, **style}
 
 
 def side(rows: pd.DataFrame) -> pd.Series:
@@ -261,6 +154,7 @@ def legend_below(ax: Axes, **options: Any) -> None:
 _MADE_OF: WeakKeyDictionary[Legend, dict[str, Any]] = WeakKeyDictionary()
 """What each legend shows, which the drawing library keeps to itself."""
 
+
 LEGEND_LINE = 0.145
 """Inches that a line of a legend takes."""
 
@@ -290,7 +184,8 @@ def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: 
     legend_below(ax, handles=handles, labels=labels, handler_map=markers, handlelength=1.3 * max(map(len, handles)) + 1)
 
 
-def _list_arms(ax: Axes, arms: Iterable[str]) -> Axes:
+def list_arms(ax: Axes, arms: Iterable[str]) -> Axes:
+    """Names the rows after arms and other models, from the top."""
     labels = list(arms)
     ax.set_ylim(-0.6, len(labels) - 0.4)
     return list_rows(ax, labels)
@@ -302,4 +197,114 @@ def list_rows(ax: Axes, labels: list[str]) -> Axes:
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
+    return ax
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: under which conditions, and what draws it on its axes."""
+
+    conditions: dict[str, Any]
+    draw: Callable[[Axes], Axes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSpec:
+    """One figure: the name of its files, its title, what it shows and does not, and its panels."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Panel]
+    panel_height: float
+
+    def draw(self) -> Figure:
+        """Returns the figure, two panels a row; call it under STYLE."""
+        columns = min(2, len(self.panels))
+        rows = -(-len(self.panels) // columns)
+        figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
+        figure.suptitle("\n".join(wrap(self.title, width=TITLE_WIDTH * columns)), fontsize=9)
+        names = varying(panel.conditions for panel in self.panels)
+        for place, panel in enumerate(self.panels, start=1):
+            ax = panel.draw(figure.add_subplot(rows, columns, place))
+            ax.set_title("\n".join(wrap(tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left")
+        share_legend(figure)
+        return figure
+
+
+def group_panels(
+    kind: str, title: str, named_by: tuple[str, ...], panels: list[Panel], panel_height: float, caption: str
+) -> list[FigureSpec]:
+    """Returns one figure for each value of the conditions `named_by`; its panels differ in others."""
+    together: dict[str, list[Panel]] = {}
+    for panel in panels:
+        named = [panel.conditions.get(name) for name in named_by]
+        words = [kind, *(str(value) for value in named if pd.notna(value))]
+        together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
+    specs = []
+    for name, own in together.items():
+        differing = varying(panel.conditions for panel in own)
+        same = {word: value for word, value in own[0].conditions.items() if word not in differing}
+        spec = FigureSpec(
+            name=name,
+            title=f"{title}: {describe(same, named_by)}",
+            caption=f"{caption} Conditions: {describe(same)}.",
+            panels=own,
+            panel_height=panel_height,
+        )
+        specs.append(spec)
+    return specs
+
+
+def has_sizes(group: Group) -> bool:
+    """Whether there are two squares or more, so that there is a curve along the side of the input."""
+    squares = group.rows[group.rows["resolution"].str.isdecimal()]
+    return len(squares["pixels"].unique()) > 1
+
+
+def plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: str, **style: Any) -> None:
+    """Draws a row's value and, where it has one, its interval."""
+    divisor = METRICS[metric].divisor
+    low, centre, high = (row[name] / divisor for name in (f"{metric}_low", middle, f"{metric}_high"))
+    whiskers = None if pd.isna(low) else [[centre - low], [high - centre]]
+    ax.errorbar([centre], [place], xerr=whiskers, **arm_line(str(row["arm"]), linestyle="none", capsize=2, **style))
+
+
+BASELINE_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
+"""Line styles of models that are no arms; they are all grey."""
+
+_OF_STEP = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
+"""What lines of several models have in common."""
+
+
+def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent: str = "last_exponent") -> Axes:
+    """Draws a metric against the side of the input on logarithmic axes, with the models' exponents in the legend.
+
+    Arms have their colours and share a line where they are ALIKE; other models are grey. `values` are rows of
+    `scaling_values`, or of `model_memory_values` for `peak_memory_bytes`.
+    """
+    refuse_mixed(values, ("head", *_OF_STEP))
+    divisor = METRICS[metric].divisor
+    curves = {
+        tuple(rows.iloc[0][["name", "arm", exponent]]): (rows[metric] / divisor).set_axis(side(rows))
+        for _, rows in values.groupby("name", sort=False)
+    }
+    arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
+    others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
+    handles, labels = [], []
+    for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*BASELINE_LINES] * len(others), strict=False):
+        names, curve = list(group), next(iter(group.values()))
+        styles = [
+            {"color": GREY, "linestyle": linestyle, "linewidth": 1.4} if pd.isna(arm) else arm_line(arm, markersize=4)
+            for _, arm, _ in names
+        ]
+        ax.plot(curve.index, curve, **styles[0])
+        handles.append(tuple(Line2D([], [], **style) for style in styles))
+        exponents = sorted({f"{number:.2f}" for *_, number in names})
+        words = f"{', '.join(name for name, *_ in names)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
+        labels.append("\n".join(wrap(words, width=40)))
+    log_ticks(ax)
+    ax.set_ylabel(METRICS[metric].title)
+    resolution_axis(ax, values)
+    legend_of_shared_lines(ax, handles, labels)
     return ax

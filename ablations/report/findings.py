@@ -10,13 +10,13 @@ from typing import Literal
 
 import pandas as pd
 
+from ablations.analysis.effects import CHANGES, arm_with
+from ablations.analysis.grouping import describe, group_by, list_changed
 from ablations.config import VARIANTS
 from ablations.records import METRICS
-from ablations.report.conditions import describe, group_by, list_changed
-from ablations.report.differences import effect_name, interval_text, points_text
+from ablations.report.differences import effect_name
 from ablations.report.effect_values import PUBLISHED_STEP
-from ablations.report.effects import CHANGES, arm_with
-from ablations.report.tables import NOTHING, Table, list_sections, metric_text
+from ablations.report.tables import NOTHING, Table, interval_text, list_sections, metric_text, points_text
 
 Tables = Mapping[Table, pd.DataFrame]
 

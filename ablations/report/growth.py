@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.analysis.paper import NAMES, standard_costs
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import find_crossover, linear_sra_formula, sra_formula
-from ablations.report.comparison import NAMES, standard_costs
 
 SCALED_VARIANT, SCALED_BASE = "b2", "published"
 """Whose arms are drawn against the input's size: the models of the paper's Figure 4."""

@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ablations.analysis.grouping import refuse_mixed
+from ablations.analysis.paper import paper_values
 from ablations.records import METRICS
-from ablations.report.comparison import paper_values
-from ablations.report.conditions import refuse_mixed
-from ablations.report.figures import COLOURS, arm_line, legend_below
+from ablations.report.figures import arm_colour, arm_line, legend_below
 
 ARM_FAMILIES = {"v1": "PVT v1", "v1+ope+cffn": "PVT v2", "v1+ope+cffn+lsra": "PVT v2-Li"}
 """What the paper calls the arms that are rows of its Table 2."""
@@ -109,7 +109,7 @@ def _name_point(ax: Axes, row: pd.Series) -> None:
         ha="left" if right > 0 else "right",
         va="bottom" if up > 0 else "top",
         fontsize=6.5,
-        color=COLOURS[row["arm"]],
+        color=arm_colour(row["arm"]),
         zorder=5,
     )
 

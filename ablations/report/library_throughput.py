@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.report.conditions import refuse_mixed
+from ablations.analysis.grouping import refuse_mixed
 from ablations.report.figures import legend_below, log_ticks, resolution_axis, side
 from ablations.report.library_values import LIBRARY_CONDITIONS, LIBRARY_STYLES, library_values
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.report.conditions import CONDITIONS, Group, split_by_conditions
+from ablations.analysis.grouping import CONDITIONS, Group, split_by_conditions
 from ablations.report.figures import GREY, legend_below, list_rows
 
 OF_A_ROW = ("variant", "resolution", "batch_size", "reference", "repeats")

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ablations.analysis.grouping import CONDITIONS
 from ablations.config import NUM_STAGES
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS
 from ablations.report.library_memory import KINDS, LIBRARY_MEMORY_CONDITIONS, library_memory_values
 from ablations.report.memory_values import (
     GROWTH_CONDITIONS,

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, describe, split_by_conditions
+from ablations.analysis.paper import NAMES
 from ablations.catalogue import EQUAL_MODELS
 from ablations.config import NUM_STAGES
 from ablations.design import Memory
-from ablations.report.comparison import NAMES
-from ablations.report.conditions import CONDITIONS, MODEL_CONDITIONS, describe, split_by_conditions
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
 """What takes as many bytes at every resolution, or is given; the rest of the peak grows."""

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.report.conditions import refuse_mixed
+from ablations.analysis.grouping import refuse_mixed
 from ablations.report.figures import legend_below
 from ablations.report.library_values import BY_DEFAULT, LIBRARY_CONDITIONS, beside_libraries
 

@@ -15,16 +15,15 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.analysis.effects import CHANGES
+from ablations.analysis.grouping import AXES
 from ablations.columns import field_docstrings
 from ablations.config import ARMS, BASES, CONFOUNDERS, TOGGLES, PVTConfig, arm_toggles, as_pair, base_confounders
 from ablations.files import write_text
 from ablations.records import find_damaged, iterate_records, load_records
-from ablations.report.build import drawing, name_record, provenance_lines, save_figure
-from ablations.report.conditions import AXES
-from ablations.report.contents import TABLES
-from ablations.report.effects import CHANGES
+from ablations.report.build import TABLES, drawing, list_figures, name_record, provenance_lines, save_figure
+from ablations.report.figures import FigureSpec
 from ablations.report.findings import Finding, Tables, list_comparisons, list_findings, list_headlines
-from ablations.report.sheets import Sheet, list_sheets
 from ablations.report.tables import NOTHING, Section, Table, list_sections
 from ablations.studies import CUMULATIVE
 
@@ -68,11 +67,13 @@ def write_page(results: Path, path: Path) -> None:
     """
     records = load_records(results)
     tables = {table: values for table in TABLES if not (values := table.values(records)).empty}
-    page = render_page(list(iterate_records(results)), find_damaged(results), tables, list_sheets(records))
+    page = render_page(list(iterate_records(results)), find_damaged(results), tables, list_figures(records))
     write_text(path, page)
 
 
-def render_page(records: list[dict[str, Any]], damaged: dict[str, str], tables: Tables, sheets: Iterable[Sheet]) -> str:
+def render_page(
+    records: list[dict[str, Any]], damaged: dict[str, str], tables: Tables, sheets: Iterable[FigureSpec]
+) -> str:
     """Returns the page.
 
     `records` are all, failed ones too; `damaged` says what is wrong with each file that is none, by its path; `tables`
@@ -237,7 +238,7 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
     return _scroll(_element(kind, heads, "".join(rows)), label)
 
 
-def _chapters(tables: Tables, sheets: Iterable[Sheet]) -> list[Part]:
+def _chapters(tables: Tables, sheets: Iterable[FigureSpec]) -> list[Part]:
     """Returns a part for each measurement that has something to show: its figures and its tables."""
     shown: dict[str, list[Part]] = {measurement: [] for measurement in CHAPTERS}
     with drawing():
@@ -248,12 +249,12 @@ def _chapters(tables: Tables, sheets: Iterable[Sheet]) -> list[Part]:
     return [Part(name, CHAPTERS[name], "", parts) for name, parts in shown.items() if parts]
 
 
-def _measurement_of(sheet: Sheet) -> str:
+def _measurement_of(sheet: FigureSpec) -> str:
     conditions = sheet.panels[0].conditions
     return next((name for name, condition in CONDITION_OF.items() if condition in conditions), "cost")
 
 
-def _figure(sheet: Sheet) -> str:
+def _figure(sheet: FigureSpec) -> str:
     """Returns a figure as an image in the page, PNG or SVG, whichever is the smaller."""
     figure = sheet.draw()
     width, height = (round(96 * inches) for inches in figure.get_size_inches())

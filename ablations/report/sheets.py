@@ -1,30 +1,22 @@
 """Which figures the records give: plots of one kind side by side, a panel for each group of equal conditions."""
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from textwrap import wrap
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from ablations.catalogue import MODELS
-from ablations.records import METRICS
-from ablations.report.comparison import operator_values
-from ablations.report.conditions import (
+from ablations.analysis.effects import EFFECTS
+from ablations.analysis.grouping import (
     CONDITIONS,
-    Group,
-    describe,
     group_by,
     split_by_conditions,
     split_with_models,
-    tell_apart,
-    varying,
 )
-from ablations.report.cost_figures import plot_complexity, plot_module_costs, plot_operators, plot_scaling
+from ablations.analysis.paper import operator_values
+from ablations.catalogue import MODELS
+from ablations.records import METRICS
+from ablations.report.cost_figures import plot_complexity, plot_module_costs, plot_operators
 from ablations.report.cumulative_accuracy import cumulative_accuracy_values
 from ablations.report.differences import effect_name
 from ablations.report.effect_choice import CLEAN_BASES
@@ -39,18 +31,8 @@ from ablations.report.effect_figures import (
     plot_tradeoff,
 )
 from ablations.report.effect_values import effect_values
-from ablations.report.effects import EFFECTS
 from ablations.report.evaluation_tables import evaluation_values, plot_resolution_transfer
-from ablations.report.figures import (
-    ALIKE,
-    plot_accuracy,
-    plot_cost_bars,
-    plot_cumulative,
-    plot_macs_by_resolution,
-    plot_memory_by_resolution,
-    plot_speed,
-    share_legend,
-)
+from ablations.report.figures import ALIKE, FEWEST_ARMS, FigureSpec, Panel, group_panels, has_sizes, plot_scaling
 from ablations.report.growth import SCALED_BASE, SCALED_VARIANT, complexity_values, scaling_values
 from ablations.report.imagenet_figures import backbone_values, plot_backbones
 from ablations.report.library_throughput import THROUGHPUT_CONDITIONS, plot_throughput, throughput_values
@@ -62,83 +44,37 @@ from ablations.report.operator_values import (
     operator_time_values,
     plot_operator_times,
 )
+from ablations.report.plots import (
+    plot_accuracy,
+    plot_cost_bars,
+    plot_macs_by_resolution,
+    plot_memory_by_resolution,
+    plot_speed,
+)
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import (
     accuracy_values,
     cost_values,
-    cumulative_values,
     memory_values,
     module_values,
     speed_values,
 )
 
-PANEL_WIDTH = 3.5
-"""Inches: a column of a two-column page."""
-
-TITLE_WIDTH = 50
-"""Letters of a figure's title above one panel."""
-
-PANEL_TITLE_WIDTH = 38
-"""Letters of a panel's own title."""
-
 _OF_DESIGN = ("data", "variant", "base")
 
-FEWEST_ARMS = 4
-"""Bars that are worth a figure; fewer are as well read in the table."""
 
-
-@dataclass(frozen=True)
-class Panel:
-    """One plot: under which conditions, and what draws it on its axes."""
-
-    conditions: dict[str, Any]
-    draw: Callable[[Axes], Axes]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sheet:
-    """One figure: the name of its files, its title, what it shows and does not, and its panels."""
-
-    name: str
-    title: str
-    caption: str
-    panels: list[Panel]
-    panel_height: float
-
-    def draw(self) -> Figure:
-        """Returns the figure, two panels a row; call it under `figures.STYLE`."""
-        columns = min(2, len(self.panels))
-        rows = -(-len(self.panels) // columns)
-        figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
-        figure.suptitle("\n".join(wrap(self.title, width=TITLE_WIDTH * columns)), fontsize=9)
-        names = varying(panel.conditions for panel in self.panels)
-        for place, panel in enumerate(self.panels, start=1):
-            ax = panel.draw(figure.add_subplot(rows, columns, place))
-            ax.set_title("\n".join(wrap(tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left")
-        share_legend(figure)
-        return figure
-
-
-def list_sheets(records: pd.DataFrame) -> list[Sheet]:
-    """Returns a sheet for all that the records have something to show for."""
-    costs = (_cumulative, _backbones, _scaling, _parts, _operators, _complexity, _cost, _macs_by_resolution)
-    accuracies = (_accuracy, _effects, _cumulative, _tradeoff, _learning, _accuracy_by_epoch)
-    speeds = (_speed, _libraries, _operator_times, _throughput)
-    kinds = (*costs, _memory, _memory_of_models, *speeds, *accuracies, _evaluation)
-    return [sheet for kind in kinds for sheet in kind(records)]
-
-
-def _cumulative(records: pd.DataFrame) -> list[Sheet]:
+def _cumulative(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
-        "The paper's cumulative: its top-1 on ImageNet, one run a row, spread unknown. Parameters and MACs are "
-        "our count of backbones with a head of 1,000 classes."
+        "The paper's path through the arms in our own training: mean top-1 over seeds with its 95 % t interval, the "
+        "step from the row above, paired by seed, and the cost of each arm. One seed has no interval and resolves no "
+        "step."
     )
-    groups = group_by(cumulative_values(records), (*CONDITIONS["cost"], "resolution"))
-    panels = [Panel(group.conditions, partial(plot_cumulative, values=group.rows)) for group in groups]
-    return _sheets("cumulative", "The paper's cumulative", ("variant", "base"), panels, 2.6, caption)
+    groups = group_by(cumulative_accuracy_values(records), CONDITIONS["accuracy"])
+    panels = [Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows)) for group in groups]
+    return group_panels("cumulative_accuracy", "The cumulative in our own training", _OF_DESIGN, panels, 2.8, caption)
 
 
-def _backbones(records: pd.DataFrame) -> list[Sheet]:
+def _backbones(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "The paper's Table 2: its top-1, one run a row, spread unknown, against our count of MACs. A bubble's "
         "area is in proportion to our count of parameters. Lines join the models of a family, whose fewest and most "
@@ -149,10 +85,10 @@ def _backbones(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(backbone_values(records), ("head", "resolution"))
         if len(group.rows) >= FEWEST_ARMS and 0 < group.rows["arm"].isna().sum() < len(group.rows)
     ]
-    return _sheets("imagenet", "The paper's top-1 against our counts", ("head",), panels, 5.4, caption)
+    return group_panels("imagenet", "The paper's top-1 against our counts", ("head",), panels, 5.4, caption)
 
 
-def _scaling(records: pd.DataFrame) -> list[Sheet]:
+def _scaling(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with all arms. The "
         "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic. "
@@ -164,10 +100,10 @@ def _scaling(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(values, ("head", "sizes"))
         if group.rows["arm"].notna().any()
     ]
-    return _sheets("scaling", "MACs by resolution", ("head",), panels, 5.2, caption)
+    return group_panels("scaling", "MACs by resolution", ("head",), panels, 5.2, caption)
 
 
-def _parts(records: pd.DataFrame) -> list[Sheet]:
+def _parts(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Parameters and MACs of one image by kind of module, all stages together, of the arms on the "
         "paper's cumulative; MACs at the smallest, a middle and the largest input. `attn: products` are "
@@ -186,10 +122,10 @@ def _parts(records: pd.DataFrame) -> list[Sheet]:
             Panel(group.conditions, partial(plot_module_costs, values=size.rows, metric=metric))
             for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
         ]
-    return _sheets("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
+    return group_panels("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
 
 
-def _operators(records: pd.DataFrame) -> list[Sheet]:
+def _operators(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "MACs by kind of operator, each model at its smallest input. Products in batches are attention's, and "
         "linear layers that a model applies window by window."
@@ -201,10 +137,10 @@ def _operators(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(values, ("head",))
         if len(group.rows) >= FEWEST_ARMS
     ]
-    return _sheets("operators", "MACs by operator", ("head",), panels, 7.2, caption)
+    return group_panels("operators", "MACs by operator", ("head",), panels, 7.2, caption)
 
 
-def _complexity(records: pd.DataFrame) -> list[Sheet]:
+def _complexity(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "One attention layer of PVTv2-B2 and B2-Li (P = 7): the terms that the paper prints as lines, the traced layer "
         "as dots. The traced reduction is hwc², R² below the printed term; where R = 1, in stage 4, there is none. "
@@ -215,12 +151,12 @@ def _complexity(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions | {"variant": "b2"}, partial(plot_complexity, values=group.rows))
         for group in group_by(values, ("stage",))
-        if _has_sizes(group)
+        if has_sizes(group)
     ]
-    return _sheets("complexity", "The article's formulas and the traced layer", ("variant",), panels, 3.6, caption)
+    return group_panels("complexity", "The article's formulas and the traced layer", ("variant",), panels, 3.6, caption)
 
 
-def _cost(records: pd.DataFrame) -> list[Sheet]:
+def _cost(records: pd.DataFrame) -> list[FigureSpec]:
     caption = "Parameters and MACs of one image's forward pass, and their change against v1; not a time."
     panels = []
     for group in group_by(cost_values(records), CONDITIONS["cost"]):
@@ -231,21 +167,21 @@ def _cost(records: pd.DataFrame) -> list[Sheet]:
         panels += [
             Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
         ]
-    return _sheets("cost", "Parameters and MACs", ("variant", "base", "head"), panels, 2.0, caption)
+    return group_panels("cost", "Parameters and MACs", ("variant", "base", "head"), panels, 2.0, caption)
 
 
-def _macs_by_resolution(records: pd.DataFrame) -> list[Sheet]:
+def _macs_by_resolution(records: pd.DataFrame) -> list[FigureSpec]:
     caption = "MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
     groups = group_by(cost_values(records), CONDITIONS["cost"])
     panels = [
         Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
         for group in groups
-        if _has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
+        if has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
     ]
-    return _sheets("macs_by_resolution", "MACs by resolution", ("variant", "base", "head"), panels, 3.4, caption)
+    return group_panels("macs_by_resolution", "MACs by resolution", ("variant", "base", "head"), panels, 3.4, caption)
 
 
-def _memory(records: pd.DataFrame) -> list[Sheet]:
+def _memory(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms that are "
         f"within {ALIKE:.0%} of another's line everywhere share that line; the table has every number and says what is "
@@ -255,12 +191,12 @@ def _memory(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_memory_by_resolution, values=group.rows))
         for group in group_by(memory_values(records), names)
-        if _has_sizes(group)
+        if has_sizes(group)
     ]
-    return _sheets("memory", "Peak memory", ("variant", "base", "device", "method"), panels, 4.3, caption)
+    return group_panels("memory", "Peak memory", ("variant", "base", "device", "method"), panels, 4.3, caption)
 
 
-def _memory_of_models(records: pd.DataFrame) -> list[Sheet]:
+def _memory_of_models(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Peak memory of models by resolution, both axes logarithmic; arms are b2 in base v2 with fused attention. The "
         "number after a name is the exponent in pixels, between the two largest sizes, of the peak without parameters, "
@@ -274,12 +210,12 @@ def _memory_of_models(records: pd.DataFrame) -> list[Sheet]:
             partial(plot_scaling, values=group.rows, metric="peak_memory_bytes", exponent="growing_exponent"),
         )
         for group in group_by(values, MODEL_MEMORY_CONDITIONS)
-        if _has_sizes(group) and group.rows["growing_exponent"].notna().all()
+        if has_sizes(group) and group.rows["growing_exponent"].notna().all()
     ]
-    return _sheets("memory_models", "Peak memory of models", ("device", "method"), panels, 4.3, caption)
+    return group_panels("memory_models", "Peak memory of models", ("device", "method"), panels, 4.3, caption)
 
 
-def _speed(records: pd.DataFrame) -> list[Sheet]:
+def _speed(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Speed relative to v1, timed interleaved in one process: median ratio and its 95 % interval. Hollow markers are "
         "noisy: their times' interquartile range is over 10 % of the median. It holds for this machine, batch and size."
@@ -288,10 +224,10 @@ def _speed(records: pd.DataFrame) -> list[Sheet]:
         Panel(group.conditions, partial(plot_speed, values=group.rows))
         for group in group_by(speed_values(records), CONDITIONS["speed"])
     ]
-    return _sheets("speed", "Speed", ("variant", "base", "device"), panels, 2.0, caption)
+    return group_panels("speed", "Speed", ("variant", "base", "device"), panels, 2.0, caption)
 
 
-def _libraries(records: pd.DataFrame) -> list[Sheet]:
+def _libraries(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Speed of our models relative to the same models of libraries with equal weights, timed interleaved in one "
         "process: median ratio and its 95 % interval. Filled: the library's model in the default layout; hollow: with images "
@@ -302,10 +238,10 @@ def _libraries(records: pd.DataFrame) -> list[Sheet]:
         for group in group_by(library_values(records), LIBRARY_CONDITIONS)
         if len(group.rows) >= FEWEST_ARMS
     ]
-    return _sheets("speed_libraries", "Speed beside libraries", ("device", "precision"), panels, 5.4, caption)
+    return group_panels("speed_libraries", "Speed beside libraries", ("device", "precision"), panels, 5.4, caption)
 
 
-def _operator_times(records: pd.DataFrame) -> list[Sheet]:
+def _operator_times(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Where the time of our steps and of libraries' goes, our time = 1. A bar is as long as the median ratio of "
         "times taken interleaved and is divided as a profiled step was, the profiler's own time with it. Libraries' models "
@@ -319,11 +255,11 @@ def _operator_times(records: pd.DataFrame) -> list[Sheet]:
         panels = [Panel(group.conditions, partial(plot, values=group.rows)) for group in groups]
         height = 1.9 + 0.1 * max(height_in_bars(group.rows) for group in groups)
         named_by = ("variant", "device", "precision")
-        sheets += _sheets("speed_operators", "Where the time of a step goes", named_by, panels, height, caption)
+        sheets += group_panels("speed_operators", "Where the time of a step goes", named_by, panels, height, caption)
     return sheets
 
 
-def _throughput(records: pd.DataFrame) -> list[Sheet]:
+def _throughput(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Pixels a second of our models and of the same models of libraries, both axes logarithmic; a flat line is a "
         "time linear in pixels. Divided by the pixels of an image it is images a second. Ours is from the median "
@@ -334,12 +270,12 @@ def _throughput(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_throughput, values=group.rows))
         for group in group_by(throughput_values(records), THROUGHPUT_CONDITIONS)
-        if _has_sizes(group)
+        if has_sizes(group)
     ]
-    return _sheets("throughput", "Throughput by resolution", ("device", "precision"), panels, 3.2, caption)
+    return group_panels("throughput", "Throughput by resolution", ("device", "precision"), panels, 3.2, caption)
 
 
-def _accuracy(records: pd.DataFrame) -> list[Sheet]:
+def _accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 after training from scratch: mean over seeds with its 95 % t interval, and each seed. Overlapping "
         "intervals do not settle whether two arms differ: the table has the differences paired by seed."
@@ -348,10 +284,10 @@ def _accuracy(records: pd.DataFrame) -> list[Sheet]:
         Panel(group.conditions, partial(plot_accuracy, values=accuracy_values(group.rows), records=group.rows))
         for group in split_with_models(records, "accuracy")
     ]
-    return _sheets("accuracy", "Accuracy", ("data", "variant", "base"), panels, 2.2, caption)
+    return group_panels("accuracy", "Accuracy", ("data", "variant", "base"), panels, 2.2, caption)
 
 
-def _effects(records: pd.DataFrame) -> list[Sheet]:
+def _effects(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "What each change does to top-1, from the seeds with all eight arms. First the seven effects of the pooled "
         "linear model, each with its own 95 % interval, hollow where that holds 0 or one seed has none; then each pair "
@@ -372,21 +308,10 @@ def _effects(records: pd.DataFrame) -> list[Sheet]:
                     plot_interaction, records=group.rows, effects=values, change=changes[0], other=changes[1]
                 )
                 panels.append(Panel(group.conditions | {"shown": effect_name(effect)}, draw))
-    return _sheets("effects", "Effects and interactions", _OF_DESIGN, panels, 3.0, caption)
+    return group_panels("effects", "Effects and interactions", _OF_DESIGN, panels, 3.0, caption)
 
 
-def _cumulative(records: pd.DataFrame) -> list[Sheet]:
-    caption = (
-        "The paper's path through the arms in our own training: mean top-1 over seeds with its 95 % t interval, the "
-        "step from the row above, paired by seed, and the cost of each arm. One seed has no interval and resolves no "
-        "step."
-    )
-    groups = group_by(cumulative_accuracy_values(records), CONDITIONS["accuracy"])
-    panels = [Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows)) for group in groups]
-    return _sheets("cumulative_accuracy", "The cumulative in our own training", _OF_DESIGN, panels, 2.8, caption)
-
-
-def _tradeoff(records: pd.DataFrame) -> list[Sheet]:
+def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 against cost: mean over seeds with its 95 % t interval. The grey line is the Pareto front of the means; "
         "hollow arms are not on it. Whether an arm is surely beaten, the tables tradeoff_… say."
@@ -401,25 +326,25 @@ def _tradeoff(records: pd.DataFrame) -> list[Sheet]:
             shown = {"shown": METRICS[group.conditions["cost"]].label.lower()}
             conditions = {name: value for name, value in group.conditions.items() if name != "cost"}
             panels.append(Panel(shown | conditions, partial(plot_tradeoff, values=group.rows)))
-    return _sheets("tradeoff", "Accuracy against cost", _OF_DESIGN, panels, 3.6, caption)
+    return group_panels("tradeoff", "Accuracy against cost", _OF_DESIGN, panels, 3.6, caption)
 
 
-def _learning(records: pd.DataFrame) -> list[Sheet]:
+def _learning(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Training loss by epoch, the mean over its steps: the mean of the seeds, and a band from the lowest seed to "
         "the highest. A lower training loss is not a higher accuracy."
     )
     panels = _curves(records, learning_curve, plot_learning_curves)
-    return _sheets("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
+    return group_panels("learning", "Learning curves", _OF_DESIGN, panels, 3.6, caption)
 
 
-def _accuracy_by_epoch(records: pd.DataFrame) -> list[Sheet]:
+def _accuracy_by_epoch(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 on validation images by epoch: the mean of the seeds, and a band from the lowest seed to the highest. "
         "The last is the accuracy that stands in the tables; no training was stopped or chosen by those before."
     )
     panels = _curves(records, accuracy_curve, plot_accuracy_curves)
-    return _sheets("accuracy_by_epoch", "Accuracy by epoch", _OF_DESIGN, panels, 3.6, caption)
+    return group_panels("accuracy_by_epoch", "Accuracy by epoch", _OF_DESIGN, panels, 3.6, caption)
 
 
 def _curves(
@@ -434,7 +359,7 @@ def _curves(
     ]
 
 
-def _evaluation(records: pd.DataFrame) -> list[Sheet]:
+def _evaluation(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 of finished weights against the test resolution; one file of weights is one training. The grey line is "
         "the size of images that the models are made for, to whose grid learned position embeddings belong; at any "
@@ -443,36 +368,6 @@ def _evaluation(records: pd.DataFrame) -> list[Sheet]:
     panels = [
         Panel(group.conditions, partial(plot_resolution_transfer, values=group.rows))
         for group in group_by(evaluation_values(records), CONDITIONS["evaluation"])
-        if _has_sizes(group)
+        if has_sizes(group)
     ]
-    return _sheets("transfer", "Resolution transfer", ("data", "variant", "base"), panels, 3.0, caption)
-
-
-def _has_sizes(group: Group) -> bool:
-    """Whether there are two squares or more, so that there is a curve along the side of the input."""
-    squares = group.rows[group.rows["resolution"].str.isdecimal()]
-    return len(squares["pixels"].unique()) > 1
-
-
-def _sheets(
-    kind: str, title: str, named_by: tuple[str, ...], panels: list[Panel], panel_height: float, caption: str
-) -> list[Sheet]:
-    """Returns one sheet for each value of the conditions `named_by`; its panels differ in others."""
-    together: dict[str, list[Panel]] = {}
-    for panel in panels:
-        named = [panel.conditions.get(name) for name in named_by]
-        words = [kind, *(str(value) for value in named if pd.notna(value))]
-        together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
-    sheets = []
-    for name, own in together.items():
-        differing = varying(panel.conditions for panel in own)
-        same = {word: value for word, value in own[0].conditions.items() if word not in differing}
-        sheet = Sheet(
-            name=name,
-            title=f"{title}: {describe(same, named_by)}",
-            caption=f"{caption} Conditions: {describe(same)}.",
-            panels=own,
-            panel_height=panel_height,
-        )
-        sheets.append(sheet)
-    return sheets
+    return group_panels("transfer", "Resolution transfer", ("data", "variant", "base"), panels, 3.0, caption)

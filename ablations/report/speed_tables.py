@@ -5,8 +5,8 @@ from functools import partial
 
 import pandas as pd
 
+from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS
 from ablations.report.library_values import LIBRARY_CONDITIONS, geometric_mean, library_values
 from ablations.report.operator_values import BETWEEN, KIND_COLOURS, OURS, column_of, operator_time_values
 from ablations.report.tables import (

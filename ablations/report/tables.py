@@ -1,19 +1,15 @@
-"""What a table of the report is, and how it is rendered: to Markdown for people and to CSV for programs.
-
-`ablations.report.latex` renders the same definitions for articles.
-"""
+"""What a table of the report is, how its cells are written, and how it is rendered: Markdown, CSV and LaTeX."""
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from ablations.config import ARMS
+from ablations.analysis.grouping import REFERENCE, Group, describe, group_by, tell_apart, varying
 from ablations.records import METRICS
-from ablations.report.conditions import Group, describe, group_by, tell_apart, varying
 
 NOTHING = "-"
 """What a cell without a value shows."""
@@ -85,14 +81,14 @@ def show_with_change(metric: str) -> Callable[[pd.Series], str]:
 
     def show(row: pd.Series) -> str:
         text, change = metric_text(metric, row[metric]), row[f"{metric}_change_percent"]
-        return text if row["arm"] == ARMS[0] or pd.isna(change) else f"{text} ({change:+z.1f} %)"
+        return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
 
     return show
 
 
 def unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series], str]:
     """Shows nothing of arm v1, which all others are compared with."""
-    return lambda row: NOTHING if row["arm"] == ARMS[0] else show(row)
+    return lambda row: NOTHING if row["arm"] == REFERENCE else show(row)
 
 
 def range_text(row: pd.Series, metric: str, form: str, divisor: float = 1.0) -> str:
@@ -116,7 +112,7 @@ def render_csv(values: pd.DataFrame) -> str:
     return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 
-BOLD = "Bold: the best of a column as it is printed."
+BOLD = "Bold: the best of a column as it is shown."
 
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
 
@@ -131,7 +127,7 @@ class ShownColumn:
 
     @property
     def is_best(self) -> list[bool]:
-        """Whether each cell is the best of the column as it is printed; none is where there is no rival."""
+        """Whether each cell is the best of the column as it is shown; none is where there is no rival."""
         found = [_NUMBER.match(text) for text in self.cells]
         numbers = [float(number[0].replace(",", "")) if number else None for number in found]
         rivals = [number for number in numbers if number is not None]
@@ -222,3 +218,174 @@ def markdown_rows(lines: list[list[str]]) -> str:
         for line in (lines[0], rules, *lines[1:])
     ]
     return "\n".join(f"| {row} |" for row in rows)
+
+
+Show = Callable[[pd.Series], str]
+
+
+POINTS = METRICS["top1"].divisor
+
+
+ONE_SEED = "none: one seed"
+
+
+PAIRED = (
+    "Differences are paired by seed, with t intervals over the seeds (n - 1 degrees of freedom) that are not corrected "
+    "for the number of comparisons; a difference is unresolved where its interval holds 0 or has no width."
+)
+"""What tables of paired differences say of them."""
+
+
+def points_text(value: float) -> str:
+    """Returns a difference of fractions in points."""
+    return NOTHING if pd.isna(value) else f"{value / POINTS:+z.2f}"
+
+
+def interval_text(row: pd.Series, name: str) -> str:
+    """Returns the interval of a difference in points, and whether it is unresolved."""
+    if pd.isna(row[f"{name}_mean"]):
+        return NOTHING
+    if pd.isna(row[f"{name}_low"]):
+        return ONE_SEED
+    text = f"{points_text(row[f'{name}_low'])} to {points_text(row[f'{name}_high'])}"
+    return text if row[f"{name}_resolved"] else f"{text}, unresolved"
+
+
+def show_points(name: str) -> Show:
+    """Shows the mean of a difference in points."""
+    return lambda row: points_text(row[f"{name}_mean"])
+
+
+def show_paired_points(name: str) -> Show:
+    """Shows the same, and over how many pairs where some seeds have none."""
+
+    def show(row: pd.Series) -> str:
+        pairs = "" if row["n_pairs"] in (0, row["n_seeds"]) else f" (n = {row['n_pairs']})"
+        return points_text(row[f"{name}_mean"]) + pairs
+
+    return show
+
+
+def show_interval(name: str) -> Show:
+    """Shows the interval of a difference in points."""
+    return lambda row: interval_text(row, name)
+
+
+def show_with_interval(name: str) -> Show:
+    """Shows a mean with its interval in brackets."""
+
+    def show(row: pd.Series) -> str:
+        interval = interval_text(row, name)
+        return interval if interval == NOTHING else f"{points_text(row[f'{name}_mean'])} ({interval})"
+
+    return show
+
+
+def show_signed(metric: str, column: str) -> Show:
+    """Shows a difference in a metric's unit with its sign and, in brackets, in percent of arm v1's value."""
+
+    def show(row: pd.Series) -> str:
+        difference, percent = row[column], row[f"{column}_percent"]
+        if pd.isna(difference):
+            return NOTHING
+        sign = "+" if difference > 0 else ""
+        return f"{sign}{metric_text(metric, difference)} ({percent:+z.1f} %)"
+
+    return show
+
+
+LATEX_PREAMBLE = r"% Written by run_ablation.py report. The document needs \usepackage{booktabs,graphicx}."
+
+
+LONGEST_CELL = 40
+"""Letters; a column with a longer cell of several words is set as paragraphs of PARAGRAPH_WIDTH."""
+
+
+PARAGRAPH_WIDTH = "6.5cm"
+
+
+LATEX_SYMBOLS = {
+    "\\": r"\textbackslash{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "²": r"\textsuperscript{2}",
+    "³": r"\textsuperscript{3}",
+}
+"""Letters that mean something else to LaTeX, or that not all of its fonts have."""
+
+
+_SYMBOL = re.compile("|".join(map(re.escape, LATEX_SYMBOLS)))
+
+
+_MINUS = re.compile(r"(?<![\w.)-])-(?=\d)")
+
+
+def escape_latex(text: str) -> str:
+    """Returns plain text as LaTeX; what stands between backticks becomes typewriter, a minus a real one."""
+    words = text.split("`")
+    for place, word in enumerate(words):
+        code = place % 2
+        symbols = _SYMBOL.sub(lambda found: LATEX_SYMBOLS[found[0]], word)
+        breakable = symbols.replace(r"\_", r"\_\allowbreak{}")
+        words[place] = f"\\texttt{{{breakable}}}" if code else _MINUS.sub("$-$", symbols)
+    return "".join(words)
+
+
+def render_latex(table: Table, values: pd.DataFrame) -> str:
+    """Returns a `table` float for each group of equal conditions, with the title, the note and the conditions above.
+
+    Where a column has a better end, its best cells are bold as they are printed: those that print the same share it.
+    """
+    sections = list_sections(table, values)
+    return "\n\n".join([LATEX_PREAMBLE, *(_latex_section(table, section) for section in sections)]) + "\n"
+
+
+def latex_label(table: Table, section: Section) -> str:
+    """Returns the name that an article refers to a section by."""
+    return "tab:" + re.sub(r"[^a-z0-9]+", "-", f"{table.name} {section.title}".lower()).strip("-")
+
+
+def _latex_section(table: Table, section: Section) -> str:
+    columns = [_bold_best(column) for column in section.columns]
+    title = f"{table.title}: {section.title}."
+    caption = " ".join(filter(None, (title, table.about, section.caption, section.emphasis)))
+    headings, *rows = (" & ".join(line) + r" \\" for line in zip(*columns, strict=True))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            f"\\caption[{{{escape_latex(title)}}}]{{{escape_latex(caption)}}}",
+            f"\\label{{{latex_label(table, section)}}}",
+            r"\smallskip",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            f"\\begin{{tabular}}{{{''.join(_alignments(section.columns))}}}",
+            r"\toprule",
+            headings,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+        ]
+    )
+
+
+def _alignments(columns: Sequence[ShownColumn]) -> list[str]:
+    """Returns how columns are set: the first to the left, paragraphs where a cell is long, others to the right."""
+    texts = [[cell for cell in column.cells if " " in cell] for column in columns]
+    return [
+        f"p{{{PARAGRAPH_WIDTH}}}" if max(map(len, cells), default=0) > LONGEST_CELL else "r" if place else "l"
+        for place, cells in enumerate(texts)
+    ]
+
+
+def _bold_best(column: ShownColumn) -> list[str]:
+    """Returns the heading and the cells, the best in bold."""
+    cells = zip(map(escape_latex, column.cells), column.is_best, strict=True)
+    return [escape_latex(column.heading), *(f"\\textbf{{{cell}}}" if is_best else cell for cell, is_best in cells)]

@@ -4,10 +4,20 @@ from functools import partial
 
 import pandas as pd
 
+from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.conditions import CONDITIONS
-from ablations.report.differences import PAIRED, show_interval, show_paired_points
-from ablations.report.tables import ARM, NOTHING, Column, Table, show_metric, show_plain, unless_reference
+from ablations.report.tables import (
+    ARM,
+    NOTHING,
+    PAIRED,
+    Column,
+    Table,
+    show_interval,
+    show_metric,
+    show_paired_points,
+    show_plain,
+    unless_reference,
+)
 from ablations.report.tradeoffs import tradeoff_values
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.analysis.grouping import Group, describe, split_by_conditions
+from ablations.analysis.statistics import Estimate, estimate_mean, estimate_paired_difference
 from ablations.config import VARIANTS, build_config
 from ablations.cost import count_macs, count_params
-from ablations.report.conditions import Group, describe, split_by_conditions
 from ablations.report.effect_values import REFERENCE, difference_columns
-from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
 
 SAME_MODEL = ("variant", "base", "attention", "pool_size")
 """What a cost's record must have in common with the accuracy's, beside the resolution."""

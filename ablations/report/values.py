@@ -5,24 +5,26 @@ was measured under. Values keep the records' units, which their column names car
 `top1` and its differences are fractions.
 """
 
-from collections.abc import Iterable
-
 import pandas as pd
 
-from ablations.config import ARMS, TOGGLES
-from ablations.paper import load_paper_table
-from ablations.report.conditions import Group, split_by_conditions, split_with_models
-from ablations.report.statistics import Estimate, estimate_mean, estimate_paired_difference
+from ablations.analysis.grouping import (
+    REFERENCE,
+    compare_with_reference,
+    join_groups,
+    split_by_conditions,
+    split_with_models,
+)
+from ablations.analysis.paper import paper_cumulative
+from ablations.analysis.statistics import Estimate, estimate_mean, estimate_paired_difference
 from ablations.studies import CUMULATIVE
-
-REFERENCE = ARMS[0]
-"""The arm that the others are compared with."""
 
 
 def cost_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns params and macs of each arm and resolution, and their change against arm v1 in percent."""
     groups = split_by_conditions(records, "cost")
-    return _joined((group, _compared(group.rows, ["params", "macs"], ["macs_traced"])) for group in groups)
+    return join_groups(
+        (group, compare_with_reference(group.rows, ["params", "macs"], ["macs_traced"])) for group in groups
+    )
 
 
 def memory_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -32,18 +34,7 @@ def memory_values(records: pd.DataFrame) -> pd.DataFrame:
     """
     groups = split_by_conditions(records, "memory")
     parts = ["parameter_bytes", "input_bytes", "resident_peak_bytes", "out_of_memory"]
-    return _joined((group, _compared(group.rows, ["peak_memory_bytes"], parts)) for group in groups)
-
-
-def _compared(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
-    """Returns columns by resolution and arm; each metric's change is against arm v1 at the same resolution."""
-    # Among the rows is no column without any value, as the MACs are where all are of Mask R-CNN.
-    table = rows.reindex(columns=["resolution", "pixels", "arm", *metrics, *others]).reset_index(drop=True)
-    for metric in metrics:
-        reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
-        change = 100 * (table[metric] / table["resolution"].map(reference) - 1)
-        table.insert(list(table).index(metric) + 1, f"{metric}_change_percent", change)
-    return table
+    return join_groups((group, compare_with_reference(group.rows, ["peak_memory_bytes"], parts)) for group in groups)
 
 
 def speed_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +50,7 @@ def speed_values(records: pd.DataFrame) -> pd.DataFrame:
         others = ["noisy", "throughput_img_per_s", "relative_speed", "relative_speed_low", "relative_speed_high"]
         share = rows["macs_per_s"] / rows["peak_macs_per_s"]
         tables.append((group, table.join(rows[others]).assign(share_of_peak=share)))
-    return _joined(tables)
+    return join_groups(tables)
 
 
 def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -86,15 +77,12 @@ def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
                 }
             )
         tables.append((group, pd.DataFrame(rows)))
-    return _joined(tables)
+    return join_groups(tables)
 
 
 def _columns(count: str, metric: str, estimate: Estimate) -> dict[str, float]:
     ends = {f"{metric}_mean": estimate.mean, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
     return {count: estimate.n, **ends}
-
-
-_BACKBONES = {"v1": "PVTv1-Small", "v1+ope+cffn": "PVTv2-B2", "v1+ope+cffn+lsra": "PVTv2-B2-Li"}
 
 
 def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +99,7 @@ def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
             table = table.reset_index(names="arm")
             table.insert(0, "resolution", "224")
             tables.append((group, table))
-    return _joined(tables)
+    return join_groups(tables)
 
 
 MODULES = {
@@ -155,7 +143,7 @@ def module_values(records: pd.DataFrame) -> pd.DataFrame:
             place = ["resolution", "pixels", "arm", "module"]
             sums = pd.DataFrame(rows).groupby(place, sort=False)[["params", "macs"]].sum().reset_index()
             tables.append((group, sums))
-    return _joined(tables)
+    return join_groups(tables)
 
 
 def _kind(name: str) -> str:
@@ -163,33 +151,3 @@ def _kind(name: str) -> str:
     within = name.split(".", 2)[2].removeprefix("blocks.") if name.startswith("stages.") else name
     is_norm = within.rpartition(".")[2].rstrip("12") == "norm"
     return "norms" if is_norm else MODULES.get(within, "other")
-
-
-def paper_cumulative() -> pd.DataFrame:
-    """Returns what the paper prints for the four arms of its Table 6, by arm; steps are differences between rows."""
-    table = load_paper_table("table6_ablation")
-    arms = [cumulative_arm(row) for _, row in table.iterrows()]
-    backbones = load_paper_table("table2_imagenet").set_index("model").reindex([_BACKBONES.get(arm) for arm in arms])
-    columns = {
-        "paper_setting": table["setting"],
-        "paper_params_m": backbones["params_m"].to_numpy(),
-        "paper_retinanet_params_step_m": table["retinanet_params_m"].diff(),
-        "paper_gflops": backbones["gflops"].to_numpy(),
-        "paper_top1_percent": table["top1"],
-        "paper_top1_step_points": table["top1"].diff(),
-    }
-    return pd.DataFrame(columns).set_index(pd.Index(arms, name="arm"))
-
-
-def cumulative_arm(row: pd.Series) -> str:
-    """Returns the arm of a row of the paper's Table 6."""
-    return "+".join(["v1", *(short for short in TOGGLES if row[short])])
-
-
-def _joined(tables: Iterable[tuple[Group, pd.DataFrame]]) -> pd.DataFrame:
-    """Returns the tables below one another, each behind its group's conditions."""
-    parts = [
-        pd.concat([pd.DataFrame([group.conditions] * len(table)), table.reset_index(drop=True)], axis="columns")
-        for group, table in tables
-    ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

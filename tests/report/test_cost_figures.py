@@ -8,11 +8,12 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.analysis.paper import operator_values
 from ablations.catalogue import MODELS, SCALED
 from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
-from ablations.report.comparison import operator_values
+from ablations.report.build import list_figures
 from ablations.report.cost_figures import (
     BASELINE_LINES,
     OPERATOR_COLOURS,
@@ -22,9 +23,8 @@ from ablations.report.cost_figures import (
     plot_operators,
     plot_scaling,
 )
-from ablations.report.figures import ALIKE, COLOURS, GREY, MARKERS
+from ablations.report.figures import ALIKE, COLOURS, GREY, MARKERS, FigureSpec
 from ablations.report.growth import complexity_values, part_values, scaling_values
-from ablations.report.sheets import Sheet, list_sheets
 from ablations.report.values import MODULE_KINDS, module_values
 from ablations.studies import CUMULATIVE, SCALES
 
@@ -37,8 +37,8 @@ def ax() -> Axes:
 
 
 @pytest.fixture(scope="module")
-def sheets(paper_records) -> dict[str, Sheet]:
-    return {sheet.name: sheet for sheet in list_sheets(paper_records)}
+def sheets(paper_records) -> dict[str, FigureSpec]:
+    return {sheet.name: sheet for sheet in list_figures(paper_records)}
 
 
 def legend_of(ax: Axes) -> list[str]:

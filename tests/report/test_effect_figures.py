@@ -13,11 +13,10 @@ from ablations.design import Accuracy, Cell, Memory
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import effect_figures
-from ablations.report.build import figure_digest
+from ablations.report.build import figure_digest, list_figures
 from ablations.report.cumulative_accuracy import cumulative_values
 from ablations.report.effect_values import effect_values
 from ablations.report.figures import COLOURS
-from ablations.report.sheets import list_sheets
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import accuracy_values
 
@@ -181,7 +180,7 @@ def test_accuracy_by_epoch_ends_with_the_record_s_own(ax, tmp_path, write_cell, 
     ends = {(round(x), round(y, 6)) for x, y in ax.collections[0].get_paths()[0].vertices}
     assert ends == {(1, 20), (1, 40), (2, 40), (3, 50), (3, 70)}
     assert ax.get_ylabel() == "Top-1, %, on validation images"
-    (sheet,) = (sheet for sheet in list_sheets(records) if sheet.name == "accuracy_by_epoch_digits_pico_v2")
+    (sheet,) = (sheet for sheet in list_figures(records) if sheet.name == "accuracy_by_epoch_digits_pico_v2")
     assert find_illegible(sheet) == []
 
 
@@ -193,7 +192,7 @@ def test_accuracy_by_epoch_is_of_the_epochs_that_were_evaluated(tmp_path, write_
 
 
 def test_accuracy_at_the_end_alone_is_no_curve(records):
-    assert not any("by_epoch" in sheet.name for sheet in list_sheets(records))
+    assert not any("by_epoch" in sheet.name for sheet in list_figures(records))
 
 
 @pytest.fixture
@@ -261,7 +260,7 @@ def test_a_band_is_part_of_what_a_figure_shows():
 
 
 def test_the_sheets_of_accuracy_are_legible(records, find_illegible):
-    sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_sheets(records)}
+    sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_figures(records)}
     assert list(sheets) == ["accuracy", "effects", "cumulative", "tradeoff", "learning"]
     assert [panel.conditions["shown"] for panel in sheets["effects"].panels] == [
         *("effects", "ope x cffn", "ope x lsra", "cffn x lsra")
@@ -277,7 +276,7 @@ def test_costs_that_were_measured_in_two_ways_are_told_apart(tmp_path, write_cel
             write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(seed=seed)))
         for mode in ("inference", "training"):
             write_cell(tmp_path, replace(CELL, arm=arm, conditions=Memory(resolution=32, mode=mode)))
-    (sheet,) = (sheet for sheet in list_sheets(load_records(tmp_path)) if sheet.name.startswith("tradeoff"))
+    (sheet,) = (sheet for sheet in list_figures(load_records(tmp_path)) if sheet.name.startswith("tradeoff"))
     shown = [(panel.conditions["shown"], panel.conditions["measured_as"].split(", ")[:2]) for panel in sheet.panels]
     assert shown == [
         ("parameters", ["counted"]),
@@ -291,6 +290,6 @@ def test_costs_that_were_measured_in_two_ways_are_told_apart(tmp_path, write_cel
 def test_one_epoch_is_no_curve_and_two_arms_no_effects(tmp_path, write_cell):
     for arm in ("v1", "v1+ope"):
         write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(seed=0)))
-    assert [sheet.name for sheet in list_sheets(load_records(tmp_path))] == [
+    assert [sheet.name for sheet in list_figures(load_records(tmp_path))] == [
         *("accuracy_digits_pico_v2", "cumulative_digits_pico_v2")
     ]

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from ablations.analysis.effects import CHANGES, EFFECTS, SIGNS, estimate_effects, shapley_contributions
+from ablations.analysis.statistics import estimate_mean
 from ablations.config import ARMS
-from ablations.report.effects import CHANGES, EFFECTS, SIGNS, estimate_effects, shapley_contributions
-from ablations.report.statistics import estimate_mean
 
 N_STUDIES = 1000
 NOISE = 0.003

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from ablations.analysis.effects import EFFECTS, ORDERS
 from ablations.config import ARMS, TOGGLES, arm_toggles, build_config
 from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, Cell, Cost, Memory, ModelCell
@@ -21,7 +22,6 @@ from ablations.report.effect_values import (
     shapley_values,
     step_values,
 )
-from ablations.report.effects import EFFECTS, ORDERS
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.studies import CUMULATIVE
 

@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from ablations.design import Cell, Evaluation
 from ablations.errors import InputError
 from ablations.records import load_records
+from ablations.report.build import list_figures
 from ablations.report.evaluation_tables import EVALUATION_TABLES, evaluation_values, plot_resolution_transfer
 from ablations.report.figures import COLOURS
-from ablations.report.sheets import list_sheets
 from ablations.report.tables import render_markdown
 
 TOP1 = {("v1", "a" * 64): (0.3, 0.2), ("v1+ope+cffn", "b" * 64): (0.4, 0.42), ("v1+ope+cffn", "c" * 64): (0.41, 0.4)}
@@ -71,7 +71,7 @@ def test_curves_of_models_made_for_two_sizes_are_refused_and_drawn_apart(ax, wri
     records = write_scores(img_size=96)
     with pytest.raises(InputError, match=r"^img_size is mixed, 64, 96; "):
         plot_resolution_transfer(ax, evaluation_values(records))
-    (sheet,) = list_sheets(records)
+    (sheet,) = list_figures(records)
     assert sheet.name == "transfer_pets_pico_published"
     assert [panel.conditions["img_size"] for panel in sheet.panels] == [64, 96]
     assert find_illegible(sheet) == []
@@ -79,7 +79,7 @@ def test_curves_of_models_made_for_two_sizes_are_refused_and_drawn_apart(ax, wri
 
 def test_one_size_is_no_curve(write_scores):
     records = write_scores()
-    assert list_sheets(records[records["resolution"] == "64"]) == []
+    assert list_figures(records[records["resolution"] == "64"]) == []
 
 
 def test_the_table_has_a_row_for_each_checkpoint_and_the_best_of_each_size(write_scores):

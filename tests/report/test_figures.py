@@ -13,7 +13,7 @@ from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report import figures
-from ablations.report.sheets import list_sheets
+from ablations.report.build import list_figures
 from ablations.report.values import accuracy_values, cost_values, cumulative_values, memory_values, speed_values
 
 
@@ -219,7 +219,7 @@ def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
 
 
 def test_quick_has_its_sheets(quick_records):
-    assert [sheet.name for sheet in list_sheets(quick_records)] == [
+    assert [sheet.name for sheet in list_figures(quick_records)] == [
         "cumulative_b2_published",
         "parts_b2_published",
         *(f"cost_{model}_classifier" for model in ("nano_v2", "b2_published", "b2_v2")),
@@ -234,11 +234,11 @@ def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
     for count, names in ((3, []), (4, ["cost_pico_v2_classifier"])):
         for arm in ARMS[:count]:
             write_cell(tmp_path, Cell(variant="pico", arm=arm, base="v2", conditions=Cost()))
-        assert [sheet.name for sheet in list_sheets(load_records(tmp_path))] == names
+        assert [sheet.name for sheet in list_figures(load_records(tmp_path))] == names
 
 
 def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
-    sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_sheets(quick_records)}
+    sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_figures(quick_records)}
     assert set(sheets) == {
         *("cumulative", "parts", "cost", "macs", "memory", "speed", "accuracy", "effects", "cumulative", "tradeoff")
     }

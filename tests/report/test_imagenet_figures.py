@@ -13,6 +13,7 @@ from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.paper import load_paper_table
 from ablations.records import load_records
+from ablations.report.build import list_figures
 from ablations.report.figures import COLOURS, MARKERS
 from ablations.report.imagenet_figures import (
     AREA_OF_A_MILLION,
@@ -22,7 +23,6 @@ from ablations.report.imagenet_figures import (
     backbone_values,
     plot_backbones,
 )
-from ablations.report.sheets import list_sheets
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_our_points_are_named(ax, values):
 
 
 def test_the_sheet_is_legible_and_says_whose_numbers_it_shows(paper_records, find_illegible):
-    (sheet,) = (sheet for sheet in list_sheets(paper_records) if sheet.name.startswith("imagenet"))
+    (sheet,) = (sheet for sheet in list_figures(paper_records) if sheet.name.startswith("imagenet"))
     assert sheet.name == "imagenet_classifier"
     assert len(sheet.panels) == 1
     assert "one run a row, spread unknown" in sheet.caption
@@ -142,7 +142,7 @@ def test_a_sheet_needs_arms_and_baselines(tmp_path, write_cell, baselines, sizes
         write_cell(tmp_path, cell)
     for name in baselines:
         write_cell(tmp_path, ModelCell(model=f"timm:{name}", conditions=Cost()), {"params": 10**7, "macs": 10**9})
-    names = [sheet.name for sheet in list_sheets(load_records(tmp_path))]
+    names = [sheet.name for sheet in list_figures(load_records(tmp_path))]
     assert ("imagenet_classifier" in names) == is_drawn
 
 

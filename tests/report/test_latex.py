@@ -7,9 +7,9 @@ from itertools import accumulate
 
 import pandas as pd
 import pytest
-
-from ablations.report.contents import TABLES
 from ablations.report.latex import PREAMBLE, escape, render_latex
+
+from ablations.report.build import TABLES
 from ablations.report.tables import Column, Table, list_sections
 
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from ablations.design import Cell, Speed
 from ablations.errors import InputError
 from ablations.records import load_records
+from ablations.report.build import list_figures
 from ablations.report.library_throughput import APART, OURS, plot_throughput, throughput_values
-from ablations.report.sheets import list_sheets
 
 Write = Callable[..., None]
 
@@ -110,7 +110,7 @@ def test_a_model_has_its_modes_side_by_side(write: Write, tmp_path: Path, find_i
             for resolution in (64, 224):
                 write(resolution, 0.5, {"timm": 2.0}, arm=arm, mode=mode)
     write(32, 0.5, {"timm": 2.0}, variant="nano")  # one size makes no line
-    (sheet,) = (sheet for sheet in list_sheets(load_records(tmp_path)) if sheet.name.startswith("throughput"))
+    (sheet,) = (sheet for sheet in list_figures(load_records(tmp_path)) if sheet.name.startswith("throughput"))
     assert sheet.name == "throughput_cpu_float32"
     assert [(panel.conditions["arm"], panel.conditions["mode"]) for panel in sheet.panels] == [
         ("v1+ope+cffn", "inference"),

@@ -7,8 +7,8 @@ import pytest
 
 from ablations.design import Cell, Speed
 from ablations.records import load_records
+from ablations.report.build import list_figures
 from ablations.report.library_values import geometric_mean, library_values
-from ablations.report.sheets import list_sheets
 from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import render_markdown
 from ablations.report.values import speed_values
@@ -126,7 +126,7 @@ def test_the_figure_has_a_line_a_case_and_a_mark_a_library(tmp_path, write_cell)
     for resolution in (32, 64, 128, 256):
         cell = replace(CELL, conditions=replace(CONDITIONS, resolution=resolution))
         write(tmp_path, write_cell, cell, timm=0.2, timm_channels_last=0.11)
-    sheet, _throughput = list_sheets(load_records(tmp_path))
+    sheet, _throughput = list_figures(load_records(tmp_path))
     assert sheet.name == "speed_libraries_cpu_float32"
     (ax,) = sheet.draw().axes
     assert [text.get_text() for text in ax.get_yticklabels()] == [

@@ -11,6 +11,7 @@ from ablations.config import ARMS
 from ablations.design import Cell, Memory, build_cell
 from ablations.records import load_records
 from ablations.report import memory_values
+from ablations.report.build import list_figures
 from ablations.report.memory_tables import MEMORY_TABLES
 from ablations.report.memory_values import (
     growth_values,
@@ -19,7 +20,6 @@ from ablations.report.memory_values import (
     validation_summary,
     validation_values,
 )
-from ablations.report.sheets import list_sheets
 from ablations.report.tables import render_markdown
 
 PREDICTED = Cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
@@ -156,7 +156,7 @@ def test_models_that_were_measured_on_two_machines_are_no_curve(tmp_path, write_
     # The arm stands beside no model: the one of its machine has another size.
     assert values["name"].tolist() == ["ResNet50", "ResNet50"]
     assert dict(zip(values["resolution"], values["threads"], strict=True)) == {"64": 2, "128": 1}
-    assert list_sheets(records) == []
+    assert list_figures(records) == []
     (table,) = (table for table in MEMORY_TABLES if table.name == "memory_models")
     headings = [line for line in render_markdown(table, values).splitlines() if line.startswith("## ")]
     assert [heading.rpartition(", ")[2] for heading in headings] == ["2 threads", "1 thread"]
@@ -166,7 +166,7 @@ def test_models_are_drawn_without_arms_too(tmp_path, write_cell):
     for side in (64, 128):
         sized = build_cell("timm:resnet50", replace(PREDICTED.conditions, resolution=side))
         write_prediction(tmp_path, write_cell, sized, 3 * side**2)
-    (sheet,) = list_sheets(load_records(tmp_path))
+    (sheet,) = list_figures(load_records(tmp_path))
     assert sheet.name == "memory_models_cpu_predicted"
     (ax,) = sheet.draw().axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ResNet50: 1.00"]

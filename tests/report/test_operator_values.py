@@ -20,7 +20,7 @@ from ablations.report.operator_values import (
     operator_time_values,
     plot_operator_times,
 )
-from ablations.report.sheets import list_sheets
+from ablations.report.build import list_figures
 from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import render_markdown
 
@@ -124,7 +124,7 @@ def test_records_without_operators_are_left_out(write: Write, tmp_path: Path) ->
     write(older, step_overhead_samples=None)
     assert operator_time_values(load_records(tmp_path)).empty
     assert operator_time_values(load_records(tmp_path / "nothing")).empty
-    assert not any(sheet.name.startswith("speed_operators") for sheet in list_sheets(load_records(tmp_path)))
+    assert not any(sheet.name.startswith("speed_operators") for sheet in list_figures(load_records(tmp_path)))
     write()
     assert set(operator_time_values(load_records(tmp_path))["resolution"]) == {"64"}
 
@@ -201,7 +201,7 @@ def test_the_figure_has_both_modes_and_nothing_overlaps(write: Write, tmp_path: 
             for resolution in (64, 224, 1024):
                 conditions = replace(CELL.conditions, mode=mode, resolution=resolution)
                 write(replace(CELL, arm=arm, conditions=conditions))
-    (sheet,) = (sheet for sheet in list_sheets(load_records(tmp_path)) if sheet.name.startswith("speed_operators"))
+    (sheet,) = (sheet for sheet in list_figures(load_records(tmp_path)) if sheet.name.startswith("speed_operators"))
     assert sheet.name == "speed_operators_b0_cpu_float32"
     assert [panel.conditions["mode"] for panel in sheet.panels] == ["inference", "training"]
     assert len(sheet.draw().legends) == 1
@@ -210,7 +210,7 @@ def test_the_figure_has_both_modes_and_nothing_overlaps(write: Write, tmp_path: 
 
 def test_one_panel_is_legible_too(write: Write, tmp_path: Path, find_illegible: Callable) -> None:
     write()
-    (sheet,) = (sheet for sheet in list_sheets(load_records(tmp_path)) if sheet.name.startswith("speed_operators"))
+    (sheet,) = (sheet for sheet in list_figures(load_records(tmp_path)) if sheet.name.startswith("speed_operators"))
     assert find_illegible(sheet) == []
 
 

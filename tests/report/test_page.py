@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from ablations.analysis.grouping import AXES
 from ablations.columns import field_docstrings
 from ablations.config import ARMS, TOGGLES, PVTConfig
 from ablations.design import Accuracy, Cell, Cost
 from ablations.records import load_records
-from ablations.report.conditions import AXES
-from ablations.report.contents import TABLES
+from ablations.report.build import TABLES, list_figures
 from ablations.report.findings import (
     Comparison,
     Finding,
@@ -29,7 +29,6 @@ from ablations.report.findings import (
     list_headlines,
 )
 from ablations.report.page import CHAPTERS, write_page
-from ablations.report.sheets import list_sheets
 from ablations.report.tables import list_sections
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
@@ -116,7 +115,7 @@ def test_nothing_is_loaded_from_anywhere(page: Page, text: str) -> None:
 
 
 def test_every_table_and_figure_is_there(page: Page, quick_records: pd.DataFrame) -> None:
-    sheets = list_sheets(quick_records)
+    sheets = list_figures(quick_records)
     assert page.tags["img"] == len(sheets) > 5
     assert {f"figure-{sheet.name}" for sheet in sheets} <= set(page.ids)
     for table in TABLES:
@@ -272,7 +271,7 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
     ]
     reach = next(finding.text for finding in list_findings(tables) if finding.topic == "How far this reaches")
     assert reach.count("mixup") == reach.count("mixup 0.8") == 1
-    sheets = {sheet.name: sheet for sheet in list_sheets(load_records(tmp_path))}
+    sheets = {sheet.name: sheet for sheet in list_figures(load_records(tmp_path))}
     titles = [ax.get_title("left") for ax in sheets["accuracy_digits_pico_v2"].draw().axes]
     assert titles == ["mixup 0", "mixup 0.8"]
 

@@ -11,7 +11,7 @@ from ablations.config import ARMS
 from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.records import load_records
 from ablations.report.arm_tables import ARM_TABLES
-from ablations.report.contents import TABLES
+from ablations.report.build import TABLES
 from ablations.report.tables import four_figures, markdown_rows, metric_text, render_csv, render_markdown
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from ablations.analysis.statistics import Estimate, estimate_mean
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.design import Accuracy, Cell, Memory, Speed
 from ablations.records import load_records
-from ablations.report.statistics import Estimate, estimate_mean
 from ablations.report.tradeoffs import cost_per_point, find_dominators, tradeoff_values
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())

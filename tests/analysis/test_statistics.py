@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from ablations.report.statistics import estimate_mean, estimate_paired_difference
+from ablations.analysis.statistics import estimate_mean, estimate_paired_difference
 
 # The 97.5 % quantiles of Student's t, which have a closed form for one and two degrees of freedom.
 T_1 = math.tan(math.pi * 0.475)

@@ -5,11 +5,7 @@ from dataclasses import fields, replace
 import pandas as pd
 import pytest
 
-from ablations.config import ARMS, VARIANTS
-from ablations.design import CONDITIONS_OF, Accuracy, Cell, Cost, Memory, ModelCell, Speed
-from ablations.errors import InputError
-from ablations.records import load_records
-from ablations.report.conditions import (
+from ablations.analysis.grouping import (
     AXES,
     CONDITIONS,
     describe,
@@ -21,6 +17,10 @@ from ablations.report.conditions import (
     tell_apart,
     varying,
 )
+from ablations.config import ARMS, VARIANTS
+from ablations.design import CONDITIONS_OF, Accuracy, Cell, Cost, Memory, ModelCell, Speed
+from ablations.errors import InputError
+from ablations.records import load_records
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from statsmodels.stats.multitest import multipletests
 
-from ablations.config import ARMS
-from ablations.report.effects import (
+from ablations.analysis.effects import (
     CHANGES,
     EFFECTS,
     ORDERS,
@@ -23,6 +22,7 @@ from ablations.report.effects import (
     step_differences,
     steps_of,
 )
+from ablations.config import ARMS
 
 SEEDS_BY_HAND = pd.DataFrame(
     [

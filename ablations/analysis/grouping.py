@@ -6,8 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.config import PVT_V1
 from ablations.design import CONDITIONS_OF
 from ablations.errors import InputError
+
+REFERENCE = PVT_V1
+"""The arm that the others are compared with."""
 
 AXES = {
     "cost": ("resolution", "arm"),
@@ -217,3 +221,23 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
             phrase = phrase.removesuffix("s")
         words.append(phrase.format(text))
     return ", ".join(words)
+
+
+def compare_with_reference(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
+    """Returns columns by resolution and arm; each metric's change is against REFERENCE at the same resolution."""
+    # Among the rows is no column without any value, as the MACs are where all are of Mask R-CNN.
+    table = rows.reindex(columns=["resolution", "pixels", "arm", *metrics, *others]).reset_index(drop=True)
+    for metric in metrics:
+        reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
+        change = 100 * (table[metric] / table["resolution"].map(reference) - 1)
+        table.insert(list(table).index(metric) + 1, f"{metric}_change_percent", change)
+    return table
+
+
+def join_groups(tables: Iterable[tuple[Group, pd.DataFrame]]) -> pd.DataFrame:
+    """Returns the tables below one another, each behind its group's conditions."""
+    parts = [
+        pd.concat([pd.DataFrame([group.conditions] * len(table)), table.reset_index(drop=True)], axis="columns")
+        for group, table in tables
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

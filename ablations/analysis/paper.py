@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ablations.catalogue import FAMILIES, MODELS, OWN_RESOLUTIONS, PAPER_TABLES
-from ablations.config import ARMS, VARIANTS, build_config
+from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, arm_name, build_config
 from ablations.paper import load_paper_table
-from ablations.report.values import cumulative_arm
 
 PRINTED = {
     ("table2_imagenet", "classifier"): ("params_m", "gflops"),
@@ -74,10 +73,10 @@ def paper_values(records: pd.DataFrame, table: str) -> pd.DataFrame:
             columns = {params_column: "params", macs_column: "macs", "top1": None}
             row["note"] = _note(table, print_row, columns, record)
             rows.append(row)
-    table = pd.DataFrame(rows)
-    if table.empty or not table["head"].any():
+    values = pd.DataFrame(rows)
+    if values.empty or not values["head"].any():
         return pd.DataFrame()
-    return _with_whole_counts(table)
+    return _with_whole_counts(values)
 
 
 def _with_whole_counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -258,3 +257,27 @@ def operator_values(records: pd.DataFrame) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows, columns=None if rows else ["model", "pixels"])
     return table[table["pixels"] == table.groupby("model")["pixels"].transform("min")].reset_index(drop=True)
+
+
+_BACKBONES = {PVT_V1: "PVTv1-Small", PVT_V2: "PVTv2-B2", PVT_V2_LI: "PVTv2-B2-Li"}
+
+
+def paper_cumulative() -> pd.DataFrame:
+    """Returns what the paper prints for the four arms of its Table 6, by arm; steps are differences between rows."""
+    table = load_paper_table("table6_ablation")
+    arms = [cumulative_arm(row) for _, row in table.iterrows()]
+    backbones = load_paper_table("table2_imagenet").set_index("model").reindex([_BACKBONES.get(arm) for arm in arms])
+    columns = {
+        "paper_setting": table["setting"],
+        "paper_params_m": backbones["params_m"].to_numpy(),
+        "paper_retinanet_params_step_m": table["retinanet_params_m"].diff(),
+        "paper_gflops": backbones["gflops"].to_numpy(),
+        "paper_top1_percent": table["top1"],
+        "paper_top1_step_points": table["top1"].diff(),
+    }
+    return pd.DataFrame(columns).set_index(pd.Index(arms, name="arm"))
+
+
+def cumulative_arm(row: pd.Series) -> str:
+    """Returns the arm of a row of the paper's Table 6."""
+    return arm_name(name for name in PAPER_TOGGLES if row[name])

@@ -8,15 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.catalogue import FAMILIES, PAPER_TABLES
-from ablations.config import ARMS, BASES, build_config
-from ablations.cost import count_macs, count_params, module_costs
-from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
-from ablations.measurements import measure_cell
-from ablations.paper import load_paper_table
-from ablations.records import load_records
-from ablations.report.build import build_report
-from ablations.report.comparison import (
+from ablations.analysis.paper import (
     REASONS,
     as_printed,
     backbone_values,
@@ -27,9 +19,16 @@ from ablations.report.comparison import (
     standard_costs,
     table6_values,
 )
+from ablations.catalogue import FAMILIES, PAPER_TABLES
+from ablations.config import ARMS, BASES, build_config
+from ablations.cost import count_macs, count_params, module_costs
+from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
+from ablations.measurements import measure_cell
+from ablations.paper import load_paper_table
+from ablations.records import load_records
+from ablations.report.build import build_report, list_figures
 from ablations.report.cost_tables import render_breakdown
 from ablations.report.growth import complexity_values, part_values
-from ablations.report.sheets import list_sheets
 
 ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
 BASELINE = ModelCell(model="timm:resnet18", conditions=Cost())
@@ -428,7 +427,7 @@ def test_a_folder_that_lacks_records_gives_the_tables_that_it_can(tmp_path, writ
 
 def test_what_has_no_macs_is_in_no_figure(tmp_path, write_cell):
     write_mask_rcnn_alone(tmp_path, write_cell)
-    assert list_sheets(load_records(tmp_path)) == []
+    assert list_figures(load_records(tmp_path)) == []
 
 
 def test_an_older_record_has_its_erratum_without_a_count(tmp_path, write_cell):
