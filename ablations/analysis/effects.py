@@ -210,7 +210,7 @@ def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dic
     if len(complete) < 2:
         return dict.fromkeys(factorial.effects, nothing)
     rows = complete.rename_axis("seed").reset_index().melt("seed", var_name="arm", value_name="value")
-    rows = rows.join(factorial.signs[list(factorial.toggles)], on="arm")
+    rows = rows.astype({"seed": str}).join(factorial.signs[list(factorial.toggles)], on="arm")
     fit = ols(f"value ~ C(seed) + {' * '.join(factorial.toggles)}", rows).fit()
     if fit.ssr <= ROUNDING**2 * (rows["value"] ** 2).sum():
         return dict.fromkeys(factorial.effects, nothing)

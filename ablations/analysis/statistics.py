@@ -148,7 +148,8 @@ def estimate_contrast(parts: Sequence[tuple[float, pd.Series]], *, paired: bool)
     for _, values in samples:
         check_seeds(values)
     if paired:
-        return estimate_mean(pd.concat([weight * values for weight, values in samples], axis="columns").dropna().sum(1))
+        by_seed = pd.concat([weight * values for weight, values in samples], axis="columns")
+        return estimate_mean(by_seed.dropna().sum(axis="columns"))
     n = min(len(values) for _, values in samples)
     mean = sum(weight * values.mean() for weight, values in samples) if n else math.nan
     if n < FEWEST_FOR_INTERVAL:
