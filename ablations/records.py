@@ -332,6 +332,7 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     conditions = _defaults(CONDITIONS_OF[record["measurement"]]) | record["conditions"]
     environment = record["environment"]
     resolution = conditions.pop("resolution")
+    conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     if conditions.get("method") == "predicted":
         environment = environment | {"device_name": None, "threads": None}  # which machine predicts makes no difference

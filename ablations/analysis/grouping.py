@@ -28,10 +28,16 @@ MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
 
 _FOUND = {
     "memory": ("memory_method",),
-    "accuracy": ("n_train_images", "n_eval_images", "processes"),
+    "accuracy": ("n_train_images", "n_eval_images"),
     "evaluation": ("n_images", "classes"),
 }
-_MACHINE = ("device_name", "torch", "threads")
+"""Conditions that a measurement finds out by itself."""
+
+_ENVIRONMENT = ("device_name", "torch", "threads")
+
+_MACHINE = {"memory": _ENVIRONMENT, "speed": _ENVIRONMENT, "accuracy": ("machines",), "evaluation": ("machines",)}
+"""What is said of the machine. Memory and speed depend on it. Seeds and weights decide an accuracy: records of all
+machines stand together, and `machines` names these. A count is the same everywhere."""
 
 CONDITIONS = {
     measurement: tuple(
@@ -41,14 +47,15 @@ CONDITIONS = {
                 *MODEL_CONDITIONS,
                 *(field.name for field in fields(kind)),
                 *_FOUND.get(measurement, ()),
-                *(_MACHINE if measurement != "cost" else ()),  # a count is the same on every machine
+                *_MACHINE.get(measurement, ()),
             ]
         )
         if name not in AXES[measurement]
     )
     for measurement, kind in CONDITIONS_OF.items()
 }
-"""For each measurement, the columns that are equal within a group: model, conditions, machine."""
+"""For each measurement, the columns that are equal within a group: the model, the fields of its conditions, and what
+it found out."""
 
 _PHRASES = {
     **dict.fromkeys(("variant", "data", "mode", "precision", "device", "memory_method", "device_name"), "{}"),
@@ -77,7 +84,10 @@ _PHRASES = {
     "label_smoothing": "label smoothing {}",
     "drop_path_rate": "drop path {}",
     "threads": "{} threads",
-    "processes": "processes: {}",
+    "machines": "{}",
+    "initial_weights": "initial weights {}",
+    "eval_resolutions": "tested at {} px too",
+    "tuning_images": "validated on {} training images",
     "torch": "torch {}",
     "way": "{}",
     "channels_last": "channels-first",  # said where it is not so
@@ -95,6 +105,8 @@ _USUAL = {
     "skip_unreadable": False,
     "channels_last": True,
     "checkpointing": "none",
+    "initial_weights": "by_name",
+    "tuning_images": 0,
 }
 """What goes without saying, as does a field of conditions without a phrase that is its default."""
 
@@ -130,13 +142,27 @@ def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
     """
     of_arms = (records["measurement"] == measurement) & records["arm"].notna()
     chosen = records[of_arms].dropna(axis="columns", how="all")
-    groups = group_by(chosen, CONDITIONS[measurement])
+    groups = [_name_machines(group, measurement) for group in group_by(chosen, CONDITIONS[measurement])]
     place = list(AXES[measurement])
     for group in groups:
         for _, same in group.rows[group.rows.duplicated(place, keep=False)].groupby(place):
             keys = " and ".join(same["key"])
             raise InputError(f"records {keys} are of different models under one name; remove what is out of date")
     return groups
+
+
+def _name_machines(group: Group, measurement: str) -> Group:
+    """Returns the group; where the measurement pools machines, its conditions name those."""
+    if "machines" not in CONDITIONS[measurement]:
+        return group
+    named = {"device_name": "{}", "torch": "torch {}", "threads": "{} threads", "processes": "{} processes"}
+    words = []
+    for name, phrase in named.items():
+        values = sorted(group.rows[name].dropna().unique()) if name in group.rows else []
+        if values:
+            plural = phrase.removesuffix("es" if name == "processes" else "s") if values == [1] else phrase
+            words.append(plural.format(" or ".join(map(str, values))))
+    return Group(group.conditions | {"machines": ", ".join(words)}, group.rows)
 
 
 def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
@@ -146,7 +172,7 @@ def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
     """
     arms = split_by_conditions(records, measurement)
     models = records[(records["measurement"] == measurement) & records["arm"].isna()]
-    names = [name for name in CONDITIONS[measurement] if name not in _OF_ARMS]
+    names = [name for name in CONDITIONS[measurement] if name not in (*_OF_ARMS, "initial_weights", "machines")]
     beside = {
         _key(group.conditions, names): group for group in group_by(models.dropna(axis="columns", how="all"), names)
     }
@@ -154,10 +180,11 @@ def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
     for group in arms:
         own = beside.get(_key(group.conditions, names))
         labels = [*group.rows.index, *(own.rows.index if own else ())]
-        groups.append(Group(group.conditions, records.loc[labels]))
+        groups.append(_name_machines(Group(group.conditions, records.loc[labels]), measurement))
     with_arms = {_key(group.conditions, names) for group in arms}
     alone = [group for key, group in beside.items() if key not in with_arms]
-    return [*groups, *(Group(group.conditions, records.loc[group.rows.index]) for group in alone)]
+    own_rows = (Group(group.conditions, records.loc[group.rows.index]) for group in alone)
+    return [*groups, *(_name_machines(group, measurement) for group in own_rows)]
 
 
 def _key(conditions: dict[str, Any], names: Iterable[str]) -> tuple[Any, ...]:
@@ -191,7 +218,7 @@ def describe(conditions: dict[str, Any], names: Iterable[str] | None = None) -> 
 
 def tell_apart(conditions: dict[str, Any], names: Iterable[str]) -> str:
     """Returns those of `names`, in which conditions differ: a default is said too, unless its being so is usual."""
-    return _said(conditions, names)
+    return _said(conditions, [name for name in names if name != "machines"])
 
 
 def list_changed(conditions: dict[str, Any]) -> list[str]:
@@ -207,6 +234,8 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
     words = []
     for name in names:
         value = conditions.get(name)
+        if isinstance(value, tuple):
+            value = ", ".join(map(str, value)) or None
         if name in _UNSAID or pd.isna(value) or value == _USUAL.get(name):
             continue
         plain = name.replace("_", " ")

@@ -32,10 +32,25 @@ def test_every_field_of_conditions_is_an_axis_or_keeps_records_apart(measurement
     assert not set(CONDITIONS[measurement]) & set(AXES[measurement])
 
 
-def test_the_machine_keeps_apart_all_but_counts():
-    machine = {"device_name", "torch", "threads"}
+def test_the_machine_keeps_memory_and_speed_apart_alone():
+    machine = {"device_name", "torch", "threads", "processes"}
     for measurement, names in CONDITIONS.items():
-        assert machine & set(names) == (set() if measurement == "cost" else machine)
+        apart = {"device_name", "torch", "threads"} if measurement in ("memory", "speed") else set()
+        assert machine & set(names) == apart
+
+
+def test_accuracy_pools_machines_and_names_them(tmp_path, write_cell):
+    write_cell(tmp_path, CELL, torch="2.9.0")
+    write_cell(tmp_path, replace(CELL, conditions=Accuracy(seed=1)), device_name="Another CPU", threads=1)
+    write_cell(tmp_path, MODEL, {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437}, torch="3.0.0", threads=4)
+    records = load_records(tmp_path)
+    (group,) = split_by_conditions(records, "accuracy")
+    machines = "Another CPU or Imaginary CPU, torch 2.8.0 or 2.9.0, 1 or 2 threads, 1 process"
+    assert (len(group.rows), group.conditions["machines"]) == (2, machines)
+    assert describe(group.conditions).endswith(machines)
+    assert tell_apart(group.conditions, ["machines", "variant"]) == "pico"
+    (group,) = split_with_models(records, "accuracy")
+    assert (len(group.rows), "1 or 2 or 4 threads" in group.conditions["machines"]) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -49,19 +64,16 @@ def test_the_machine_keeps_apart_all_but_counts():
         {"variant": "nano"},
         {"attention": "explicit"},
         {"pool_size": 3},
-        {"device_name": "Another CPU"},
-        {"torch": "2.9.0"},
-        {"threads": 1},
+        {"conditions": Accuracy(eval_resolutions=(48,))},
+        {"conditions": Accuracy(initial_weights="in_order")},
     ],
     ids=str,
 )
 def test_records_that_differ_in_a_condition_are_apart(tmp_path, write_cell, others):
-    environment = {name: others.pop(name) for name in ("device_name", "torch", "threads") if name in others}
     for seed in (0, 1):
         write_cell(tmp_path, replace(CELL, conditions=Accuracy(seed=seed)))
     other = replace(CELL, **others)
-    # Another machine's record of the same cell would replace it, so it is one of another seed.
-    write_cell(tmp_path, replace(other, conditions=replace(other.conditions, seed=2)), **environment)
+    write_cell(tmp_path, replace(other, conditions=replace(other.conditions, seed=2)))
     groups = split_by_conditions(load_records(tmp_path), "accuracy")
     assert sorted(len(group.rows) for group in groups) == [1, 2]
     assert len(varying(group.conditions for group in groups)) >= 1
@@ -119,13 +131,13 @@ def test_a_new_field_is_said_where_it_is_not_its_default():
     plain = {"variant": "b0", "mixup": 0.0, "rand_augment": "", "skip_unreadable": False, "aug_repeats": 1}
     changed = plain | {"mixup": 0.8, "rand_augment": "rand-m9", "aug_repeats": 3}
     assert describe(plain) == "b0"
-    assert describe(changed) == "b0, mixup 0.8, rand augment rand-m9, augment repeats 3"
+    assert describe(changed) == "b0, mixup 0.8, rand augment rand-m9, aug repeats 3"
     assert list_changed(plain) == []
     assert list_changed(changed) == ["mixup", "rand_augment", "aug_repeats"]
     # Where it is what tells two groups apart, the default is said too.
     names = varying([plain, changed])
-    assert tell_apart(plain, names) == "mixup 0, no rand augment, augment repeats 1"
-    assert tell_apart(changed, names) == "mixup 0.8, rand augment rand-m9, augment repeats 3"
+    assert tell_apart(plain, names) == "mixup 0, no rand augment, aug repeats 1"
+    assert tell_apart(changed, names) == "mixup 0.8, rand augment rand-m9, aug repeats 3"
 
 
 def test_one_is_no_plural():
