@@ -7,18 +7,26 @@ table, behind the conditions that it was trained under. Trials that choose a rec
 Arms are compared seed by seed where their initial weights were drawn by name, so that arms share them; all else, models
 that are no arms among it, is compared unpaired. `NAME_mean`, `NAME_low`, `NAME_high` are a difference and its interval
 over seeds, `NAME_n` their number, `NAME_p` the t test's p, `NAME_p_holm` that corrected within the family,
-`NAME_sign_flip_p` exact and not corrected, `NAME_resolved` whether it is claimed, and `NAME_values` the values where
+`NAME_sign_flip_p` exact and not corrected, `NAME_resolved` whether it is claimed, and `NAME_raw` the values where
 they are too few for an interval.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, join_groups, split_by_conditions
+from ablations.analysis.grouping import (
+    CONDITIONS,
+    REFERENCE,
+    Group,
+    group_by,
+    join_groups,
+    split_by_conditions,
+    split_with_models,
+)
 from ablations.analysis.paper import paper_cumulative
 from ablations.analysis.statistics import (
     Estimate,
@@ -41,31 +49,33 @@ STUDY_CONDITIONS = tuple(
 TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("base_lr", "eval_resolutions"))
 
 
-def split_studies(records: pd.DataFrame) -> list[Group]:
+def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
     """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
 
-    What a model was evaluated on beside its own size makes no other training. Raises InputError if two records of a
-    group stand in one place.
+    Rows have a column `changed`, as `name_changes` gives it. What a model was evaluated on beside its own size makes no
+    other training. With `with_models` the groups hold the models that are no arms and were trained alike, and those
+    without arms beside them make groups of their own. Raises InputError if two records of a group stand in one place.
     """
-    chosen = records[(records["measurement"] == "accuracy") & records["arm"].notna()]
+    chosen = records[records["measurement"] == "accuracy"]
     if chosen.empty:
         return []
-    chosen = chosen[chosen["tuning_images"] == 0]
+    chosen = chosen[chosen["tuning_images"] == 0].drop(columns="eval_resolutions", errors="ignore")
     changed = name_changes(chosen)
     groups = []
-    for change, rows in chosen.groupby(changed, sort=False):
-        own = rows.drop(columns=["tuning_images", "eval_resolutions"], errors="ignore")
-        for group in split_by_conditions(own, "accuracy"):
-            groups.append(Group(group.conditions | {"changed": change}, group.rows.assign(changed=change)))
+    for change, rows in chosen.assign(changed=changed).groupby(changed, sort=False):
+        split = split_with_models if with_models and not change else split_by_conditions
+        groups += [
+            Group(group.conditions | {"changed": change or None}, group.rows) for group in split(rows, "accuracy")
+        ]
     return groups
 
 
 def name_changes(records: pd.DataFrame) -> pd.Series:
-    """Returns for each record of an arm the confounders that are not its base's, as text: `stage_norm=every`."""
+    """Returns for each record the confounders that are not its base's, as text: `stage_norm=every`."""
     names = []
-    for _, row in records[["base", "arm", *CONFOUNDERS]].iterrows():
-        usual = base_confounders(row["base"], row["arm"])
-        names.append(", ".join(f"{name}={row[name]}" for name in CONFOUNDERS if row[name] != usual[name]))
+    for _, row in records.reindex(columns=["base", "arm", *CONFOUNDERS]).iterrows():
+        usual = {} if pd.isna(row["arm"]) else base_confounders(row["base"], row["arm"])
+        names.append(", ".join(f"{name}={row[name]}" for name, value in usual.items() if row[name] != value))
     return pd.Series(names, index=records.index, dtype=str)
 
 
@@ -89,7 +99,7 @@ def difference_columns(name: str, estimate: Estimate, p_holm: float, declared: i
         "sign_flip_p": estimate.sign_flip_p,
         "resolved": is_resolved(estimate.n, p_holm, declared),
         "paired": estimate.paired,
-        "values": estimate.values or None,
+        "raw": estimate.raw or None,
     }
     return {f"{name}_{each}" if name else each: value for each, value in columns.items()}
 
@@ -128,7 +138,7 @@ def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     were right. One family of Holm's is a group's differences to v1.
     """
     tables = []
-    for group in split_with_models(records):
+    for group in split_studies(records, with_models=True):
         declared = declared_seeds(group.rows)
         arms = set(group.rows["arm"].dropna())
         by_name = top1_by_arm(group.rows)
@@ -146,36 +156,11 @@ def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     return join_groups(tables)
 
 
-def split_with_models(records: pd.DataFrame) -> list[Group]:
-    """Returns the groups of arms, each with the models that are no arms and were trained under its other conditions.
-
-    Those without arms beside them make groups of their own.
-    """
-    of_arms = ("variant", "base", "attention", "pool_size", "changed", "initial_weights")
-    names = [name for name in STUDY_CONDITIONS if name not in of_arms]
-    models = records[(records["measurement"] == "accuracy") & records["arm"].isna()]
-    models = models[models["tuning_images"] == 0] if len(models) else models
-    alone = {_key(group.conditions, names): group for group in group_by(models.dropna(axis="columns", how="all"), names)}
-    groups, beside = [], set()
-    for group in split_studies(records):
-        key = _key(group.conditions, names)
-        beside.add(key)
-        rows = pd.concat([group.rows, alone[key].rows]) if key in alone else group.rows
-        groups.append(Group(group.conditions, rows))
-    return [*groups, *(group for key, group in alone.items() if key not in beside)]
-
-
-def _key(conditions: dict[str, Any], names: Iterable[str]) -> tuple[Any, ...]:
-    """Returns the values of conditions; what nobody recorded is equal to itself."""
-    values = [conditions.get(name) for name in names]
-    return tuple(None if pd.isna(value) else value for value in values)
-
-
 def level_columns(top1: pd.Series) -> dict[str, Any]:
     """Returns a mean accuracy over seeds and its interval, as `n_seeds`, `top1_mean`, `top1_low` and `top1_high`."""
     mean = estimate_share(top1)
     return {"n_seeds": mean.n, "top1_mean": mean.mean, "top1_low": mean.low, "top1_high": mean.high} | {
-        "top1_values": mean.values or None
+        "top1_raw": mean.raw or None
     }
 
 
@@ -193,8 +178,10 @@ def trained_config(conditions: dict[str, Any], arm: str) -> PVTConfig | None:
     if conditions["variant"] not in VARIANTS:
         return None
     given = {name: conditions[name] for name in ("attention", "pool_size", "num_classes")}
-    changed = dict(each.split("=") for each in conditions["changed"].split(", ") if each)
-    changes: dict[str, Any] = {name: value == "True" if name == "ffn_relu" else value for name, value in changed.items()}
+    changed = dict(each.split("=") for each in (conditions["changed"] or "").split(", ") if each)
+    changes: dict[str, Any] = {
+        name: value == "True" if name == "ffn_relu" else value for name, value in changed.items()
+    }
     size = int(conditions["resolution"])
     return build_config(conditions["variant"], arm, conditions["base"], img_size=size, **given, **changes)
 
@@ -228,8 +215,11 @@ def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
     return join_groups(tables)
 
 
+TRANSFER_CONDITIONS = (*(name for name in STUDY_CONDITIONS if name != "resolution"), "trained_at")
+
+
 def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the accuracy of trained arms at each test resolution, and what the published v2 models are ahead of v1.
+    """Returns the accuracy of trained arms at each test `resolution`, and what the published v2 models are ahead of v1.
 
     `trained_at` is the side of the training. `top1_difference` is arm minus v1 at that resolution, of the published
     arms; `top1_fall` is how much that is more, or less, than at the training's own resolution, so that below 0 the arm
@@ -239,29 +229,29 @@ def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in split_studies(records):
         if "top1_by_resolution" not in group.rows or group.rows["top1_by_resolution"].isna().all():
             continue
+        conditions = {name: value for name, value in group.conditions.items() if name != "resolution"}
         own_side = str(group.conditions["resolution"])
         curves = {
             str(arm): pd.DataFrame({row["seed"]: resolution_curve(row) for _, row in rows.iterrows()}).T
             for arm, rows in group.rows.groupby("arm", sort=False)
         }
-        sides = sorted({side for curve in curves.values() for side in curve}, key=int)
         paired, declared = is_paired(group.rows), declared_seeds(group.rows)
-        differences, falls = [], []
+        v1 = curves.get(PVT_V1, pd.DataFrame())
+        leads: list[tuple[dict[str, Any], Estimate]] = []
+        falls: list[tuple[dict[str, Any], Estimate]] = []
         for arm, curve in curves.items():
-            for side in (side for side in sides if side in curve):
-                columns = {"arm": arm, "trained_at": int(own_side), "test_resolution": side}
-                differs = arm in (PVT_V2, PVT_V2_LI) and PVT_V1 in curves and side in curves[PVT_V1]
-                one, other = (curve, curves[PVT_V1]) if differs else (None, None)
-                ahead = estimate_difference(*(each[side] if differs else NO_SEEDS for each in (one, other)), paired=paired)
-                moved = estimate_difference(
-                    *(each[side] - each[own_side] if differs and side != own_side else NO_SEEDS for each in (one, other)),
-                    paired=paired,
-                )
-                differences.append((columns | level_columns(curve[side].dropna()), ahead))
-                falls.append(({}, moved))
-        ahead_rows = difference_rows("top1_difference", differences, declared)
-        fall_rows = difference_rows("top1_fall", falls, declared)
-        tables.append((group, pd.DataFrame([a | b for a, b in zip(ahead_rows, fall_rows, strict=True)])))
+            for side in sorted(curve.columns.astype(str), key=int):
+                columns: dict[str, Any] = {"arm": arm, "resolution": side, "pixels": int(side) ** 2}
+                compared = arm in (PVT_V2, PVT_V2_LI) and side in v1
+                lead = (curve[side], v1[side]) if compared else (NO_SEEDS, NO_SEEDS)
+                fall = (lead[0] - curve[own_side], lead[1] - v1[own_side]) if compared and side != own_side else None
+                leads.append((columns | level_columns(curve[side].dropna()), estimate_difference(*lead, paired=paired)))
+                falls.append(({}, estimate_difference(*(fall or (NO_SEEDS, NO_SEEDS)), paired=paired)))
+        both = zip(
+            difference_rows("top1_difference", leads, declared), difference_rows("top1_fall", falls, declared), strict=True
+        )
+        table = pd.DataFrame([lead_row | fall_row for lead_row, fall_row in both])
+        tables.append((Group(conditions | {"trained_at": int(own_side)}, group.rows), table))
     return join_groups(tables)
 
 
@@ -298,7 +288,10 @@ def difference_by_epoch_values(rows: pd.DataFrame) -> pd.DataFrame:
     for arm, curve in curves.items():
         for epoch in curve.index.intersection(reference.index):
             difference = estimate_difference(curve.loc[epoch], reference.loc[epoch], paired=paired)
-            table.append({"epoch": epoch, "arm": arm} | {each: getattr(difference, each) for each in ("n", "mean", "low", "high")})
+            table.append(
+                {"epoch": epoch, "arm": arm}
+                | {each: getattr(difference, each) for each in ("n", "mean", "low", "high")}
+            )
     return pd.DataFrame(table)
 
 
@@ -313,7 +306,7 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     if chosen.empty:
         return pd.DataFrame()
     chosen = chosen[chosen["tuning_images"] > 0]
-    chosen = chosen.assign(changed=name_changes(chosen))
+    chosen = chosen.assign(changed=name_changes(chosen).replace("", None))
     tables = []
     for group in group_by(chosen, (*TRIAL_CONDITIONS, "changed")):
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)

@@ -1,4 +1,4 @@
-"""What came with v2 unadvertised: the base as a whole, how it acts together with the toggles, and one confounder at a time.
+"""What came with v2 unadvertised: the base as a whole, its interaction with the toggles, one confounder at a time.
 
 A part is a sum of weighted models, each an arm in a base. Accuracies are compared as `ablations.analysis.accuracy` says
 it; costs are exact.
@@ -52,7 +52,7 @@ cumulative ablation in `published` and in `v2`.
 
 
 def gain_parts(arm: str) -> dict[str, Part]:
-    """Returns the parts of the way from v1 in base v1 to an arm in base v2, and how much larger its gain is in base v2."""
+    """Returns the parts of the way from v1 in base v1 to an arm in base v2, its gains in both bases among them."""
     in_v1, in_v2 = ({(arm, base): 1, (PVT_V1, base): -1} for base in ("v1", "v2"))
     return {
         "gain in base v1": in_v1,
@@ -111,14 +111,18 @@ def _accuracy_parts(records: pd.DataFrame, wanted: Mapping[str, Part], *, every:
             continue
         paired = is_paired(group.rows)
         family = [
-            (group.conditions | {"part": name}, _estimate(group.rows, part, paired)) for name, part in parts.items()
+            (
+                group.conditions | {"changed": group.conditions["changed"] or None, "part": name},
+                _estimate(group.rows, part, paired),
+            )
+            for name, part in parts.items()
         ]
         rows += difference_rows("top1_part", family, declared_seeds(group.rows))
     return pd.DataFrame(rows)
 
 
 def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns what one confounder does by itself: a row for each base, change and arm, against that arm in the plain base.
+    """Returns what one confounder does by itself: a row for each base, change and arm, against the arm without it.
 
     `changed` says which confounder was set, such as `stage_norm=every`. Rows of `part` "gain over v1" say how much more
     the arm gains over v1 with the change than without it. `top1_part` is the difference over seeds; the changes within
@@ -128,26 +132,33 @@ def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for group in _regroup(split_studies(records), names):
         values = {
-            (change, arm): own.set_index("seed")["top1"]
+            (str(change), str(arm)): own.set_index("seed")["top1"]
             for (change, arm), own in group.rows.groupby(["changed", "arm"], sort=False)
         }
         paired, family = is_paired(group.rows), []
-        for change, arm in values:
+        for (change, arm), top1 in values.items():
             if not change or ("", arm) not in values:
                 continue
-            names_of_row = group.conditions | {"changed": change, "arm": arm}
-            effect = [(1.0, values[change, arm]), (-1.0, values["", arm])]
-            family.append((names_of_row | {"part": "accuracy"}, estimate_contrast(effect, paired=paired)))
+            effect = [(1.0, top1), (-1.0, values["", arm])]
+            parts = {"accuracy": effect}
             if arm != REFERENCE and {(change, REFERENCE), ("", REFERENCE)} <= set(values):
-                gain = [*effect, (-1.0, values[change, REFERENCE]), (1.0, values["", REFERENCE])]
-                family.append((names_of_row | {"part": "gain over v1"}, estimate_contrast(gain, paired=paired)))
+                parts["gain over v1"] = [*effect, (-1.0, values[change, REFERENCE]), (1.0, values["", REFERENCE])]
+            for part, models in parts.items():
+                row = {"changed": change, "arm": arm, "part": part, "comparison": f"{part} of {arm}, {change}"}
+                family.append((group.conditions | row, estimate_contrast(models, paired=paired)))
         rows += difference_rows("top1_part", family, declared_seeds(group.rows))
     return pd.DataFrame(rows)
 
 
 def _regroup(groups: list[Group], names: list[str]) -> list[Group]:
-    """Returns the rows of groups in groups of other conditions."""
-    return group_by(pd.concat([group.rows for group in groups]), names) if groups else []
+    """Returns the rows of groups in groups of other conditions, which name all machines of what they hold."""
+    if not groups:
+        return []
+    rows = pd.concat([group.rows.assign(machines=group.conditions["machines"]) for group in groups])
+    return [
+        Group(group.conditions | {"machines": "; ".join(group.rows["machines"].unique())}, group.rows)
+        for group in group_by(rows, [name for name in names if name != "machines"])
+    ]
 
 
 def _parts_of(rows: pd.DataFrame, wanted: Mapping[str, Part]) -> dict[str, Part]:

@@ -163,9 +163,7 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     common = tuple(name for name in TOGGLES if all(name in setting for setting in settings))
     varied = tuple(name for name in TOGGLES if name not in common and any(name in setting for setting in settings))
     whole = [
-        factorial
-        for own in _subsets(varied)
-        if own and set((factorial := Factorial(own, common)).arms) <= set(present)
+        factorial for own in _subsets(varied) if own and set((factorial := Factorial(own, common)).arms) <= set(present)
     ]
     largest = [one for one in whole if not any(set(one.toggles) < set(other.toggles) for other in whole)]
     if set(present) - set(chain.from_iterable(factorial.arms for factorial in largest)):
@@ -287,7 +285,9 @@ def list_studies(records: pd.DataFrame, measurement: str) -> Iterator[Study]:
 def split_places(records: pd.DataFrame, measurement: str, names: tuple[str, ...]) -> Iterator[Group]:
     """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
     needed = ("measurement", "key", "pixels", *CONDITIONS[measurement], *AXES[measurement], *RESPONSES[measurement])
-    own = records.loc[records["measurement"] == measurement, [name for name in dict.fromkeys(needed) if name in records]]
+    own = records.loc[
+        records["measurement"] == measurement, [name for name in dict.fromkeys(needed) if name in records]
+    ]
     labels = [label for group in split_by_conditions(own, measurement) for label in group.rows.index]
     yield from group_by(own.loc[labels].dropna(axis="columns", how="all"), (*names, "resolution", "pixels"))
 
@@ -308,7 +308,9 @@ def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
             effects = estimate_effects(study.factorial, study.tables["top1"], study.declared)
             kept = ("effect", "order", "n_seeds", "n_seeds_left_out")
             effects = effects.rename(columns={name: f"top1_effect_{name}" for name in effects if name not in kept})
-            rows += [study.names | {str(name): value for name, value in row.items()} for row in effects.to_dict("records")]
+            rows += [
+                study.names | {str(name): value for name, value in row.items()} for row in effects.to_dict("records")
+            ]
             continue
         contrasts = {metric: study.factorial.contrasts(values) for metric, values in study.complete.items()}
         for effect, toggles in study.factorial.effects.items():
@@ -381,7 +383,10 @@ def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
             if study.has_noise:
                 family.append((row, estimate_mean(study.factorial.shapley(study.complete["top1"], toggle))))
             else:
-                rows.append(row | study.exact_columns("shapley", lambda own, toggle=toggle: study.factorial.shapley(own, toggle)))
+                rows.append(
+                    row
+                    | study.exact_columns("shapley", lambda own, toggle=toggle: study.factorial.shapley(own, toggle))
+                )
         rows += difference_rows("top1_shapley", family, study.declared)
     return pd.DataFrame(rows)
 

@@ -59,7 +59,7 @@ class Estimate:
     """Two-sided, of the t test against 0, not corrected."""
     sign_flip_p: float = math.nan
     """Exact, not corrected: it takes the values to be symmetric, not normal."""
-    values: tuple[float, ...] = ()
+    raw: tuple[float, ...] = ()
     """The values themselves, where there are too few for an interval."""
     paired: bool = True
 
@@ -124,7 +124,7 @@ def estimate_mean(values: Sequence[float] | pd.Series) -> Estimate:
     own = [float(value) for value in values]
     n = len(own)
     if n < FEWEST_FOR_INTERVAL:
-        return Estimate(n, math.fsum(own) / n if n else math.nan, values=tuple(own))
+        return Estimate(n, math.fsum(own) / n if n else math.nan, raw=tuple(own))
     mean, low, high, p = (float(each) for each in t_interval(np.array(own)))
     return Estimate(n, mean, low, high, p, sign_flip_p(own))
 
@@ -133,7 +133,7 @@ def estimate_share(values: Sequence[float] | pd.Series) -> Estimate:
     """Returns the same of shares such as accuracies; their interval ends at 0 and 1, beyond which no mean can lie."""
     estimate = estimate_mean(values)
     ends = np.clip([estimate.low, estimate.high], 0, 1).tolist()
-    return Estimate(estimate.n, estimate.mean, *ends, p=estimate.p, values=estimate.values)
+    return Estimate(estimate.n, estimate.mean, *ends, p=estimate.p, raw=estimate.raw)
 
 
 def estimate_contrast(parts: Sequence[tuple[float, pd.Series]], *, paired: bool) -> Estimate:
@@ -153,7 +153,7 @@ def estimate_contrast(parts: Sequence[tuple[float, pd.Series]], *, paired: bool)
     n = min(len(values) for _, values in samples)
     mean = sum(weight * values.mean() for weight, values in samples) if n else math.nan
     if n < FEWEST_FOR_INTERVAL:
-        return Estimate(n, float(mean), values=(float(mean),) if n else (), paired=False)
+        return Estimate(n, float(mean), raw=(float(mean),) if n else (), paired=False)
     variances = np.array([weight**2 * values.var() / len(values) for weight, values in samples])
     largest = max(abs(values).max() for _, values in samples)
     if variances.sum() <= (ROUNDING * largest) ** 2:

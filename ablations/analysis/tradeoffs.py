@@ -91,7 +91,12 @@ def _compared(rows: pd.DataFrame, costs: pd.Series) -> list[dict[str, Any]]:
     gains = difference_rows(
         "",
         [
-            ({}, estimate_difference(top1[arm], top1.get(REFERENCE, NO_SEEDS) if arm != REFERENCE else NO_SEEDS, paired=paired))
+            (
+                {},
+                estimate_difference(
+                    top1[arm], top1.get(REFERENCE, NO_SEEDS) if arm != REFERENCE else NO_SEEDS, paired=paired
+                ),
+            )
             for arm in top1
         ],
         declared,
