@@ -177,10 +177,10 @@ NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 
 def _print_tables(cells: list[AnyCell], command: Run | Models | Evaluate) -> None:
     """Prints the tables that the records of these cells give, and no others'."""
-    from ablations.analysis.paper import model_values
+    from ablations.analysis.cost import model_values
     from ablations.records import load_records
     from ablations.report.build import TABLES
-    from ablations.report.cost_tables import render_breakdown
+    from ablations.report.cost import render_breakdown
     from ablations.report.tables import render_markdown
 
     named = isinstance(command, MeasureCost) and bool(command.model)

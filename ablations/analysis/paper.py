@@ -1,6 +1,6 @@
-"""Our counts beside the paper's prints: one row for each row of its tables, and why a print differs.
+"""The paper's tables: our counts beside the reported numbers, and why a reported number differs.
 
-What the paper calls GFLOPs are MACs. Differences are ours over the print, in percent.
+What the paper calls GFLOPs are MACs. Differences are ours over the reported number, in percent.
 """
 
 from collections.abc import Callable
@@ -9,119 +9,156 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.catalogue import FAMILIES, MODELS, OWN_RESOLUTIONS, PAPER_TABLES
-from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, arm_name, build_config
+from ablations.analysis.cost import by_place, standard_costs, with_whole_counts
+from ablations.analysis.grouping import join_groups, split_by_conditions
+from ablations.catalogue import PAPER_TABLES
+from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, arm_name
 from ablations.paper import load_paper_table
 
-PRINTED = {
+REPORTED = {
     ("table2_imagenet", "classifier"): ("params_m", "gflops"),
     ("table3_coco", "retinanet"): ("retinanet_params_m", None),
     ("table3_coco", "mask_rcnn"): ("maskrcnn_params_m", None),
     ("table4_detectors", "fcos"): ("params_m", "gflops_1280x800"),
     ("table5_ade20k", "semantic_fpn"): ("params_m", "gflops_512"),
 }
-"""Of each table and head, the columns that print parameters (M) and MACs (G)."""
+"""Of each table and head, the columns that report parameters (M) and MACs (G)."""
 
 BUILT_AS = {"ATSS": "fcos"}
 """The head that stands for a detector of the paper's Table 4; the others are quoted."""
 
-NAMES = {model: name for name, model in MODELS.items()}
-"""The paper's names of models, by ours."""
+DIVISORS = {"params": ("m", 1e6), "macs": ("g", 1e9)}
+"""The unit in which the paper reports a metric, as columns name it, and what divides ours for it."""
+
+ARM_FAMILIES = {PVT_V1: "PVT v1", PVT_V2: "PVT v2", PVT_V2_LI: "PVT v2-Li"}
+"""What the paper calls the arms that are rows of its Table 2."""
+
+BASELINE_FAMILIES = {
+    "ResNet": ("ResNet",),
+    "ResNeXt": ("ResNeXt",),
+    "RegNetY": ("RegNetY",),
+    "ViT, DeiT": ("ViT", "DeiT"),
+    "T2T-ViT": ("T2T",),
+    "TNT": ("TNT",),
+    "Swin": ("Swin",),
+    "CvT": ("CvT",),
+    "CoaT-Lite": ("CoaT",),
+    "Twins-SVT": ("Twins",),
+}
+"""How the paper's names of a family's models begin."""
 
 
-def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the cost records of models as their names say they are: no other P, classes or attention kernel."""
-    costs = records[records["measurement"] == "cost"]
-    costs = costs.reindex(columns=list(dict.fromkeys([*costs, "head", "resolution", "pixels", "params", "macs"])))
-    if "pool_size" not in costs:
-        return costs
-    defaults = {variant: build_config(variant).pool_size for variant in VARIANTS}
-    is_arm = costs["arm"].notna()
-    changed = is_arm & ((costs["pool_size"] != costs["variant"].map(defaults)) | (costs["attention"] != "fused"))
-    return costs[~changed.fillna(False)]
+def cumulative_arm(row: pd.Series) -> str:
+    """Returns the arm of a row of the paper's Table 6."""
+    return arm_name(name for name in PAPER_TOGGLES if row[name])
+
+
+CUMULATIVE = tuple(cumulative_arm(row) for _, row in load_paper_table("table6_ablation").iterrows())
+"""The arms of the paper's cumulative ablation, its Table 6, in their order."""
+
+_BACKBONES = {PVT_V1: "PVTv1-Small", PVT_V2: "PVTv2-B2", PVT_V2_LI: "PVTv2-B2-Li"}
+
+
+def paper_cumulative() -> pd.DataFrame:
+    """Returns what the paper reports of the arms of CUMULATIVE, by arm; steps are differences between rows."""
+    table = load_paper_table("table6_ablation")
+    backbones = load_paper_table("table2_imagenet").set_index("model")
+    backbones = backbones.reindex([_BACKBONES.get(arm) for arm in CUMULATIVE])
+    columns = {
+        "reported_setting": table["setting"],
+        "reported_params_m": backbones["params_m"].to_numpy(),
+        "reported_retinanet_params_step_m": table["retinanet_params_m"].diff(),
+        "reported_gflops": backbones["gflops"].to_numpy(),
+        "reported_top1_percent": table["top1"],
+        "reported_top1_step_points": table["top1"].diff(),
+    }
+    return pd.DataFrame(columns).set_index(pd.Index(CUMULATIVE, name="arm"))
+
+
+def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the paper's path through b2 at 224 px: our counts and the paper's numbers (its Tables 2 and 6)."""
+    if "resolution" not in records:
+        return pd.DataFrame()
+    chosen = records[(records["variant"] == "b2") & (records["base"] == "published") & (records["resolution"] == "224")]
+    tables = []
+    for group in split_by_conditions(chosen, "cost"):
+        if group.conditions["head"] == "classifier":
+            ours = group.rows.set_index("arm")[["params", "macs"]].reindex(list(CUMULATIVE)).astype("Int64")
+            table = ours.join(ours.diff().add_suffix("_step")).join(paper_cumulative()).dropna(subset="params")
+            table = table.reset_index(names="arm")
+            table.insert(0, "resolution", "224")
+            tables.append((group, table))
+    return join_groups(tables)
 
 
 def paper_values(records: pd.DataFrame, table: str) -> pd.DataFrame:
     """Returns a row for each row of a table of the paper (PAPER_TABLES) and head that there is a record of.
 
-    Of Table 4 it returns all rows, if there is a record of any: those that are not built have the print alone.
+    Of Table 4 it returns all rows, if there is a record of any: those that are not built have reported numbers alone.
     """
     wanted = PAPER_TABLES[table]
-    counted = _by_place(standard_costs(records))
-    printed = load_paper_table(table).rename(columns={"backbone": "model"})
+    counted = by_place(standard_costs(records))
+    reported = load_paper_table(table).rename(columns={"backbone": "model"})
+    digits = 0 if table == "table4_detectors" else 1
     rows = []
     for head in wanted.heads:
-        params_column, macs_column = PRINTED[table, head]
-        for _, print_row in printed.iterrows():
-            detector = print_row.get("detector")
+        columns = dict(zip(DIVISORS, REPORTED[table, head], strict=True))
+        for _, paper_row in reported.iterrows():
+            detector = paper_row.get("detector")
             built = detector is None or BUILT_AS.get(detector) == head
-            record = counted.get((wanted.models[print_row["model"]], head, _size_text(wanted.resolution)))
+            model, resolution = wanted.models[paper_row["model"]], _size_text(wanted.resolution)
+            record = counted.get((model, head, resolution)) if built else None
             if built and record is None:
                 continue
-            row: dict[str, Any] = {"resolution": _size_text(wanted.resolution), "head": head if built else ""}
+            row: dict[str, Any] = {"resolution": resolution, "head": head if built else ""}
             if detector is not None:
-                row |= {"row": f"{detector} {print_row['model']}", "detector": detector}
-            row |= {"name": print_row["model"], "model": wanted.models[print_row["model"]] if built else ""}
-            digits = 0 if table == "table4_detectors" else 1
-            row |= _beside("params", "m", record if built else None, print_row[params_column], digits)
-            if macs_column:
-                row |= _beside("macs", "g", record if built else None, print_row[macs_column], digits)
-            elif record is not None:
-                row["macs"] = record["macs"]
-            if "top1" in print_row:
-                row["paper_top1_percent"] = print_row["top1"]
-            columns = {params_column: "params", macs_column: "macs", "top1": None}
-            row["note"] = _note(table, print_row, columns, record)
+                row |= {"row": f"{detector} {paper_row['model']}", "detector": detector}
+            row |= {"name": paper_row["model"], "model": model if built else ""}
+            for metric, column in columns.items():
+                if column:
+                    row |= _beside(metric, record, paper_row[column], digits)
+                elif record is not None:
+                    row[metric] = record[metric]
+            if "top1" in paper_row:
+                row["reported_top1_percent"] = paper_row["top1"]
+            row["note"] = _note(table, paper_row, {column: metric for metric, column in columns.items()}, record)
             rows.append(row)
     values = pd.DataFrame(rows)
-    if values.empty or not values["head"].any():
-        return pd.DataFrame()
-    return _with_whole_counts(values)
+    return with_whole_counts(values) if not values.empty and values["head"].any() else pd.DataFrame()
 
 
-def _with_whole_counts(table: pd.DataFrame) -> pd.DataFrame:
-    return table.astype({name: "Int64" for name in ("params", "macs") if name in table})
-
-
-def _beside(metric: str, unit: str, record: pd.Series | None, printed: float, digits: int) -> dict[str, Any]:
-    """Returns our count, the paper's print and the difference in percent, as columns of a metric."""
-    divisor = {"m": 1e6, "g": 1e9}[unit]
-    ours = None if record is None else record[metric]
-    if ours is None or pd.isna(ours):
-        difference, agrees = None, None
-    else:
-        difference = 100 * (ours / divisor / printed - 1)
-        agrees = as_printed(ours / divisor, "" if digits else "whole number") == printed
-    columns = {metric: ours, f"paper_{metric}_{unit}": printed}
-    return columns | {f"{metric}_difference_percent": difference, f"{metric}_rounds_to_print": agrees}
-
-
-def _by_place(costs: pd.DataFrame) -> dict[tuple[str, str, str], pd.Series]:
-    return {(row["model"], row["head"], row["resolution"]): row for _, row in costs.iterrows()}
+def _beside(metric: str, record: pd.Series | None, reported: float, digits: int) -> dict[str, Any]:
+    """Returns our count, the reported number and the difference in percent, as columns of a metric."""
+    unit, divisor = DIVISORS[metric]
+    ours = None if record is None or pd.isna(record[metric]) else record[metric]
+    difference = None if ours is None else 100 * (ours / divisor / reported - 1)
+    agrees = None if ours is None else as_reported(ours / divisor, "" if digits else "whole number") == reported
+    columns = {metric: ours, f"reported_{metric}_{unit}": reported}
+    return columns | {f"{metric}_difference_percent": difference, f"{metric}_rounds_to_reported": agrees}
 
 
 def _size_text(size: int | tuple[int, int]) -> str:
     return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
 
 
-def _note(table: str, printed: pd.Series, columns: dict[Any, str | None], record: pd.Series | None) -> str:
-    """Returns why the prints of a row differ from what was counted, as far as the errata say."""
+def _note(table: str, paper_row: pd.Series, metrics: dict[Any, str], record: pd.Series | None) -> str:
+    """Returns why the reported numbers of a row differ from what was counted, as far as the errata say."""
     errata = load_paper_table("errata")
-    own = errata[(errata["table"] == table) & (errata["model"] == printed["model"])]
+    own = errata[(errata["table"] == table) & (errata["model"] == paper_row["model"])]
     notes = []
     for _, erratum in own.iterrows():
-        metric = columns.get(erratum["column"])
+        metric = metrics.get(erratum["column"])
         words = REASONS[erratum["reason"]][0]
         explained = explain(erratum["reason"], metric, record) if metric and record is not None else None
         if explained is not None:
             words = f"{words} ({explained:.2f})"
         if isinstance(erratum["note"], str):
             words = f"{words}, {erratum['note']}"
-        notes.append(f"{_COLUMN_WORDS[metric]}: {words}")
+        notes.append(f"{_METRIC_WORDS[metric]}: {words}")
     return "; ".join(notes)
 
 
-_COLUMN_WORDS = {"params": "parameters", "macs": "GFLOPs", None: "top-1"}
+_METRIC_WORDS = {"params": "parameters", "macs": "GFLOPs", None: "top-1"}
 
 
 def other_layers(record: pd.Series) -> int:
@@ -141,26 +178,26 @@ def attention_products(record: pd.Series) -> int:
 
 REASONS: dict[str, tuple[str, Callable[[pd.Series], int] | None]] = {
     "misprint": ("misprinted, the released model has as many as ours", None),
-    "source": ("printed as elsewhere", None),
+    "source": ("reported as elsewhere", None),
     "unexplained": ("unexplained", None),
     "whole number": ("rounded to a whole number", None),
     "cut off": ("what cutting off gives, not rounding", None),
     "other layers": ("what counting norms, activations and pools too gives", other_layers),
     "no attention": ("what leaving attention's products out gives", lambda record: -attention_products(record)),
 }
-"""Why a print differs: in words, and what its counter adds to ours where that can be counted."""
+"""Why a reported number differs: in words, and what its counter adds to ours where that can be counted."""
 
 
 def explain(reason: str, metric: str, record: pd.Series) -> float | None:
     """Returns what the paper's counter would give by an erratum's reason (M or G), or None where no count does."""
     added = REASONS[reason][1]
-    if added is None or not isinstance(record.get("other_values"), dict):  # an older record lacks them
+    if added is None or not isinstance(record.get("other_values"), dict):  # Mask R-CNN's are not counted
         return None
-    return (record[metric] + added(record)) / (1e6 if metric == "params" else 1e9)
+    return (record[metric] + added(record)) / DIVISORS[metric][1]
 
 
-def as_printed(value: float, reason: str = "") -> float:
-    """Returns a value (M or G) with one decimal as the paper prints it, for the reason of an erratum.
+def as_reported(value: float, reason: str = "") -> float:
+    """Returns a value (M or G) with one decimal as the paper reports it, for the reason of an erratum.
 
     Counters print two decimals, which are rounded once more.
     """
@@ -181,103 +218,40 @@ def table6_values(records: pd.DataFrame) -> pd.DataFrame:
     """
     costs = standard_costs(records)
     chosen = costs[(costs["variant"] == "b2") & (costs["head"] == "retinanet") & (costs["resolution"] == "800x1280")]
-    printed = load_paper_table("table6_ablation")
-    printed.index = pd.Index([cumulative_arm(row) for _, row in printed.iterrows()])
+    reported = load_paper_table("table6_ablation").set_index(pd.Index(CUMULATIVE))
+    columns = {"params": "retinanet_params_m", "macs": "retinanet_gflops_1280x800"}
     tables = []
     for base, rows in chosen.groupby("base", sort=False):
         table = rows.set_index("arm")[["params", "macs"]].reindex(ARMS).dropna(how="all").astype("Int64")
-        for metric, unit, column in (("params", "m", "retinanet_params_m"), ("macs", "g", "retinanet_gflops_1280x800")):
-            cumulative = table[metric].reindex(printed.index)
+        for metric, (unit, divisor) in DIVISORS.items():
+            cumulative = table[metric].reindex(list(CUMULATIVE))
             table[f"{metric}_step"] = cumulative.diff().reindex(table.index)
             if base == "published":
-                table[f"paper_{metric}_{unit}"] = printed[column].reindex(table.index)
-                table[f"paper_{metric}_step_{unit}"] = printed[column].diff().reindex(table.index)
-                ours = table[metric].astype(float) / {"m": 1e6, "g": 1e9}[unit]
-                table[f"{metric}_difference_percent"] = 100 * (ours / table[f"paper_{metric}_{unit}"] - 1)
+                column = reported[columns[metric]]
+                table[f"reported_{metric}_{unit}"] = column.reindex(table.index)
+                table[f"reported_{metric}_step_{unit}"] = column.diff().reindex(table.index)
+                ours = table[metric].astype(float) / divisor
+                table[f"{metric}_difference_percent"] = 100 * (ours / table[f"reported_{metric}_{unit}"] - 1)
         if base == "published":
-            table.insert(0, "paper_setting", printed["setting"].reindex(table.index))
+            table.insert(0, "reported_setting", reported["setting"].reindex(table.index))
         conditions = {"variant": "b2", "base": base, "head": "retinanet", "resolution": "800x1280"}
         table = table.rename_axis("arm").reset_index()
         tables.append(pd.concat([pd.DataFrame([conditions] * len(table)), table], axis="columns"))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def backbone_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row for each backbone that the article names, family by family, at the size that it takes."""
-    by_place = _by_place(standard_costs(records))
-    rows = []
-    for family, names in FAMILIES.items():
-        for name in names:
-            record = by_place.get((MODELS[name], "classifier", str(OWN_RESOLUTIONS.get(name, 224))))
-            if record is not None:
-                columns = {key: record[key] for key in ("model", "resolution", "params", "macs")}
-                rows.append({"head": "classifier", "family": family, "name": name} | columns)
-    return _with_whole_counts(pd.DataFrame(rows)) if rows else pd.DataFrame()
+def imagenet_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns `paper_values` of Table 2, each row with its `family`, and its `arm` if it is one."""
+    values = paper_values(records, "table2_imagenet")
+    if values.empty:
+        return values
+    arms = values["model"].str.split("/").str[1].where(values["model"].str.startswith("pvt:"))
+    families = [
+        ARM_FAMILIES[arm] if pd.notna(arm) else _baseline_family(name)
+        for name, arm in zip(values["name"], arms, strict=True)
+    ]
+    return values.assign(arm=arms, family=families)
 
 
-def model_values(records: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
-    """Returns params and macs of every model that is no arm, by head and resolution, and why there are no macs.
-
-    With `arms`, those too.
-    """
-    costs = records[(records["measurement"] == "cost") & (records["variant"].isna() | arms)]
-    if costs.empty:
-        return pd.DataFrame()
-    table = costs.reindex(columns=["head", "model", "resolution", "pixels", "params", "macs", "refused"])
-    table.insert(2, "name", [NAMES.get(model, model) for model in table["model"]])
-    return table.reset_index(drop=True)
-
-
-OPERATORS = {
-    "convolution": ("convolution", "_convolution"),
-    "linear": ("addmm", "mm", "_addmm_activation"),
-}
-"""Kinds of operators by name; every other one multiplies two things that both depend on the image, or in batches."""
-
-
-def operator_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns each classifier's MACs by kind of operator, at its smallest input, and other layers' values."""
-    costs = standard_costs(records)
-    costs = costs[(costs["head"] == "classifier") & costs["macs"].notna()]
-    if "macs_by_operator" not in costs:
-        return pd.DataFrame()
-    rows = []
-    for _, record in costs.dropna(subset="macs_by_operator").iterrows():
-        by_operator = record["macs_by_operator"]
-        kinds = {f"macs_{kind}": sum(by_operator.get(name, 0) for name in names) for kind, names in OPERATORS.items()}
-        rows.append(
-            {
-                **{key: record[key] for key in ("head", "resolution", "pixels", "model")},
-                "name": NAMES.get(record["model"], record["model"]),
-                "macs": record["macs"],
-                **kinds,
-                "macs_batched_product": record["macs"] - sum(kinds.values()),
-                **{f"values_{kind}": count for kind, count in record["other_values"].items()},
-            }
-        )
-    table = pd.DataFrame(rows, columns=None if rows else ["model", "pixels"])
-    return table[table["pixels"] == table.groupby("model")["pixels"].transform("min")].reset_index(drop=True)
-
-
-_BACKBONES = {PVT_V1: "PVTv1-Small", PVT_V2: "PVTv2-B2", PVT_V2_LI: "PVTv2-B2-Li"}
-
-
-def paper_cumulative() -> pd.DataFrame:
-    """Returns what the paper prints for the four arms of its Table 6, by arm; steps are differences between rows."""
-    table = load_paper_table("table6_ablation")
-    arms = [cumulative_arm(row) for _, row in table.iterrows()]
-    backbones = load_paper_table("table2_imagenet").set_index("model").reindex([_BACKBONES.get(arm) for arm in arms])
-    columns = {
-        "paper_setting": table["setting"],
-        "paper_params_m": backbones["params_m"].to_numpy(),
-        "paper_retinanet_params_step_m": table["retinanet_params_m"].diff(),
-        "paper_gflops": backbones["gflops"].to_numpy(),
-        "paper_top1_percent": table["top1"],
-        "paper_top1_step_points": table["top1"].diff(),
-    }
-    return pd.DataFrame(columns).set_index(pd.Index(arms, name="arm"))
-
-
-def cumulative_arm(row: pd.Series) -> str:
-    """Returns the arm of a row of the paper's Table 6."""
-    return arm_name(name for name in PAPER_TOGGLES if row[name])
+def _baseline_family(name: str) -> str:
+    return next(family for family, beginnings in BASELINE_FAMILIES.items() if name.startswith(beginnings))

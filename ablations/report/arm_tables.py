@@ -4,8 +4,6 @@ import pandas as pd
 
 from ablations.analysis.grouping import CONDITIONS
 from ablations.records import METRICS
-from ablations.report.memory_tables import MEMORY_TABLES
-from ablations.report.speed_tables import SPEED_TABLES
 from ablations.report.tables import (
     ARM,
     NOTHING,
@@ -13,23 +11,9 @@ from ablations.report.tables import (
     Table,
     range_text,
     show_metric,
-    show_plain,
-    show_with_change,
     unless_reference,
 )
-from ablations.report.values import accuracy_values, cost_values, cumulative_values
-
-
-def _cost_note(values: pd.DataFrame) -> str:
-    counted_twice = values.dropna(subset="macs_traced")
-    equal = int((counted_twice["macs"] == counted_twice["macs_traced"]).sum())
-    confounders = "Arm v1 has v1's confounders and the others v2's, so that a change against v1 holds both. "
-    agreement = f"Closed form and trace count the same in {equal} of {len(counted_twice)} records."
-    return (
-        f"{confounders if values['base'].iloc[0] == 'published' else ''}"
-        f"{'There is no closed form with this head.' if counted_twice.empty else agreement}"
-    )
-
+from ablations.report.values import accuracy_values
 
 POINTS = METRICS["top1"].divisor
 
@@ -53,53 +37,6 @@ def _difference_interval(row: pd.Series) -> str:
 
 
 ARM_TABLES = (
-    Table(
-        name="cost",
-        measurement="cost",
-        title="Parameters and MACs",
-        values=cost_values,
-        conditions=CONDITIONS["cost"],
-        titled_by=("variant", "base", "head"),
-        columns=(ARM, Column(METRICS["params"].title, show_with_change("params"), best="min")),
-        spread=(Column("{} px: " + METRICS["macs"].title, show_with_change("macs"), best="min"),),
-        about=(
-            "One image's forward pass. MACs are those of convolutions and matrix products, attention's "
-            "two included; norms, activations and pooling count as none. In brackets the change against v1. "
-            "Counted by tracing the model's operators, and classifiers in closed form too. They do not say how long "
-            "anything takes."
-        ),
-        note=_cost_note,
-    ),
-    Table(
-        name="cumulative",
-        measurement="cost",
-        title="The paper's cumulative",
-        values=cumulative_values,
-        conditions=(*CONDITIONS["cost"], "resolution"),
-        titled_by=("variant", "base", "resolution"),
-        columns=(
-            Column("Row of the paper", lambda row: row["paper_setting"]),
-            ARM,
-            Column(METRICS["params"].title, show_metric("params")),
-            Column("paper's", show_plain("paper_params_m")),
-            Column("step", show_plain("params_step", "+.2f", METRICS["params"].divisor)),
-            Column("paper's step", show_plain("paper_retinanet_params_step_m", "+.1f")),
-            Column("GFLOPs (MACs)", show_metric("macs")),
-            Column("paper's", show_plain("paper_gflops")),
-            Column("step", show_plain("macs_step", "+.2f", METRICS["macs"].divisor)),
-            Column("Paper's top-1, %", show_plain("paper_top1_percent")),
-            Column("step", show_plain("paper_top1_step_points", "+.1f")),
-        ),
-        about=(
-            "Steps are differences to the row above; the first holds the change of base too. Our numbers are of "
-            "backbones, counted and not trained. The paper's totals are those of its Table 2, which lacks the "
-            "second row; its steps in parameters are those of the RetinaNet detectors of its Table 6, which the table "
-            "table6_ablation rebuilds. All top-1 is the paper's: ImageNet at 224 px, one run a row, spread unknown. "
-            "What the paper calls GFLOPs are MACs."
-        ),
-    ),
-    *MEMORY_TABLES,
-    *SPEED_TABLES,
     Table(
         name="accuracy",
         measurement="accuracy",

@@ -25,11 +25,11 @@ from PIL import Image
 from ablations.analysis.grouping import AXES
 from ablations.files import write_bytes
 from ablations.records import find_damaged, iterate_records, load_records
-from ablations.report import accuracy, cost, effects, memory, speed
+from ablations.report import accuracy, cost, effects, memory, paper, speed
 from ablations.report.figures import STYLE, FigureSpec
 from ablations.report.tables import Table, markdown_rows, render_csv, render_latex, render_markdown
 
-SUBJECTS = (cost, memory, speed, accuracy, effects)
+SUBJECTS = (paper, cost, memory, speed, accuracy, effects)
 """What the report is about, in its order; each has TABLES and list_figures."""
 
 TABLES = tuple(table for subject in SUBJECTS for table in subject.TABLES)

@@ -1,16 +1,490 @@
-"""Parameters and MACs: their tables and figures."""
+"""Parameters and MACs: the tables and figures."""
+
+from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
+from matplotlib.axes import Axes
 
-from ablations.report import sheets
-from ablations.report.arm_tables import ARM_TABLES
-from ablations.report.cost_tables import COST_TABLES
-from ablations.report.figures import FigureSpec
+from ablations.analysis.cost import (
+    CROSSOVER_SIDES,
+    MODULE_KINDS,
+    PARTS,
+    POOL_SIZES,
+    at_both_ends,
+    backbone_values,
+    complexity_values,
+    cost_values,
+    crossover_values,
+    has_lost_class_token,
+    model_values,
+    module_values,
+    operator_values,
+    part_values,
+    scaling_values,
+)
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed
+from ablations.analysis.paper import CUMULATIVE
+from ablations.catalogue import MODELS
+from ablations.config import PVT_V2, PVT_V2_LI
+from ablations.records import METRICS
+from ablations.report.figures import (
+    ALIKE,
+    FEWEST_ARMS,
+    GREY,
+    FigureSpec,
+    Panel,
+    arm_colour,
+    arm_line,
+    count_ticks,
+    group_panels,
+    has_sizes,
+    legend_below,
+    list_arms,
+    list_rows,
+    plot_scaling,
+    readable_unit,
+    resolution_axis,
+    side,
+)
+from ablations.report.tables import (
+    ARM,
+    Column,
+    Table,
+    four_figures,
+    markdown_rows,
+    metric_text,
+    show_metric,
+    show_plain,
+    show_text,
+    show_with_change,
+)
 
-TABLES = (*COST_TABLES, *(table for table in ARM_TABLES if table.measurement == "cost"))
+NAME = Column("Model", show_text("name"))
+PARAMS = Column(METRICS["params"].title, show_metric("params"))
+IMAGE = Column("Input, px", show_text("resolution"))
+GFLOPS = "GFLOPs (MACs)"
+
+
+def note_class_tokens(values: pd.DataFrame) -> str:
+    """Says which arms of base v1 have lost their class token to a head that reads maps."""
+    lost = values[has_lost_class_token(values)]
+    if lost.empty:
+        return ""
+    if len(lost.drop_duplicates("arm" if "arm" in lost else "name")) == len(values):
+        return "Base v1 has a class token, which this head cannot read: the models here have none."
+    names = ", ".join(dict.fromkeys(lost["arm" if "arm" in lost else "name"]))
+    return f"Base v1 has a class token, which this head cannot read: {names} has none here."
+
+
+def _note_cost(values: pd.DataFrame) -> str:
+    """Says what the base does, how the counts agree, and which arms have lost their class token."""
+    counted_twice = values.dropna(subset="macs_traced")
+    equal = int((counted_twice["macs"] == counted_twice["macs_traced"]).sum())
+    sentences = [
+        "Arm v1 has v1's confounders and the others v2's, so that a change against v1 holds both."
+        if (values["base"] == "published").all()
+        else "",
+        "There is no closed form with this head."
+        if counted_twice.empty
+        else f"Closed form and trace count the same in {equal} of {len(counted_twice)} records.",
+        note_class_tokens(values),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _note_refusals(values: pd.DataFrame) -> str:
+    """Says which inputs a model refuses, and why."""
+    refused = values[values["refused"].notna()]
+    sentences = []
+    for reason, rows in refused.groupby("refused", sort=False):
+        sizes = [f"`{row['model']}` at {row['resolution']} px" for _, row in rows.iterrows()]
+        sentences.append(f"{', '.join(sizes)}: {str(reason).rstrip('.')}.")
+    return " ".join(sentences)
+
+
+def _share(part: str) -> Callable[[pd.Series], str]:
+    return lambda row: f"{four_figures(row[part] / 1e9)} ({100 * row[part] / row['macs']:.1f} %)"
+
+
+TABLES = (
+    Table(
+        name="cost",
+        measurement="cost",
+        title="Parameters and MACs",
+        values=cost_values,
+        conditions=CONDITIONS["cost"],
+        titled_by=("variant", "base", "head"),
+        columns=(ARM, Column(METRICS["params"].title, show_with_change("params"), best="min")),
+        spread=(Column("{} px: " + METRICS["macs"].title, show_with_change("macs"), best="min"),),
+        about=(
+            "One image's forward pass. MACs are those of convolutions and matrix products, attention's "
+            "two included; norms, activations and pooling count as none. In brackets the change against v1. "
+            "Counted by tracing the model's operators, and classifiers in closed form too. They do not say how long "
+            "anything takes."
+        ),
+        note=_note_cost,
+    ),
+    Table(
+        name="parts",
+        measurement="cost",
+        title="What the MACs are made of",
+        values=lambda records: at_both_ends(part_values(records)),
+        conditions=("variant", "base", "head", "resolution"),
+        titled_by=("variant", "base", "resolution"),
+        columns=(
+            ARM,
+            *(Column(part.capitalize(), _share(part)) for part in PARTS),
+            Column(METRICS["macs"].title, show_metric("macs")),
+        ),
+        about="MACs by part of the network, in G, and the share of the whole; counted module by module.",
+    ),
+    Table(
+        name="scaling",
+        measurement="cost",
+        title="MACs against the size of the input (the paper's Figure 4)",
+        values=scaling_values,
+        conditions=("head", "sizes", "last_sizes"),
+        titled_by=("head", "sizes"),
+        rows_by="name",
+        columns=(
+            NAME,
+            Column("Exponent", show_plain("exponent", ".3f")),
+            Column("at the end", show_plain("last_exponent", ".3f")),
+        ),
+        spread=(Column("{} px: G", show_metric("macs")),),
+        about=(
+            "The exponent is the slope of the logarithm of MACs against that of pixels, by least squares over "
+            "all sizes; at the end, between the two largest. 1 is linear in pixels, 2 is quadratic. Arms are those of "
+            "b2 in base published."
+        ),
+    ),
+    Table(
+        name="crossover",
+        measurement="cost",
+        title="Where linear SRA starts to pay",
+        values=crossover_values,
+        conditions=("head",),
+        titled_by=("head",),
+        rows_by="variant",
+        columns=(
+            Column("Variant", show_text("variant")),
+            *(Column(f"P = {size}", show_plain(f"crossover_px_p{size}", ".0f")) for size in POOL_SIZES),
+        ),
+        about=(
+            f"The side in pixels from which on PVT v2 with linear SRA ({PVT_V2_LI}) takes fewer MACs than with SRA "
+            f"({PVT_V2}): in closed form, over squares of multiples of 32 px up to {CROSSOVER_SIDES[-1]}. Fewer MACs "
+            "are not a shorter time."
+        ),
+    ),
+    Table(
+        name="complexity",
+        measurement="cost",
+        title="The paper's formulas beside the traced layer",
+        values=lambda records: at_both_ends(complexity_values(records)),
+        conditions=("head", "resolution"),
+        titled_by=("resolution",),
+        rows_by="stage",
+        columns=(
+            Column("Stage", lambda row: str(row["stage"])),
+            Column("h x w", lambda row: f"{row['height']} x {row['width']}"),
+            Column("c", lambda row: str(row["channels"])),
+            Column("R", lambda row: str(row["sr_ratio"])),
+            Column("SRA: 2h²w²c/R²", show_plain("paper_sra_products", ",.2f", 1e6)),
+            Column("SRA, traced products", show_plain("sra_products", ",.2f", 1e6)),
+            Column("SRA: hwc²R²", show_plain("paper_sra_reduction", ",.2f", 1e6)),
+            Column("SRA, traced reduction", show_plain("sra_reduction", ",.2f", 1e6)),
+            Column("Linear SRA: 2hwP²c", show_plain("paper_linear_sra_products", ",.2f", 1e6)),
+            Column("linear SRA, traced products", show_plain("linear_sra_products", ",.2f", 1e6)),
+            Column("linear SRA, traced reduction", show_plain("linear_sra_reduction", ",.2f", 1e6)),
+        ),
+        about=(
+            "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear projections, which the "
+            "formulas leave out. The first term of SRA is exact where R divides the map, and "
+            "too large where it does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride "
+            "R has R²c² weights at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. "
+            "Linear SRA's term is exact; its 1 x 1 convolution after the pool, P²c², is not in it."
+        ),
+    ),
+    Table(
+        name="operators",
+        measurement="cost",
+        title="MACs by operator",
+        values=operator_values,
+        conditions=("head",),
+        titled_by=("head",),
+        rows_by="model",
+        columns=(
+            NAME,
+            IMAGE,
+            Column(METRICS["macs"].title, show_metric("macs")),
+            Column("convolutions", show_plain("macs_convolution", ",.3f", 1e9)),
+            Column("linear layers", show_plain("macs_linear", ",.3f", 1e9)),
+            Column("products in batches", show_plain("macs_batched_product", ",.3f", 1e9)),
+            Column("Values of layer norms, M", show_plain("values_layer_norm", ",.2f", 1e6)),
+            Column("batch norms", show_plain("values_batch_norm", ",.2f", 1e6)),
+            Column("softmax", show_plain("values_softmax", ",.2f", 1e6)),
+            Column("ReLU", show_plain("values_relu", ",.2f", 1e6)),
+            Column("other activations", show_plain("values_activation", ",.2f", 1e6)),
+            Column("into pools", show_plain("values_pool", ",.2f", 1e6)),
+        ),
+        about=(
+            "Products in batches are attention's, and linear layers that a model applies window by window. Norms, "
+            "activations and pools count as no MACs here and as some elsewhere: so many values they look at."
+        ),
+    ),
+    Table(
+        name="backbones",
+        measurement="cost",
+        title="The backbones that the article names",
+        values=backbone_values,
+        conditions=("head",),
+        titled_by=("head",),
+        rows_by="name",
+        columns=(
+            Column("Family", show_text("family")),
+            NAME,
+            IMAGE,
+            PARAMS,
+            Column(METRICS["macs"].title, show_metric("macs")),
+            Column("Built as", lambda row: f"`{row['model']}`"),
+        ),
+        about="Counted, not trained; each at the size of input that its paper gives.",
+    ),
+    Table(
+        name="models",
+        measurement="cost",
+        title="Models by name",
+        values=model_values,
+        conditions=("head",),
+        titled_by=("head",),
+        rows_by="model",
+        columns=(
+            Column("Model", lambda row: f"`{row['model']}`"),
+            PARAMS,
+        ),
+        spread=(Column("{} px: " + METRICS["macs"].unit, show_metric("macs")),),
+        about=(
+            "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash "
+            "is a size that was not counted, or that the model refuses: then its reason stands below."
+        ),
+        note=_note_refusals,
+    ),
+)
+"""The tables of parameters and MACs, in the report's order."""
+
+
+def render_breakdown(records: pd.DataFrame) -> str:
+    """Returns what each module of each counted cell adds by itself, the most MACs first, as Markdown."""
+    sections = []
+    for _, record in records[records["measurement"] == "cost"].iterrows():
+        title = f"## {record['model']}, {record['head']}, {record['resolution']} px"
+        title += f", P = {record['pool_size']}" if pd.notna(record.get("pool_size")) else ""
+        if not isinstance(record.get("breakdown"), dict):
+            sections.append(f"{title}\n\nNo breakdown: {record.get('refused') or 'an older record'}")
+        else:
+            rows = sorted(record["breakdown"].items(), key=lambda item: -item[1]["macs"])
+            lines = [["Module, repeated blocks as one", METRICS["params"].title, METRICS["macs"].title]]
+            lines += [
+                [name or "(the model itself)", *(metric_text(metric, counts[metric]) for metric in ("params", "macs"))]
+                for name, counts in rows
+            ]
+            sections.append(f"{title}\n\n{markdown_rows(lines)}")
+    return "\n\n".join(sections)
 
 
 def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
     """Returns the figures that the records give."""
-    kinds = (sheets._backbones, sheets._scaling, sheets._parts, sheets._operators, sheets._complexity, sheets._cost)
-    return [spec for kind in (*kinds, sheets._macs_by_resolution) for spec in kind(records)]
+    kinds = (_cost, _macs_by_resolution, _parts, _scaling, _complexity, _operators)
+    return [spec for kind in kinds for spec in kind(records)]
+
+
+def _cost(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = "Parameters and MACs of one image's forward pass, and their change against v1; not a time."
+    panels = []
+    for group in group_by(cost_values(records), CONDITIONS["cost"]):
+        if group.rows["arm"].nunique() < FEWEST_ARMS or group.rows["macs"].isna().any():
+            continue
+        smallest = group.rows[group.rows["pixels"] == group.rows["pixels"].min()]
+        conditions = group.conditions | {"resolution": smallest["resolution"].iloc[0]}
+        panels += [
+            Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
+        ]
+    return group_panels("cost", "Parameters and MACs", ("variant", "base", "head"), panels, 2.0, caption)
+
+
+def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
+    """Draws a bar for each arm's `params` or `macs`, with the value and its change against v1.
+
+    `values` are rows of `cost_values` at one resolution. As every plot of one group does, it raises InputError for rows
+    of mixed conditions.
+    """
+    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
+    unit = readable_unit(metric, values[metric])
+    lengths = values[metric] / unit.divisor
+    ax.barh(values["arm"], lengths, height=0.7, color=[arm_colour(arm) for arm in values["arm"]])
+    for place, (_, row) in enumerate(values.iterrows()):
+        change = row[f"{metric}_change_percent"]
+        text = four_figures(row[metric] / unit.divisor)
+        text += "" if row["arm"] == REFERENCE or pd.isna(change) else f"  {change:+z.1f} %"
+        ax.annotate(text, (lengths.iloc[place], place), (3, 0), textcoords="offset points", va="center", fontsize=7)
+    ax.set_xlim(0, 1.55 * lengths.max())  # room for the words
+    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
+    ax.set_xlabel(f"{unit.label}{at}, {unit.unit}")
+    return list_arms(ax, values["arm"])
+
+
+def _macs_by_resolution(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = "MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
+    groups = group_by(cost_values(records), CONDITIONS["cost"])
+    panels = [
+        Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
+        for group in groups
+        if has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
+    ]
+    return group_panels("macs_by_resolution", "MACs by resolution", ("variant", "base", "head"), panels, 3.4, caption)
+
+
+def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each arm's MACs a pixel against the side of the input, both on logarithmic axes.
+
+    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn.
+    """
+    refuse_mixed(values, CONDITIONS["cost"])
+    values = values[values["resolution"].str.isdecimal()]
+    for arm, rows in values.groupby("arm", sort=False):
+        ax.plot(side(rows), rows["macs"] / rows["pixels"], **arm_line(str(arm), label=arm))
+    count_ticks(ax)
+    ax.set_ylabel("MACs a pixel")
+    resolution_axis(ax, values)
+    legend_below(ax, ncols=2)
+    return ax
+
+
+def _parts(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "Parameters and MACs of one image by kind of module, all stages together, of the arms of the paper's "
+        "cumulative ablation; MACs at the smallest, a middle and the largest input. `attn: products` are "
+        "attention's two, which have no parameters; `embeddings` are those of positions and the class token, and like "
+        "norms have no MACs."
+    )
+    values = module_values(records)
+    values = values[values["arm"].isin(CUMULATIVE)] if not values.empty else values
+    panels = []
+    for group in group_by(values, ("variant", "base", "head")):
+        if group.rows["arm"].nunique() < FEWEST_ARMS:
+            continue
+        sizes = group_by(group.rows, ("pixels", "resolution"))
+        few = [sizes[place] for place in sorted({0, len(sizes) // 2, len(sizes) - 1})]
+        panels += [
+            Panel(group.conditions, partial(plot_module_costs, values=size.rows, metric=metric))
+            for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
+        ]
+    return group_panels("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
+
+
+def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> Axes:
+    """Draws a bar for each arm's `params` or `macs` in each kind of module; kinds in which no arm has any are left out.
+
+    `values` are rows of `module_values` at one resolution.
+    """
+    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
+    of_arm = {arm: rows.set_index("module")[metric] for arm, rows in values.groupby("arm", sort=False)}
+    table = pd.DataFrame(of_arm).reindex(MODULE_KINDS).fillna(0)
+    table = table[table.any(axis="columns")]
+    height = 0.8 / len(of_arm)
+    unit = readable_unit(metric, table.max())
+    for number, arm in enumerate(table):
+        places = [place + height * (number - (len(of_arm) - 1) / 2) for place in range(len(table))]
+        ax.barh(places, table[arm] / unit.divisor, height=height, color=arm_colour(str(arm)), label=arm)
+    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
+    ax.set_xlabel(f"{unit.label}{at}, {unit.unit}")
+    legend_below(ax, ncols=2)
+    ax.set_ylim(-0.6, len(table) - 0.4)
+    return list_rows(ax, list(table.index))
+
+
+def _scaling(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with the arms of all its toggles. The "
+        "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic. "
+        f"Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
+    )
+    values = scaling_values(records)
+    panels = [
+        Panel(group.conditions, partial(plot_scaling, values=group.rows))
+        for group in group_by(values, ("head", "sizes"))
+        if group.rows["arm"].notna().any()
+    ]
+    return group_panels("scaling", "MACs by resolution", ("head",), panels, 5.2, caption)
+
+
+def _complexity(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "One attention layer of PVTv2-B2 and B2-Li (P = 7): the paper's terms as lines, the traced layer as dots. The "
+        "traced reduction is hwc², R² below the paper's term; where R = 1, in stage 4, there is none. Linear "
+        "projections are in neither, and linear SRA's reduction is in the table."
+    )
+    values = complexity_values(records)
+    panels = [
+        Panel(group.conditions | {"variant": "b2"}, partial(plot_complexity, values=group.rows))
+        for group in group_by(values, ("stage",))
+        if has_sizes(group)
+    ]
+    return group_panels("complexity", "The paper's formulas and the traced layer", ("variant",), panels, 3.6, caption)
+
+
+def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the paper's terms of one attention layer as lines and the traced layer as dots, against the input's side.
+
+    `values` are rows of `complexity_values` of one stage.
+    """
+    refuse_mixed(values, ("head", "stage"))
+    for column, colour, words in (
+        ("sra_products", "#D55E00", "SRA, products: 2h²w²c/R²"),
+        ("sra_reduction", "#882255", "SRA, reduction: hwc²R²"),
+        ("linear_sra_products", "#009E73", "linear SRA, products: 2hwP²c"),
+    ):
+        ax.plot(side(values), values[f"paper_{column}"], color=colour, linewidth=1.2, label=words)
+        traced = values[values[column] > 0]
+        ax.plot(side(traced), traced[column], "o", color=colour, markersize=4, markerfacecolor="white")
+    ax.plot([], [], "o", color=GREY, markersize=4, markerfacecolor="white", label="traced layer")
+    count_ticks(ax)
+    ax.set_ylabel("MACs of a layer")
+    resolution_axis(ax, values)
+    legend_below(ax)
+    return ax
+
+
+def _operators(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "MACs by kind of operator, each model at its smallest input. Products in batches are attention's, and "
+        "linear layers that a model applies window by window."
+    )
+    values = operator_values(records)
+    values = values[values["name"].isin(MODELS)] if not values.empty else values
+    panels = [
+        Panel(group.conditions, partial(plot_operators, values=group.rows))
+        for group in group_by(values, ("head",))
+        if len(group.rows) >= FEWEST_ARMS
+    ]
+    return group_panels("operators", "MACs by operator", ("head",), panels, 7.2, caption)
+
+
+OPERATOR_COLOURS = {"convolution": "#009E73", "linear": "#0072B2", "batched_product": "#D55E00"}
+OPERATOR_WORDS = {"convolution": "convolutions", "linear": "linear layers", "batched_product": "products in batches"}
+
+
+def plot_operators(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each model's share of MACs by kind of operator; `values` are rows of `operator_values`."""
+    refuse_mixed(values, ("head",))
+    start = pd.Series(0.0, index=values.index)
+    for kind, colour in OPERATOR_COLOURS.items():
+        share = 100 * values[f"macs_{kind}"] / values["macs"]
+        ax.barh(range(len(values)), share, left=start, height=0.75, color=colour, label=OPERATOR_WORDS[kind])
+        start = start + share
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("Share of the MACs, %")
+    legend_below(ax, ncols=1)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    return list_rows(ax, values["name"].tolist())

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from colorsys import hsv_to_rgb
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, Group, describe, refuse_mixed, tell_apart, varying
 from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
-from ablations.records import METRICS
+from ablations.records import METRICS, Metric
 
 PALETTE = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7")
 """Okabe and Ito's colours for colour-blind readers (2008), with a dark red for their yellow, hard to see on white."""
@@ -29,6 +29,9 @@ SHAPES = "osD^vPX*<>ph"
 """Markers of arms."""
 
 GREY = "0.55"
+
+COUNT_UNITS = (("G", 1e9), ("M", 1e6), ("thousands", 1e3), ("", 1.0))
+"""Units of parameters and MACs, the largest first, and what divides a count for each."""
 
 STYLE = {
     "font.size": 8,
@@ -116,6 +119,13 @@ def group_alike(curves: Mapping[Name, pd.Series]) -> list[dict[Name, pd.Series]]
     return groups
 
 
+def readable_unit(metric: str, values: pd.Series) -> Metric:
+    """Returns a metric of counts in the unit in which its largest value needs no leading zero: 0.9 M, not 0.0009 G."""
+    largest = float(values.max())
+    prefix, divisor = next(((prefix, size) for prefix, size in COUNT_UNITS if largest >= size), COUNT_UNITS[-1])
+    return replace(METRICS[metric], unit=prefix, divisor=divisor)
+
+
 def side(rows: pd.DataFrame) -> pd.Series:
     """Returns the sides of the inputs in pixels; of one that is not square, the side of the square of its area."""
     return np.sqrt(rows["pixels"])
@@ -128,6 +138,12 @@ def log_ticks(ax: Axes) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 10 else (1, 1.5, 2, 3, 4, 5, 6, 8)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def count_ticks(ax: Axes) -> None:
+    """Makes the vertical axis logarithmic, for counts: 500 M, 1 G."""
+    log_ticks(ax)
+    ax.yaxis.set_major_formatter(EngFormatter())
 
 
 def resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
@@ -284,7 +300,7 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     `scaling_values`, or of `model_memory_values` for `peak_memory_bytes`.
     """
     refuse_mixed(values, ("head", *_OF_STEP))
-    divisor = METRICS[metric].divisor
+    divisor = 1 if metric == "macs" else METRICS[metric].divisor
     curves = {
         tuple(rows.iloc[0][["name", "arm", exponent]]): (rows[metric] / divisor).set_axis(side(rows))
         for _, rows in values.groupby("name", sort=False)
@@ -303,8 +319,12 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
         exponents = sorted({f"{number:.2f}" for *_, number in names})
         words = f"{', '.join(name for name, *_ in names)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
         labels.append("\n".join(wrap(words, width=40)))
-    log_ticks(ax)
-    ax.set_ylabel(METRICS[metric].title)
+    if metric == "macs":
+        count_ticks(ax)
+        ax.set_ylabel(METRICS[metric].label)
+    else:
+        log_ticks(ax)
+        ax.set_ylabel(METRICS[metric].title)
     resolution_axis(ax, values)
     legend_of_shared_lines(ax, handles, labels)
     return ax

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ablations.analysis.cost import NAMES
 from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, describe, split_by_conditions
-from ablations.analysis.paper import NAMES
 from ablations.catalogue import EQUAL_MODELS
 from ablations.config import NUM_STAGES
 from ablations.design import Memory

@@ -13,10 +13,7 @@ from ablations.analysis.grouping import (
     split_by_conditions,
     split_with_models,
 )
-from ablations.analysis.paper import operator_values
-from ablations.catalogue import MODELS
 from ablations.records import METRICS
-from ablations.report.cost_figures import plot_complexity, plot_module_costs, plot_operators
 from ablations.report.cumulative_accuracy import cumulative_accuracy_values
 from ablations.report.differences import effect_name
 from ablations.report.effect_choice import CLEAN_BASES
@@ -33,8 +30,6 @@ from ablations.report.effect_figures import (
 from ablations.report.effect_values import effect_values
 from ablations.report.evaluation_tables import evaluation_values, plot_resolution_transfer
 from ablations.report.figures import ALIKE, FEWEST_ARMS, FigureSpec, Panel, group_panels, has_sizes, plot_scaling
-from ablations.report.growth import SCALED_BASE, SCALED_VARIANT, complexity_values, scaling_values
-from ablations.report.imagenet_figures import backbone_values, plot_backbones
 from ablations.report.library_throughput import THROUGHPUT_CONDITIONS, plot_throughput, throughput_values
 from ablations.report.library_values import LIBRARY_CONDITIONS, library_values, plot_libraries
 from ablations.report.memory_values import MODEL_MEMORY_CONDITIONS, model_memory_values
@@ -46,17 +41,13 @@ from ablations.report.operator_values import (
 )
 from ablations.report.plots import (
     plot_accuracy,
-    plot_cost_bars,
-    plot_macs_by_resolution,
     plot_memory_by_resolution,
     plot_speed,
 )
 from ablations.report.tradeoffs import tradeoff_values
 from ablations.report.values import (
     accuracy_values,
-    cost_values,
     memory_values,
-    module_values,
     speed_values,
 )
 
@@ -72,113 +63,6 @@ def _cumulative(records: pd.DataFrame) -> list[FigureSpec]:
     groups = group_by(cumulative_accuracy_values(records), CONDITIONS["accuracy"])
     panels = [Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows)) for group in groups]
     return group_panels("cumulative_accuracy", "The cumulative in our own training", _OF_DESIGN, panels, 2.8, caption)
-
-
-def _backbones(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "The paper's Table 2: its top-1, one run a row, spread unknown, against our count of MACs. A bubble's "
-        "area is in proportion to our count of parameters. Lines join the models of a family, whose fewest and most "
-        "parameters stand after its name."
-    )
-    panels = [
-        Panel(group.conditions, partial(plot_backbones, values=group.rows))
-        for group in group_by(backbone_values(records), ("head", "resolution"))
-        if len(group.rows) >= FEWEST_ARMS and 0 < group.rows["arm"].isna().sum() < len(group.rows)
-    ]
-    return group_panels("imagenet", "The paper's top-1 against our counts", ("head",), panels, 5.4, caption)
-
-
-def _scaling(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with all arms. The "
-        "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic. "
-        f"Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
-    )
-    values = scaling_values(records)
-    panels = [
-        Panel(group.conditions, partial(plot_scaling, values=group.rows))
-        for group in group_by(values, ("head", "sizes"))
-        if group.rows["arm"].notna().any()
-    ]
-    return group_panels("scaling", "MACs by resolution", ("head",), panels, 5.2, caption)
-
-
-def _parts(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Parameters and MACs of one image by kind of module, all stages together, of the arms on the "
-        "paper's cumulative; MACs at the smallest, a middle and the largest input. `attn: products` are "
-        "attention's two, which have no parameters; `embeddings` are those of positions and the class token, and like "
-        "norms have no MACs."
-    )
-    own = (records["measurement"] == "cost") & (records["variant"] == SCALED_VARIANT)
-    values = module_values(records[own & (records["base"] == SCALED_BASE)])
-    panels = []
-    for group in group_by(values, CONDITIONS["cost"]):
-        if group.conditions["head"] != "classifier" or group.rows["arm"].nunique() < FEWEST_ARMS:
-            continue
-        sizes = group_by(group.rows, ("pixels", "resolution"))
-        few = [sizes[place] for place in sorted({0, len(sizes) // 2, len(sizes) - 1})]
-        panels += [
-            Panel(group.conditions, partial(plot_module_costs, values=size.rows, metric=metric))
-            for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
-        ]
-    return group_panels("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
-
-
-def _operators(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "MACs by kind of operator, each model at its smallest input. Products in batches are attention's, and "
-        "linear layers that a model applies window by window."
-    )
-    values = operator_values(records)
-    values = values[values["name"].isin(MODELS)] if not values.empty else values
-    panels = [
-        Panel(group.conditions, partial(plot_operators, values=group.rows))
-        for group in group_by(values, ("head",))
-        if len(group.rows) >= FEWEST_ARMS
-    ]
-    return group_panels("operators", "MACs by operator", ("head",), panels, 7.2, caption)
-
-
-def _complexity(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "One attention layer of PVTv2-B2 and B2-Li (P = 7): the terms that the paper prints as lines, the traced layer "
-        "as dots. The traced reduction is hwc², R² below the printed term; where R = 1, in stage 4, there is none. "
-        "Linear "
-        "projections are in neither, and linear SRA's reduction is in the table."
-    )
-    values = complexity_values(records)
-    panels = [
-        Panel(group.conditions | {"variant": "b2"}, partial(plot_complexity, values=group.rows))
-        for group in group_by(values, ("stage",))
-        if has_sizes(group)
-    ]
-    return group_panels("complexity", "The article's formulas and the traced layer", ("variant",), panels, 3.6, caption)
-
-
-def _cost(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = "Parameters and MACs of one image's forward pass, and their change against v1; not a time."
-    panels = []
-    for group in group_by(cost_values(records), CONDITIONS["cost"]):
-        if group.rows["arm"].nunique() < FEWEST_ARMS or group.rows["macs"].isna().any():
-            continue
-        smallest = group.rows[group.rows["pixels"] == group.rows["pixels"].min()]
-        conditions = group.conditions | {"resolution": smallest["resolution"].iloc[0]}
-        panels += [
-            Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
-        ]
-    return group_panels("cost", "Parameters and MACs", ("variant", "base", "head"), panels, 2.0, caption)
-
-
-def _macs_by_resolution(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = "MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
-    groups = group_by(cost_values(records), CONDITIONS["cost"])
-    panels = [
-        Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
-        for group in groups
-        if has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
-    ]
-    return group_panels("macs_by_resolution", "MACs by resolution", ("variant", "base", "head"), panels, 3.4, caption)
 
 
 def _memory(records: pd.DataFrame) -> list[FigureSpec]:

@@ -107,6 +107,11 @@ def show_plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[p
     return show
 
 
+def show_text(column: str) -> Callable[[pd.Series], str]:
+    """Shows the words of a column that not all rows have."""
+    return lambda row: str(row[column]) if pd.notna(row.get(column)) and row[column] != "" else NOTHING
+
+
 def render_csv(values: pd.DataFrame) -> str:
     """Returns the values as CSV, unrounded, with units in the column names."""
     return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
