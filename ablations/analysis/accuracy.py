@@ -27,7 +27,7 @@ from ablations.analysis.grouping import (
     split_by_conditions,
     split_with_models,
 )
-from ablations.analysis.paper import paper_cumulative
+from ablations.analysis.paper import CUMULATIVE, paper_cumulative
 from ablations.analysis.statistics import (
     Estimate,
     correct_by_holm,
@@ -39,7 +39,6 @@ from ablations.analysis.statistics import (
 from ablations.config import CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, base_confounders, build_config
 from ablations.cost import count_macs, count_params
 from ablations.records import unpack_bits
-from ablations.studies import CUMULATIVE
 
 STUDY_CONDITIONS = tuple(
     name for name in (*CONDITIONS["accuracy"], "changed") if name not in ("tuning_images", "eval_resolutions")
@@ -186,14 +185,14 @@ def trained_config(conditions: dict[str, Any], arm: str) -> PVTConfig | None:
     return build_config(conditions["variant"], arm, conditions["base"], img_size=size, **given, **changes)
 
 
-def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
+def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the accuracy and counts of the paper's path through the arms, and each step from the arm before it.
 
-    `params` and `macs` are counted. `paper_top1_step_points` is the paper's for just this step, in points (b2 on
+    `params` and `macs` are counted. `reported_top1_step_points` is the paper's for just this step, in points (b2 on
     ImageNet at 224 px); it is missing where the paper has no such step, as when a study leaves an arm out. A group's
     steps are one family of Holm's.
     """
-    paper = paper_cumulative()["paper_top1_percent"]
+    paper = paper_cumulative()["reported_top1_percent"]
     tables = []
     for group in split_studies(records):
         top1 = top1_by_arm(group.rows)
@@ -207,7 +206,7 @@ def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
             columns = {"arm": arm, **level_columns(top1[arm]), "step_from": before}
             columns |= {"params": count_params(config) if config else None}
             columns |= {"macs": count_macs(config, int(group.conditions["resolution"])) if config else None}
-            columns |= {"paper_top1_step_points": paper[arm] - paper[before] if before else np.nan}
+            columns |= {"reported_top1_step_points": paper[arm] - paper[before] if before else np.nan}
             step = estimate_difference(top1[arm], top1[before] if before else NO_SEEDS, paired=is_paired(group.rows))
             family.append((columns, step))
         table = pd.DataFrame(difference_rows("top1_step", family, declared_seeds(group.rows)))
@@ -248,7 +247,9 @@ def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
                 leads.append((columns | level_columns(curve[side].dropna()), estimate_difference(*lead, paired=paired)))
                 falls.append(({}, estimate_difference(*(fall or (NO_SEEDS, NO_SEEDS)), paired=paired)))
         both = zip(
-            difference_rows("top1_difference", leads, declared), difference_rows("top1_fall", falls, declared), strict=True
+            difference_rows("top1_difference", leads, declared),
+            difference_rows("top1_fall", falls, declared),
+            strict=True,
         )
         table = pd.DataFrame([lead_row | fall_row for lead_row, fall_row in both])
         tables.append((Group(conditions | {"trained_at": int(own_side)}, group.rows), table))

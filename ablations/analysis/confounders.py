@@ -19,10 +19,10 @@ from ablations.analysis.accuracy import (
 )
 from ablations.analysis.effects import RESPONSES, by_arm, exact_columns, split_places
 from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by
+from ablations.analysis.paper import CUMULATIVE
 from ablations.analysis.statistics import Estimate, estimate_contrast
 from ablations.config import BASES, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
 from ablations.errors import pick
-from ablations.studies import CUMULATIVE
 
 _OPE = CUMULATIVE[1]
 PUBLISHED_STEP = f"published step to {_OPE}"

@@ -24,24 +24,22 @@ from functools import cached_property
 from itertools import chain, combinations, permutations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from statsmodels.formula.api import ols
 
-from ablations.analysis.accuracy import REFERENCE, difference_rows, declared_seeds, is_paired, split_studies
+from ablations.analysis.accuracy import declared_seeds, difference_rows, is_paired, split_studies
 from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_by, split_by_conditions
 from ablations.analysis.statistics import (
-    FEWEST_FOR_INTERVAL,
     CONFIDENCE,
+    FEWEST_FOR_INTERVAL,
     ROUNDING,
     Estimate,
     check_seeds,
-    estimate_contrast,
     estimate_difference,
     estimate_mean,
     seeds_needed,
 )
-from ablations.config import BASES, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, arm_name, base_confounders
+from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name
 from ablations.errors import pick
 
 RESPONSES = {"cost": ("params", "macs"), "memory": ("peak_memory_bytes",), "accuracy": ("top1",)}
@@ -375,7 +373,7 @@ def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
             row = study.names | {"toggle": toggle}
             for metric, values in study.complete.items():
                 steps = [step for step in study.factorial.steps if step.toggle == toggle]
-                added = sorted(((values[step.end] - values[step.start]).mean() for step in steps))
+                added = sorted((values[step.end] - values[step.start]).mean() for step in steps)
                 reference = values[study.factorial.arms[0]].mean()
                 for label, value in (("smallest", added[0]), ("largest", added[-1])):
                     exact = exact_columns(f"{metric}_{label}", value, reference)

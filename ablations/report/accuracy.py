@@ -16,7 +16,7 @@ from ablations.analysis.accuracy import (
     TRIAL_CONDITIONS,
     accuracy_curve,
     accuracy_values,
-    cumulative_values,
+    cumulative_accuracy_values,
     difference_by_epoch_values,
     evaluation_values,
     learning_curve,
@@ -195,7 +195,7 @@ TABLES: tuple[Table, ...] = (
         name="cumulative_accuracy",
         measurement="accuracy",
         title="What does each step of the paper's cumulative ablation add in our own training?",
-        values=cumulative_values,
+        values=cumulative_accuracy_values,
         conditions=STUDY_CONDITIONS,
         titled_by=(*OF_DESIGN, "changed"),
         columns=(
@@ -207,7 +207,7 @@ TABLES: tuple[Table, ...] = (
             Column("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
             Column("Step from", lambda row: NOTHING if pd.isna(row["step_from"]) else row["step_from"]),
             *claim_columns("top1_step", "Step, points"),
-            Column("Reported step, points", show_plain("paper_top1_step_points", "+.1f")),
+            Column("Reported step, points", show_plain("reported_top1_step_points", "+.1f")),
         ),
         about=(
             "The paper's path through the arms, with our own accuracies; a step is the difference to the arm that it "
@@ -315,7 +315,7 @@ def _cumulative_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     )
     panels = [
         Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows))
-        for group in group_by(cumulative_values(records), STUDY_CONDITIONS)
+        for group in group_by(cumulative_accuracy_values(records), STUDY_CONDITIONS)
     ]
     title = "What does each step of the cumulative ablation add?"
     return group_panels("cumulative_accuracy", title, OF_DESIGN, panels, 2.9, caption)
@@ -331,7 +331,9 @@ def _resolution_transfer(records: pd.DataFrame) -> list[FigureSpec]:
     for group in group_by(resolution_transfer_values(records), TRANSFER_CONDITIONS):
         if group.rows["resolution"].nunique() > 1:
             shown = ((plot_transfer, "accuracy"), (plot_transfer_lead, "lead over v1"))
-            panels += [Panel(group.conditions | {"shown": words}, partial(plot, values=group.rows)) for plot, words in shown]
+            panels += [
+                Panel(group.conditions | {"shown": words}, partial(plot, values=group.rows)) for plot, words in shown
+            ]
     title = "Does v2 stand other test resolutions better than v1?"
     return group_panels("resolution_transfer", title, OF_DESIGN, panels, 3.6, caption)
 
@@ -442,7 +444,7 @@ def plot_mean(
 def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws the cumulative ablation's mean top-1 with its interval over seeds, and beside each step what it adds.
 
-    `values` are rows of `cumulative_values` under the same conditions.
+    `values` are rows of `cumulative_accuracy_values` under the same conditions.
     """
     refuse_mixed(values, STUDY_CONDITIONS)
     means = values["top1_mean"] / POINTS
@@ -460,7 +462,10 @@ def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # covers the line
         )
         counts = ((metric, row[metric]) for metric in ("params", "macs") if pd.notna(row[metric]))
-        words = [f"{metric_text(metric, count)} {METRICS[metric].unit} {metric.replace('macs', 'MACs')}" for metric, count in counts]
+        words = [
+            f"{metric_text(metric, count)} {METRICS[metric].unit} {metric.replace('macs', 'MACs')}"
+            for metric, count in counts
+        ]
         labels.append("\n".join([row["arm"], *words]))
     ax.margins(x=0.45)  # room for the words
     ax.set_ylim(-0.6, len(values) - 0.5)
@@ -558,7 +563,14 @@ def plot_difference_by_epoch(ax: Axes, records: pd.DataFrame) -> Axes:
         style = arm_line(str(arm), markersize=3, label=arm)
         ax.plot(rows["epoch"], rows["mean"] / POINTS, **style)
         if rows["low"].notna().all():
-            ax.fill_between(rows["epoch"], rows["low"] / POINTS, rows["high"] / POINTS, color=style["color"], alpha=0.12, linewidth=0)
+            ax.fill_between(
+                rows["epoch"],
+                rows["low"] / POINTS,
+                rows["high"] / POINTS,
+                color=style["color"],
+                alpha=0.12,
+                linewidth=0,
+            )
     ax.set_ylabel("Lead over v1, points: mean, 95 % interval")
     return _epoch_axis(ax)
 

@@ -110,7 +110,9 @@ def _steps_note(values: pd.DataFrame) -> str:
 
 
 def _interactions_note(values: pd.DataFrame) -> str:
-    interactions = 2 ** len(values["toggles"].iloc[0].split(", ")) - 1 - values.loc[values["order"] == 1, "effect"].nunique()
+    interactions = (
+        2 ** len(values["toggles"].iloc[0].split(", ")) - 1 - values.loc[values["order"] == 1, "effect"].nunique()
+    )
     listed = values.loc[values["order"] > 1, "effect"].nunique()
     if interactions and not listed:
         return (

@@ -8,13 +8,10 @@ was measured under. Values keep the records' units, which their column names car
 import pandas as pd
 
 from ablations.analysis.grouping import (
-    REFERENCE,
     compare_with_reference,
     join_groups,
     split_by_conditions,
-    split_with_models,
 )
-from ablations.analysis.statistics import Estimate, estimate_mean, estimate_paired_difference
 
 
 def memory_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -41,35 +38,3 @@ def speed_values(records: pd.DataFrame) -> pd.DataFrame:
         share = rows["macs_per_s"] / rows["peak_macs_per_s"]
         tables.append((group, table.join(rows[others]).assign(share_of_peak=share)))
     return join_groups(tables)
-
-
-def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns each arm's mean top-1 over seeds and its paired difference to v1, with 95 % t intervals.
-
-    Behind the arms stand other models that were trained under the same conditions: they have no `arm`, but a `model`.
-    """
-    tables = []
-    for group in split_with_models(records, "accuracy"):
-        arms = group.rows["arm"].dropna().unique()
-        names = group.rows["arm"].fillna(group.rows["model"])
-        by_name = {name: rows.set_index("seed")["top1"] for name, rows in group.rows.groupby(names, sort=False)}
-        reference = by_name.get(REFERENCE, pd.Series(dtype=float))
-        rows = []
-        for name, top1 in by_name.items():
-            difference = estimate_paired_difference(top1, reference.iloc[:0] if name == REFERENCE else reference)
-            rows.append(
-                {
-                    "arm": name if name in arms else None,
-                    **({} if len(arms) == len(by_name) else {"model": None if name in arms else name}),
-                    **_columns("n_seeds", "top1", estimate_mean(top1.tolist())),
-                    **_columns("n_pairs", "top1_difference", difference),
-                    "difference_is_resolved": difference.resolved,
-                }
-            )
-        tables.append((group, pd.DataFrame(rows)))
-    return join_groups(tables)
-
-
-def _columns(count: str, metric: str, estimate: Estimate) -> dict[str, float]:
-    ends = {f"{metric}_mean": estimate.mean, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
-    return {count: estimate.n, **ends}
