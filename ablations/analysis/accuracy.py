@@ -61,7 +61,7 @@ def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[G
     chosen = chosen[chosen["tuning_images"] == 0].drop(columns="eval_resolutions", errors="ignore")
     changed = name_changes(chosen)
     groups = []
-    for change, rows in chosen.assign(changed=changed).groupby(changed, sort=False):
+    for change, rows in chosen.assign(changed=changed).groupby(changed):
         split = split_with_models if with_models and not change else split_by_conditions
         groups += [
             Group(group.conditions | {"changed": change or None}, group.rows) for group in split(rows, "accuracy")

@@ -29,6 +29,8 @@ PUBLISHED_STEP = f"published step to {_OPE}"
 BASE_OF_STEP, OPE_OF_STEP = f"base, at {PVT_V1}", "ope, in base v2"
 """The two parts that the published step is made of."""
 
+GAIN = f"gain over {REFERENCE}"
+
 Model = tuple[str, str]
 """An arm and a base."""
 
@@ -124,7 +126,7 @@ def _accuracy_parts(records: pd.DataFrame, wanted: Mapping[str, Part], *, every:
 def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns what one confounder does by itself: a row for each base, change and arm, against the arm without it.
 
-    `changed` says which confounder was set, such as `stage_norm=every`. Rows of `part` "gain over v1" say how much more
+    `changed` says which confounder was set, such as `stage_norm=every`. Rows of `part` GAIN say how much more
     the arm gains over v1 with the change than without it. `top1_part` is the difference over seeds; the changes within
     one base are one family.
     """
@@ -142,7 +144,7 @@ def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
             effect = [(1.0, top1), (-1.0, values["", arm])]
             parts = {"accuracy": effect}
             if arm != REFERENCE and {(change, REFERENCE), ("", REFERENCE)} <= set(values):
-                parts["gain over v1"] = [*effect, (-1.0, values[change, REFERENCE]), (1.0, values["", REFERENCE])]
+                parts[GAIN] = [*effect, (-1.0, values[change, REFERENCE]), (1.0, values["", REFERENCE])]
             for part, models in parts.items():
                 row = {"changed": change, "arm": arm, "part": part, "comparison": f"{part} of {arm}, {change}"}
                 family.append((group.conditions | row, estimate_contrast(models, paired=paired)))

@@ -24,7 +24,7 @@ from ablations.analysis.accuracy import (
     split_studies,
     trial_values,
 )
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, refuse_mixed
 from ablations.analysis.statistics import FEWEST_FOR_INTERVAL, FEWEST_TO_CLAIM
 from ablations.records import METRICS
 from ablations.report.figures import (
@@ -293,12 +293,17 @@ def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
     return [spec for kind in kinds for spec in kind(records)]
 
 
+def plain_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
+    """Returns the studies in which all confounders are the base's: single ones have a figure of their own."""
+    return [group for group in split_studies(records, with_models=with_models) if not group.conditions.get("changed")]
+
+
 def _accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 after training from scratch: mean with its 95 % interval over seeds, and each seed as a dot. Overlapping "
         "intervals do not settle whether two arms differ: the table has the differences."
     )
-    studies = split_studies(records, with_models=True)
+    studies = plain_studies(records, with_models=True)
     panels = [
         Panel(group.conditions, partial(plot_accuracy, values=accuracy_values(group.rows), records=group.rows))
         for group in studies
@@ -316,6 +321,7 @@ def _cumulative_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     panels = [
         Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows))
         for group in group_by(cumulative_accuracy_values(records), STUDY_CONDITIONS)
+        if pd.isna(group.conditions.get("changed"))
     ]
     title = "What does each step of the cumulative ablation add?"
     return group_panels("cumulative_accuracy", title, OF_DESIGN, panels, 2.9, caption)
@@ -329,7 +335,7 @@ def _resolution_transfer(records: pd.DataFrame) -> list[FigureSpec]:
     )
     panels = []
     for group in group_by(resolution_transfer_values(records), TRANSFER_CONDITIONS):
-        if group.rows["resolution"].nunique() > 1:
+        if len(set(group.rows["resolution"])) > 1 and pd.isna(group.conditions.get("changed")):
             shown = ((plot_transfer, "accuracy"), (plot_transfer_lead, "lead over v1"))
             panels += [
                 Panel(group.conditions | {"shown": words}, partial(plot, values=group.rows)) for plot, words in shown
@@ -380,7 +386,7 @@ def _curves(
     """
     return [
         Panel(group.conditions, partial(plot, records=group.rows))
-        for group in split_studies(records)
+        for group in plain_studies(records)
         if "history" in group.rows and group.rows["history"].notna().all()
         if all(len(curve_of(record)) > 1 for _, record in group.rows.iterrows())
         if not beside_v1 or (group.rows["arm"].nunique() > 1 and REFERENCE in set(group.rows["arm"]))

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ablations.analysis.accuracy import STUDY_CONDITIONS, split_studies
-from ablations.analysis.confounders import base_gain_values, confounder_values, single_confounder_values
+from ablations.analysis.accuracy import STUDY_CONDITIONS
+from ablations.analysis.confounders import GAIN, base_gain_values, confounder_values, single_confounder_values
 from ablations.analysis.effects import (
     Factorial,
     by_arm,
@@ -33,6 +33,7 @@ from ablations.report.accuracy import (
     difference_text,
     ends_text,
     pairing_note,
+    plain_studies,
     plot_mean,
     seeds_text,
 )
@@ -181,10 +182,18 @@ def _cost_text(row: pd.Series) -> str:
     return f"{metric_text(row['cost'], row['cost_value'])} {METRICS[row['cost']].unit}"
 
 
+_SHOWN_COSTS = {"macs": METRICS["macs"].label}
+"""Costs whose label keeps its capitals."""
+
+
 def shown_tradeoffs(records: pd.DataFrame) -> pd.DataFrame:
     """Returns `tradeoff_values` with the cost in words, `against`."""
     values = tradeoff_values(records)
-    return values if values.empty else values.assign(against=[METRICS[cost].label.lower() for cost in values["cost"]])
+    return (
+        values
+        if values.empty
+        else values.assign(against=[_SHOWN_COSTS.get(cost, METRICS[cost].label.lower()) for cost in values["cost"]])
+    )
 
 
 TABLES: tuple[Table, ...] = (
@@ -405,7 +414,8 @@ TABLES: tuple[Table, ...] = (
 
 def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
     """Returns the figures that the records give."""
-    return [spec for kind in (_base_gains, _effects_accuracy, _tradeoff) for spec in kind(records)]
+    kinds = (_base_gains, _effects_accuracy, _single_confounders, _tradeoff)
+    return [spec for kind in kinds for spec in kind(records)]
 
 
 def _base_gains(records: pd.DataFrame) -> list[FigureSpec]:
@@ -430,7 +440,7 @@ def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
         "small dots. Parallel lines are no interaction; an interaction is half of the difference between the slopes."
     )
     panels = []
-    for study in split_studies(records):
+    for study in plain_studies(records):
         for group in group_by(effect_values(study.rows, "accuracy"), FACTORIAL_CONDITIONS):
             if group.rows["top1_effect_mean"].isna().all():
                 continue
@@ -442,6 +452,21 @@ def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     return group_panels("effects_accuracy", title, (*OF_DESIGN, "toggles"), panels, 3.0, caption)
 
 
+def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. Means "
+        "with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for too few seeds)."
+    )
+    names = [*(name for name in STUDY_CONDITIONS if name != "changed"), "arm"]
+    values = single_confounder_values(records)
+    gains = values[values["part"] == GAIN] if len(values) else values
+    panels = [
+        Panel(group.conditions, partial(plot_single_confounders, values=group.rows)) for group in group_by(gains, names)
+    ]
+    title = "Which of the confounders is it?"
+    return group_panels("single_confounders", title, ("data", "variant"), panels, 2.2, caption)
+
+
 def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the means; "
@@ -449,7 +474,7 @@ def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
     )
     panels = []
     for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):
-        if len(group.rows) >= FEWEST_ARMS:
+        if len(group.rows) >= FEWEST_ARMS and pd.isna(group.conditions.get("changed")):
             conditions = {name: value for name, value in group.conditions.items() if name not in ("cost", "against")}
             shown = {"shown": group.conditions["against"]}
             panels.append(Panel(shown | conditions, partial(plot_tradeoff, values=group.rows)))
@@ -468,8 +493,24 @@ def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
         hollow = claim_text(row, "top1_part") != "resolved"
         plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
     ax.set_ylim(-0.6, len(values) - 0.4)
-    ax.set_xlabel("Points of top-1: mean, 95 % interval over seeds")
+    ax.set_xlabel("Points of top-1: mean, 95 % interval")
     return list_rows(ax, [part.replace(" minus ", "\nminus ") for part in values["part"]])
+
+
+def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws how much more an arm gains over v1 where one confounder is changed, a row a change.
+
+    `values` are rows of `single_confounder_values` of one arm and its gain, under the same conditions.
+    """
+    refuse_mixed(values, ("arm", "part", *(name for name in STUDY_CONDITIONS if name != "changed")))
+    ax.axvline(0, color=GREY, linewidth=1)
+    for place, (_, row) in enumerate(values.iterrows()):
+        ends = (row["top1_part_low"], row["top1_part_high"])
+        hollow = claim_text(row, "top1_part") != "resolved"
+        plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    ax.set_xlabel("Change of the gain over v1, points: mean, 95 % interval")
+    return list_rows(ax, [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]])
 
 
 def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
