@@ -145,7 +145,8 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
 
     from ablations.report.build import build_report
 
-    build_report(command.results)
+    report = build_report(command.results)
+    _say_not_rebuilt(report.not_rebuilt)
     _print_tables(cells, command)
     print(
         f"{summary.measured} cells measured in {summary.seconds:.1f} s, {summary.kept} were there, "
@@ -154,7 +155,12 @@ def _measure(command: Run | Models | Evaluate, arguments: str) -> int:
     for name in ("records", "tables", "figures", "README.md"):
         if (command.results / name).exists():
             print(f"{name:10}{command.results / name}")
-    return 1 if summary.failed else 0
+    return 1 if summary.failed or report.not_rebuilt else 0
+
+
+def _say_not_rebuilt(reasons: dict[str, str]) -> None:
+    for name, why in reasons.items():
+        print(f"left as it was: {name}: {why}", file=sys.stderr)
 
 
 def _print_recipe(cells: list[AnyCell]) -> None:
@@ -373,14 +379,16 @@ def _report(command: Report) -> int:
     for name, why in find_damaged(command.results).items():
         print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
     if not command.check:
-        for path in build_report(command.results):
+        report = build_report(command.results)
+        for path in report.files:
             print(path)
+        _say_not_rebuilt(report.not_rebuilt)
         if command.html:
             from ablations.report.page import write_page
 
             write_page(command.results, command.results / "report.html")
             print(command.results / "report.html")
-        return 0
+        return 1 if report.not_rebuilt else 0
     stale = check_report(command.results)
     for name in stale:
         print(f"stale: {name}", file=sys.stderr)

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,6 +24,7 @@ from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
 from ablations.analysis.grouping import AXES
+from ablations.errors import first_line
 from ablations.files import write_bytes
 from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report import accuracy, cost, effects, memory, paper, speed
@@ -37,28 +39,47 @@ TABLES = tuple(table for subject in SUBJECTS for table in subject.TABLES)
 IMAGES = (".png", ".svg")
 
 
-def build_report(results: Path) -> list[Path]:
-    """Writes the report of the records under `results`, removes what an older one left over, and returns its files.
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what could not be rebuilt and was left as it was: its name, and why."""
 
-    A figure that is there and shows what it would show is left as it is.
+    files: list[Path]
+    not_rebuilt: dict[str, str]
 
-    Raises InputError if records contradict each other.
+
+def build_report(results: Path) -> Report:
+    """Writes the report of the records under `results`, and removes what an older one left over.
+
+    A figure that is there and shows what it would show is left as it is. What cannot be rebuilt hinders nothing else
+    and is never removed: a table or figure that raises, and, while files of records are damaged, one that the other
+    records do not give.
     """
-    texts, sheets = _make(results)
-    files = {results / name: text.encode() for name, text in texts.items()}
+    contents = _make(results)
+    files = {results / name: text.encode() for name, text in contents.texts.items()}
     drawn: dict[Path, None] = {}
+    not_rebuilt = dict(contents.failures)
     with drawing():
-        for sheet in sheets:
-            figure = sheet.draw()
-            paths = [results / "figures" / f"{sheet.name}{suffix}" for suffix in IMAGES]
+        for spec in contents.figures:
+            try:
+                figure = spec.draw()
+            except Exception as error:
+                not_rebuilt[f"figure {spec.name}"] = first_line(error)
+                continue
+            paths = [results / "figures" / f"{spec.name}{suffix}" for suffix in IMAGES]
             drawn |= dict.fromkeys(paths)
             if any(not path.exists() or _file_digest(path) != figure_digest(figure) for path in paths):
                 files |= dict(zip(paths, save_figure(figure), strict=True))
     for path, content in files.items():
         write_bytes(path, content)
-    for path in set(_generated(results)) - {*files, *drawn}:
-        path.unlink(missing_ok=True)
-    return list(dict.fromkeys([*files, *drawn]))
+    figures_failed = any(not name.startswith("table ") for name in not_rebuilt)
+    for path in sorted(set(_generated(results)) - {*files, *drawn}):
+        name = f"{path.parent.name.removesuffix('s')} {path.stem}"
+        is_known = path.parent.name == "figures" or path.stem in {table.name for table in TABLES}
+        if contents.damaged and is_known:
+            not_rebuilt.setdefault(name, "files of records are damaged, and the others do not give it")
+        if name not in not_rebuilt and not (figures_failed and path.parent.name == "figures"):
+            path.unlink(missing_ok=True)
+    return Report(list(dict.fromkeys([*files, *drawn])), not_rebuilt)
 
 
 def check_report(results: Path) -> list[str]:
@@ -67,34 +88,78 @@ def check_report(results: Path) -> list[str]:
     Texts must be equal byte for byte. A figure is compared by what it shows, of which each file carries a digest,
     because another version of the drawing library gives other bytes for the same figure.
     """
-    texts, sheets = _make(results)
-    current = {results / name: _text_digest(text.encode()) for name, text in texts.items()}
+    contents = _make(results)
+    current = {results / name: _text_digest(text.encode()) for name, text in contents.texts.items()}
     with drawing():
-        for sheet in sheets:
-            digest = figure_digest(sheet.draw())
-            current |= {results / "figures" / f"{sheet.name}{suffix}": digest for suffix in IMAGES}
+        for spec in contents.figures:
+            digest = figure_digest(spec.draw())
+            current |= {results / "figures" / f"{spec.name}{suffix}": digest for suffix in IMAGES}
     found = {path: _file_digest(path) for path in _generated(results)}
     stale = {path for path in {*current, *found} if current.get(path) != found.get(path)}
-    return sorted(path.relative_to(results).as_posix() for path in stale)
+    return sorted([path.relative_to(results).as_posix() for path in stale] + list(contents.failures))
 
 
-def _make(results: Path) -> tuple[dict[str, str], list[FigureSpec]]:
-    """Returns the text files of the report by name, and its figures before they are drawn."""
+@dataclass(frozen=True)
+class _Contents:
+    """The text files of a report by name, its figures before they are drawn, what failed, and damaged records."""
+
+    texts: dict[str, str]
+    figures: list[FigureSpec]
+    failures: dict[str, str]
+    damaged: dict[str, str]
+
+
+def _make(results: Path) -> _Contents:
     records = load_records(results)
-    tables = {table: values for table in TABLES if not (values := table.values(records)).empty}
-    texts = {}
+    tables, failures = list_values(records)
+    texts: dict[str, str] = {}
     for table, values in tables.items():
-        texts[f"tables/{table.name}.md"] = render_markdown(table, values)
-        texts[f"tables/{table.name}.csv"] = render_csv(values)
-        texts[f"tables/{table.name}.tex"] = render_latex(table, values)
-    sheets = list_figures(records)
-    texts["README.md"] = render_index(list(iterate_records(results)), find_damaged(results), list(tables), sheets)
-    return texts, sheets
+        try:
+            rendered = {
+                "md": render_markdown(table, values),
+                "csv": render_csv(values),
+                "tex": render_latex(table, values),
+            }
+        except Exception as error:
+            failures[f"table {table.name}"] = first_line(error)
+            continue
+        texts |= {f"tables/{table.name}.{suffix}": text for suffix, text in rendered.items()}
+    figures, failed = list_figures(records)
+    failures |= failed
+    damaged = find_damaged(results)
+    left = [results / "tables" / f"{table.name}.md" for table in TABLES if failures or damaged]
+    listed = {name for name in texts if name.endswith(".md")} | {
+        f"tables/{path.name}" for path in left if path.exists()
+    }
+    shown = [table for table in TABLES if f"tables/{table.name}.md" in listed]
+    texts["README.md"] = render_index(list(iterate_records(results)), damaged, shown, figures)
+    return _Contents(texts, figures, failures, damaged)
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns every figure that the records give."""
-    return [spec for subject in SUBJECTS for spec in subject.list_figures(records)]
+def list_values(records: pd.DataFrame) -> tuple[dict[Table, pd.DataFrame], dict[str, str]]:
+    """Returns the values of every table that the records give, and why others raised, by `table NAME`."""
+    tables, failures = {}, {}
+    for table in TABLES:
+        try:
+            values = table.values(records)
+        except Exception as error:
+            failures[f"table {table.name}"] = first_line(error)
+            continue
+        if not values.empty:
+            tables[table] = values
+    return tables, failures
+
+
+def list_figures(records: pd.DataFrame) -> tuple[list[FigureSpec], dict[str, str]]:
+    """Returns every figure that the records give, and why a subject's raised, by `figures of SUBJECT`."""
+    figures: list[FigureSpec] = []
+    failures = {}
+    for subject in SUBJECTS:
+        try:
+            figures += subject.list_figures(records)
+        except Exception as error:
+            failures[f"figures of {subject.__name__.rpartition('.')[2]}"] = first_line(error)
+    return figures, failures
 
 
 def _generated(results: Path) -> Iterator[Path]:
@@ -173,7 +238,7 @@ def _text_digest(content: bytes) -> str:
 
 
 def render_index(
-    records: list[dict[str, Any]], damaged: dict[str, str], tables: list[Table], sheets: list[FigureSpec]
+    records: list[dict[str, Any]], damaged: dict[str, str], tables: list[Table], figures: list[FigureSpec]
 ) -> str:
     """Returns the page that lists a report's tables and figures and says which records they come from."""
     failed = [record for record in records if record["status"] == "failed"]
@@ -185,11 +250,11 @@ def render_index(
     if tables:
         links = "- {0.title}: [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["## Tables", "\n".join(links.format(table) for table in tables)]
-    if sheets:
+    if figures:
         sections += ["## Figures"]
-    for sheet in sheets:
-        image = f"figures/{sheet.name}"
-        sections += [f"### {sheet.title}", f"![{sheet.title}]({image}.png)", f"{sheet.caption} [SVG]({image}.svg)"]
+    for spec in figures:
+        image = f"figures/{spec.name}"
+        sections += [f"### {spec.title}", f"![{spec.title}]({image}.png)", f"{spec.caption} [SVG]({image}.svg)"]
     if records:
         sections += ["## Where the numbers come from", markdown_rows(provenance_lines(records))]
     if failed:

@@ -15,17 +15,26 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.effects import CHANGES
 from ablations.analysis.grouping import AXES
+from ablations.analysis.paper import CUMULATIVE
 from ablations.columns import field_docstrings
-from ablations.config import ARMS, BASES, CONFOUNDERS, TOGGLES, PVTConfig, arm_toggles, as_pair, base_confounders
+from ablations.config import (
+    BASES,
+    CONFOUNDERS,
+    PAPER_TOGGLES,
+    TOGGLES,
+    PVTConfig,
+    arm_toggles,
+    arms_of,
+    as_pair,
+    base_confounders,
+)
 from ablations.files import write_text
 from ablations.records import find_damaged, iterate_records, load_records
-from ablations.report.build import TABLES, drawing, list_figures, name_record, provenance_lines, save_figure
+from ablations.report.build import drawing, list_figures, list_values, name_record, provenance_lines, save_figure
 from ablations.report.figures import FigureSpec
 from ablations.report.findings import Finding, Tables, list_comparisons, list_findings, list_headlines
-from ablations.report.tables import NOTHING, Section, Table, list_sections
-from ablations.studies import CUMULATIVE
+from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
 
@@ -43,9 +52,6 @@ CHAPTERS = {
 CONDITION_OF = {"accuracy": "epochs", "evaluation": "protocol", "memory": "method", "speed": "repeats"}
 """A condition by which the panels of a measurement are known; those of cost have none of these."""
 
-LONGEST_CELL = 40
-"""Letters; a column with a longer cell of several words is set as paragraphs."""
-
 OF_PROVENANCE = {"device_name", "torch", "commit"}
 """What of an environment stands in the table of provenance."""
 
@@ -61,34 +67,37 @@ class Part:
 
 
 def write_page(results: Path, path: Path) -> None:
-    """Writes the page of the records under `results`.
-
-    Raises InputError if records contradict each other.
-    """
+    """Writes the page of the records under `results`; what cannot be made of them is left out."""
     records = load_records(results)
-    tables = {table: values for table in TABLES if not (values := table.values(records)).empty}
-    page = render_page(list(iterate_records(results)), find_damaged(results), tables, list_figures(records))
-    write_text(path, page)
+    (tables, _), (figures, _) = list_values(records), list_figures(records)
+    write_text(path, render_page(list(iterate_records(results)), find_damaged(results), tables, figures))
+
+
+def toggles_at_hand(records: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Returns the toggles that some record's arm has on, in their order; without any, the paper's."""
+    on = {name for record in records for name in record.get("arm", "").split("+")}
+    return tuple(name for name in TOGGLES if name in on) or PAPER_TOGGLES
 
 
 def render_page(
-    records: list[dict[str, Any]], damaged: dict[str, str], tables: Tables, sheets: Iterable[FigureSpec]
+    records: list[dict[str, Any]], damaged: dict[str, str], tables: Tables, figures: Iterable[FigureSpec]
 ) -> str:
     """Returns the page.
 
     `records` are all, failed ones too; `damaged` says what is wrong with each file that is none, by its path; `tables`
     have their values.
     """
-    first = Part("findings", "What the records say", _findings(tables))
+    toggles = toggles_at_hand(records)
+    first = Part("summary", "What the records say", _summary(tables, toggles))
     rest = [
-        Part("design", "The study's design", _design(records)),
-        *_chapters(tables, sheets),
+        Part("design", "The study's design", _design(records, toggles)),
+        *_chapters(tables, figures),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),
     ]
     failed = _failed(records)
     counts = f"{len(records) - len(failed)} finished records, {len(failed)} failed cells, {len(damaged)} damaged files."
-    changes = ", ".join(f"{short} ({name.replace('_', ' ')})" for short, name in TOGGLES.items())
+    changes = ", ".join(f"{name} ({TOGGLES[name].title.lower()})" for name in toggles)
     papers = " and ".join(f'<a href="{address}">{name}</a>' for name, address in PAPERS.items())
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -107,7 +116,7 @@ script-src 'unsafe-inline'">
 <div class="first">
 <header>
 <h1>{TITLE}</h1>
-<p>What each change between the Pyramid Vision Transformers {papers} does by itself: {changes}. Every number is \
+<p>What each toggle between the Pyramid Vision Transformers {papers} does by itself: {changes}. Every number is \
 generated from records: {counts}</p>
 </header>
 {_render(first)}</div>
@@ -158,11 +167,11 @@ def _words(text: str) -> str:
     return "".join(f"<code>{word}</code>" if place % 2 else word for place, word in enumerate(words))
 
 
-def _findings(tables: Tables) -> str:
+def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
     comparisons, findings = list_comparisons(tables), list_findings(tables)
     if not comparisons:
-        return _paragraph("No records have all eight arms, so no effect can be told yet.") + _list(findings)
-    heads = "".join(f'<th scope="col">{change}{_where(TOGGLES[change].replace("_", " "))}</th>' for change in CHANGES)
+        return _paragraph("No records have all arms of their toggles, so no effect can be told yet.") + _list(findings)
+    heads = "".join(f'<th scope="col">{name}{_where(TOGGLES[name].title.lower())}</th>' for name in toggles)
     rows = "".join(
         f'<tr><th scope="row">{escape(row.what)}{_where(f"{row.where}, {row.basis}")}</th>'
         + "".join(f"<td{_class(verdict.tone)}>{escape(verdict.text)}</td>" for verdict in row.verdicts)
@@ -170,17 +179,17 @@ def _findings(tables: Tables) -> str:
         for row in comparisons
     )
     about = (
-        "What each change does. Green is for the better, orange for the worse, italics are unresolved. Accuracy and "
-        "costs: the mean with the change minus the mean without it, over the four settings of the other two; speed: v1 "
-        "with the change beside v1. In brackets the 95 % interval; accuracy is resolved after Holm's correction for "
-        "seven effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile "
-        "range over 10 % of their median."
+        "What each toggle does. Green is better, orange worse, italics unresolved. Accuracy and costs: the mean with "
+        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle beside "
+        "v1. In brackets the 95 % interval; accuracy is resolved after Holm's correction for all effects. Costs and "
+        "speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
+        "median."
     )
     table = _element("glance", f'<th scope="col">For</th>{heads}', rows)
     return "".join(
         [
             _list(list_headlines(comparisons)),
-            _scroll(table, "What each change does"),
+            _scroll(table, "What each toggle does"),
             _paragraph(about, "about"),
             _list(findings),
         ]
@@ -238,31 +247,31 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
     return _scroll(_element(kind, heads, "".join(rows)), label)
 
 
-def _chapters(tables: Tables, sheets: Iterable[FigureSpec]) -> list[Part]:
+def _chapters(tables: Tables, figures: Iterable[FigureSpec]) -> list[Part]:
     """Returns a part for each measurement that has something to show: its figures and its tables."""
     shown: dict[str, list[Part]] = {measurement: [] for measurement in CHAPTERS}
     with drawing():
-        for sheet in sheets:
-            shown[_measurement_of(sheet)].append(Part(f"figure-{sheet.name}", sheet.title, _figure(sheet)))
+        for spec in figures:
+            shown[_measurement_of(spec)].append(Part(f"figure-{spec.name}", spec.title, _figure(spec)))
     for table, values in tables.items():
         shown[table.measurement].append(Part(f"table-{table.name}", table.title, _sections(table, values)))
     return [Part(name, CHAPTERS[name], "", parts) for name, parts in shown.items() if parts]
 
 
-def _measurement_of(sheet: FigureSpec) -> str:
-    conditions = sheet.panels[0].conditions
+def _measurement_of(spec: FigureSpec) -> str:
+    conditions = spec.panels[0].conditions
     return next((name for name, condition in CONDITION_OF.items() if condition in conditions), "cost")
 
 
-def _figure(sheet: FigureSpec) -> str:
+def _figure(spec: FigureSpec) -> str:
     """Returns a figure as an image in the page, PNG or SVG, whichever is the smaller."""
-    figure = sheet.draw()
+    figure = spec.draw()
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     png, svg = save_figure(figure)
     kind, content = ("svg+xml", svg) if len(svg) < len(png) else ("png", png)
     source = f"data:image/{kind};base64,{b64encode(content).decode()}"
-    image = f'<img alt="{escape(sheet.title)}" width="{width}" height="{height}" src="{source}">'
-    return f"<figure>\n{_scroll(image, sheet.title)}<figcaption>{_words(sheet.caption)}</figcaption>\n</figure>\n"
+    image = f'<img alt="{escape(spec.title)}" width="{width}" height="{height}" src="{source}">'
+    return f"<figure>\n{_scroll(image, spec.title)}<figcaption>{_words(spec.caption)}</figcaption>\n</figure>\n"
 
 
 def _sections(table: Table, values: pd.DataFrame) -> str:
@@ -277,31 +286,34 @@ def _sections(table: Table, values: pd.DataFrame) -> str:
     return "".join(body)
 
 
-def _design(records: list[dict[str, Any]]) -> str:
+def _design(records: list[dict[str, Any]], toggles: tuple[str, ...]) -> str:
     meanings = field_docstrings(PVTConfig)
-    changes = [["Change", "Field", "Meaning"]]
-    changes += [[short, f"`{name}`", meanings[name]] for short, name in TOGGLES.items()]
-    arms = [["Arm", *TOGGLES, "On the paper's cumulative"]]
-    for arm in ARMS:
-        marks = ["on" if is_on else "off" for is_on in arm_toggles(arm).values()]
+    names = [["Toggle", "Meaning"], *([name, TOGGLES[name].title] for name in toggles)]
+    of_toggles = arms_of(toggles)
+    arms = [["Arm", *toggles, "In the paper's cumulative ablation"]]
+    for arm in of_toggles:
+        marks = ["on" if name in arm_toggles(arm) else "off" for name in toggles]
         arms.append([arm, *marks, str(CUMULATIVE.index(arm) + 1) if arm in CUMULATIVE else NOTHING])
     confounders = [["Confounder", "Meaning", *(f"Base {base}" for base in BASES)]]
     for confounder in CONFOUNDERS:
         confounders.append(
-            [f"`{confounder}`", meanings.get(confounder, ""), *(_confounder_text(base, confounder) for base in BASES)]
+            [
+                f"`{confounder}`",
+                meanings.get(confounder, ""),
+                *(_confounder_text(base, confounder, of_toggles) for base in BASES),
+            ]
         )
     return "".join(
         [
             _paragraph(
-                "Three changes are advertised. Each is switched by itself, which makes eight arms; an arm is named for "
-                "what it has beside v1."
+                f"The toggles are what v2 changed and said so. Each is switched by itself: {len(toggles)} make "
+                f"{len(of_toggles)} arms. An arm is named for the toggles that are on."
             ),
-            _table(changes, "The changes"),
+            _table(names, "The toggles"),
             _table(arms, "The arms"),
             _paragraph(
-                "Confounders are what changed from v1 to v2 without being advertised. A base sets them: v1 and v2 give all "
-                "arms the same, so that arms differ in nothing but the three changes; published gives each arm what "
-                "the paper's row had."
+                "Confounders are what v2 changed without saying so. A base sets them: v1 and v2 give all arms the same, so "
+                "that arms differ in the toggles alone; published gives each arm what the paper's row had."
             ),
             _table(confounders, "The confounders in each base"),
             _paragraph(
@@ -313,15 +325,15 @@ def _design(records: list[dict[str, Any]]) -> str:
     )
 
 
-def _confounder_text(base: str, confounder: str) -> str:
+def _confounder_text(base: str, confounder: str, arms: tuple[str, ...]) -> str:
     """Returns a confounder's value in a base: the most common, and which arms have another."""
-    values = {arm: str(base_confounders(base, arm)[confounder]) for arm in ARMS}
+    values = {arm: str(base_confounders(base, arm)[confounder]) for arm in arms}
     usual = Counter(values.values()).most_common(1)[0][0]
     others: dict[str, list[str]] = {}
     for arm, value in values.items():
         if value != usual:
             others.setdefault(value, []).append(arm)
-    return "; ".join([usual, *(f"{value} in {', '.join(arms)}" for value, arms in others.items())])
+    return "; ".join([usual, *(f"{value} in {', '.join(own)}" for value, own in others.items())])
 
 
 def _measured_lines(records: list[dict[str, Any]]) -> list[list[str]]:
