@@ -152,7 +152,7 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     """Returns the largest factorials that these arms hold in full, in which toggles are added to what all have in common.
 
     The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Where an arm
-    belongs to no factorial the study is unfinished or has none, and only the paper's is returned, if whole.
+    belongs to no factorial, or two share a toggle, the study is unfinished, and only the paper's is returned, if whole.
     """
     present = dict.fromkeys(arm for arm in arms if set(toggles_of(arm)) <= set(TOGGLES))
     settings = [set(toggles_of(arm)) for arm in present]
@@ -164,7 +164,9 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
         factorial for own in _subsets(varied) if own and set((factorial := Factorial(own, common)).arms) <= set(present)
     ]
     largest = [one for one in whole if not any(set(one.toggles) < set(other.toggles) for other in whole)]
-    if set(present) - set(chain.from_iterable(factorial.arms for factorial in largest)):
+    in_one = set(chain.from_iterable(factorial.arms for factorial in largest))
+    shared = len(set(chain.from_iterable(one.toggles for one in largest))) < sum(len(one.toggles) for one in largest)
+    if shared or set(present) - in_one:
         largest = []
     papers = [factorial for factorial in whole if factorial.toggles == PAPER_TOGGLES]
     return list(dict.fromkeys([*papers, *largest]))

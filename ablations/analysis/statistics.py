@@ -229,7 +229,8 @@ def seeds_needed(
     size, alpha = min(difference / sd, 5.0), level / comparisons
 
     def suffices(n: int) -> bool:
-        return float(test.power(size, n, alpha)) >= power
+        # One side at half the level: the other adds nothing here, and its noncentral t is nan for large effects.
+        return float(test.power(size, n, alpha / 2, alternative="larger")) >= power
 
     too_few, enough = FEWEST_TO_CLAIM - 1, FEWEST_TO_CLAIM
     while not suffices(enough):

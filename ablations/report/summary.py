@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ablations.analysis.confounders import BASE_OF_STEP, OPE_OF_STEP, PUBLISHED_STEP
+from ablations.analysis.confounders import BASE_OF_STEP, GAIN, OPE_OF_STEP, PUBLISHED_STEP
 from ablations.analysis.grouping import describe, group_by, list_changed
 from ablations.config import VARIANTS
 from ablations.records import METRICS
@@ -97,6 +97,7 @@ def list_statements(tables: Tables) -> list[Statement]:
     """Returns what else can be said from the values of the report's tables, most asked-for first."""
     return [
         *_of_base_gains(tables),
+        *_of_single_confounders(tables),
         *_of_accuracy(tables),
         *_of_cumulative(tables),
         *_of_resolution(tables),
@@ -128,7 +129,11 @@ def _groups(tables: Tables, name: str, *, largest: bool = False) -> Iterator[tup
         own = values[values["variant"] == _largest_variant(values)] if largest else values
         titles = [section.title for section in list_sections(table, own)]
         groups = group_by(own, table.conditions)
-        yield from ((title, group.rows) for title, group in zip(titles, groups, strict=True))
+        yield from (
+            (title, group.rows)
+            for title, group in zip(titles, groups, strict=True)
+            if pd.isna(group.conditions.get("changed"))  # single confounders have a statement of their own
+        )
 
 
 def _largest_variant(values: pd.DataFrame) -> str:
@@ -207,6 +212,15 @@ def _of_base_gains(tables: Tables) -> Iterator[Statement]:
         yield Statement(
             "Do toggles and confounders need each other?", f"{title}, n = {rows['top1_part_n'].min()}", text
         )
+
+
+def _of_single_confounders(tables: Tables) -> Iterator[Statement]:
+    for title, rows in _groups(tables, "single_confounders"):
+        gains = rows[rows["part"] == GAIN]
+        words = [f"{row['changed']} {difference_text(row, 'top1_part')}" for _, row in gains.iterrows()]
+        if words:
+            text = f"Setting one confounder changes the gain over v1, in points of top-1: {', '.join(words)}."
+            yield Statement("Which confounder is it?", title, text)
 
 
 def _of_crossover(tables: Tables) -> Iterator[Statement]:
