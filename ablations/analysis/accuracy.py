@@ -85,8 +85,8 @@ def is_paired(rows: pd.DataFrame) -> bool:
 
 def declared_seeds(rows: pd.DataFrame) -> int | None:
     """Returns how many seeds the study declared before its data, where a column of the records says so."""
-    declared = rows["declared_seeds"].dropna() if "declared_seeds" in rows else []
-    return int(max(declared)) if len(declared) else None
+    declared = rows["declared_seeds"].dropna() if "declared_seeds" in rows else NO_SEEDS
+    return int(declared.max()) if len(declared) else None
 
 
 def difference_columns(name: str, estimate: Estimate, p_holm: float, declared: int | None = None) -> dict[str, Any]:
@@ -146,9 +146,10 @@ def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
         for name, top1 in by_name.items():
             reference = NO_SEEDS if name == REFERENCE else by_name.get(REFERENCE, NO_SEEDS)
             both = group.rows[names.isin((name, REFERENCE))]
-            columns = {"arm": name if name in arms else None, "model": None if name in arms else name}
+            columns: dict[str, Any] = {"arm": name if name in arms else None, "model": None if name in arms else name}
             columns |= level_columns(top1) | image_columns(group.rows[names == name])
-            columns |= {"declared_seeds": declared} if declared else {}
+            if declared:
+                columns["declared_seeds"] = declared
             family.append((columns, estimate_difference(top1, reference, paired=is_paired(both))))
         table = pd.DataFrame(difference_rows("top1_difference", family, declared))
         tables.append((group, table.drop(columns="model") if len(arms) == len(by_name) else table))
@@ -312,12 +313,12 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in group_by(chosen, (*TRIAL_CONDITIONS, "changed")):
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)
         means = rates.dropna().mean()
-        shared = float(means.idxmax()) if len(means.dropna()) else np.nan
+        shared = float(means.index[means.argmax()]) if len(means.dropna()) else np.nan
         rows = []
         for arm, own in rates.iterrows():
-            best = float(own.idxmax())
+            best = float(rates.columns[own.argmax()])
             at_shared = own.get(shared, np.nan)
-            row = {"arm": arm, "n_trials": int((group.rows["arm"] == arm).sum())}
+            row: dict[str, Any] = {"arm": arm, "n_trials": int((group.rows["arm"] == arm).sum())}
             row |= {"top1_by_rate": {f"{rate:g}": float(top1) for rate, top1 in own.dropna().items()}}
             row |= {"best_rate": best, "top1_best": own[best], "shared_rate": shared, "top1_shared": at_shared}
             rows.append(row | {"top1_lost": own[best] - at_shared})

@@ -29,6 +29,9 @@ PUBLISHED_STEP = f"published step to {_OPE}"
 BASE_OF_STEP, OPE_OF_STEP = f"base, at {PVT_V1}", "ope, in base v2"
 """The two parts that the published step is made of."""
 
+DIFFERENCE_OF_GAINS = "gain in base v2 minus gain in base v1"
+"""The part that says whether toggles and confounders need each other."""
+
 GAIN = f"gain over {REFERENCE}"
 
 Model = tuple[str, str]
@@ -59,7 +62,7 @@ def gain_parts(arm: str) -> dict[str, Part]:
     return {
         "gain in base v1": in_v1,
         "gain in base v2": in_v2,
-        "gain in base v2 minus gain in base v1": in_v2 | {model: -weight for model, weight in in_v1.items()},
+        DIFFERENCE_OF_GAINS: in_v2 | {model: -weight for model, weight in in_v1.items()},
         f"base, at {PVT_V1}": {(PVT_V1, "v2"): 1, (PVT_V1, "v1"): -1},
         "base and toggles together": {(arm, "v2"): 1, (PVT_V1, "v1"): -1},
     }
@@ -98,7 +101,7 @@ def base_gain_values(records: pd.DataFrame) -> pd.DataFrame:
     for arm in (PVT_V2, PVT_V2_LI):
         values = _accuracy_parts(records, gain_parts(arm), every=True)
         if not values.empty:
-            values.insert(values.columns.get_loc("part"), "arm", arm)
+            values.insert(list(values).index("part"), "arm", arm)
             tables.append(values)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -185,7 +188,7 @@ def _exact(rows: pd.DataFrame, metric: str, part: Part) -> float:
     total = 0.0
     for model, weight in part.items():
         own = _rows_of(rows, model)
-        total += weight * (float(by_arm(own, metric).iloc[0, 0]) if metric in own and len(own) else math.nan)
+        total += weight * (by_arm(own, metric).to_numpy().item(0) if metric in own and len(own) else math.nan)
     return total
 
 

@@ -20,7 +20,7 @@ are exact, in the records' unit, and `NAME_percent` is in percent of the referen
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, combinations, permutations
 from typing import Any
 
@@ -149,7 +149,7 @@ def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
 
 
 def find_factorials(arms: Iterable[str]) -> list[Factorial]:
-    """Returns the largest factorials that these arms hold in full, in which toggles are added to what all have in common.
+    """Returns the largest factorials that these arms hold in full, added to what all have in common.
 
     The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Where an arm
     belongs to no factorial, or two share a toggle, the study is unfinished, and only the paper's is returned, if whole.
@@ -173,7 +173,7 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
 
 
 def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int | None = None) -> pd.DataFrame:
-    """Returns the effects from the seeds that have every arm: contrasts seed by seed, t intervals, Holm over all of them.
+    """Returns the effects from the seeds that have every arm: contrasts by seed, t intervals, Holm over all.
 
     Columns: `effect`; `order`, the number of toggles it is of; `n_seeds` and `n_seeds_left_out`; those of
     `difference_rows` without a name before them (`mean`, `low`, `high`, `p`, `p_holm`, `sign_flip_p`, `resolved` …);
@@ -201,7 +201,7 @@ def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int |
 def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Returns the interval and p of each effect in a linear model with a block for each seed.
 
-    It pools the (2^k - 1)(n - 1) degrees of freedom of all effects. One seed has neither, nor have values without noise.
+    It pools the (2^k - 1)(n - 1) degrees of freedom of all effects. One seed has neither, as values without noise.
     """
     names = ("pooled_low", "pooled_high", "pooled_p")
     nothing = dict(zip(names, [math.nan] * len(names), strict=True))
@@ -255,7 +255,7 @@ class Study:
 
     def exact_columns(self, label: str, added: Callable[[pd.DataFrame], pd.Series]) -> dict[str, float]:
         """Returns what is added to each exact metric, and that in percent of the arm without the toggles."""
-        columns = {}
+        columns: dict[str, float] = {}
         for metric, values in self.complete.items():
             reference = values[self.factorial.arms[0]].mean()
             columns |= exact_columns(f"{metric}_{label}", added(values).mean(), reference)
@@ -282,7 +282,7 @@ def list_studies(records: pd.DataFrame, measurement: str) -> Iterator[Study]:
             yield Study(group.conditions, factorial, tables, has_noise, paired, declared)
 
 
-def split_places(records: pd.DataFrame, measurement: str, names: tuple[str, ...]) -> Iterator[Group]:
+def split_places(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> Iterator[Group]:
     """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
     needed = ("measurement", "key", "pixels", *CONDITIONS[measurement], *AXES[measurement], *RESPONSES[measurement])
     own = records.loc[
@@ -301,7 +301,7 @@ def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
-    """Returns the effects of each factorial: `METRIC_effect`, exact, or those of `estimate_effects` as `top1_effect_…`."""
+    """Returns the effects of each factorial: `METRIC_effect`, exact, or of `estimate_effects` as `top1_effect_…`."""
     rows: list[dict[str, Any]] = []
     for study in list_studies(records, measurement):
         if study.has_noise:
@@ -383,10 +383,7 @@ def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
             if study.has_noise:
                 family.append((row, estimate_mean(study.factorial.shapley(study.complete["top1"], toggle))))
             else:
-                rows.append(
-                    row
-                    | study.exact_columns("shapley", lambda own, toggle=toggle: study.factorial.shapley(own, toggle))
-                )
+                rows.append(row | study.exact_columns("shapley", partial(study.factorial.shapley, toggle=toggle)))
         rows += difference_rows("top1_shapley", family, study.declared)
     return pd.DataFrame(rows)
 

@@ -9,14 +9,14 @@ How far the 95 % intervals can be trusted (2,000 simulated studies each, `tests/
 the truth in 93 to 97 % of studies at n = 6 and 10 where noise is normal, where arms' deviations differ threefold, where
 arms are correlated, and where a seed interacts with a toggle by one or two deviations. Skewed noise (a gamma
 distribution of skewness 2, that of the exponential) leaves effects, which average over arms, within that range. It does
-not leave the mean of a single arm there: its interval holds the truth in 88 to 89 % of studies at n = 6 and in 89 to 91 %
-at n = 10. No interval that rests on six values does better without knowing the distribution.
+not leave the mean of a single arm there: its interval holds the truth in 88 to 89 % of studies at n = 6 and in 89 to
+91 % at n = 10. No interval that rests on six values does better without knowing the distribution.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -74,7 +74,7 @@ class Estimate:
 
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns mean, low, high and two-sided p of Student's t along the last axis (..., n), with n - 1 degrees of freedom.
+    """Returns mean, low, high and two-sided p of Student's t along the last axis (..., n), n - 1 degrees of freedom.
 
     Equal values have an interval of no width and a p of nan. Fewer than two have nan but for the mean.
     """
@@ -92,8 +92,8 @@ def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 
 def sign_flip_p(values: Sequence[float]) -> float:
-    """Returns the exact two-sided p of the mean of values whose signs are chance: the share of all 2**n ways to set them
-    that give a sum at least as far from 0.
+    """Returns the exact two-sided p of the mean of values whose signs are chance: the share of all 2**n ways to set
+    them that give a sum at least as far from 0.
 
     The sums of two halves are counted against each other, so that 40 values take a million sums and not 2**40. More
     than MOST_TO_FLIP values, and none, have nan.
@@ -132,8 +132,8 @@ def estimate_mean(values: Sequence[float] | pd.Series) -> Estimate:
 def estimate_share(values: Sequence[float] | pd.Series) -> Estimate:
     """Returns the same of shares such as accuracies; their interval ends at 0 and 1, beyond which no mean can lie."""
     estimate = estimate_mean(values)
-    ends = np.clip([estimate.low, estimate.high], 0, 1).tolist()
-    return Estimate(estimate.n, estimate.mean, *ends, p=estimate.p, raw=estimate.raw)
+    low, high = np.clip([estimate.low, estimate.high], 0, 1).tolist()
+    return replace(estimate, low=low, high=high)
 
 
 def estimate_contrast(parts: Sequence[tuple[float, pd.Series]], *, paired: bool) -> Estimate:

@@ -1,5 +1,6 @@
 """Accuracy after training and of finished weights: tables and figures."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle
@@ -149,7 +150,7 @@ def claim_columns(name: str, heading: str = "Points of top-1") -> tuple[Column, 
 
 
 def _image_text(row: pd.Series) -> str:
-    low, high = row.get("top1_images_low"), row.get("top1_images_high")
+    low, high = (float(row.get(f"top1_images_{end}", math.nan)) for end in ("low", "high"))
     return NOTHING if pd.isna(low) else f"{low / POINTS:.2f} to {high / POINTS:.2f}"
 
 
@@ -300,8 +301,8 @@ def plain_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[G
 
 def _accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
-        "Top-1 after training from scratch: mean with its 95 % interval over seeds, and each seed as a dot. Overlapping "
-        "intervals do not settle whether two arms differ: the table has the differences."
+        "Top-1 after training from scratch: mean with its 95 % interval over seeds, and each seed as a dot. "
+        "Overlapping intervals do not settle whether two arms differ: the table has the differences."
     )
     studies = plain_studies(records, with_models=True)
     panels = [
@@ -364,8 +365,8 @@ def _accuracy_by_epoch(records: pd.DataFrame) -> list[FigureSpec]:
 
 def _difference_by_epoch(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
-        "Each arm's lead over v1 on validation images by epoch: mean difference, with its 95 % interval over seeds as a "
-        "band. Curves that cross late, or have not levelled off, would rank otherwise after longer training. "
+        "Each arm's lead over v1 on validation images by epoch: mean difference, with its 95 % interval over seeds "
+        "as a band. Curves that cross late, or have not levelled off, would rank otherwise after longer training. "
         "Exploratory: nothing is corrected for the number of epochs."
     )
     panels = _curves(records, accuracy_curve, plot_difference_by_epoch, beside_v1=True)
@@ -389,7 +390,7 @@ def _curves(
         for group in plain_studies(records)
         if "history" in group.rows and group.rows["history"].notna().all()
         if all(len(curve_of(record)) > 1 for _, record in group.rows.iterrows())
-        if not beside_v1 or (group.rows["arm"].nunique() > 1 and REFERENCE in set(group.rows["arm"]))
+        if not beside_v1 or {REFERENCE} < set(group.rows["arm"])
     ]
 
 

@@ -155,8 +155,8 @@ def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table
         rows_by="part",
         about=(
             "The paper's row v1+ope has v2's confounders (no position embedding, average pooling, a norm after every "
-            "stage, other initial weights) and its v1 has v1's. The published step is the change of base at v1 and then "
-            "ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released linear models is "
+            "stage, other initial weights) and its v1 has v1's. The published step is the change of base at v1 and "
+            "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released linear models is "
             f"the other difference between the cumulative ablation in base published and in base v2. {how}"
         ),
         **{"columns": (Column("Part", lambda row: row["part"]), *parts.pop("columns", ())), **parts},  # type: ignore[arg-type]
@@ -212,8 +212,8 @@ TABLES: tuple[Table, ...] = (
         ),
         about=(
             "From PVT v1 to a published v2 model, the toggles and the base change together. What the toggles gain over "
-            "v1 is measured in both bases; the difference of the two gains says whether the unadvertised changes and the "
-            "advertised ones need each other. "
+            "v1 is measured in both bases; the difference of the two gains says whether the unadvertised changes and "
+            "the advertised ones need each other. "
             f"{SEEDS} {COMPARED} {CLAIMS}"
         ),
         note=lambda values: pairing_note(values, "top1_part"),
@@ -232,9 +232,10 @@ TABLES: tuple[Table, ...] = (
             Column("Pooled model's 95 % interval", _pooled_text),
         ),
         about=(
-            f"The primary analysis. {_MEANING} Each seed's contrast is one value, and mean, interval and p are over the "
-            "seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary alike and a "
-            f"toggle to do the same in every seed; where that fails its interval is too narrow. {SEEDS} {CLAIMS} {_CLEAN}"
+            f"The primary analysis. {_MEANING} Each seed's contrast is one value, and mean, interval and p are over "
+            "the seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary alike and a "
+            f"toggle to do the same in every seed; where that fails its interval is too narrow. "
+            f"{SEEDS} {CLAIMS} {_CLEAN}"
         ),
         note=_effects_note,
     ),
@@ -279,8 +280,8 @@ TABLES: tuple[Table, ...] = (
             Column("Least to most at any setting, points", _extremes),
         ),
         about=(
-            "The Shapley value is the mean of what a toggle adds over all orders of adding them; all toggles' values add "
-            "up to the whole way from the arm with none to the arm with all. The last column has means alone, and "
+            "The Shapley value is the mean of what a toggle adds over all orders of adding them; all toggles' values "
+            "add up to the whole way from the arm with none to the arm with all. The last column has means alone, and "
             f"chance spreads them too. {SEEDS} {CLAIMS} {_CLEAN}"
         ),
         note=_seeds_note,
@@ -454,8 +455,8 @@ def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
 
 def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
-        "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. Means "
-        "with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for too few seeds)."
+        "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
+        "Means with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for too few seeds)."
     )
     names = [*(name for name in STUDY_CONDITIONS if name != "changed"), "arm"]
     values = single_confounder_values(records)

@@ -170,7 +170,9 @@ def _words(text: str) -> str:
 def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
     comparisons, statements = list_comparisons(tables), list_statements(tables)
     if not comparisons:
-        return _paragraph("No records have all arms of their toggles, so no effect can be told yet.") + _list(statements)
+        return _paragraph("No records have all arms of their toggles, so no effect can be told yet.") + _list(
+            statements
+        )
     heads = "".join(f'<th scope="col">{name}{_where(TOGGLES[name].title.lower())}</th>' for name in toggles)
     rows = "".join(
         f'<tr><th scope="row">{escape(row.what)}{_where(f"{row.where}, {row.basis}")}</th>'
@@ -184,8 +186,8 @@ def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
     about = (
         "What each toggle does. Green is better, orange worse, italics unresolved. Accuracy and costs: the mean with "
         "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle beside "
-        "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction for all effects. Costs and "
-        "speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
+        "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction "
+        "for all effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
         "median."
     )
     table = _element("glance", f'<th scope="col">For</th>{heads}', rows)

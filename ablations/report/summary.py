@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ablations.analysis.confounders import BASE_OF_STEP, GAIN, OPE_OF_STEP, PUBLISHED_STEP
+from ablations.analysis.confounders import BASE_OF_STEP, DIFFERENCE_OF_GAINS, GAIN, OPE_OF_STEP, PUBLISHED_STEP
 from ablations.analysis.grouping import describe, group_by, list_changed
 from ablations.config import VARIANTS
 from ablations.records import METRICS
@@ -176,7 +176,7 @@ def _of_accuracy(tables: Tables) -> Iterator[Statement]:
         others = [effect for effect, claim in main.items() if claim != "resolved"]
         parts = []
         if resolved:
-            text = "Resolved by Holm's correction for all effects, largest first, in points of top-1 with the 95 % interval"
+            text = "Resolved by Holm's correction for all effects, largest first, in points of top-1 (95 % interval)"
             parts.append(f"{text}: {', '.join(resolved)}.")
         if others:
             parts.append(f"{'Unresolved' if resolved else 'No toggle is resolved'}: {', '.join(others)}.")
@@ -207,7 +207,7 @@ def _of_base_gains(tables: Tables) -> Iterator[Statement]:
         parts = {row["part"]: difference_text(row, "top1_part") for _, row in rows.iterrows()}
         text = (
             f"{rows['arm'].iloc[0]} gains over v1, in points of top-1: {parts['gain in base v1']} in base v1 and "
-            f"{parts['gain in base v2']} in base v2; the difference is {parts['gain in base v2 minus gain in base v1']}."
+            f"{parts['gain in base v2']} in base v2; the difference is {parts[DIFFERENCE_OF_GAINS]}."
         )
         yield Statement(
             "Do toggles and confounders need each other?", f"{title}, n = {rows['top1_part_n'].min()}", text
@@ -278,8 +278,8 @@ def _of_limits(tables: Tables) -> Iterator[Statement]:
         trained.append(describe(conditions, names))
     if trained:
         text = (
-            f"Accuracy was trained from scratch: {'; '.join(dict.fromkeys(trained))}. The records do not say whether it "
-            "holds for other sizes, data or recipes. Counts are exact and say nothing of time; each time is of one "
+            f"Accuracy was trained from scratch: {'; '.join(dict.fromkeys(trained))}. The records do not say whether "
+            "it holds for other sizes, data or recipes. Counts are exact and say nothing of time; each time is of one "
             "machine."
         )
         yield Statement("How far this reaches", "", text)
