@@ -313,10 +313,10 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in group_by(chosen, (*TRIAL_CONDITIONS, "changed")):
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)
         means = rates.dropna().mean()
-        shared = float(means.index[means.argmax()]) if len(means.dropna()) else np.nan
+        shared = float(means.index[int(means.argmax())]) if len(means.dropna()) else np.nan
         rows = []
         for arm, own in rates.iterrows():
-            best = float(rates.columns[own.argmax()])
+            best = float(rates.columns[int(own.argmax())])
             at_shared = own.get(shared, np.nan)
             row: dict[str, Any] = {"arm": arm, "n_trials": int((group.rows["arm"] == arm).sum())}
             row |= {"top1_by_rate": {f"{rate:g}": float(top1) for rate, top1 in own.dropna().items()}}

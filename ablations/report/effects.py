@@ -156,7 +156,8 @@ def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table
         about=(
             "The paper's row v1+ope has v2's confounders (no position embedding, average pooling, a norm after every "
             "stage, other initial weights) and its v1 has v1's. The published step is the change of base at v1 and "
-            "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released linear models is "
+            "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released "
+            "linear models is "
             f"the other difference between the cumulative ablation in base published and in base v2. {how}"
         ),
         **{"columns": (Column("Part", lambda row: row["part"]), *parts.pop("columns", ())), **parts},  # type: ignore[arg-type]
@@ -233,7 +234,8 @@ TABLES: tuple[Table, ...] = (
         ),
         about=(
             f"The primary analysis. {_MEANING} Each seed's contrast is one value, and mean, interval and p are over "
-            "the seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary alike and a "
+            "the seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary "
+            "alike and a "
             f"toggle to do the same in every seed; where that fails its interval is too narrow. "
             f"{SEEDS} {CLAIMS} {_CLEAN}"
         ),
@@ -456,7 +458,8 @@ def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
 def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
-        "Means with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for too few seeds)."
+        "Means with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for "
+        "too few seeds)."
     )
     names = [*(name for name in STUDY_CONDITIONS if name != "changed"), "arm"]
     values = single_confounder_values(records)

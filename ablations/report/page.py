@@ -185,7 +185,8 @@ def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
     )
     about = (
         "What each toggle does. Green is better, orange worse, italics unresolved. Accuracy and costs: the mean with "
-        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle beside "
+        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle "
+        "beside "
         "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction "
         "for all effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
         "median."

@@ -137,7 +137,8 @@ def test_a_claim_takes_seeds_and_a_corrected_p():
 
 
 def test_wilsons_interval_by_hand():
-    # 8 of 10 right: z = 1.96; centre (0.8 + z^2 / 20) / (1 + z^2 / 10), half of the width z sqrt(0.016 + z^2 / 400) / ...
+    # 8 of 10 right: z = 1.96; centre (0.8 + z^2 / 20) / (1 + z^2 / 10), half of the width z sqrt(0.016 + z^2 /
+    # 400) / ...
     z = stats.norm.ppf(0.975)
     centre, half = (0.8 + z**2 / 20) / (1 + z**2 / 10), z * math.sqrt(0.016 + z**2 / 400) / (1 + z**2 / 10)
     right = np.array([[True] * 8 + [False] * 2])
