@@ -513,7 +513,7 @@ def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
         hollow = claim_text(row, "top1_part") != "resolved"
         plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
     ax.set_ylim(-0.6, len(values) - 0.4)
-    ax.set_xlabel("Change of the gain over v1, points: mean, 95 % interval")
+    ax.set_xlabel("Gain over v1 changes by, points")
     return list_rows(ax, [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]])
 
 
