@@ -180,6 +180,12 @@ def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+KIND_OF = {
+    **{"patch_embed.proj": "patch_embed", "attn": "attn: products"},
+    **dict.fromkeys(("pos_embed", "cls_token"), "embeddings"),
+}
+"""The kinds of modules that are not called like these."""
+
 MODULE_KINDS = (
     *("patch_embed", "embeddings", "attn.q", "attn.kv", "attn.sr", "attn: products", "attn.proj"),
     *("mlp.fc1", "mlp.dwconv", "mlp.fc2", "norms", "head", "other"),
@@ -212,7 +218,7 @@ def _kind(name: str) -> str:
     within = name.split(".", 2)[2].removeprefix("blocks.") if name.startswith("stages.") else name
     if within.rpartition(".")[2].rstrip("12") == "norm":
         return "norms"
-    kind = {"patch_embed.proj": "patch_embed", "attn": "attn: products"}.get(within, within)
+    kind = KIND_OF.get(within, within)
     return kind if kind in MODULE_KINDS else "other"
 
 

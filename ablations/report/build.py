@@ -111,7 +111,8 @@ class _Contents:
 
 def _make(results: Path) -> _Contents:
     records = load_records(results)
-    tables, failures = list_values(records)
+    failures: dict[str, str] = {}
+    tables = list_values(records, failures)
     texts: dict[str, str] = {}
     for table, values in tables.items():
         try:
@@ -124,8 +125,7 @@ def _make(results: Path) -> _Contents:
             failures[f"table {table.name}"] = first_line(error)
             continue
         texts |= {f"tables/{table.name}.{suffix}": text for suffix, text in rendered.items()}
-    figures, failed = list_figures(records)
-    failures |= failed
+    figures = list_figures(records, failures)
     damaged = find_damaged(results)
     left = [results / "tables" / f"{table.name}.md" for table in TABLES if failures or damaged]
     listed = {name for name in texts if name.endswith(".md")} | {
@@ -136,9 +136,9 @@ def _make(results: Path) -> _Contents:
     return _Contents(texts, figures, failures, damaged)
 
 
-def list_values(records: pd.DataFrame) -> tuple[dict[Table, pd.DataFrame], dict[str, str]]:
-    """Returns the values of every table that the records give, and why others raised, by `table NAME`."""
-    tables, failures = {}, {}
+def list_values(records: pd.DataFrame, failures: dict[str, str]) -> dict[Table, pd.DataFrame]:
+    """Returns the values of every table that the records give; one that raises is named in `failures`, with why."""
+    tables = {}
     for table in TABLES:
         try:
             values = table.values(records)
@@ -147,19 +147,20 @@ def list_values(records: pd.DataFrame) -> tuple[dict[Table, pd.DataFrame], dict[
             continue
         if not values.empty:
             tables[table] = values
-    return tables, failures
+    return tables
 
 
-def list_figures(records: pd.DataFrame) -> tuple[list[FigureSpec], dict[str, str]]:
-    """Returns every figure that the records give, and why a subject's raised, by `figures of SUBJECT`."""
+def list_figures(records: pd.DataFrame, failures: dict[str, str] | None = None) -> list[FigureSpec]:
+    """Returns every figure that the records give; with `failures`, a subject that raises is named there, with why."""
     figures: list[FigureSpec] = []
-    failures = {}
     for subject in SUBJECTS:
         try:
             figures += subject.list_figures(records)
         except Exception as error:
+            if failures is None:
+                raise
             failures[f"figures of {subject.__name__.rpartition('.')[2]}"] = first_line(error)
-    return figures, failures
+    return figures
 
 
 def _generated(results: Path) -> Iterator[Path]:

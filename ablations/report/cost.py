@@ -364,9 +364,8 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
 def _parts(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Parameters and MACs of one image by kind of module, all stages together, of the arms of the paper's "
-        "cumulative ablation; MACs at the smallest, a middle and the largest input. `attn: products` are "
-        "attention's two, which have no parameters; `embeddings` are those of positions and the class token, and like "
-        "norms have no MACs."
+        "cumulative ablation; MACs at the smallest, a middle and the largest input. Attention's two "
+        "products have no parameters; position embeddings, the class token and norms have no MACs."
     )
     values = module_values(records)
     values = values[values["arm"].isin(CUMULATIVE)] if not values.empty else values
@@ -381,6 +380,16 @@ def _parts(records: pd.DataFrame) -> list[FigureSpec]:
             for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
         ]
     return group_panels("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
+
+
+MODULE_WORDS = {
+    **{"patch_embed": "patch embedding", "embeddings": "position embeddings"},
+    **{"attn.q": "attention: queries", "attn.kv": "attention: keys, values", "attn.sr": "attention: reduction"},
+    **{"attn: products": "attention: products", "attn.proj": "attention: projection", "mlp.fc1": "feed-forward: in"},
+    **{"mlp.dwconv": "feed-forward: 3x3", "mlp.fc2": "feed-forward: out", "norms": "norms", "head": "classifier"},
+    "other": "other",
+}
+"""The kinds of modules for people, by MODULE_KINDS."""
 
 
 def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> Axes:
@@ -401,7 +410,7 @@ def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> A
     ax.set_xlabel(f"{unit.label}{at}, {unit.unit}")
     legend_below(ax, ncols=2)
     ax.set_ylim(-0.6, len(table) - 0.4)
-    return list_rows(ax, list(table.index))
+    return list_rows(ax, [MODULE_WORDS[kind] for kind in table.index])
 
 
 def _scaling(records: pd.DataFrame) -> list[FigureSpec]:

@@ -120,9 +120,9 @@ def group_alike(curves: Mapping[Name, pd.Series]) -> list[dict[Name, pd.Series]]
 
 
 def readable_unit(metric: str, values: pd.Series) -> Metric:
-    """Returns a metric of counts in the unit in which its largest value needs no leading zero: 0.9 M, not 0.0009 G."""
+    """Returns a metric of counts in a unit in which its axis needs no leading zeros: 900 thousand, not 0.0009 G."""
     largest = float(values.max())
-    prefix, divisor = next(((prefix, size) for prefix, size in COUNT_UNITS if largest >= size), COUNT_UNITS[-1])
+    prefix, divisor = next(((prefix, size) for prefix, size in COUNT_UNITS if largest >= 2 * size), COUNT_UNITS[-1])
     return replace(METRICS[metric], unit=prefix, divisor=divisor)
 
 

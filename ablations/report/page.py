@@ -69,7 +69,8 @@ class Part:
 def write_page(results: Path, path: Path) -> None:
     """Writes the page of the records under `results`; what cannot be made of them is left out."""
     records = load_records(results)
-    (tables, _), (figures, _) = list_values(records), list_figures(records)
+    failures: dict[str, str] = {}
+    tables, figures = list_values(records, failures), list_figures(records, failures)
     write_text(path, render_page(list(iterate_records(results)), find_damaged(results), tables, figures))
 
 

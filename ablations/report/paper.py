@@ -213,9 +213,9 @@ def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
         step = row["reported_top1_step_points"]
         text = f"{row['reported_top1_percent']:.1f}" + ("" if pd.isna(step) else f" ({step:+.1f})")
         ax.annotate(text, (row["reported_top1_percent"], place), (8, 0), textcoords="offset points", va="center")
-        counts = f"{metric_text('params', row['params'])} M parameters, {metric_text('macs', row['macs'])} GMACs"
+        counts = f"{metric_text('params', row['params'])} M params, {metric_text('macs', row['macs'])} GMACs"
         labels.append(f"{row['arm']}\n{row['reported_setting']}\n{counts}")
-    ax.set_xlim(top1.min() - 0.3, top1.max() + 1.8)  # room for the words
+    ax.set_xlim(top1.min() - 0.3, top1.max() + 2.4)  # room for the words
     ax.set_ylim(-0.5, len(values) - 0.5)
     ax.xaxis.set_major_locator(MultipleLocator(1))
     ax.set_xlabel("Reported top-1, %")

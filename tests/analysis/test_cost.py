@@ -8,12 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablations.catalogue import SCALED
-from ablations.config import ARMS, VARIANTS, build_config
-from ablations.cost import count_macs
-from ablations.design import Cell, Cost, ModelCell
-from ablations.records import load_records
-from ablations.report.growth import (
+from ablations.analysis.cost import (
     PARTS,
     POOL_SIZES,
     at_both_ends,
@@ -22,6 +17,11 @@ from ablations.report.growth import (
     part_values,
     scaling_values,
 )
+from ablations.catalogue import SCALED
+from ablations.config import ARMS, VARIANTS, build_config
+from ablations.cost import count_macs
+from ablations.design import Cell, Cost, ModelCell
+from ablations.records import load_records
 from ablations.studies import SCALES
 
 ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())

@@ -8,17 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablations.analysis.paper import (
-    REASONS,
-    as_printed,
+from ablations.analysis.cost import (
     backbone_values,
-    explain,
+    complexity_values,
     model_values,
     operator_values,
-    paper_values,
+    part_values,
     standard_costs,
-    table6_values,
 )
+from ablations.analysis.paper import REASONS, as_reported, explain, paper_values, table6_values
 from ablations.catalogue import FAMILIES, PAPER_TABLES
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
@@ -27,8 +25,7 @@ from ablations.measurements import measure_cell
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import build_report, list_figures
-from ablations.report.cost_tables import render_breakdown
-from ablations.report.growth import complexity_values, part_values
+from ablations.report.cost import render_breakdown
 
 ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
 BASELINE = ModelCell(model="timm:resnet18", conditions=Cost())
@@ -119,16 +116,16 @@ def test_a_reason_that_can_be_counted_gives_the_print(table2, paper_records, met
             explained = explain(reason, metric, record)
             assert (explained is None) == (reason in ("whole number", "cut off"))
             value = table2.loc[name, metric] / unit if explained is None else explained
-            assert as_printed(value, reason) == printed[name], name
+            assert as_reported(value, reason) == printed[name], name
             seen.add(reason)
     assert seen == {"params": {"whole number", "cut off"}, "macs": {"cut off", "other layers", "no attention"}}[metric]
 
 
-def test_cells_without_an_erratum_round_as_printed(table2):
+def test_cells_without_an_erratum_round_as_reported(table2):
     for metric, column, unit in (("params", "params_m", 1e6), ("macs", "gflops", 1e9)):
         printed = load_paper_table("table2_imagenet").set_index("model")[column]
         plain = [name for name in table2.index if name not in errata_of(column).index]
-        assert {name: as_printed(table2.loc[name, metric] / unit) for name in plain} == printed[plain].to_dict()
+        assert {name: as_reported(table2.loc[name, metric] / unit) for name in plain} == printed[plain].to_dict()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +142,7 @@ def test_cells_without_an_erratum_round_as_printed(table2):
     ],
 )
 def test_values_are_printed_by_the_reason(value, reason, printed):
-    assert as_printed(value, reason) == printed
+    assert as_reported(value, reason) == printed
 
 
 def test_what_a_counter_adds_by_hand():
@@ -174,7 +171,7 @@ def test_what_a_counter_adds_by_hand():
 def test_differences_are_ours_over_the_print(table2):
     assert table2.loc["PVTv2-B0", "params_difference_percent"] == pytest.approx(100 * (3.666760 / 3.4 - 1))
     assert table2.loc["Twins-SVT-S", "macs_difference_percent"] == pytest.approx(100 * (2.927 / 2.8 - 1), abs=0.05)
-    assert list(table2["paper_top1_percent"]) == list(load_paper_table("table2_imagenet")["top1"])
+    assert list(table2["reported_top1_percent"]) == list(load_paper_table("table2_imagenet")["top1"])
 
 
 def test_a_note_says_which_cell_and_why_and_what_comes_out(table2):
@@ -214,10 +211,10 @@ def test_dense_networks_agree_with_the_papers_within_their_tolerance(paper_recor
         params, gflops = columns[head]
         paper = printed.set_index("backbone").loc[rows["name"]]
         assert list(rows["params"] / 1e6) == pytest.approx(list(paper[params]), rel=0.01)
-        assert list(rows["paper_params_m"]) == list(paper[params])
+        assert list(rows["reported_params_m"]) == list(paper[params])
         if gflops:
             assert list(rows["macs"] / 1e9) == pytest.approx(list(paper[gflops]), rel=0.02)
-            assert list(rows["paper_macs_g"]) == list(paper[gflops])
+            assert list(rows["reported_macs_g"]) == list(paper[gflops])
 
 
 def test_table_6_agrees_within_one_percent_with_its_steps(paper_records):
@@ -232,13 +229,13 @@ def test_table_6_agrees_within_one_percent_with_its_steps(paper_records):
     for arm, (params, gflops) in printed.items():
         assert own.loc[arm, "params"] / 1e6 == pytest.approx(params, rel=0.01)
         assert own.loc[arm, "macs"] / 1e9 == pytest.approx(gflops, rel=0.01)
-        assert (own.loc[arm, "paper_params_m"], own.loc[arm, "paper_macs_g"]) == (params, gflops)
+        assert (own.loc[arm, "reported_params_m"], own.loc[arm, "reported_macs_g"]) == (params, gflops)
     cumulative = own.loc[list(printed)]
     assert list(cumulative["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
-    assert list(cumulative["paper_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(cumulative["reported_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
     assert list(cumulative["macs_step"][1:]) == list(cumulative["macs"].astype(int).diff()[1:])
-    assert list(cumulative["paper_macs_step_g"][1:]) == pytest.approx([2.8, 2.1, -63.3])
-    assert own.loc[own.index.difference(printed), ["paper_params_m", "macs_step"]].isna().all(axis=None)
+    assert list(cumulative["reported_macs_step_g"][1:]) == pytest.approx([2.8, 2.1, -63.3])
+    assert own.loc[own.index.difference(printed), ["reported_params_m", "macs_step"]].isna().all(axis=None)
 
 
 def test_table_6_has_all_arms_in_all_bases(paper_records):
@@ -247,7 +244,7 @@ def test_table_6_has_all_arms_in_all_bases(paper_records):
     # In one base the step to + OPE has no position embeddings in it.
     steps = values[values["arm"] == "v1+ope"].set_index("base")["params_step"] / 1e6
     assert steps[["v1", "v2"]].to_list() == pytest.approx([1.07, 1.07], abs=0.01)
-    assert values.loc[values["base"] != "published", "paper_params_m"].isna().all()
+    assert values.loc[values["base"] != "published", "reported_params_m"].isna().all()
 
 
 def test_every_backbone_that_the_article_names_has_a_row(paper_records):
@@ -459,7 +456,7 @@ def test_table_4_quotes_what_is_not_built(paper_records):
     quoted = values[values["head"] == ""]
     assert set(quoted["detector"]) == {"Cascade Mask R-CNN", "GFL", "Sparse R-CNN"}
     assert quoted[["params", "macs", "params_difference_percent", "macs_difference_percent"]].isna().all(axis=None)
-    assert quoted[["paper_params_m", "paper_macs_g"]].notna().all(axis=None)
+    assert quoted[["reported_params_m", "reported_macs_g"]].notna().all(axis=None)
 
 
 def test_models_are_those_that_are_no_arms(paper_records):

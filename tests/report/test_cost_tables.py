@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ablations.report.cost_tables import TABLES
 
 from ablations.design import Cell, Cost, ModelCell
 from ablations.paper import load_paper_table
 from ablations.records import load_records
-from ablations.report.cost_tables import COST_TABLES, render_breakdown
+from ablations.report.cost import render_breakdown
 from ablations.report.tables import render_markdown
 
-BY_NAME = {table.name: table for table in COST_TABLES}
+BY_NAME = {table.name: table for table in TABLES}
 SWIN = ModelCell(model="timm:swin_small", conditions=Cost())
 
 
@@ -100,7 +101,7 @@ def test_table_2_word_for_word(tmp_path, write_cell):
     assert text.partition("\n\n## ")[2] == (
         "classifier, 224 px\n\n"
         "| Model      | Parameters, M | paper's | difference, % | GFLOPs (MACs) | paper's | difference, % "
-        "| Paper's top-1, % |                                        Where the print differs |\n"
+        "| Reported top-1, % |                                        Why the reported number differs |\n"
         "| ---------- | ------------: | ------: | ------------: | ------------: | ------: | ------------: "
         "| ---------------: | -------------------------------------------------------------: |\n"
         "| PVTv2-B0   |         3.667 |     3.4 |          +7.8 |        0.5661 |     0.6 |          -5.7 "
@@ -114,7 +115,7 @@ def test_table_2_word_for_word(tmp_path, write_cell):
 def test_table_2_has_the_note_of_every_erratum(paper_tables):
     heading, *rows = rows_of(render("table2_imagenet", paper_tables["table2_imagenet"]))
     notes = {row[0]: row[-1] for row in rows}
-    assert heading[-1] == "Where the print differs"
+    assert heading[-1] == "Why the reported number differs"
     errata = load_paper_table("errata")
     assert {name for name, note in notes.items() if note != "-"} == set(errata["model"])
     words = {"params_m": "parameters: ", "gflops": "GFLOPs: ", "top1": "top-1: "}

@@ -1,5 +1,6 @@
 """The plots: what they show, that arms can be told apart, and that nothing lies on anything else."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -8,13 +9,15 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.config import ARMS
+from ablations.analysis.cost import cost_values
+from ablations.analysis.paper import cumulative_values
+from ablations.config import ARMS, TOGGLES, arms_of
 from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
-from ablations.report import figures
+from ablations.report import cost, figures, paper, plots
 from ablations.report.build import list_figures
-from ablations.report.values import accuracy_values, cost_values, cumulative_values, memory_values, speed_values
+from ablations.report.values import accuracy_values, memory_values, speed_values
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def cie_lab(linear_rgb: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_colours_stay_apart_for_colour_blind_readers(sight):
-    srgb = {arm: np.array(colors.to_rgb(colour)) for arm, colour in figures.COLOURS.items()}
+    srgb = {arm: np.array(colors.to_rgb(figures.arm_colour(arm))) for arm in ARMS}
     linear = {arm: np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for arm, c in srgb.items()}
     seen = {arm: cie_lab(np.array(SIGHTS[sight]) @ c) for arm, c in linear.items()}
     # A difference of 2 can just be seen side by side; 15 is told apart at a glance.
@@ -48,15 +51,27 @@ def test_colours_stay_apart_for_colour_blind_readers(sight):
 
 
 def test_every_arm_has_a_marker_of_its_own():
-    assert list(figures.MARKERS) == list(figures.COLOURS) == list(ARMS)
-    assert len(set(figures.MARKERS.values())) == len(ARMS)
+    assert len({figures.arm_marker(arm) for arm in ARMS}) == len(ARMS)
+    assert (figures.arm_colour("timm:resnet18"), figures.arm_marker("timm:resnet18")) == (figures.GREY, "d")
+
+
+def test_a_fourth_toggle_changes_no_look_and_has_its_own(monkeypatch):
+    looks = {arm: (figures.arm_colour(arm), figures.arm_marker(arm)) for arm in ARMS}
+    monkeypatch.setitem(TOGGLES, "fourth", replace(TOGGLES["ope"], slot="norm"))
+    arms = arms_of(TOGGLES)
+    assert len(arms) == 2 * len(ARMS)
+    assert {arm: (figures.arm_colour(arm), figures.arm_marker(arm)) for arm in ARMS} == looks
+    shown = [np.array(colors.to_rgb(figures.arm_colour(arm))) for arm in arms]
+    assert min(np.abs(one - other).max() for one, other in combinations(shown, 2)) > 0.05
 
 
 def test_bars_are_as_long_as_the_values(ax, quick_records):
     values = cost_values(quick_records).query("variant == 'b2' and base == 'v2' and resolution == '224'")
-    assert figures.plot_cost_bars(ax, values, "params") is ax
+    assert cost.plot_cost_bars(ax, values, "params") is ax
     assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(values["params"] / 1e6))
-    assert [colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == list(figures.COLOURS.values())
+    assert [colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == [
+        figures.arm_colour(arm) for arm in ARMS
+    ]
     assert [text.get_text() for text in ax.texts][:2] == ["24.10", "25.17  +4.4 %"]
     assert [label.get_text() for label in ax.get_yticklabels()] == list(ARMS)
     assert ax.yaxis_inverted()
@@ -64,19 +79,19 @@ def test_bars_are_as_long_as_the_values(ax, quick_records):
 
 def test_the_cumulative_is_the_papers_with_our_counts(ax, quick_records):
     values = cumulative_values(quick_records).query("resolution == '224'")
-    assert figures.plot_cumulative(ax, values) is ax
+    assert paper.plot_cumulative(ax, values) is ax
     assert list(ax.lines[0].get_xdata()) == [79.8, 81.1, 82.0, 82.1]
     assert [text.get_text() for text in ax.texts] == ["79.8", "81.1 (+1.3)", "82.0 (+0.9)", "82.1 (+0.1)"]
-    assert ax.get_yticklabels()[1].get_text() == "v1+ope\n+ OPE\n25.17 M params, 3.938 G MACs"
+    assert ax.get_yticklabels()[1].get_text() == "v1+ope\n+ OPE\n25.17 M params, 3.938 GMACs"
 
 
 def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
     values = cost_values(quick_records).query("variant == 'b2' and base == 'v2'")
-    assert figures.plot_macs_by_resolution(ax, values) is ax
+    assert cost.plot_macs_by_resolution(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert [line.get_label() for line in ax.lines] == list(ARMS)
     first = values[(values["arm"] == "v1") & (values["resolution"] == "224")].iloc[0]
-    assert ax.lines[0].get_xydata()[0] == pytest.approx([224, first["macs"] / 224**2 / 1000])
+    assert ax.lines[0].get_xydata()[0] == pytest.approx([224, first["macs"] / 224**2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["224", "512", "1024", "2048"]
     flat = dict(zip(ARMS, (line.get_ydata() for line in ax.lines), strict=True))["v1+lsra"]
     assert flat[-1] == pytest.approx(flat[-2], rel=0.01)
@@ -93,12 +108,12 @@ def memory(quick_records):
 
 
 def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
-    assert figures.plot_memory_by_resolution(ax, memory) is ax
+    assert plots.plot_memory_by_resolution(ax, memory) is ax
     assert [(line.get_color(), line.get_linestyle()) for line in ax.lines] == [
-        (figures.COLOURS["v1"], "-"),
-        (figures.COLOURS["v1+cffn"], "-"),
-        (figures.COLOURS["v1"], "--"),
-        (figures.COLOURS["v1+cffn"], "--"),
+        (figures.arm_colour("v1"), "-"),
+        (figures.arm_colour("v1+cffn"), "-"),
+        (figures.arm_colour("v1"), "--"),
+        (figures.arm_colour("v1+cffn"), "--"),
     ]
     labels = [" ".join(text.get_text().split()) for text in ax.get_legend().get_texts()]
     assert labels == [
@@ -113,31 +128,31 @@ def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
 
 def test_one_line_can_stand_for_all_arms(ax, memory):
     fused = memory[memory["attention"] == "fused"].assign(peak_memory_bytes=memory["pixels"] * 400)
-    figures.plot_memory_by_resolution(ax, fused)
+    plots.plot_memory_by_resolution(ax, fused)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fused: all arms"]
 
 
 def test_arms_further_apart_have_lines_of_their_own(ax, memory):
     memory.loc[(memory["arm"] == "v1+ope") & (memory["resolution"] == "512"), "peak_memory_bytes"] *= 1.1
-    figures.plot_memory_by_resolution(ax, memory)
+    plots.plot_memory_by_resolution(ax, memory)
     assert len(ax.lines) == 6
 
 
 def test_speeds_have_whiskers_and_noisy_ones_are_hollow(ax, quick_records):
     values = speed_values(quick_records).query("mode == 'inference' and resolution == '32'")
-    assert figures.plot_speed(ax, values) is ax
+    assert plots.plot_speed(ax, values) is ax
     assert ax.lines[0].get_xdata() == [1, 1]
     row = values[values["arm"] == "v1+cffn"].iloc[0]
     whisker = ax.collections[list(ARMS).index("v1+cffn")].get_segments()[0]
     assert whisker[:, 0] == pytest.approx([row["relative_speed_low"], row["relative_speed_high"]])
     hollow = {line.get_color() for line in ax.lines if line.get_markerfacecolor() == "white"}
-    assert hollow == {figures.COLOURS["v1+ope"]}
+    assert hollow == {figures.arm_colour("v1+ope")}
 
 
 def test_accuracy_shows_means_and_every_seed(ax, quick_records):
     records = quick_records[quick_records["measurement"] == "accuracy"]
     values = accuracy_values(records)
-    assert figures.plot_accuracy(ax, values, records) is ax
+    assert plots.plot_accuracy(ax, values, records) is ax
     dots = [line for line in ax.lines if line.get_marker() == "."]
     assert sorted(x for line in dots for x in line.get_xdata()) == pytest.approx(sorted(100 * records["top1"]))
     assert len(ax.collections) == len(ARMS)
@@ -145,7 +160,7 @@ def test_accuracy_shows_means_and_every_seed(ax, quick_records):
 
 def test_one_seed_has_a_dot_and_no_whisker(ax, quick_records):
     records = quick_records[(quick_records["measurement"] == "accuracy") & (quick_records["seed"] == 0)]
-    figures.plot_accuracy(ax, accuracy_values(records), records)
+    plots.plot_accuracy(ax, accuracy_values(records), records)
     assert len(ax.collections) == 0
     assert len(ax.lines) == 2 * len(ARMS)
 
@@ -158,7 +173,7 @@ def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cel
         ):
             write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 9, "n_train_images": 9})
     records = load_records(tmp_path)
-    figures.plot_accuracy(ax, accuracy_values(records), records)
+    plots.plot_accuracy(ax, accuracy_values(records), records)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["v1", "timm:resnet18"]
     dots = [list(line.get_xdata()) for line in ax.lines if line.get_marker() == "."]
     assert dots == [pytest.approx([50, 70])] * 2
@@ -169,10 +184,10 @@ def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cel
 @pytest.mark.parametrize(
     ("plot", "values_of", "condition"),
     [
-        (lambda ax, values: figures.plot_cost_bars(ax, values, "params"), cost_values, "variant"),
-        (figures.plot_macs_by_resolution, cost_values, "variant"),
-        (figures.plot_memory_by_resolution, memory_values, "mode"),
-        (figures.plot_speed, speed_values, "resolution"),
+        (lambda ax, values: cost.plot_cost_bars(ax, values, "params"), cost_values, "variant"),
+        (cost.plot_macs_by_resolution, cost_values, "variant"),
+        (plots.plot_memory_by_resolution, memory_values, "mode"),
+        (plots.plot_speed, speed_values, "resolution"),
     ],
     ids=["bars", "MACs", "memory", "speed"],
 )
@@ -188,9 +203,9 @@ def test_a_plot_of_accuracy_refuses_mixed_seeds_and_means(ax, tmp_path, write_ce
     records = load_records(tmp_path)
     values = accuracy_values(records)
     with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
-        figures.plot_accuracy(ax, values, records[records["epochs"] == 20])
+        plots.plot_accuracy(ax, values, records[records["epochs"] == 20])
     with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
-        figures.plot_accuracy(ax, values[values["epochs"] == 20], records)
+        plots.plot_accuracy(ax, values[values["epochs"] == 20], records)
 
 
 def test_legends_that_differ_stay_with_their_panels():
@@ -208,7 +223,7 @@ def test_legends_that_differ_stay_with_their_panels():
 def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
     one = Figure(figsize=(7, 4), layout="constrained")
     for place in (1, 2):
-        figures.plot_memory_by_resolution(one.add_subplot(1, 2, place), memory)
+        plots.plot_memory_by_resolution(one.add_subplot(1, 2, place), memory)
     before = [text.get_text() for text in one.axes[0].get_legend().get_texts()]
     markers = [line.get_marker() for line in one.axes[0].get_legend().get_lines()]
     figures.share_legend(one)
@@ -221,12 +236,12 @@ def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
 def test_quick_has_its_sheets(quick_records):
     assert [sheet.name for sheet in list_figures(quick_records)] == [
         "cumulative_b2_published",
-        "parts_b2_published",
         *(f"cost_{model}_classifier" for model in ("nano_v2", "b2_published", "b2_v2")),
         "macs_by_resolution_b2_v2_classifier",
+        "parts_b2_published",
         "memory_nano_v2_cpu_measured",
         "speed_nano_v2_cpu",
-        *(f"{kind}_digits_pico_v2" for kind in ("accuracy", "effects", "cumulative", "tradeoff")),
+        *(f"{kind}_digits_pico_v2" for kind in ("accuracy", "effects", "cumulative_accuracy", "tradeoff")),
     ]
 
 

@@ -7,18 +7,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from ablations.analysis.cost import cost_values
+from ablations.analysis.paper import CUMULATIVE, cumulative_values, paper_cumulative
 from ablations.config import ARMS
 from ablations.design import Accuracy, AnyCell, Cell, Cost, Memory, ModelCell, Speed
 from ablations.records import load_records
-from ablations.report.values import (
-    accuracy_values,
-    cost_values,
-    cumulative_values,
-    memory_values,
-    paper_cumulative,
-    speed_values,
-)
-from ablations.studies import CUMULATIVE
+from ablations.report.values import accuracy_values, memory_values, speed_values
 
 CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 
@@ -216,10 +210,10 @@ def test_the_cumulative_has_the_steps_that_the_paper_has(tmp_path, write_cell):
     assert list(values["head"]) == ["classifier"] * 4
     assert list(values["arm"]) == list(CUMULATIVE)
     assert list(values["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
-    assert list(values["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(values["reported_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
     assert list(values["macs"].round(-6)) == [3_816_000_000, 3_938_000_000, 4_027_000_000, 3_889_000_000]
     assert list(values["macs_step"][1:]) == list(values["macs"].astype(int).diff()[1:])
-    assert list(values["paper_gflops"].dropna()) == [3.8, 4.0, 3.9]
+    assert list(values["reported_gflops"].dropna()) == [3.8, 4.0, 3.9]
 
 
 def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cell):
@@ -233,9 +227,9 @@ def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cel
 def test_the_papers_cumulative_is_the_papers():
     paper = paper_cumulative()
     assert tuple(paper.index) == CUMULATIVE
-    assert list(paper["paper_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
-    assert list(paper["paper_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
-    assert list(paper["paper_params_m"].dropna()) == [24.5, 25.4, 22.6]
+    assert list(paper["reported_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
+    assert list(paper["reported_retinanet_params_step_m"][1:]) == pytest.approx([0.7, 0.2, -2.8])
+    assert list(paper["reported_params_m"].dropna()) == [24.5, 25.4, 22.6]
 
 
 @pytest.mark.parametrize("values", [cost_values, cumulative_values, memory_values, speed_values, accuracy_values])

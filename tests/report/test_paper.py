@@ -8,21 +8,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
+from ablations.analysis.paper import ARM_FAMILIES, BASELINE_FAMILIES, imagenet_values
 from ablations.catalogue import PAPER_MODELS
+from ablations.config import ARMS
 from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import list_figures
-from ablations.report.figures import COLOURS, MARKERS
-from ablations.report.imagenet_figures import (
-    AREA_OF_A_MILLION,
-    ARM_FAMILIES,
-    BASELINE_FAMILIES,
-    KEYS,
-    backbone_values,
-    plot_backbones,
-)
+from ablations.report.figures import arm_colour, arm_marker
+from ablations.report.paper import AREA_OF_A_MILLION, BASELINE_LOOKS, KEYS, plot_imagenet
 
 
 @pytest.fixture
@@ -32,7 +27,7 @@ def ax() -> Axes:
 
 @pytest.fixture(scope="module")
 def values(paper_records):
-    return backbone_values(paper_records)
+    return imagenet_values(paper_records)
 
 
 def legend_of(ax: Axes) -> list[str]:
@@ -67,18 +62,19 @@ def test_every_model_of_the_table_has_a_family(values):
 
 
 def test_looks_of_families_tell_them_apart():
-    looks = [tuple(look) for _, *look in BASELINE_FAMILIES.values()]
-    looks += [(COLOURS[arm], MARKERS[arm], "-") for arm in ARM_FAMILIES]
+    looks = [*BASELINE_LOOKS.values()]
+    looks += [(arm_colour(arm), arm_marker(arm), "-") for arm in ARM_FAMILIES]
     assert len({(colour, marker) for colour, marker, _ in looks}) == len(looks)
     assert len({colour for colour, *_ in looks}) == len(looks)
-    assert not {marker for _, _, marker, _ in BASELINE_FAMILIES.values()} & set(MARKERS.values())
+    assert list(BASELINE_LOOKS) == list(BASELINE_FAMILIES)
+    assert not {marker for _, marker, _ in BASELINE_LOOKS.values()} & {arm_marker(arm) for arm in ARMS}
 
 
 def test_a_line_joins_the_models_of_a_family(ax, values):
-    assert plot_backbones(ax, values) is ax
+    assert plot_imagenet(ax, values) is ax
     assert ax.get_xscale() == "log"
-    assert ax.get_xlabel() == "MACs at 224 px, G"
-    assert ax.get_ylabel() == "The paper's top-1, %"
+    assert ax.get_xlabel() == "MACs at 224 px"
+    assert ax.get_ylabel() == "Reported top-1, %"
     printed = load_paper_table("table2_imagenet").set_index("model")["top1"]
     macs = values.set_index("name")["macs"] / 1e9
     lines = {str(line.get_label()).partition(":")[0]: line for line in ax.lines}
@@ -87,23 +83,23 @@ def test_a_line_joins_the_models_of_a_family(ax, values):
     names = [f"PVTv2-B{size}" for size in range(6)]
     assert list(v2.get_xdata()) == pytest.approx(list(macs[names]))
     assert list(v2.get_ydata()) == list(printed[names])
-    assert (v2.get_color(), v2.get_marker()) == (COLOURS["v1+ope+cffn"], MARKERS["v1+ope+cffn"])
+    assert (v2.get_color(), v2.get_marker()) == (arm_colour("v1+ope+cffn"), arm_marker("v1+ope+cffn"))
     assert list(lines["Swin"].get_ydata()) == list(printed[["Swin-T", "Swin-S", "Swin-B"]])
     assert lines["ResNet"].get_linestyle() == "--"
     assert sum(len(line.get_xdata()) for line in ax.lines) == len(PAPER_MODELS)
 
 
 def test_the_area_of_a_bubble_is_as_the_parameters(ax, values):
-    plot_backbones(ax, values)
+    plot_imagenet(ax, values)
     wanted = {
-        (round(row["macs"] / 1e9, 6), row["paper_top1_percent"], round(AREA_OF_A_MILLION * row["params"] / 1e6, 6))
+        (round(row["macs"] / 1e9, 6), row["reported_top1_percent"], round(AREA_OF_A_MILLION * row["params"] / 1e6, 6))
         for _, row in values.iterrows()
     }
     assert {(round(x, 6), y, round(area, 6)) for x, y, area in bubbles_of(ax)} == wanted
 
 
 def test_the_legends_give_the_parameters(ax, values):
-    plot_backbones(ax, values)
+    plot_imagenet(ax, values)
     labels = legend_of(ax)
     assert labels[1:3] == ["PVT v2: 3.67 to 82 M", "PVT v2-Li: 22.6 M"]
     assert "Twins-SVT: 24.1 to 99.3 M" in labels
@@ -115,7 +111,7 @@ def test_the_legends_give_the_parameters(ax, values):
 
 
 def test_our_points_are_named(ax, values):
-    plot_backbones(ax, values)
+    plot_imagenet(ax, values)
     words = [text.get_text() for text in ax.texts]
     assert sorted(words) == sorted(
         ["B0", "B1", "B2", "B2-Li", "B3", "B4", "B5", "Tiny", "Small", "Medium", "Large"],
@@ -123,8 +119,8 @@ def test_our_points_are_named(ax, values):
 
 
 def test_the_sheet_is_legible_and_says_whose_numbers_it_shows(paper_records, find_illegible):
-    (sheet,) = (sheet for sheet in list_figures(paper_records) if sheet.name.startswith("imagenet"))
-    assert sheet.name == "imagenet_classifier"
+    (sheet,) = (sheet for sheet in list_figures(paper_records) if sheet.name.startswith("table2_imagenet"))
+    assert sheet.name == "table2_imagenet_classifier"
     assert len(sheet.panels) == 1
     assert "one run a row, spread unknown" in sheet.caption
     assert sheet.caption.endswith("Conditions: classifier, 224 px.")
@@ -143,17 +139,17 @@ def test_a_sheet_needs_arms_and_baselines(tmp_path, write_cell, baselines, sizes
     for name in baselines:
         write_cell(tmp_path, ModelCell(model=f"timm:{name}", conditions=Cost()), {"params": 10**7, "macs": 10**9})
     names = [sheet.name for sheet in list_figures(load_records(tmp_path))]
-    assert ("imagenet_classifier" in names) == is_drawn
+    assert ("table2_imagenet_classifier" in names) == is_drawn
 
 
 def test_no_records_have_no_rows(tmp_path, write_cell):
-    assert backbone_values(load_records(tmp_path)).empty
+    assert imagenet_values(load_records(tmp_path)).empty
     cell = Cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=Cost())
     write_cell(tmp_path, replace(cell, conditions=Cost(resolution=256)))
-    assert backbone_values(load_records(tmp_path)).empty
+    assert imagenet_values(load_records(tmp_path)).empty
 
 
 def test_mixed_conditions_are_refused(ax, values):
     mixed = values.assign(resolution=["224", "256"] + ["224"] * (len(values) - 2))
     with pytest.raises(InputError, match=r"^resolution is mixed, "):
-        plot_backbones(ax, mixed)
+        plot_imagenet(ax, mixed)

@@ -8,25 +8,30 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.analysis.paper import operator_values
+from ablations.analysis.cost import (
+    MODULE_KINDS,
+    complexity_values,
+    module_values,
+    operator_values,
+    part_values,
+    scaling_values,
+)
+from ablations.analysis.paper import CUMULATIVE
 from ablations.catalogue import MODELS, SCALED
 from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
 from ablations.records import load_records
 from ablations.report.build import list_figures
-from ablations.report.cost_figures import (
-    BASELINE_LINES,
+from ablations.report.cost import (
+    MODULE_WORDS,
     OPERATOR_COLOURS,
     OPERATOR_WORDS,
     plot_complexity,
     plot_module_costs,
     plot_operators,
-    plot_scaling,
 )
-from ablations.report.figures import ALIKE, COLOURS, GREY, MARKERS, FigureSpec
-from ablations.report.growth import complexity_values, part_values, scaling_values
-from ablations.report.values import MODULE_KINDS, module_values
-from ablations.studies import CUMULATIVE, SCALES
+from ablations.report.figures import ALIKE, BASELINE_LINES, GREY, FigureSpec, arm_colour, arm_marker, plot_scaling
+from ablations.studies import SCALES
 
 BASELINE = ModelCell(model="timm:planted", conditions=Cost())
 
@@ -52,7 +57,7 @@ def test_scaling_has_every_model_once_on_logarithmic_axes(ax, paper_records):
     assert plot_scaling(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert ax.get_xlabel() == "Side of the input, px"
-    assert ax.get_ylabel() == "MACs, G"
+    assert ax.get_ylabel() == "MACs"
     assert [label.get_text() for label in ax.get_xticklabels()] == [str(side) for side in SCALES]
     labels = legend_of(ax)
     assert len(labels) == len(ax.lines)
@@ -69,7 +74,7 @@ def test_scaling_draws_arms_in_their_colours_and_others_in_grey(ax, paper_record
         names, exponents = label.rpartition(":")[0].split(", "), label.rpartition(":")[2].strip()
         first = curves[names[0]]
         assert list(line.get_xdata()) == pytest.approx(list(SCALES))
-        assert list(line.get_ydata()) == pytest.approx(list(first["macs"] / 1e9))
+        assert list(line.get_ydata()) == pytest.approx(list(first["macs"]))
         # Those that share a line are alike, and the label has the range of their exponents.
         for name in names:
             assert (abs(curves[name]["macs"].to_numpy() / first["macs"].to_numpy() - 1) <= ALIKE).all()
@@ -80,7 +85,7 @@ def test_scaling_draws_arms_in_their_colours_and_others_in_grey(ax, paper_record
             assert (line.get_color(), line.get_marker()) == (GREY, "None")
             others += 1
         else:
-            assert (line.get_color(), line.get_marker()) == (COLOURS[arm], MARKERS[arm])
+            assert (line.get_color(), line.get_marker()) == (arm_colour(arm), arm_marker(arm))
     assert others == len(SCALED)
     grey = [line.get_linestyle() for line in ax.lines if line.get_color() == GREY]
     assert len(set(grey)) == len(grey)
@@ -101,8 +106,7 @@ def test_more_models_than_line_styles_are_all_drawn(ax, tmp_path, write_cell):
 def modules(paper_records):
     """The modules of b2's cumulative at 224 px."""
     values = module_values(paper_records)
-    own = (values["variant"] == "b2") & (values["base"] == "published") & (values["head"] == "classifier")
-    return values[own & (values["resolution"] == "224")]
+    return values[values["arm"].isin(CUMULATIVE) & (values["resolution"] == "224")]
 
 
 def test_the_modules_of_an_arm_sum_to_the_arm(modules, paper_records):
@@ -135,30 +139,31 @@ def test_a_module_has_a_bar_an_arm_as_long_as_its_cost(ax, modules):
     assert plot_module_costs(ax, modules, "params") is ax
     assert ax.get_xlabel() == "Parameters, M"
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels == [kind for kind in MODULE_KINDS if kind not in ("attn: products", "other")]
+    kinds = [kind for kind in MODULE_KINDS if kind not in ("attn: products", "other")]
+    assert labels == [MODULE_WORDS[kind] for kind in kinds]
     assert ax.yaxis_inverted()
     assert legend_of(ax) == list(CUMULATIVE)
     params = modules.set_index(["arm", "module"])["params"]
     for arm, bars in zip(CUMULATIVE, np.array(ax.patches).reshape(len(CUMULATIVE), len(labels)), strict=True):
-        assert [bar.get_width() for bar in bars] == pytest.approx([params.get((arm, kind), 0) / 1e6 for kind in labels])
-        assert {colors.to_hex(bar.get_facecolor()).upper() for bar in bars} == {COLOURS[arm]}
+        assert [bar.get_width() for bar in bars] == pytest.approx([params.get((arm, kind), 0) / 1e6 for kind in kinds])
+        assert {colors.to_hex(bar.get_facecolor()).upper() for bar in bars} == {arm_colour(arm)}
         centres = [bar.get_y() + bar.get_height() / 2 for bar in bars]
         assert [round(centre) for centre in centres] == list(range(len(labels)))
 
 
 def test_modules_without_macs_have_no_row_of_them(ax, modules):
     plot_module_costs(ax, modules)
-    assert ax.get_xlabel() == "MACs at 224 px, G"
+    assert ax.get_xlabel() == "MACs at 224 px, M"
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert not {"norms", "embeddings", "other"} & set(labels)
-    assert "attn: products" in labels
+    assert not {MODULE_WORDS[kind] for kind in ("norms", "embeddings", "other")} & set(labels)
+    assert "attention: products" in labels
 
 
 def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
     breakdown = {name: {"params": 1, "macs": 2} for name in ("stages.0.blocks.mlp.gate", "pyramid.conv", "head")}
-    cell = Cell(variant="b2", arm="v1", base="v2", conditions=Cost())
+    cell = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
     write_cell(tmp_path, cell, {"params": 3, "macs": 6, "breakdown": breakdown})
-    write_cell(tmp_path, replace(cell, arm="v1+ope"), {"params": 3, "macs": 6})  # an older record
+    write_cell(tmp_path, replace(cell, arm="v1+ope"), {"params": 3, "macs": 6})
     values = module_values(load_records(tmp_path)).set_index("module")
     assert values[["params", "macs"]].to_dict("index") == {
         "other": {"params": 2, "macs": 4},
@@ -195,7 +200,7 @@ def test_complexity_has_a_line_a_term_and_a_dot_a_trace(ax, paper_records):
     values = complexity_values(paper_records).query("stage == 1")
     assert plot_complexity(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert ax.get_ylabel() == "MACs of a layer, G"
+    assert ax.get_ylabel() == "MACs of a layer"
     assert legend_of(ax) == [
         "SRA, products: 2h²w²c/R²",
         "SRA, reduction: hwc²R²",
@@ -208,9 +213,9 @@ def test_complexity_has_a_line_a_term_and_a_dot_a_trace(ax, paper_records):
     assert [line.get_color() for line in terms] == [line.get_color() for line in dots]
     assert len({line.get_color() for line in terms}) == 3
     tokens = np.array(SCALES) ** 2 / 16
-    assert terms[0].get_ydata() == pytest.approx(2 * tokens**2 * 64 / 64 / 1e9)
-    assert terms[1].get_ydata() == pytest.approx(tokens * 64**2 * 64 / 1e9)
-    assert terms[2].get_ydata() == pytest.approx(2 * tokens * 49 * 64 / 1e9)
+    assert terms[0].get_ydata() == pytest.approx(2 * tokens**2 * 64 / 64)
+    assert terms[1].get_ydata() == pytest.approx(tokens * 64**2 * 64)
+    assert terms[2].get_ydata() == pytest.approx(2 * tokens * 49 * 64)
     assert dots[0].get_ydata() == pytest.approx(terms[0].get_ydata())
     assert dots[1].get_ydata() == pytest.approx(terms[1].get_ydata() / 64)
     assert dots[2].get_ydata() == pytest.approx(terms[2].get_ydata())
@@ -224,14 +229,14 @@ def test_a_stage_without_a_reduction_has_no_dots_of_it(ax, paper_records):
 def test_the_study_has_its_sheets(sheets):
     assert list(sheets) == [
         "cumulative_b2_published",
-        "imagenet_classifier",
-        "scaling_classifier",
-        "parts_b2_published",
-        "operators_classifier",
-        "complexity_b2",
+        "table2_imagenet_classifier",
         "cost_b2_published_classifier",
         *(f"cost_b2_{base}_retinanet" for base in ("published", "v1", "v2")),
         "macs_by_resolution_b2_published_classifier",
+        "parts_b2_published",
+        "scaling_classifier",
+        "complexity_b2",
+        "operators_classifier",
     ]
     panels = {name: len(sheet.panels) for name, sheet in sheets.items()}
     assert panels["parts_b2_published"] == 4  # parameters, and MACs at the smallest, a middle, the largest input
@@ -250,7 +255,7 @@ def test_no_words_overlap_or_leave_the_figure(sheets, find_illegible, name):
 def test_captions_say_what_they_are_of(sheets):
     for name, words in {
         "scaling_classifier": "the exponent in pixels between the two largest sizes",
-        "complexity_b2": "The traced reduction is hwc², R² below the printed term; where R = 1",
+        "complexity_b2": "The traced reduction is hwc², R² below the paper's term; where R = 1",
         "cost_b2_v1_retinanet": "not a time",
     }.items():
         assert words in sheets[name].caption
@@ -276,10 +281,9 @@ def test_a_single_panel_keeps_its_own_legend(sheets):
     ("plot", "values", "condition"),
     [
         (plot_complexity, lambda records: complexity_values(records), "stage"),
-        (plot_module_costs, lambda records: module_values(records).query("head == 'classifier'"), "variant"),
         (
             plot_module_costs,
-            lambda records: module_values(records).query("variant == 'b2' and head == 'classifier'"),
+            module_values,
             "resolution",
         ),
         (
@@ -288,7 +292,7 @@ def test_a_single_panel_keeps_its_own_legend(sheets):
             "head",
         ),
     ],
-    ids=["stages", "variants", "resolutions", "heads"],
+    ids=["stages", "resolutions", "heads"],
 )
 def test_mixed_conditions_are_refused(ax, paper_records, plot, values, condition):
     with pytest.raises(InputError, match=f"^{condition} is mixed, "):
