@@ -1,168 +1,429 @@
-"""What each of the three changes does, from the values of the eight arms: the statistics of a 2³ design.
+"""What each toggle does by itself and beside the others: effects, steps, orders of adding, Shapley values.
 
-Tables of values have one row a seed and one column an arm; a value without noise is a table of one row. Scales: with
-all signs taken from -1 (off) and +1 (on), an effect is the mean where the product of its changes' signs is +1 minus
-the mean where it is -1. So a main effect is the mean with the change minus the mean without it, over the four settings
-of the others; the interaction of two is half of how much more the first does with the second than without it; that of
-three is half of how much larger the interaction of two is with the third (Box, Hunter & Hunter, "Statistics for
-Experimenters", chapter 5). A change does its main effect plus its interaction with another where that is on, and minus
-it where that is off. Effects are in the unit of the values.
+A factorial is every setting of k toggles. Which toggles those are follows from the arms that records have under equal
+conditions, and arms that a study lacks are never asked for. Tables of values have one row a seed and one column an
+arm; a value without noise is a table of one row.
+
+Scales: with all signs taken from -1 (off) and +1 (on), an effect is the mean where the product of its toggles' signs
+is +1 minus the mean where it is -1. So a main effect is the mean with the toggle minus the mean without it, over all
+settings of the others; the interaction of two is half of how much more the first does with the second than without it,
+and so on for more (Box, Hunter & Hunter, "Statistics for Experimenters", chapter 5). Effects are in the unit of the
+values.
+
+Accuracies have noise. Each seed's contrast is one value, and a t interval over the seeds follows, which holds whatever
+arms' variances are and whatever a seed does to a toggle; the pooled linear model, which takes variances to be equal and
+a toggle to do the same in every seed, stands beside it as `pooled`. The primary family is the effects of one
+factorial, main effects and interactions, corrected by Holm; steps and Shapley values have families of their own. Costs
+are exact, in the records' unit, and `NAME_percent` is in percent of the reference's value: additive, as costs are.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from functools import cached_property, partial
+from itertools import chain, combinations, permutations
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from statsmodels.regression.linear_model import OLS
+from statsmodels.formula.api import ols
 
-from ablations.analysis.statistics import CONFIDENCE, Estimate
-from ablations.config import ARMS, TOGGLES
+from ablations.analysis.accuracy import declared_seeds, difference_rows, is_paired, split_studies
+from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_by, split_by_conditions
+from ablations.analysis.statistics import (
+    CONFIDENCE,
+    FEWEST_FOR_INTERVAL,
+    ROUNDING,
+    Estimate,
+    check_seeds,
+    estimate_difference,
+    estimate_mean,
+    seeds_needed,
+)
+from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name
+from ablations.errors import pick
 
-CHANGES = tuple(TOGGLES)
-"""The three changes by their short names: the factors of the design."""
+RESPONSES = {"cost": ("params", "macs"), "memory": ("peak_memory_bytes",), "accuracy": ("top1",)}
+"""The metrics of each measurement that toggles have effects on."""
 
-EFFECTS = {":".join(changes): changes for order in (1, 2, 3) for changes in combinations(CHANGES, order)}
-"""The seven effects by name, such as `ope` and `ope:cffn`, and the changes that each is of."""
+CLEAN_BASES = tuple(base for base in BASES if base != "published")
+"""Those in which arms differ in nothing but toggles."""
 
-ORDERS = tuple(permutations(CHANGES))
-"""The six orders in which the changes can be added to v1."""
 
-ROUNDING = 1e-12
-"""Residuals of this share of the values, or less, are what arithmetic leaves, not noise."""
+def toggles_of(arm: str) -> tuple[str, ...]:
+    """Returns the short names in an arm's name."""
+    return tuple(arm.split("+")[1:])
 
 
 @dataclass(frozen=True)
 class Step:
-    """One change added to an arm that lacks it: an edge of the cube of arms."""
+    """One toggle added to an arm that lacks it: an edge of the cube of arms."""
 
-    change: str
+    toggle: str
     start: str
     end: str
 
     @property
     def name(self) -> str:
-        return f"+{self.change} at {self.start}"
+        return f"+{self.toggle} at {self.start}"
 
 
-def arm_with(changes: Collection[str]) -> str:
-    """Returns the arm that has just these changes."""
-    return "+".join(["v1", *(change for change in CHANGES if change in changes)])
+@dataclass(frozen=True)
+class Factorial:
+    """Every setting of some toggles, beside others that are on in all arms."""
 
+    toggles: tuple[str, ...]
+    common: tuple[str, ...] = ()
 
-def steps_of(order: tuple[str, ...]) -> tuple[Step, ...]:
-    """Returns the three steps from v1 to the arm with all changes, in one of ORDERS."""
-    return tuple(
-        Step(change, arm_with(order[:before]), arm_with(order[: before + 1])) for before, change in enumerate(order)
-    )
+    def arm_with(self, toggles: Collection[str]) -> str:
+        """Returns the arm in which these toggles of the factorial are on."""
+        return arm_name(name for name in TOGGLES if name in toggles or name in self.common)
 
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """All arms, those with the fewest toggles first."""
+        return tuple(map(self.arm_with, _subsets(self.toggles)))
 
-STEPS = tuple(
-    Step(change, start, arm_with([*start.split("+"), change]))
-    for change in CHANGES
-    for start in ARMS
-    if change not in start.split("+")
-)
-"""All twelve steps: each change at the four settings of the others."""
+    @cached_property
+    def effects(self) -> dict[str, tuple[str, ...]]:
+        """Main effects and interactions by name, such as `ope` and `ope:cffn`, with the toggles that each is of."""
+        return {":".join(own): own for own in _subsets(self.toggles) if own}
 
-SIGNS = pd.DataFrame(
-    {
-        effect: [math.prod(1 if change in arm.split("+") else -1 for change in changes) for arm in ARMS]
-        for effect, changes in EFFECTS.items()
-    },
-    index=pd.Index(ARMS, name="arm"),
-)
-"""The design, effect-coded: +1 or -1 for each arm (rows) and effect (columns). All columns are orthogonal."""
-
-
-def complete_seeds(values: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of the seeds that have all eight arms; raises ValueError if a seed occurs twice."""
-    if not values.index.is_unique:
-        raise ValueError(f"seed {values.index[values.index.duplicated()][0]} occurs twice")
-    return values.reindex(columns=list(ARMS)).dropna().astype(float)
-
-
-def effect_contrasts(values: pd.DataFrame) -> pd.DataFrame:
-    """Returns the seven effects (columns) in each row of complete values; whole numbers give exact ones."""
-    return values[list(ARMS)] @ SIGNS / (len(ARMS) / 2)
-
-
-def step_differences(values: pd.DataFrame, step: Step) -> pd.Series:
-    """Returns what a step adds, in each row of the values."""
-    return values[step.end] - values[step.start]
-
-
-def shapley_contributions(values: pd.DataFrame, change: str) -> pd.Series:
-    """Returns the Shapley value of a change in each row: the mean of what it adds over the six orders.
-
-    The three changes' values add up to the difference between the arm with all changes and v1. Each is the change's
-    main effect plus a third of the interaction of all three.
-    """
-    added = [step_differences(values, step) for order in ORDERS for step in steps_of(order) if step.change == change]
-    return pd.concat(added, axis="columns").sum(axis="columns") / len(ORDERS)
-
-
-def estimate_effects(values: pd.DataFrame) -> pd.DataFrame:
-    """Returns the seven effects, from the seeds that have all eight arms, with 95 % intervals.
-
-    The model is linear, with a block for each seed and independent errors of one variance, so that n seeds leave
-    7 (n - 1) degrees of freedom for the errors. It takes a change to do the same in every seed; where it does not, the
-    interval of its effect is too narrow.
-
-    Columns: `effect`; `order`, the number of changes it is of; `n_seeds` and `n_seeds_left_out`; `mean, low, high`;
-    `p` of the t test, `p_holm` adjusted over the seven (Holm 1979); `resolved`, whether the interval leaves out 0;
-    `resolved_holm`, whether `p_holm` is below 0.05. One seed has exact contrasts and neither interval nor p. Where
-    nothing varies beside the blocks, the intervals have no width, there is no p and nothing is resolved. Raises
-    ValueError if a seed occurs twice.
-    """
-    complete = complete_seeds(values)
-    n_seeds = len(complete)
-    mean, low, high, p = np.full((4, len(EFFECTS)), math.nan)
-    if n_seeds == 1:
-        mean = effect_contrasts(complete).to_numpy()[0]
-    elif n_seeds > 1:
-        mean, low, high, p = _fit(complete)
-    p_holm = adjust_by_holm(p)
-    estimates = [Estimate(n_seeds, *ends) for ends in zip(mean, low, high, strict=True)]
-    return pd.DataFrame(
-        {
-            "effect": list(EFFECTS),
-            "order": [len(changes) for changes in EFFECTS.values()],
-            "n_seeds": n_seeds,
-            "n_seeds_left_out": len(values) - n_seeds,
-            "mean": mean,
-            "low": low,
-            "high": high,
-            "p": p,
-            "p_holm": p_holm,
-            "resolved": [estimate.resolved for estimate in estimates],
-            "resolved_holm": p_holm < 1 - CONFIDENCE,
+    @cached_property
+    def signs(self) -> pd.DataFrame:
+        """The design, effect-coded: +1 or -1 for each arm (rows) and effect (columns). All columns are orthogonal."""
+        settings = [toggles_of(arm) for arm in self.arms]
+        columns = {
+            effect: [math.prod(1 if toggle in setting else -1 for toggle in own) for setting in settings]
+            for effect, own in self.effects.items()
         }
-    )
+        return pd.DataFrame(columns, index=pd.Index(self.arms, name="arm"))
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """Each toggle added at every setting of the others."""
+        return tuple(
+            Step(toggle, self.arm_with(own), self.arm_with([*own, toggle]))
+            for toggle in self.toggles
+            for own in _subsets([other for other in self.toggles if other != toggle])
+        )
+
+    @cached_property
+    def orders(self) -> tuple[tuple[str, ...], ...]:
+        """All orders in which the toggles can be added one by one."""
+        return tuple(permutations(self.toggles))
+
+    def steps_of(self, order: tuple[str, ...]) -> tuple[Step, ...]:
+        """Returns the steps from the arm with none of the toggles to that with all, in one of the orders."""
+        return tuple(
+            Step(toggle, self.arm_with(order[:place]), self.arm_with(order[: place + 1]))
+            for place, toggle in enumerate(order)
+        )
+
+    def complete(self, values: pd.DataFrame) -> pd.DataFrame:
+        """Returns the rows of the seeds that have every arm; raises ValueError if a seed occurs twice."""
+        check_seeds(values)
+        return values.reindex(columns=list(self.arms)).dropna().astype(float)
+
+    def contrasts(self, complete: pd.DataFrame) -> pd.DataFrame:
+        """Returns the effects (columns) in each row of complete values; whole numbers give exact ones."""
+        return complete[list(self.arms)] @ self.signs / (len(self.arms) / 2)
+
+    def shapley(self, complete: pd.DataFrame, toggle: str) -> pd.Series:
+        """Returns the Shapley value of a toggle in each row: the mean of what it adds over all orders.
+
+        All toggles' values add up to the difference between the arm with all and the arm with none of them.
+        """
+        k = len(self.toggles)
+        total = pd.Series(0.0, index=complete.index)
+        for step in self.steps:
+            if step.toggle == toggle:
+                before = len(toggles_of(step.start)) - len(self.common)
+                orders = math.factorial(before) * math.factorial(k - before - 1)  # in which just these come before
+                total += orders * (complete[step.end] - complete[step.start])
+        return total / math.factorial(k)
 
 
-def _fit(complete: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the effects' means, both ends of their intervals, and p, from two seeds or more."""
-    n_seeds = len(complete)
-    blocks = np.repeat(np.eye(n_seeds), len(ARMS), axis=0)
-    response = complete.to_numpy().ravel()
-    fit = OLS(response, np.hstack([blocks, np.tile(SIGNS.to_numpy(), (n_seeds, 1))])).fit()
-    # A coefficient is the change from the mean to one side; an effect is from one side to the other.
-    mean = 2 * fit.params[n_seeds:]
-    if fit.ssr <= ROUNDING**2 * (response @ response):
-        return mean, mean, mean, np.full_like(mean, math.nan)
-    low, high = 2 * fit.conf_int(1 - CONFIDENCE)[n_seeds:].T
-    return mean, low, high, fit.pvalues[n_seeds:]
+def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """Yields all sets of some names, the smallest first."""
+    return chain.from_iterable(combinations(names, size) for size in range(len(names) + 1))
 
 
-def adjust_by_holm(p: np.ndarray) -> np.ndarray:
-    """Returns p-values adjusted by Holm's step-down rule: any of them below 0.05 by chance alone in 5 % at most.
+def find_factorials(arms: Iterable[str]) -> list[Factorial]:
+    """Returns the largest factorials that these arms hold in full, added to what all have in common.
 
-    The same as statsmodels' `multipletests`, which collects garbage at every call: 0.05 s, for seven numbers.
+    The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Where an arm
+    belongs to no factorial, or two share a toggle, the study is unfinished, and only the paper's is returned, if whole.
     """
-    rank = np.argsort(p)
-    adjusted = np.empty_like(p)
-    adjusted[rank] = np.minimum(np.maximum.accumulate(p[rank] * np.arange(len(p), 0, -1)), 1)
-    return adjusted
+    present = dict.fromkeys(arm for arm in arms if set(toggles_of(arm)) <= set(TOGGLES))
+    settings = [set(toggles_of(arm)) for arm in present]
+    if not settings:
+        return []
+    common = tuple(name for name in TOGGLES if all(name in setting for setting in settings))
+    varied = tuple(name for name in TOGGLES if name not in common and any(name in setting for setting in settings))
+    whole = [
+        factorial for own in _subsets(varied) if own and set((factorial := Factorial(own, common)).arms) <= set(present)
+    ]
+    largest = [one for one in whole if not any(set(one.toggles) < set(other.toggles) for other in whole)]
+    in_one = set(chain.from_iterable(factorial.arms for factorial in largest))
+    shared = len(set(chain.from_iterable(one.toggles for one in largest))) < sum(len(one.toggles) for one in largest)
+    if shared or set(present) - in_one:
+        largest = []
+    papers = [factorial for factorial in whole if factorial.toggles == PAPER_TOGGLES]
+    return list(dict.fromkeys([*papers, *largest]))
+
+
+def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int | None = None) -> pd.DataFrame:
+    """Returns the effects from the seeds that have every arm: contrasts by seed, t intervals, Holm over all.
+
+    Columns: `effect`; `order`, the number of toggles it is of; `n_seeds` and `n_seeds_left_out`; those of
+    `difference_rows` without a name before them (`mean`, `low`, `high`, `p`, `p_holm`, `sign_flip_p`, `resolved` …);
+    and `pooled_low`, `pooled_high`, `pooled_p` of the pooled linear model. Raises ValueError if a seed occurs twice.
+    """
+    complete = factorial.complete(values)
+    contrasts = factorial.contrasts(complete)
+    pooled = _pooled_model(factorial, complete)
+    family = [
+        (
+            {
+                "effect": effect,
+                "order": len(toggles),
+                "n_seeds": len(complete),
+                "n_seeds_left_out": len(values) - len(complete),
+            },
+            estimate_mean(contrasts[effect]),
+        )
+        for effect, toggles in factorial.effects.items()
+    ]
+    rows = difference_rows("", family, declared)
+    return pd.DataFrame([row | pooled[str(row["effect"])] for row in rows])
+
+
+def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Returns the interval and p of each effect in a linear model with a block for each seed.
+
+    It pools the (2^k - 1)(n - 1) degrees of freedom of all effects. One seed has neither, as values without noise.
+    """
+    names = ("pooled_low", "pooled_high", "pooled_p")
+    nothing = dict(zip(names, [math.nan] * len(names), strict=True))
+    if len(complete) < 2:
+        return dict.fromkeys(factorial.effects, nothing)
+    rows = complete.rename_axis("seed").reset_index().melt("seed", var_name="arm", value_name="value")
+    rows = rows.astype({"seed": str}).join(factorial.signs[list(factorial.toggles)], on="arm")
+    fit = ols(f"value ~ C(seed) + {' * '.join(factorial.toggles)}", rows).fit()
+    if fit.ssr <= ROUNDING**2 * (rows["value"] ** 2).sum():
+        return dict.fromkeys(factorial.effects, nothing)
+    # A coefficient is the change from the mean to one side; an effect is from one side to the other.
+    ends = 2 * fit.conf_int(1 - CONFIDENCE)
+    return {
+        effect: dict(zip(names, [*ends.loc[effect].tolist(), float(fit.pvalues[effect])], strict=True))
+        for effect in factorial.effects
+    }
+
+
+@dataclass(frozen=True)
+class Study:
+    """The values of a factorial's arms under one set of conditions: by metric, a column an arm and a row a seed."""
+
+    conditions: dict[str, Any]
+    factorial: Factorial
+    tables: dict[str, pd.DataFrame]
+    """Without noise there is one row."""
+    has_noise: bool
+    paired: bool = True
+    declared: int | None = None
+    """Seeds that the study declared before its data."""
+
+    @cached_property
+    def complete(self) -> dict[str, pd.DataFrame]:
+        """The values of the seeds that have every arm."""
+        return {metric: self.factorial.complete(values) for metric, values in self.tables.items()}
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The conditions, the toggles that are varied, and how many seeds have every arm."""
+        names = self.conditions | {"toggles": ", ".join(self.factorial.toggles)}
+        if self.has_noise:
+            (values,), (complete,) = self.tables.values(), self.complete.values()
+            names |= {"n_seeds": len(complete), "n_seeds_left_out": len(values) - len(complete)}
+            names |= {"declared_seeds": self.declared} if self.declared else {}
+        return names
+
+    def estimate_step(self, step: Step) -> Estimate:
+        """Returns what a step adds to the accuracy, from the seeds that have every arm."""
+        (values,) = self.complete.values()
+        return estimate_difference(values[step.end], values[step.start], paired=self.paired)
+
+    def exact_columns(self, label: str, added: Callable[[pd.DataFrame], pd.Series]) -> dict[str, float]:
+        """Returns what is added to each exact metric, and that in percent of the arm without the toggles."""
+        columns: dict[str, float] = {}
+        for metric, values in self.complete.items():
+            reference = values[self.factorial.arms[0]].mean()
+            columns |= exact_columns(f"{metric}_{label}", added(values).mean(), reference)
+        return columns
+
+
+def exact_columns(name: str, difference: float, reference: float) -> dict[str, float]:
+    """Returns a difference and what percent of the reference it is, as columns `NAME` and `NAME_percent`."""
+    return {name: difference, f"{name}_percent": 100 * difference / reference}
+
+
+def list_studies(records: pd.DataFrame, measurement: str) -> Iterator[Study]:
+    """Yields the factorials of a measurement's records in CLEAN_BASES, each under its conditions.
+
+    Raises InputError for a measurement that is none of RESPONSES, and where two records stand in one place.
+    """
+    pick("measurement", measurement, RESPONSES)
+    has_noise = "seed" in AXES[measurement]
+    clean = records[records["base"].isin(CLEAN_BASES)]
+    for group in split_studies(clean) if has_noise else split_places(clean, measurement, CONDITIONS[measurement]):
+        tables = {metric: by_arm(group.rows, metric) for metric in RESPONSES[measurement]}
+        paired, declared = (is_paired(group.rows), declared_seeds(group.rows)) if has_noise else (True, None)
+        for factorial in find_factorials(group.rows["arm"].unique()):
+            yield Study(group.conditions, factorial, tables, has_noise, paired, declared)
+
+
+def split_places(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> Iterator[Group]:
+    """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
+    needed = ("measurement", "key", "pixels", *CONDITIONS[measurement], *AXES[measurement], *RESPONSES[measurement])
+    own = records.loc[
+        records["measurement"] == measurement, [name for name in dict.fromkeys(needed) if name in records]
+    ]
+    labels = [label for group in split_by_conditions(own, measurement) for label in group.rows.index]
+    yield from group_by(own.loc[labels].dropna(axis="columns", how="all"), (*names, "resolution", "pixels"))
+
+
+def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Returns a metric with a row a seed, or one row, and a column an arm; no row where it was never counted."""
+    if metric not in rows:
+        return pd.DataFrame(columns=list(rows["arm"].unique()), dtype=float)
+    arms = rows.assign(seed=rows.get("seed", 0)).groupby("arm", sort=False)
+    return pd.DataFrame({arm: own.set_index("seed")[metric].astype(float) for arm, own in arms})
+
+
+def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns the effects of each factorial: `METRIC_effect`, exact, or of `estimate_effects` as `top1_effect_…`."""
+    rows: list[dict[str, Any]] = []
+    for study in list_studies(records, measurement):
+        if study.has_noise:
+            effects = estimate_effects(study.factorial, study.tables["top1"], study.declared)
+            kept = ("effect", "order", "n_seeds", "n_seeds_left_out")
+            effects = effects.rename(columns={name: f"top1_effect_{name}" for name in effects if name not in kept})
+            rows += [
+                study.names | {str(name): value for name, value in row.items()} for row in effects.to_dict("records")
+            ]
+            continue
+        contrasts = {metric: study.factorial.contrasts(values) for metric, values in study.complete.items()}
+        for effect, toggles in study.factorial.effects.items():
+            row = study.names | {"effect": effect, "order": len(toggles)}
+            for metric, contrast in contrasts.items():
+                reference = study.complete[metric][study.factorial.arms[0]].mean()
+                row |= exact_columns(f"{metric}_effect", contrast[effect].mean(), reference)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns exact effects without the interactions that are 0 at every resolution under the same conditions."""
+    values = effect_values(records, measurement)
+    if values.empty:
+        return values
+    names = [name for name in (*CONDITIONS[measurement], "toggles", "effect") if name in values]
+    nothing = (values[[f"{metric}_effect" for metric in RESPONSES[measurement]]].fillna(0) == 0).all(axis="columns")
+    nowhere = nothing.groupby([values[name] for name in names], dropna=False).transform("all")
+    return values[~nowhere | (values["order"] == 1)].reset_index(drop=True)
+
+
+def step_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns what each toggle adds to accuracy at every setting of the others, `top1_step_…`: a row a `step`."""
+    rows: list[dict[str, Any]] = []
+    for study in list_studies(records, "accuracy"):
+        family = [
+            (
+                study.names | {"step": step.name, "toggle": step.toggle, "start": step.start, "arm": step.end},
+                study.estimate_step(step),
+            )
+            for step in study.factorial.steps
+        ]
+        rows += difference_rows("top1_step", family, study.declared)
+    return pd.DataFrame(rows)
+
+
+def order_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns what each toggle adds to the mean accuracy in each order of adding them: a row an `order`.
+
+    Columns are `top1_TOGGLE`; those of a row add up to the whole way. Each is a step of `step_values`, where its
+    interval stands.
+    """
+    rows = []
+    for study in list_studies(records, "accuracy"):
+        for order in study.factorial.orders:
+            row = study.names | {"order": ", ".join(order)}
+            row |= {f"top1_{step.toggle}": study.estimate_step(step).mean for step in study.factorial.steps_of(order)}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns the Shapley value of each `toggle`, `METRIC_shapley`: its share of the whole way, whatever the order.
+
+    `METRIC_smallest` and `METRIC_largest` are the least and the most that it adds at any setting of the others.
+    """
+    rows: list[dict[str, Any]] = []
+    for study in list_studies(records, measurement):
+        family: list[tuple[dict[str, Any], Estimate]] = []
+        for toggle in study.factorial.toggles:
+            row = study.names | {"toggle": toggle}
+            for metric, values in study.complete.items():
+                steps = [step for step in study.factorial.steps if step.toggle == toggle]
+                added = sorted((values[step.end] - values[step.start]).mean() for step in steps)
+                reference = values[study.factorial.arms[0]].mean()
+                for label, value in (("smallest", added[0]), ("largest", added[-1])):
+                    exact = exact_columns(f"{metric}_{label}", value, reference)
+                    row |= {f"{metric}_{label}": value} if study.has_noise else exact
+            if study.has_noise:
+                family.append((row, estimate_mean(study.factorial.shapley(study.complete["top1"], toggle))))
+            else:
+                rows.append(row | study.exact_columns("shapley", partial(study.factorial.shapley, toggle=toggle)))
+        rows += difference_rows("top1_shapley", family, study.declared)
+    return pd.DataFrame(rows)
+
+
+def contributions_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns exact Shapley values where there are interactions; elsewhere they are the effects."""
+    values = shapley_values(records, measurement)
+    if values.empty:
+        return values
+    names = [name for name in (*CONDITIONS[measurement], "toggles") if name in values]
+    ends = ((values[f"{metric}_smallest"], values[f"{metric}_largest"]) for metric in RESPONSES[measurement])
+    varies = pd.concat([smallest != largest for smallest, largest in ends], axis="columns").any(axis="columns")
+    somewhere = varies.groupby([values[name] for name in names], dropna=False).transform("any")
+    return values[somewhere].reset_index(drop=True)
+
+
+def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -> pd.DataFrame:
+    """Returns how many seeds each effect and step of each factorial needs to resolve a true `difference`, a fraction.
+
+    A row is a `comparison` of a `family`, whose size Holm's rule allows for: `sd` over the seeds that there are
+    (`n_seeds`, at least FEWEST_FOR_INTERVAL), `paired` or not, and `seeds_needed`; none where the sd is 0. Raises
+    ValueError for a difference that is not above 0.
+    """
+    rows = []
+    for study in list_studies(records, "accuracy"):
+        (complete,) = study.complete.values()
+        if len(complete) < FEWEST_FOR_INTERVAL:
+            continue
+        contrasts = study.factorial.contrasts(complete)
+        family = [("effects", name, contrasts[name].std(), True) for name in study.factorial.effects]
+        for step in study.factorial.steps:
+            ends = complete[[step.start, step.end]]
+            # Unpaired, each side has its own deviation; equal ones of the same mean square need as many seeds.
+            sd = (ends[step.end] - ends[step.start]).std() if study.paired else math.sqrt(ends.var().mean())
+            family.append(("steps", step.name, sd, study.paired))
+        sizes = {"effects": len(study.factorial.effects), "steps": len(study.factorial.steps)}
+        for name, comparison, sd, paired in family:
+            needed = (
+                seeds_needed(difference, sd, paired=paired, comparisons=sizes[name], power=power) if sd > 0 else None
+            )
+            row = {"family": name, "comparison": comparison, "comparisons": sizes[name], "paired": paired}
+            rows.append(study.names | row | {"sd": sd, "seeds_needed": needed})
+    return pd.DataFrame(rows)

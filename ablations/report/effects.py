@@ -1,16 +1,599 @@
-"""What each toggle does: tables and figures of effects, cumulative ablation, confounders and trade-offs."""
+"""What toggles and confounders do, and what accuracy costs: tables and figures."""
+
+from functools import partial
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from ablations.report import sheets
-from ablations.report.confounder_tables import CONFOUNDER_TABLES
-from ablations.report.effect_tables import EFFECT_TABLES
-from ablations.report.figures import FigureSpec
-from ablations.report.tradeoff_tables import TRADEOFF_TABLES
+from ablations.analysis.accuracy import STUDY_CONDITIONS
+from ablations.analysis.confounders import GAIN, base_gain_values, confounder_values, single_confounder_values
+from ablations.analysis.effects import (
+    Factorial,
+    by_arm,
+    contributions_at_work,
+    effect_values,
+    effects_at_work,
+    order_values,
+    shapley_values,
+    step_values,
+)
+from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
+from ablations.analysis.tradeoffs import tradeoff_values
+from ablations.config import TOGGLES
+from ablations.records import METRICS
+from ablations.report.accuracy import (
+    CLAIMS,
+    COMPARED,
+    OF_DESIGN,
+    SEEDS,
+    claim_columns,
+    claim_text,
+    difference_text,
+    ends_text,
+    pairing_note,
+    plain_studies,
+    plot_mean,
+    seeds_text,
+)
+from ablations.report.figures import (
+    FEWEST_ARMS,
+    GREY,
+    FigureSpec,
+    Panel,
+    arm_line,
+    group_panels,
+    legend_below,
+    list_rows,
+)
+from ablations.report.tables import (
+    ARM,
+    MODE_WORDS,
+    NOTHING,
+    POINTS,
+    Column,
+    Table,
+    metric_text,
+    points_text,
+    show_metric,
+    show_plain,
+    show_signed,
+    unless_reference,
+)
 
-TABLES = (*EFFECT_TABLES, *CONFOUNDER_TABLES, *TRADEOFF_TABLES)
+FACTORIAL_CONDITIONS = (*STUDY_CONDITIONS, "toggles")
+TRADEOFF_CONDITIONS = (*STUDY_CONDITIONS, "cost", "measured_as")
+
+
+def effect_name(effect: str) -> str:
+    """Returns an effect as it is written for people: `ope x cffn`."""
+    return effect.replace(":", " x ")
+
+
+def _extremes(row: pd.Series) -> str:
+    ends = (row["top1_smallest"], row["top1_largest"])
+    return NOTHING if pd.isna(ends[0]) else " to ".join(map(points_text, ends))
+
+
+def _order_text(row: pd.Series) -> str:
+    return ", ".join(f"{toggle} {points_text(row[f'top1_{toggle}'])}" for toggle in row["order"].split(", "))
+
+
+def _shapley_percent(row: pd.Series) -> str:
+    name = "peak_memory_bytes"
+    if pd.isna(row[f"{name}_shapley_percent"]):
+        return NOTHING
+    least, most = row[f"{name}_smallest_percent"], row[f"{name}_largest_percent"]
+    return f"{row[f'{name}_shapley_percent']:+z.1f} ({least:+z.1f} to {most:+z.1f})"
+
+
+def _pooled_text(row: pd.Series) -> str:
+    low, high = row["top1_effect_pooled_low"], row["top1_effect_pooled_high"]
+    return NOTHING if pd.isna(low) else f"{points_text(low)} to {points_text(high)}"
+
+
+def _seeds_note(values: pd.DataFrame) -> str:
+    row = values.iloc[0]
+    n, left_out, arms = row["n_seeds"], int(row["n_seeds_left_out"]), 2 ** len(row["toggles"].split(", "))
+    used = f"n = {seeds_text(row)} seed{'s' if n != 1 else ''}, each with all {arms} arms."
+    return f"{used} {left_out} left out, for arms that they lack." if left_out else used
+
+
+def _effects_note(values: pd.DataFrame) -> str:
+    n, family = int(values["n_seeds"].iloc[0]), len(values)
+    freedom = f" Degrees of freedom: {n - 1}; of the pooled model {family * (n - 1)}." if n > 1 else ""
+    return f"{_seeds_note(values)} Holm corrects for {family} effects.{freedom}"
+
+
+def _steps_note(values: pd.DataFrame) -> str:
+    return f"{_seeds_note(values)} {pairing_note(values, 'top1_step')}".strip()
+
+
+def _interactions_note(values: pd.DataFrame) -> str:
+    interactions = (
+        2 ** len(values["toggles"].iloc[0].split(", ")) - 1 - values.loc[values["order"] == 1, "effect"].nunique()
+    )
+    listed = values.loc[values["order"] > 1, "effect"].nunique()
+    if interactions and not listed:
+        return (
+            "All interactions are exactly 0: in any order, and whatever the others are, a toggle adds the same, which "
+            "is its Shapley value too."
+        )
+    return "Interactions that are not listed are exactly 0." if listed < interactions else ""
+
+
+def _mode_note(values: pd.DataFrame) -> str:
+    return MODE_WORDS[values["mode"].iloc[0]]
+
+
+_MEANING = (
+    "A toggle's effect is the mean with it minus the mean without it, over all settings of the others. An interaction "
+    "(a x b) is half of how much more a does with b than without it: below 0, each does less where the other is. That "
+    "of more toggles is half of the change of such an interaction with one more."
+)
+_EXACT = f"Exact, without noise: one value an arm; in brackets in percent of the arm without the toggles. {_MEANING}"
+_CLEAN = "Base published is left out: there arms differ in confounders too."
+_TOGGLE = Column("Toggle", lambda row: row["toggle"])
+_EFFECT = Column("Effect", lambda row: effect_name(row["effect"]))
+_OF_MEMORY = ("variant", "base", "mode", "attention", "device", "method")
+
+
+def _share_of_step(metric: str) -> Column:
+    return Column("of the step, %", show_plain(f"{metric}_share_percent", "+z.0f"))
+
+
+def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table:
+    """Returns the table of what the bases do to the paper's first step."""
+    names = STUDY_CONDITIONS if measurement == "accuracy" else CONDITIONS[measurement]
+    return Table(
+        name=f"confounders_{measurement}",
+        measurement=measurement,
+        title=f"How much of the paper's first step is the base: {words}",
+        values=partial(confounder_values, measurement=measurement),
+        conditions=tuple(name for name in names if name != "base"),
+        rows_by="part",
+        about=(
+            "The paper's row v1+ope has v2's confounders (no position embedding, average pooling, a norm after every "
+            "stage, other initial weights) and its v1 has v1's. The published step is the change of base at v1 and "
+            "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released "
+            "linear models is "
+            f"the other difference between the cumulative ablation in base published and in base v2. {how}"
+        ),
+        **{"columns": (Column("Part", lambda row: row["part"]), *parts.pop("columns", ())), **parts},  # type: ignore[arg-type]
+    )
+
+
+def _price(row: pd.Series) -> str:
+    """Shows the price of a point in percent of arm v1's cost, and the ends of its interval."""
+    reference = row["cost_value"] - row["cost_change"]
+    price, low, high = (100 * row[f"cost_per_point{end}"] / reference for end in ("", "_low", "_high"))
+    if pd.isna(price):
+        return NOTHING
+    return f"{price:+z.2f}" + ("" if pd.isna(low) else f" ({low:+z.2f} to {high:+z.2f})")
+
+
+def _place(row: pd.Series) -> str:
+    if row["on_front"]:
+        return "on it"
+    return f"below {row['dominated_by']}" + ("" if row["dominance_resolved"] else ", not claimed")
+
+
+def _cost_text(row: pd.Series) -> str:
+    return f"{metric_text(row['cost'], row['cost_value'])} {METRICS[row['cost']].unit}"
+
+
+_SHOWN_COSTS = {"macs": METRICS["macs"].label}
+"""Costs whose label keeps its capitals."""
+
+
+def shown_tradeoffs(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns `tradeoff_values` with the cost in words, `against`."""
+    values = tradeoff_values(records)
+    return (
+        values
+        if values.empty
+        else values.assign(against=[_SHOWN_COSTS.get(cost, METRICS[cost].label.lower()) for cost in values["cost"]])
+    )
+
+
+TABLES: tuple[Table, ...] = (
+    Table(
+        name="base_gains",
+        measurement="accuracy",
+        title="Do v2's toggles gain more in v2's surroundings?",
+        values=base_gain_values,
+        conditions=(*(name for name in STUDY_CONDITIONS if name != "base"), "arm"),
+        titled_by=("data", "variant", "arm", "changed"),
+        rows_by="part",
+        columns=(
+            Column("Part", lambda row: row["part"]),
+            Column("n", show_plain("top1_part_n", "d")),
+            *claim_columns("top1_part"),
+        ),
+        about=(
+            "From PVT v1 to a published v2 model, the toggles and the base change together. What the toggles gain over "
+            "v1 is measured in both bases; the difference of the two gains says whether the unadvertised changes and "
+            "the advertised ones need each other. "
+            f"{SEEDS} {COMPARED} {CLAIMS}"
+        ),
+        note=lambda values: pairing_note(values, "top1_part"),
+    ),
+    Table(
+        name="effects_accuracy",
+        measurement="accuracy",
+        title="What does each toggle do to accuracy?",
+        values=partial(effect_values, measurement="accuracy"),
+        conditions=FACTORIAL_CONDITIONS,
+        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        rows_by="effect",
+        columns=(
+            _EFFECT,
+            *claim_columns("top1_effect"),
+            Column("Pooled model's 95 % interval", _pooled_text),
+        ),
+        about=(
+            f"The primary analysis. {_MEANING} Each seed's contrast is one value, and mean, interval and p are over "
+            "the seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary "
+            "alike and a "
+            f"toggle to do the same in every seed; where that fails its interval is too narrow. "
+            f"{SEEDS} {CLAIMS} {_CLEAN}"
+        ),
+        note=_effects_note,
+    ),
+    Table(
+        name="steps_accuracy",
+        measurement="accuracy",
+        title="What does each toggle add to accuracy, by what is there already?",
+        values=step_values,
+        conditions=FACTORIAL_CONDITIONS,
+        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        rows_by="step",
+        columns=(Column("Step", lambda row: row["step"]), *claim_columns("top1_step")),
+        about=f"Each toggle at every setting of the others. {SEEDS} {COMPARED} {CLAIMS} {_CLEAN}",
+        note=_steps_note,
+    ),
+    Table(
+        name="orders_accuracy",
+        measurement="accuracy",
+        title="What does each toggle add to accuracy, by the order of adding them?",
+        values=order_values,
+        conditions=FACTORIAL_CONDITIONS,
+        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        rows_by="order",
+        columns=(Column("Order", lambda row: row["order"]), Column("Adds one after the other, points", _order_text)),
+        about=(
+            "All orders of adding the toggles one by one; the means of a row add up to the whole way. Means alone, "
+            f"exploratory: each is a step of the table steps_accuracy, which has its interval and claim. {_CLEAN}"
+        ),
+        note=_seeds_note,
+    ),
+    Table(
+        name="shapley_accuracy",
+        measurement="accuracy",
+        title="What does each toggle add to accuracy, whatever the order?",
+        values=partial(shapley_values, measurement="accuracy"),
+        conditions=FACTORIAL_CONDITIONS,
+        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        rows_by="toggle",
+        columns=(
+            _TOGGLE,
+            *claim_columns("top1_shapley", "Shapley value, points"),
+            Column("Least to most at any setting, points", _extremes),
+        ),
+        about=(
+            "The Shapley value is the mean of what a toggle adds over all orders of adding them; all toggles' values "
+            "add up to the whole way from the arm with none to the arm with all. The last column has means alone, and "
+            f"chance spreads them too. {SEEDS} {CLAIMS} {_CLEAN}"
+        ),
+        note=_seeds_note,
+    ),
+    Table(
+        name="effects_cost",
+        measurement="cost",
+        title="What does each toggle do to parameters and MACs?",
+        values=partial(effects_at_work, measurement="cost"),
+        conditions=(*CONDITIONS["cost"], "toggles"),
+        titled_by=("variant", "base", "head", "toggles"),
+        rows_by="effect",
+        columns=(_EFFECT, Column(METRICS["params"].title, show_signed("params", "params_effect"))),
+        spread=(Column("{} px: " + METRICS["macs"].title, show_signed("macs", "macs_effect")),),
+        about=f"{_EXACT} {_CLEAN}",
+        note=_interactions_note,
+    ),
+    Table(
+        name="effects_memory",
+        measurement="memory",
+        title="What does each toggle do to peak memory?",
+        values=partial(effects_at_work, measurement="memory"),
+        conditions=(*CONDITIONS["memory"], "toggles"),
+        titled_by=(*_OF_MEMORY, "toggles"),
+        rows_by="effect",
+        columns=(_EFFECT,),
+        spread=(Column("{} px: MiB", show_signed("peak_memory_bytes", "peak_memory_bytes_effect")),),
+        about=(
+            f"{_EXACT} A peak is the most of many moments, and another toggle can move it to another moment: so there "
+            f"are interactions. The table memory says what is counted. {_CLEAN}"
+        ),
+        note=lambda values: f"{_mode_note(values)} {_interactions_note(values)}".strip(),
+    ),
+    Table(
+        name="shapley_memory",
+        measurement="memory",
+        title="What does each toggle add to peak memory, whatever the order?",
+        values=partial(contributions_at_work, measurement="memory"),
+        conditions=(*CONDITIONS["memory"], "toggles"),
+        titled_by=(*_OF_MEMORY, "toggles"),
+        rows_by="toggle",
+        columns=(_TOGGLE,),
+        spread=(Column("{} px: % of v1", _shapley_percent),),
+        about=(
+            "The Shapley value is the mean of what a toggle adds over all orders of adding them; they add up to the "
+            "whole way. In brackets the least and the most that it adds at any setting of the others. Exact; the CSV "
+            "has bytes. Conditions without interactions are left out: there it is the effect (effects_memory), in any "
+            f"order. {_CLEAN}"
+        ),
+        note=_mode_note,
+    ),
+    _base_table(
+        "cost",
+        "parameters and MACs",
+        "In brackets in percent of arm v1 in base v1. Exact.",
+        titled_by=("variant", "head"),
+        columns=(Column(METRICS["params"].title, show_signed("params", "params_part")), _share_of_step("params")),
+        spread=(Column("{} px: " + METRICS["macs"].title, show_signed("macs", "macs_part")), _share_of_step("macs")),
+    ),
+    _base_table(
+        "memory",
+        "peak memory",
+        "In brackets in percent of arm v1 in base v1. Exact.",
+        titled_by=("variant", "mode", "attention", "device", "method"),
+        spread=(
+            Column("{} px: MiB", show_signed("peak_memory_bytes", "peak_memory_bytes_part")),
+            _share_of_step("peak_memory_bytes"),
+        ),
+    ),
+    _base_table(
+        "accuracy",
+        "accuracy",
+        f"{SEEDS} {COMPARED} {CLAIMS}",
+        titled_by=("data", "variant", "changed"),
+        columns=(Column("n", show_plain("top1_part_n", "d")), *claim_columns("top1_part")),
+    ),
+    Table(
+        name="single_confounders",
+        measurement="accuracy",
+        title="Which of the confounders is it?",
+        values=single_confounder_values,
+        conditions=tuple(name for name in STUDY_CONDITIONS if name != "changed"),
+        titled_by=OF_DESIGN,
+        rows_by="comparison",
+        columns=(
+            Column("Changed", lambda row: f"`{row['changed']}`"),
+            ARM,
+            Column("What", lambda row: row["part"]),
+            Column("n", show_plain("top1_part_n", "d")),
+            *claim_columns("top1_part"),
+        ),
+        about=(
+            "One confounder is set otherwise than the base has it, all else equal. `accuracy` is what that does to the "
+            "arm; `gain over v1` is how much more the arm gains over v1 with the change than without it. "
+            f"{SEEDS} {COMPARED} {CLAIMS}"
+        ),
+        note=lambda values: pairing_note(values, "top1_part"),
+    ),
+    Table(
+        name="tradeoff",
+        measurement="accuracy",
+        title="What does accuracy cost?",
+        values=shown_tradeoffs,
+        conditions=(*TRADEOFF_CONDITIONS, "against"),
+        titled_by=(*OF_DESIGN, "against", "changed"),
+        columns=(
+            ARM,
+            Column("n", seeds_text),
+            Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
+            Column("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
+            Column("Cost", _cost_text, best="min"),
+            Column("Change, %", unless_reference(show_plain("cost_change_percent", "+z.1f"))),
+            Column("Against v1, points", lambda row: difference_text(row, "top1_difference")),
+            Column("A point costs, % of v1's", _price),
+            Column("Pareto front", _place),
+        ),
+        about=(
+            "An arm is on the front if no other costs no more and has a mean at least as high, one of the two "
+            "strictly; else the arms that beat it are named, and not claimed unless one of them is ahead by a resolved "
+            "difference. The price of a point is the change in cost over the gain against v1, where that gain is "
+            "resolved, with the ends of its interval in brackets; below 0 the gain comes with a saving. Parameters and "
+            "MACs are counted for the model that was trained, at the size it was trained at. Memory and latency are of "
+            "the same model and size, whose number of classes may be another; latency is v1's over the arm's relative "
+            f"speed. {SEEDS} {COMPARED} {CLAIMS}"
+        ),
+        note=lambda values: pairing_note(values, "top1_difference"),
+    ),
+)
+"""Every table of effects, in the report's order; the primary question first."""
 
 
 def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
     """Returns the figures that the records give."""
-    return [spec for kind in (sheets._effects, sheets._cumulative, sheets._tradeoff) for spec in kind(records)]
+    kinds = (_base_gains, _effects_accuracy, _single_confounders, _tradeoff)
+    return [spec for kind in kinds for spec in kind(records)]
+
+
+def _base_gains(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of the "
+        "two gains, the base alone, and all together. Means with 95 % intervals over seeds; a hollow marker is not "
+        "claimed (unresolved, or exploratory for too few seeds)."
+    )
+    values = base_gain_values(records)
+    names = [*(name for name in STUDY_CONDITIONS if name != "base"), "arm"]
+    panels = [Panel(group.conditions, partial(plot_base_gains, values=group.rows)) for group in group_by(values, names)]
+    return group_panels(
+        "base_gains", "Do v2's toggles gain more in v2's surroundings?", ("data", "variant"), panels, 2.2, caption
+    )
+
+
+def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "What each toggle does to top-1, from the seeds with all arms. First every effect, seed by seed: mean with its "
+        "95 % interval over seeds, hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
+        "seeds). Then each pair of toggles: mean top-1 over all settings of the others and over seeds, which are the "
+        "small dots. Parallel lines are no interaction; an interaction is half of the difference between the slopes."
+    )
+    panels = []
+    for study in plain_studies(records):
+        for group in group_by(effect_values(study.rows, "accuracy"), FACTORIAL_CONDITIONS):
+            if group.rows["top1_effect_mean"].isna().all():
+                continue
+            panels.append(Panel(group.conditions | {"shown": "effects"}, partial(plot_effects, values=group.rows)))
+            for _, effect in group.rows[group.rows["order"] == 2].iterrows():
+                draw = partial(plot_interaction, records=study.rows, effect=effect)
+                panels.append(Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw))
+    title = "What does each toggle do to accuracy?"
+    return group_panels("effects_accuracy", title, (*OF_DESIGN, "toggles"), panels, 3.0, caption)
+
+
+def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
+        "Means with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for "
+        "too few seeds)."
+    )
+    names = [*(name for name in STUDY_CONDITIONS if name != "changed"), "arm"]
+    values = single_confounder_values(records)
+    gains = values[values["part"] == GAIN] if len(values) else values
+    panels = [
+        Panel(group.conditions, partial(plot_single_confounders, values=group.rows)) for group in group_by(gains, names)
+    ]
+    title = "Which of the confounders is it?"
+    return group_panels("single_confounders", title, ("data", "variant"), panels, 2.2, caption)
+
+
+def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the means; "
+        "hollow arms are not on it. Whether an arm is surely beaten, the table says."
+    )
+    panels = []
+    for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):
+        if len(group.rows) >= FEWEST_ARMS and pd.isna(group.conditions.get("changed")):
+            conditions = {name: value for name, value in group.conditions.items() if name not in ("cost", "against")}
+            shown = {"shown": group.conditions["against"]}
+            panels.append(Panel(shown | conditions, partial(plot_tradeoff, values=group.rows)))
+    return group_panels("tradeoff", "What does accuracy cost?", OF_DESIGN, panels, 3.6, caption)
+
+
+def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the parts of the way from v1 to one published model with their intervals over seeds.
+
+    `values` are rows of `base_gain_values` under the same conditions and of one arm.
+    """
+    refuse_mixed(values, ("arm", *(name for name in STUDY_CONDITIONS if name != "base")))
+    ax.axvline(0, color=GREY, linewidth=1)
+    for place, (_, row) in enumerate(values.iterrows()):
+        ends = (row["top1_part_low"], row["top1_part_high"])
+        hollow = claim_text(row, "top1_part") != "resolved"
+        plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    ax.set_xlabel("Points of top-1: mean, 95 % interval")
+    return list_rows(ax, [part.replace(" minus ", "\nminus ") for part in values["part"]])
+
+
+def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws how much more an arm gains over v1 where one confounder is changed, a row a change.
+
+    `values` are rows of `single_confounder_values` of one arm and its gain, under the same conditions.
+    """
+    refuse_mixed(values, ("arm", "part", *(name for name in STUDY_CONDITIONS if name != "changed")))
+    ax.axvline(0, color=GREY, linewidth=1)
+    for place, (_, row) in enumerate(values.iterrows()):
+        ends = (row["top1_part_low"], row["top1_part_high"])
+        hollow = claim_text(row, "top1_part") != "resolved"
+        plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    ax.set_xlabel("Gain over v1 changes by, points")
+    return list_rows(ax, [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]])
+
+
+def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws the effects on top-1 with their intervals over seeds, a hollow marker where one is not claimed.
+
+    `values` are rows of `effect_values` of accuracy under the same conditions. An effect has the colour and marker of
+    the arm that has just its toggles.
+    """
+    refuse_mixed(values, FACTORIAL_CONDITIONS)
+    factorial = Factorial(tuple(values["toggles"].iloc[0].split(", ")))
+    ax.axvline(0, color=GREY, linewidth=1)
+    for place, (_, row) in enumerate(values.iterrows()):
+        ends = (row["top1_effect_low"], row["top1_effect_high"])
+        arm = factorial.arm_with(factorial.effects[row["effect"]])
+        hollow = claim_text(row, "top1_effect") != "resolved"
+        plot_mean(ax, row["top1_effect_mean"], place, *ends, arm, along="x", hollow=hollow)
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    ax.set_xlabel("Effect on top-1, points: mean, 95 % interval")
+    return list_rows(ax, [effect_name(effect) for effect in values["effect"]])
+
+
+def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes:
+    """Draws mean top-1 without and with a toggle, a line without and one with another; parallel lines do not interact.
+
+    Means are over all settings of the other toggles and over the seeds that have every arm; small dots are the seeds.
+    `records` are those of one group of accuracy, `effect` a row of their `effect_values`, of two toggles.
+    """
+    refuse_mixed(records, STUDY_CONDITIONS)
+    toggle, other = effect["effect"].split(":")
+    toggles = tuple(effect["toggles"].split(", "))
+    common = tuple(name for name in TOGGLES if all(name in arm.split("+") for arm in records["arm"]))
+    factorial = Factorial(toggles, common)
+    top1 = factorial.complete(by_arm(records, "top1")) / POINTS
+    low, high = float(top1.to_numpy().min()), float(top1.to_numpy().max())
+    margin = max(0.05 * (high - low), 0.1)
+    settings = [set(arm.split("+")) for arm in factorial.arms]
+    for has_other, words in ((False, "without"), (True, "with")):
+        by_seed = [
+            top1[
+                [
+                    arm
+                    for arm, own in zip(factorial.arms, settings, strict=True)
+                    if (toggle in own, other in own) == (has_toggle, has_other)
+                ]
+            ].mean(axis="columns")
+            for has_toggle in (False, True)
+        ]
+        style = arm_line(factorial.arm_with([other] if has_other else []))
+        ax.plot((0, 1), [seeds.mean() for seeds in by_seed], **style, label=f"{words} {other}")
+        for place, seeds in enumerate(by_seed):
+            shift = 0.04 if has_other else -0.04
+            ax.plot([place + shift] * len(seeds), seeds, ".", color=style["color"], markersize=3)
+    ax.set_xlim(-0.25, 1.25)
+    ax.set_xticks((0, 1), [f"without {toggle}", f"with {toggle}"])
+    ax.set_ylim(low - margin, high + margin)  # the same for all pairs
+    claim = claim_text(effect, "top1_effect")
+    ax.set_xlabel(f"Interaction {points_text(effect['top1_effect_mean'])} points, {claim}")
+    ax.set_ylabel(METRICS["top1"].title)
+    legend_below(ax, ncols=2)
+    return ax
+
+
+def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws each arm's mean top-1 against a cost, and the Pareto front of the means; hollow arms are not on it.
+
+    `values` are rows of `tradeoff_values` of one cost.
+    """
+    refuse_mixed(values, TRADEOFF_CONDITIONS)
+    metric = values["cost"].iloc[0]
+    costs = values["cost_value"] / METRICS[metric].divisor
+    front = values[values["on_front"]].assign(cost=costs).sort_values("cost")
+    ax.plot(front["cost"], front["top1_mean"] / POINTS, color=GREY, linewidth=1, drawstyle="steps-post")
+    for (_, row), cost in zip(values.iterrows(), costs, strict=True):
+        ends = (row["top1_low"], row["top1_high"])
+        plot_mean(ax, row["top1_mean"], cost, *ends, row["arm"], along="y", hollow=not row["on_front"])
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.set_xlabel(METRICS[metric].title)
+    ax.set_ylabel(f"{METRICS['top1'].title}: mean, 95 % interval")
+    legend_below(
+        ax, ncols=2, handles=[Line2D([], [], **arm_line(arm, linestyle="none", label=arm)) for arm in values["arm"]]
+    )
+    return ax

@@ -33,7 +33,7 @@ from ablations.files import write_text
 from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report.build import drawing, list_figures, list_values, name_record, provenance_lines, save_figure
 from ablations.report.figures import FigureSpec
-from ablations.report.findings import Finding, Tables, list_comparisons, list_findings, list_headlines
+from ablations.report.summary import Answer, Statement, Tables, list_comparisons, list_statements, list_tallies
 from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
@@ -169,40 +169,46 @@ def _words(text: str) -> str:
 
 
 def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
-    comparisons, findings = list_comparisons(tables), list_findings(tables)
+    comparisons, statements = list_comparisons(tables), list_statements(tables)
     if not comparisons:
-        return _paragraph("No records have all arms of their toggles, so no effect can be told yet.") + _list(findings)
+        return _paragraph("No records have all arms of their toggles, so no effect can be told yet.") + _list(
+            statements
+        )
     heads = "".join(f'<th scope="col">{name}{_where(TOGGLES[name].title.lower())}</th>' for name in toggles)
     rows = "".join(
         f'<tr><th scope="row">{escape(row.what)}{_where(f"{row.where}, {row.basis}")}</th>'
-        + "".join(f"<td{_class(verdict.tone)}>{escape(verdict.text)}</td>" for verdict in row.verdicts)
+        + "".join(
+            f"<td{_class(answer.tone)}>{escape(answer.text)}</td>"
+            for answer in (row.answers.get(name, Answer()) for name in toggles)
+        )
         + "</tr>\n"
         for row in comparisons
     )
     about = (
         "What each toggle does. Green is better, orange worse, italics unresolved. Accuracy and costs: the mean with "
-        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle beside "
-        "v1. In brackets the 95 % interval; accuracy is resolved after Holm's correction for all effects. Costs and "
-        "speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
+        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle "
+        "beside "
+        "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction "
+        "for all effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
         "median."
     )
     table = _element("glance", f'<th scope="col">For</th>{heads}', rows)
     return "".join(
         [
-            _list(list_headlines(comparisons)),
+            _list(list_tallies(comparisons)),
             _scroll(table, "What each toggle does"),
             _paragraph(about, "about"),
-            _list(findings),
+            _list(statements),
         ]
     )
 
 
-def _list(findings: list[Finding]) -> str:
+def _list(statements: list[Statement]) -> str:
     items = "".join(
-        f"<li><strong>{escape(finding.topic)}</strong>{_where(finding.where)}: {_words(finding.text)}</li>\n"
-        for finding in findings
+        f"<li><strong>{escape(statement.topic)}</strong>{_where(statement.where)}: {_words(statement.text)}</li>\n"
+        for statement in statements
     )
-    return f'<ul class="findings">\n{items}</ul>\n' if items else ""
+    return f'<ul class="summary">\n{items}</ul>\n' if items else ""
 
 
 def _where(text: str) -> str:

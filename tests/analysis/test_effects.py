@@ -1,28 +1,17 @@
-"""The statistics of a 2³ design, on numbers whose answers are worked out here."""
+"""Factorials and their effects, on numbers whose answers are worked out here."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from statsmodels.stats.multitest import multipletests
 
-from ablations.analysis.effects import (
-    CHANGES,
-    EFFECTS,
-    ORDERS,
-    SIGNS,
-    STEPS,
-    adjust_by_holm,
-    arm_with,
-    complete_seeds,
-    effect_contrasts,
-    estimate_effects,
-    shapley_contributions,
-    step_differences,
-    steps_of,
-)
-from ablations.config import ARMS
+from ablations import config
+from ablations.analysis.effects import Factorial, estimate_effects, find_factorials
+from ablations.analysis.statistics import estimate_mean
+from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, Toggle
+
+PAPER = Factorial(PAPER_TOGGLES)
 
 SEEDS_BY_HAND = pd.DataFrame(
     [
@@ -30,7 +19,7 @@ SEEDS_BY_HAND = pd.DataFrame(
         [60, 64, 67, 61, 70, 66, 69, 71],
         [62, 68, 69, 61, 72, 66, 69, 77],
     ],
-    columns=list(ARMS),
+    columns=list(PAPER.arms),
 )
 # The means of the arms are              61, 66, 68, 61, 71, 66, 69, 74.
 EFFECTS_BY_HAND = {
@@ -43,197 +32,187 @@ EFFECTS_BY_HAND = {
     # OPE and CFFN's interaction is (5 - 5) / 2 = 0 with LSRA and (3 - 5) / 2 = -1 without it: half of 1.
     "ope:cffn:lsra": 0.5,
 }
-# The second seed has 2, 4, 2, 0, 2, 0, 0, 6 more than the first, 2 in the mean. What is left of that after the blocks
-# is 0, 2, 0, -2, 0, -2, -2, 4, half of it above in one seed and half below in the other: the squares of the residuals
-# add up to 2 (1 + 1 + 1 + 1 + 4) = 16, on 16 - 2 - 7 = 7 degrees of freedom. An effect is the mean of 8 values minus
-# that of 8 others, so its standard error is sqrt(16 / 7 * (1 / 8 + 1 / 8)) = 2 / sqrt(7).
-STANDARD_ERROR = 2 / math.sqrt(7)
-T_7 = 2.364624251592785  # the 97.5 % quantile of Student's t with 7 degrees of freedom
 
 
 def p_of(t: float) -> float:
-    """The two-sided p of Student's t with 7 degrees of freedom, in closed form (Abramowitz and Stegun, 26.7.3)."""
-    theta = math.atan(abs(t) / math.sqrt(7))
+    """The two-sided p of Student's t with five degrees of freedom, in closed form (Abramowitz and Stegun, 26.7.3)."""
+    theta = math.atan(abs(t) / math.sqrt(5))
     cosine = math.cos(theta)
-    within = theta + math.sin(theta) * (cosine + 2 / 3 * cosine**3 + 8 / 15 * cosine**5)
-    return 1 - 2 / math.pi * within
+    return 1 - 2 / math.pi * (theta + math.sin(theta) * (cosine + 2 / 3 * cosine**3))
 
 
-def test_a_design_by_hand():
-    assert p_of(T_7) == pytest.approx(0.05, abs=1e-14)
-    effects = estimate_effects(SEEDS_BY_HAND).set_index("effect")
-    assert list(effects.index) == list(EFFECTS_BY_HAND)
+@pytest.fixture
+def fourth_toggle(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A toggle `new` at the end of the registry."""
+    monkeypatch.setitem(TOGGLES, "new", Toggle(title="New", slot="norm", builder="nowhere:build"))
+    assert "v1+new" in config.arms_of(TOGGLES)
+    return "new"
+
+
+def made_up(factorial: Factorial, effects: dict[str, float], n_seeds: int = 6, noise: float = 0.0) -> pd.DataFrame:
+    """A study in which each arm is what the effects make of it."""
+    chance = np.random.default_rng(0)
+    truth = pd.Series(effects).reindex(list(factorial.effects)).fillna(0)
+    arms = 70 + factorial.signs @ truth / 2
+    cells = arms.to_numpy() + chance.normal(0, 5, size=(n_seeds, 1)) + noise * chance.normal(size=(n_seeds, len(arms)))
+    return pd.DataFrame(cells, columns=list(factorial.arms))
+
+
+def test_contrasts_by_hand():
+    means = PAPER.contrasts(SEEDS_BY_HAND).mean()
+    assert means.to_dict() == EFFECTS_BY_HAND
+
+
+def test_effects_are_estimated_seed_by_seed():
+    # OPE by seed: 1, 2, 3, 4, 5, 6 points; nothing else does anything. Mean 3.5, deviation sqrt(3.5), n = 6.
+    by_seed = pd.concat([made_up(PAPER, {"ope": gain}, n_seeds=1) for gain in range(1, 7)], ignore_index=True)
+    effects = estimate_effects(PAPER, by_seed).set_index("effect")
+    ope = effects.loc["ope"]
+    error = math.sqrt(3.5 / 6)
+    assert ope["mean"] == pytest.approx(3.5)
+    assert (ope["low"], ope["high"]) == pytest.approx((3.5 - 2.5705818366 * error, 3.5 + 2.5705818366 * error))
+    assert ope["p"] == pytest.approx(p_of(3.5 / error))
+    assert ope["p_holm"] == pytest.approx(7 * ope["p"])
+    assert ope["sign_flip_p"] == 2 / 64
+    assert bool(ope["resolved"]) == (7 * ope["p"] < 0.05)
     assert list(effects["order"]) == [1, 1, 1, 2, 2, 2, 3]
-    assert set(effects["n_seeds"]) == {2}
-    assert set(effects["n_seeds_left_out"]) == {0}
+    others = effects.drop("ope")
+    assert others["mean"].abs().max() < 1e-12
+    assert not others["resolved"].any()
+
+
+def test_the_pooled_model_stands_beside_it():
+    # The two seeds by hand: 7 degrees of freedom, a standard error of 2 / sqrt(7) (see the residuals there).
+    # Seed 2 has 2, 4, 2, 0, 2, 0, 0, 6 more than seed 1; squares of what is left after the blocks add up to 16.
+    effects = estimate_effects(PAPER, SEEDS_BY_HAND).set_index("effect")
+    half = 2.364624251592785 * 2 / math.sqrt(7)
     for effect, by_hand in EFFECTS_BY_HAND.items():
-        row = effects.loc[effect]
-        assert row["mean"] == pytest.approx(by_hand, rel=1e-13)
-        assert row["low"] == pytest.approx(by_hand - T_7 * STANDARD_ERROR, rel=1e-12)
-        assert row["high"] == pytest.approx(by_hand + T_7 * STANDARD_ERROR, rel=1e-12)
-        assert row["p"] == pytest.approx(p_of(by_hand / STANDARD_ERROR), abs=1e-13)
-    # The half width is 1.787. Holm: the smallest p times 7, the next times 6; the third, 0.227, times 5 is over 1.
-    assert list(effects.index[effects["resolved"]]) == ["ope", "cffn"]
-    assert list(effects.index[effects["resolved_holm"]]) == ["ope", "cffn"]
-    assert effects.loc["cffn", "p_holm"] == pytest.approx(7 * p_of(7 / STANDARD_ERROR), abs=1e-12)
-    assert effects.loc["ope", "p_holm"] == pytest.approx(6 * p_of(4.5 / STANDARD_ERROR), abs=1e-12)
-    assert list(effects["p_holm"][2:]) == [1.0] * 5
+        assert effects.loc[effect, "pooled_low"] == pytest.approx(by_hand - half)
+        assert effects.loc[effect, "pooled_high"] == pytest.approx(by_hand + half)
+    # Two seeds have no interval of their own: the values stand there.
+    assert effects["low"].isna().all()
+    assert effects.loc["ope", "raw"] == tuple(PAPER.contrasts(SEEDS_BY_HAND)["ope"])
+    assert not effects["resolved"].any()
 
 
-def test_every_seed_may_lie_elsewhere():
-    moved = SEEDS_BY_HAND.add([1000, -30], axis="index")
-    columns = ["mean", "low", "high", "p"]
-    pd.testing.assert_base_equal(estimate_effects(moved)[columns], estimate_effects(SEEDS_BY_HAND)[columns], rtol=1e-9)
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_studies_of_any_number_of_toggles(k, fourth_toggle):
+    factorial = Factorial((*PAPER_TOGGLES, fourth_toggle)[4 - k :])
+    assert len(factorial.arms) == 2**k
+    assert len(factorial.effects) == 2**k - 1
+    assert len(factorial.steps) == k * 2 ** (k - 1)
+    assert len(factorial.orders) == math.factorial(k)
+    assert (factorial.signs.T @ factorial.signs).to_numpy().tolist() == (2**k * np.eye(2**k - 1, dtype=int)).tolist()
+    planted = {effect: 1.0 + place for place, effect in enumerate(factorial.effects)}
+    effects = estimate_effects(factorial, made_up(factorial, planted, noise=0.001)).set_index("effect")
+    assert effects["mean"].to_dict() == pytest.approx(planted, abs=0.005)
+    assert effects["resolved"].all()
+    smallest = effects["p"].min()
+    assert effects["p_holm"].min() == pytest.approx((2**k - 1) * smallest)
 
 
-def test_an_effect_can_be_resolved_by_itself_and_not_among_seven():
-    # OPE is taken from 4.5 to 1.9, where t is 1.9 sqrt(7) / 2 = 2.51 and p 0.04.
-    values = SEEDS_BY_HAND.astype(float)
-    values.loc[:, ["ope" in arm for arm in ARMS]] -= 2.6
-    effects = estimate_effects(values).set_index("effect")
-    assert effects.loc["ope", "mean"] == pytest.approx(1.9)
-    assert (effects.loc["ope", "resolved"], effects.loc["ope", "resolved_holm"]) == (True, False)
-    # That is the second smallest p of seven.
-    assert effects.loc["ope", "p_holm"] == pytest.approx(6 * p_of(1.9 / STANDARD_ERROR))
-
-
-def test_one_seed_has_exact_contrasts_and_no_interval():
-    effects = estimate_effects(SEEDS_BY_HAND.iloc[:1]).set_index("effect")
-    assert set(effects["n_seeds"]) == {1}
-    # With OPE there are 64, 70, 66 and 71, without 60, 67, 61 and 69: 271 / 4 minus 257 / 4.
-    assert effects.loc["ope", "mean"] == 3.5
-    assert effects[["low", "high", "p", "p_holm"]].isna().all(axis=None)
-    assert not effects[["resolved", "resolved_holm"]].any(axis=None)
-
-
-@pytest.mark.parametrize("shift", [0.0, 0.123456789])
-def test_without_noise_nothing_is_resolved(shift):
-    first = SEEDS_BY_HAND.iloc[0] / 100
-    effects = estimate_effects(pd.DataFrame([first, first + shift, first - shift], index=[0, 1, 2]))
-    assert list(effects["mean"]) == pytest.approx(list(effect_contrasts(first.to_frame().T).iloc[0]))
-    assert effects["low"].equals(effects["mean"])
-    assert effects["high"].equals(effects["mean"])
-    assert effects[["p", "p_holm"]].isna().all(axis=None)
-    assert not effects[["resolved", "resolved_holm"]].any(axis=None)
-
-
-def test_equal_values_resolve_nothing():
-    effects = estimate_effects(pd.DataFrame(0.1, index=[0, 1, 2], columns=list(ARMS)))
-    assert list(effects["mean"]) == pytest.approx([0] * 7, abs=1e-15)
-    assert not effects[["resolved", "resolved_holm"]].any(axis=None)
-
-
-def test_seeds_that_lack_an_arm_are_left_out():
-    values = pd.concat([SEEDS_BY_HAND, SEEDS_BY_HAND + 50], ignore_index=True).astype(float)
-    values.loc[2, "v1+lsra"] = math.nan
-    values.loc[3, ["v1", "v1+ope"]] = math.nan
-    effects = estimate_effects(values)
-    assert (set(effects["n_seeds"]), set(effects["n_seeds_left_out"])) == ({2}, {2})
-    columns = ["mean", "low", "high", "p_holm", "resolved"]
-    pd.testing.assert_base_equal(effects[columns], estimate_effects(SEEDS_BY_HAND)[columns])
-
-
-def test_without_a_complete_seed_there_are_no_effects():
-    effects = estimate_effects(SEEDS_BY_HAND.drop(columns="v1+lsra"))
-    assert (set(effects["n_seeds"]), set(effects["n_seeds_left_out"])) == ({0}, {2})
-    assert effects[["mean", "low", "high", "p", "p_holm"]].isna().all(axis=None)
-    assert not effects[["resolved", "resolved_holm"]].any(axis=None)
-
-
-def test_a_seed_that_occurs_twice_is_refused():
-    with pytest.raises(ValueError, match="seed 4 occurs twice"):
-        complete_seeds(SEEDS_BY_HAND.set_axis([4, 4]))
-
-
-def test_the_order_of_arms_and_seeds_makes_no_difference():
-    shuffled = SEEDS_BY_HAND.iloc[::-1, ::-1]
-    pd.testing.assert_base_equal(estimate_effects(shuffled), estimate_effects(SEEDS_BY_HAND), rtol=1e-9)
-
-
-def test_the_design_is_orthogonal_and_balanced():
-    assert SIGNS.shape == (8, 7)
-    assert (SIGNS.sum() == 0).all()
-    assert (SIGNS.T @ SIGNS).equals(pd.DataFrame(8 * np.eye(7, dtype=int), index=SIGNS.columns, columns=SIGNS.columns))
-
-
-@pytest.mark.parametrize("effect", EFFECTS)
-def test_an_effect_that_is_put_in_comes_out_alone(effect):
-    values = 70 + 3 / 2 * SIGNS[[effect]].T
-    contrasts = effect_contrasts(values).iloc[0]
-    assert contrasts[effect] == 3
-    assert (contrasts.drop(effect) == 0).all()
-
-
-def test_effects_of_whole_numbers_are_exact():
-    huge = pd.DataFrame([[10**13 + 7 * count for count in range(8)]], columns=list(ARMS))
-    # ARMS 1, 4, 5 and 7 have OPE, 0, 2, 3 and 6 have not: 7 (17 - 11) / 4.
-    assert effect_contrasts(huge)["ope"].item() == 10.5
-
-
-def test_a_change_does_its_effect_and_its_interactions():
-    contrasts = effect_contrasts(SEEDS_BY_HAND)
-    for step in STEPS:
-        if step.change == "ope":
-            cffn, lsra = (1 if change in step.start else -1 for change in ("cffn", "lsra"))
-            expected = contrasts["ope"] + cffn * contrasts["ope:cffn"] + lsra * contrasts["ope:lsra"]
-            expected += cffn * lsra * contrasts["ope:cffn:lsra"]
-            assert list(step_differences(SEEDS_BY_HAND, step)) == list(expected)
-
-
-def test_steps_are_the_edges_of_the_cube():
-    assert len(STEPS) == len({(step.start, step.end) for step in STEPS}) == 12
-    assert {arm for step in STEPS for arm in (step.start, step.end)} == set(ARMS)
-    for step in STEPS:
-        assert set(step.end.split("+")) - set(step.start.split("+")) == {step.change}
-    assert [step.name for step in STEPS][:2] == ["+ope at v1", "+ope at v1+cffn"]
-
-
-def test_orders_lead_from_v1_to_all_changes():
-    assert len(set(ORDERS)) == 6
-    assert [(step.start, step.end) for step in steps_of(("lsra", "ope", "cffn"))] == [
-        ("v1", "v1+lsra"),
-        ("v1+lsra", "v1+ope+lsra"),
-        ("v1+ope+lsra", "v1+ope+cffn+lsra"),
-    ]
-    for order in ORDERS:
-        assert set(steps_of(order)) <= set(STEPS)
-        assert sum(step_differences(SEEDS_BY_HAND, step) for step in steps_of(order)).tolist() == [11, 15]
-
-
-def test_an_arm_is_named_in_the_papers_order():
-    assert arm_with(()) == "v1"
-    assert arm_with(("lsra", "ope")) == "v1+ope+lsra"
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_steps_orders_and_shapley_values_add_up(k, fourth_toggle):
+    factorial = Factorial((*PAPER_TOGGLES, fourth_toggle)[4 - k :])
+    values = pd.DataFrame(np.random.default_rng(k).normal(size=(5, 2**k)), columns=list(factorial.arms))
+    whole = list(values[factorial.arms[-1]] - values["v1"])
+    for order in factorial.orders:
+        steps = factorial.steps_of(order)
+        assert set(steps) <= set(factorial.steps)
+        assert list(sum(values[step.end] - values[step.start] for step in steps)) == pytest.approx(whole)
+    total = sum(factorial.shapley(values, toggle) for toggle in factorial.toggles)
+    assert list(total) == pytest.approx(whole)
+    # The mean over all orders, counted out.
+    for toggle in factorial.toggles:
+        added = [
+            values[step.end] - values[step.start]
+            for order in factorial.orders
+            for step in factorial.steps_of(order)
+            if step.toggle == toggle
+        ]
+        assert list(factorial.shapley(values, toggle)) == pytest.approx(list(sum(added) / len(added)))
 
 
 def test_shapley_values_by_hand():
     # OPE in the means: first in two orders, 66 - 61 = 5; after CFFN, 71 - 68 = 3; after LSRA, 66 - 61 = 5; last in two
     # orders, 74 - 69 = 5. So (2 * 5 + 3 + 5 + 2 * 5) / 6 = 28 / 6, which is 4.5 + 0.5 / 3.
     means = SEEDS_BY_HAND.mean().to_frame().T
-    assert shapley_contributions(means, "ope").item() == pytest.approx(28 / 6)
+    assert PAPER.shapley(means, "ope").item() == pytest.approx(28 / 6)
     # So are CFFN's (2 * 7 + 5 + 8 + 2 * 8) / 6 and LSRA's (2 * 0 + 0 + 1 + 2 * 3) / 6.
-    assert shapley_contributions(means, "cffn").item() == pytest.approx(43 / 6)
-    assert shapley_contributions(means, "lsra").item() == pytest.approx(7 / 6)
+    assert PAPER.shapley(means, "cffn").item() == pytest.approx(43 / 6)
+    assert PAPER.shapley(means, "lsra").item() == pytest.approx(7 / 6)
 
 
-def test_shapley_values_add_up_in_every_seed():
-    values = pd.DataFrame(np.random.default_rng(0).normal(size=(5, 8)), columns=list(ARMS))
-    whole = values["v1+ope+cffn+lsra"] - values["v1"]
-    total = sum(shapley_contributions(values, change) for change in CHANGES)
-    assert list(total) == pytest.approx(list(whole))
-    contrasts = effect_contrasts(values)
-    for change in CHANGES:
-        expected = contrasts[change] + contrasts["ope:cffn:lsra"] / 3
-        assert list(shapley_contributions(values, change)) == pytest.approx(list(expected))
+def test_factorials_follow_from_the_arms(fourth_toggle):
+    assert find_factorials(ARMS) == [PAPER]
+    assert PAPER.arms == ARMS
+    assert find_factorials([]) == []
+    assert find_factorials(["v1"]) == []
+    assert find_factorials(["v1", "v1+lsra"]) == [Factorial(("lsra",))]
+    # What all arms have in common is no factor.
+    assert find_factorials(["v1+ope", "v1+ope+cffn"]) == [Factorial(("cffn",), ("ope",))]
+    assert find_factorials(["v1+ope", "v1+ope+cffn"])[0].arms == ("v1+ope", "v1+ope+cffn")
+    # An unfinished study has none.
+    assert find_factorials(["v1", "v1+ope", "v1+ope+cffn"]) == []
+    assert find_factorials(ARMS[:-1]) == []
 
 
-def test_holm_by_hand():
-    adjusted = adjust_by_holm(np.array([0.03, 0.001, 0.04, 0.02]))
-    # In order 0.001, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.004, 0.06, 0.06, and 0.04, which may not fall below 0.06.
-    assert list(adjusted) == pytest.approx([0.06, 0.004, 0.06, 0.06])
+def test_a_fourth_toggles_arms_leave_the_papers_as_they_are(fourth_toggle):
+    assert find_factorials([*ARMS, "v1+new"]) == [PAPER, Factorial(("new",))]
+    assert find_factorials([*ARMS, "v1+ope+new"]) == [PAPER]
+    assert find_factorials(config.arms_of(TOGGLES)) == [PAPER, Factorial((*PAPER_TOGGLES, "new"))]
+    assert Factorial(PAPER_TOGGLES).arms == ARMS
 
 
-def test_holm_is_statsmodels():
-    chance = np.random.default_rng(1)
-    for power in (1, 3, 3):
-        p = np.append(chance.random(5) ** power, [0.01, 0.01])
-        assert list(adjust_by_holm(p)) == pytest.approx(list(multipletests(p, method="holm")[1]), rel=1e-14)
+def test_a_toggle_that_is_not_known_any_more_is_left_out():
+    assert find_factorials([*ARMS, "v1+gone"]) == [PAPER]
+
+
+def test_seeds_that_lack_an_arm_are_left_out():
+    values = pd.concat([SEEDS_BY_HAND, SEEDS_BY_HAND + 50], ignore_index=True).astype(float)
+    values.loc[2, "v1+lsra"] = math.nan
+    values.loc[3, ["v1", "v1+ope"]] = math.nan
+    effects = estimate_effects(PAPER, values)
+    assert (set(effects["n_seeds"]), set(effects["n_seeds_left_out"])) == ({2}, {2})
+    pd.testing.assert_series_equal(effects["mean"], estimate_effects(PAPER, SEEDS_BY_HAND)["mean"])
+
+
+def test_without_noise_nothing_is_resolved():
+    effects = estimate_effects(PAPER, made_up(PAPER, EFFECTS_BY_HAND))
+    assert list(effects["mean"]) == pytest.approx(list(EFFECTS_BY_HAND.values()))
+    assert effects[["p", "p_holm", "pooled_p"]].isna().all(axis=None)
+    assert not effects["resolved"].any()
+
+
+def test_without_a_complete_seed_there_are_no_effects():
+    effects = estimate_effects(PAPER, SEEDS_BY_HAND.drop(columns="v1+lsra"))
+    assert (set(effects["n_seeds"]), set(effects["n_seeds_left_out"])) == ({0}, {2})
+    assert effects[["mean", "low", "high", "p", "p_holm"]].isna().all(axis=None)
+
+
+def test_a_seed_that_occurs_twice_is_refused():
+    with pytest.raises(ValueError, match="seed 4 occurs twice"):
+        PAPER.complete(SEEDS_BY_HAND.set_axis([4, 4]))
+
+
+def test_the_order_of_arms_and_seeds_makes_no_difference():
+    values = made_up(PAPER, EFFECTS_BY_HAND, noise=1.0)
+    shuffled = estimate_effects(PAPER, values.iloc[::-1, ::-1])
+    pd.testing.assert_frame_equal(shuffled, estimate_effects(PAPER, values), rtol=1e-9)
+
+
+def test_a_toggle_does_its_effect_and_its_interactions():
+    contrasts = PAPER.contrasts(SEEDS_BY_HAND)
+    for step in PAPER.steps:
+        if step.toggle == "ope":
+            cffn, lsra = (1 if toggle in step.start else -1 for toggle in ("cffn", "lsra"))
+            expected = contrasts["ope"] + cffn * contrasts["ope:cffn"] + lsra * contrasts["ope:lsra"]
+            expected += cffn * lsra * contrasts["ope:cffn:lsra"]
+            assert list(SEEDS_BY_HAND[step.end] - SEEDS_BY_HAND[step.start]) == list(expected)
+
+
+def test_an_effect_of_a_mean_is_the_mean_of_effects():
+    values = made_up(PAPER, EFFECTS_BY_HAND, noise=1.0)
+    effects = estimate_effects(PAPER, values).set_index("effect")
+    for effect in PAPER.effects:
+        assert effects.loc[effect, "mean"] == pytest.approx(estimate_mean(PAPER.contrasts(values)[effect]).mean)

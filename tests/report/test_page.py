@@ -15,18 +15,18 @@ from scipy import stats
 
 from ablations.analysis.grouping import AXES
 from ablations.columns import field_docstrings
-from ablations.config import ARMS, TOGGLES, PVTConfig
+from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, PVTConfig
 from ablations.design import Accuracy, Cell, Cost
 from ablations.records import load_records
 from ablations.report.build import TABLES, list_figures
-from ablations.report.findings import (
+from ablations.report.summary import (
     Comparison,
-    Finding,
+    Statement,
     Tables,
-    Verdict,
+    Answer,
     list_comparisons,
-    list_findings,
-    list_headlines,
+    list_statements,
+    list_tallies,
 )
 from ablations.report.page import CHAPTERS, write_page
 from ablations.report.tables import list_sections
@@ -170,13 +170,13 @@ def test_planted_effects_are_what_the_page_says(tmp_path, write_cell):
     tables = tables_of(tmp_path)
     (comparison,) = list_comparisons(tables)
     assert (comparison.what, comparison.basis) == ("Top-1, points", "n = 2 seeds")
-    ope, cffn, lsra = comparison.verdicts
+    ope, cffn, lsra = list(comparison.answers.values())
     assert (ope.text, ope.tone) == (f"+1.00 ({1 - half:+.2f} to {1 + half:+.2f})", "gain")
     assert (cffn.text, cffn.tone) == (f"+3.00 ({3 - half:+.2f} to {3 + half:+.2f})", "gain")
     assert (lsra.text, lsra.tone) == (f"+0.00 ({-half:+.2f} to {half:+.2f}), unresolved", "unresolved")
-    (headline,) = list_headlines([comparison])
+    (headline,) = list_tallies([comparison])
     assert headline.text == ("cffn better in 1 of 1 (+3.00); ope better in 1 of 1 (+1.00); lsra unresolved in 1 of 1.")
-    accuracy = next(finding.text for finding in list_findings(tables) if finding.topic == "Accuracy")
+    accuracy = next(finding.text for finding in list_statements(tables) if finding.topic == "Accuracy")
     assert accuracy.startswith(f"Most is done by cffn {cffn.text}")
     assert f"ope {ope.text}. Unresolved: lsra" in accuracy
     assert accuracy.endswith("No interaction is resolved.")
@@ -186,9 +186,9 @@ def test_one_seed_resolves_nothing(tmp_path, write_cell):
     write_trained(tmp_path, write_cell, seeds=1)
     (comparison,) = list_comparisons(tables_of(tmp_path))
     assert comparison.basis == "n = 1 seed"
-    assert {verdict.tone for verdict in comparison.verdicts} == {"unresolved"}
-    assert all("none: one seed" in verdict.text for verdict in comparison.verdicts)
-    accuracy = next(finding for finding in list_findings(tables_of(tmp_path)) if finding.topic == "Accuracy")
+    assert {verdict.tone for verdict in list(comparison.answers.values())} == {"unresolved"}
+    assert all("none: one seed" in verdict.text for verdict in list(comparison.answers.values()))
+    accuracy = next(finding for finding in list_statements(tables_of(tmp_path)) if finding.topic == "Accuracy")
     assert accuracy.text.endswith("nothing is resolved: cffn +3.10, ope +0.90, lsra -0.10 points.")  # 0.1 of the noise
 
 
@@ -215,31 +215,47 @@ def test_speed_is_of_v1_with_one_change_and_says_what_is_noisy(quick_results, qu
     timed = quick_records.query("measurement == 'speed'")
     assert len(rows) == len(timed.groupby(["mode", "resolution"])) > 1
     for comparison in rows:
-        assert ["noisy" in verdict.text for verdict in comparison.verdicts] == [True, False, False]  # made up so
-        for verdict in comparison.verdicts:
+        assert ["noisy" in verdict.text for verdict in list(comparison.answers.values())] == [
+            True,
+            False,
+            False,
+        ]  # made up so
+        for verdict in list(comparison.answers.values()):
             low, high = map(float, re.findall(r"\d\.\d+", verdict.text)[1:])
             expected = "unresolved" if low <= 1 <= high else "loss" if high < 1 else "gain"
             assert verdict.tone == expected
 
 
 def test_headlines_count_directions_and_put_the_largest_first():
-    def verdict(value: float, tone: str) -> Verdict:
-        return Verdict(f"{value:+}", tone, value, f"{value:+}")  # type: ignore[arg-type]
+    def verdict(value: float, tone: str) -> Answer:
+        return Answer(f"{value:+}", tone, value, f"{value:+}")  # type: ignore[arg-type]
 
-    none, open_ = Verdict("+0.0 %", "none", 0, "+0.0 %"), Verdict("?", "unresolved")
+    none, open_ = Answer("+0.0 %", "none", 0, "+0.0 %"), Answer("?", "unresolved")
     comparisons = [
-        Comparison("Memory", "small", "exact", [verdict(2.0, "loss"), none, verdict(-9.0, "gain")]),
-        Comparison("Memory", "large", "exact", [verdict(-1.0, "gain"), none, verdict(-5.0, "gain")]),
-        Comparison("Speed", "", "n = 3 steps", [open_, open_, Verdict("-", "unknown")]),
+        Comparison(
+            "Memory",
+            "small",
+            "exact",
+            dict(zip(PAPER_TOGGLES, [verdict(2.0, "loss"), none, verdict(-9.0, "gain")], strict=True)),
+        ),
+        Comparison(
+            "Memory",
+            "large",
+            "exact",
+            dict(zip(PAPER_TOGGLES, [verdict(-1.0, "gain"), none, verdict(-5.0, "gain")], strict=True)),
+        ),
+        Comparison(
+            "Speed", "", "n = 3 steps", dict(zip(PAPER_TOGGLES, [open_, open_, Answer("-", "unknown")], strict=True))
+        ),
     ]
-    assert list_headlines(comparisons) == [
-        Finding(
+    assert list_tallies(comparisons) == [
+        Statement(
             "Memory",
             "exact",
             "lsra better in 2 of 2 (-9.0 to -5.0); ope better in 1 of 2 (-1.0), worse in 1 of 2 (+2.0); "
             "cffn no change in 2 of 2.",
         ),
-        Finding(
+        Statement(
             "Speed",
             "n = 3 steps",
             "ope unresolved in 1 of 1; cffn unresolved in 1 of 1; lsra not measured in 1 of 1.",
@@ -269,7 +285,7 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
         "digits, pico, base v2, mixup 0",
         "digits, pico, base v2, mixup 0.8",
     ]
-    reach = next(finding.text for finding in list_findings(tables) if finding.topic == "How far this reaches")
+    reach = next(finding.text for finding in list_statements(tables) if finding.topic == "How far this reaches")
     assert reach.count("mixup") == reach.count("mixup 0.8") == 1
     sheets = {sheet.name: sheet for sheet in list_figures(load_records(tmp_path))}
     titles = [ax.get_title("left") for ax in sheets["accuracy_digits_pico_v2"].draw().axes]

@@ -2,14 +2,14 @@
 
 import pandas as pd
 import pytest
-from ablations.design import Cell, Evaluation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.analysis.accuracy import evaluation_values
+from ablations.design import Cell, Evaluation
 from ablations.errors import InputError
 from ablations.records import load_records
-from ablations.report.build import list_figures
-from ablations.report.evaluation_tables import EVALUATION_TABLES, evaluation_values, plot_resolution_transfer
+from ablations.report.accuracy import TABLES, list_figures, plot_evaluation
 from ablations.report.figures import arm_colour
 from ablations.report.tables import render_markdown
 
@@ -53,7 +53,7 @@ def curves(ax: Axes) -> dict[str, tuple[list[float], str, str]]:
 
 
 def test_each_checkpoint_has_a_curve_in_its_arm_s_colour_and_a_style_of_its_own(ax, write_scores):
-    assert plot_resolution_transfer(ax, evaluation_values(write_scores())) is ax
+    assert plot_evaluation(ax, evaluation_values(write_scores())) is ax
     shown = curves(ax)
     assert list(shown) == ["made for 64 px", "v1, aaaaaaaa", "v1+ope+cffn, bbbbbbbb", "v1+ope+cffn, cccccccc"]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(shown)
@@ -70,9 +70,9 @@ def test_curves_of_models_made_for_two_sizes_are_refused_and_drawn_apart(ax, wri
     write_scores()
     records = write_scores(img_size=96)
     with pytest.raises(InputError, match=r"^img_size is mixed, 64, 96; "):
-        plot_resolution_transfer(ax, evaluation_values(records))
+        plot_evaluation(ax, evaluation_values(records))
     (sheet,) = list_figures(records)
-    assert sheet.name == "transfer_pets_pico_published"
+    assert sheet.name == "evaluation_pets_pico_published"
     assert [panel.conditions["img_size"] for panel in sheet.panels] == [64, 96]
     assert find_illegible(sheet) == []
 
@@ -83,7 +83,7 @@ def test_one_size_is_no_curve(write_scores):
 
 
 def test_the_table_has_a_row_for_each_checkpoint_and_the_best_of_each_size(write_scores):
-    (table,) = EVALUATION_TABLES
+    (table,) = (table for table in TABLES if table.name == "evaluation")
     lines = render_markdown(table, evaluation_values(write_scores())).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
     assert [[row[0], row[1], row[4]] for row in rows] == [

@@ -1,0 +1,198 @@
+"""What came with v2 unadvertised: the base as a whole, its interaction with the toggles, one confounder at a time.
+
+A part is a sum of weighted models, each an arm in a base. Accuracies are compared as `ablations.analysis.accuracy` says
+it; costs are exact.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ablations.analysis.accuracy import (
+    STUDY_CONDITIONS,
+    declared_seeds,
+    difference_rows,
+    is_paired,
+    split_studies,
+)
+from ablations.analysis.effects import RESPONSES, by_arm, exact_columns, split_places
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by
+from ablations.analysis.paper import CUMULATIVE
+from ablations.analysis.statistics import Estimate, estimate_contrast
+from ablations.config import BASES, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
+from ablations.errors import pick
+
+_OPE = CUMULATIVE[1]
+PUBLISHED_STEP = f"published step to {_OPE}"
+BASE_OF_STEP, OPE_OF_STEP = f"base, at {PVT_V1}", "ope, in base v2"
+"""The two parts that the published step is made of."""
+
+DIFFERENCE_OF_GAINS = "gain in base v2 minus gain in base v1"
+"""The part that says whether toggles and confounders need each other."""
+
+GAIN = f"gain over {REFERENCE}"
+
+Model = tuple[str, str]
+"""An arm and a base."""
+
+Part = dict[Model, int]
+"""Models and their weights: {(v1+ope, v2): 1, (v1, v2): -1} is what OPE adds in base v2."""
+
+BASE_PARTS: dict[str, Part] = {
+    PUBLISHED_STEP: {(_OPE, "published"): 1, (PVT_V1, "published"): -1},
+    BASE_OF_STEP: {(PVT_V1, "v2"): 1, (PVT_V1, "v1"): -1},
+    OPE_OF_STEP: {(_OPE, "v2"): 1, (PVT_V1, "v2"): -1},
+    "ope, in base v1": {(_OPE, "v1"): 1, (PVT_V1, "v1"): -1},
+    f"base, at {_OPE}": {(_OPE, "v2"): 1, (_OPE, "v1"): -1},
+    f"ReLU, at {PVT_V2_LI}": {(PVT_V2_LI, "published"): 1, (PVT_V2_LI, "v2"): -1},
+}
+"""What the bases do to the paper's first step.
+
+That is the change of base and then OPE in the new one (the second and third), or OPE in the old base and then the
+change (the fourth and fifth). The ReLU of the released linear models is the only other difference between the
+cumulative ablation in `published` and in `v2`.
+"""
+
+
+def gain_parts(arm: str) -> dict[str, Part]:
+    """Returns the parts of the way from v1 in base v1 to an arm in base v2, its gains in both bases among them."""
+    in_v1, in_v2 = ({(arm, base): 1, (PVT_V1, base): -1} for base in ("v1", "v2"))
+    return {
+        "gain in base v1": in_v1,
+        "gain in base v2": in_v2,
+        DIFFERENCE_OF_GAINS: in_v2 | {model: -weight for model, weight in in_v1.items()},
+        f"base, at {PVT_V1}": {(PVT_V1, "v2"): 1, (PVT_V1, "v1"): -1},
+        "base and toggles together": {(arm, "v2"): 1, (PVT_V1, "v1"): -1},
+    }
+
+
+def confounder_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns how much of the paper's first step is the base's: a row for each of BASE_PARTS that has records.
+
+    `METRIC_part` is a difference over seeds for accuracy, whose parts are one family of Holm's. For costs
+    `METRIC_share_percent` is its share of the published step. A model that two bases have in common, as `published` and
+    `v1` have arm v1, stands for both. Conditions under which no change of base was measured have no rows.
+    """
+    pick("measurement", measurement, RESPONSES)
+    if measurement == "accuracy":
+        return _accuracy_parts(records, BASE_PARTS)
+    rows = []
+    for group in split_places(records, measurement, [name for name in CONDITIONS[measurement] if name != "base"]):
+        parts = _parts_of(group.rows, BASE_PARTS)
+        for name in parts:
+            row = group.conditions | {"part": name}
+            for metric in RESPONSES[measurement]:
+                values = {each: _exact(group.rows, metric, part) for each, part in parts.items()}
+                row |= exact_columns(f"{metric}_part", values[name], _exact(group.rows, metric, {(REFERENCE, "v1"): 1}))
+                whole = values.get(PUBLISHED_STEP, math.nan)
+                row[f"{metric}_share_percent"] = 100 * values[name] / whole if whole else math.nan
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def base_gain_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns whether what v2's toggles gain depends on the base: a row a part of `gain_parts`, for each published arm.
+
+    `arm` is the one that v1 is changed to; `top1_part` the difference over seeds. An arm's parts are one family.
+    """
+    tables = []
+    for arm in (PVT_V2, PVT_V2_LI):
+        values = _accuracy_parts(records, gain_parts(arm), every=True)
+        if not values.empty:
+            values.insert(list(values).index("part"), "arm", arm)
+            tables.append(values)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _accuracy_parts(records: pd.DataFrame, wanted: Mapping[str, Part], *, every: bool = False) -> pd.DataFrame:
+    """Returns the parts that have records, or with `every` only groups that have all, one family of Holm's a group."""
+    names = [name for name in STUDY_CONDITIONS if name != "base"]
+    rows: list[dict[str, Any]] = []
+    for group in _regroup(split_studies(records), names):
+        parts = _parts_of(group.rows, wanted)
+        if not parts or (every and len(parts) < len(wanted)):
+            continue
+        paired = is_paired(group.rows)
+        family = [
+            (
+                group.conditions | {"changed": group.conditions["changed"] or None, "part": name},
+                _estimate(group.rows, part, paired),
+            )
+            for name, part in parts.items()
+        ]
+        rows += difference_rows("top1_part", family, declared_seeds(group.rows))
+    return pd.DataFrame(rows)
+
+
+def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns what one confounder does by itself: a row for each base, change and arm, against the arm without it.
+
+    `changed` says which confounder was set, such as `stage_norm=every`. Rows of `part` GAIN say how much more
+    the arm gains over v1 with the change than without it. `top1_part` is the difference over seeds; the changes within
+    one base are one family.
+    """
+    names = [name for name in STUDY_CONDITIONS if name != "changed"]
+    rows: list[dict[str, Any]] = []
+    for group in _regroup(split_studies(records), names):
+        values = {
+            (str(change), str(arm)): own.set_index("seed")["top1"]
+            for (change, arm), own in group.rows.groupby(["changed", "arm"], sort=False)
+        }
+        paired, family = is_paired(group.rows), []
+        for (change, arm), top1 in values.items():
+            if not change or ("", arm) not in values:
+                continue
+            effect = [(1.0, top1), (-1.0, values["", arm])]
+            parts = {"accuracy": effect}
+            if arm != REFERENCE and {(change, REFERENCE), ("", REFERENCE)} <= set(values):
+                parts[GAIN] = [*effect, (-1.0, values[change, REFERENCE]), (1.0, values["", REFERENCE])]
+            for part, models in parts.items():
+                row = {"changed": change, "arm": arm, "part": part, "comparison": f"{part} of {arm}, {change}"}
+                family.append((group.conditions | row, estimate_contrast(models, paired=paired)))
+        rows += difference_rows("top1_part", family, declared_seeds(group.rows))
+    return pd.DataFrame(rows)
+
+
+def _regroup(groups: list[Group], names: list[str]) -> list[Group]:
+    """Returns the rows of groups in groups of other conditions, which name all machines of what they hold."""
+    if not groups:
+        return []
+    rows = pd.concat([group.rows.assign(machines=group.conditions["machines"]) for group in groups])
+    return [
+        Group(group.conditions | {"machines": "; ".join(group.rows["machines"].unique())}, group.rows)
+        for group in group_by(rows, [name for name in names if name != "machines"])
+    ]
+
+
+def _parts_of(rows: pd.DataFrame, wanted: Mapping[str, Part]) -> dict[str, Part]:
+    """Returns the parts whose models all have rows, if among them is a change of base."""
+    parts = {name: part for name, part in wanted.items() if all(not _rows_of(rows, model).empty for model in part)}
+    return parts if any(name.startswith("base") for name in parts) else {}
+
+
+def _rows_of(rows: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Returns a model's rows, from the first base that has it, or none."""
+    arm, base = model
+    of_arm = rows[rows["arm"] == arm]
+    for name in (base, *BASES):
+        own = of_arm[of_arm["base"] == name]
+        if base_confounders(name, arm) == base_confounders(base, arm) and not own.empty:
+            return own
+    return of_arm.iloc[:0]
+
+
+def _exact(rows: pd.DataFrame, metric: str, part: Part) -> float:
+    """Returns a part of an exact metric; nan where a model has no such count."""
+    total = 0.0
+    for model, weight in part.items():
+        own = _rows_of(rows, model)
+        total += weight * (by_arm(own, metric).to_numpy().item(0) if metric in own and len(own) else math.nan)
+    return total
+
+
+def _estimate(rows: pd.DataFrame, part: Part, paired: bool) -> Estimate:
+    """Returns a part of the accuracy over seeds."""
+    models = [(float(weight), _rows_of(rows, model).set_index("seed")["top1"]) for model, weight in part.items()]
+    return estimate_contrast(models, paired=paired)

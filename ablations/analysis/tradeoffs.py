@@ -1,0 +1,168 @@
+"""What accuracy costs: which arms are worth having at any price, and the price of a point.
+
+A row is an arm with its accuracy and one cost. Parameters and MACs are counted for the very model that was
+trained. Peak memory and latency are those of records of the same variant, base, attention, P and resolution, which may
+have another number of classes than the training had: that adds as much to every arm.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablations.analysis.accuracy import (
+    NO_SEEDS,
+    declared_seeds,
+    difference_rows,
+    is_paired,
+    level_columns,
+    split_studies,
+    top1_by_arm,
+    trained_config,
+)
+from ablations.analysis.grouping import REFERENCE, Group, describe, split_by_conditions
+from ablations.analysis.statistics import estimate_difference
+from ablations.cost import count_macs, count_params
+
+SAME_MODEL = ("variant", "base", "attention", "pool_size")
+"""What a cost's record must have in common with the accuracy's, beside the resolution."""
+
+
+def find_dominators(costs: pd.Series, accuracies: pd.Series) -> dict[Any, list[Any]]:
+    """Returns, for each label of the two series, the labels that dominate it; those of the Pareto front have none.
+
+    One dominates another if it costs no more and is no less accurate, and one of the two is strict: equal points do not
+    dominate each other. A label without a cost or an accuracy is left out; the others keep the accuracies' order.
+    """
+    points = accuracies.to_frame("accuracy").assign(cost=costs).dropna()
+    dominators = {}
+    for label, point in points.iterrows():
+        no_worse = (points["cost"] <= point["cost"]) & (points["accuracy"] >= point["accuracy"])
+        better = (points["cost"] < point["cost"]) | (points["accuracy"] > point["accuracy"])
+        dominators[label] = list(points.index[no_worse & better])
+    return dominators
+
+
+def cost_per_point(added_cost: float, gain: dict[str, Any]) -> tuple[float, float, float]:
+    """Returns what a point of accuracy costs, with the ends of its 95 % interval: nan unless the gain is resolved.
+
+    `gain` has the `mean`, `low`, `high` and `resolved` of a difference of accuracies as fractions; a point is 0.01. A
+    resolved loss has no price either. Below 0 the gain comes with a saving. The cost has no noise, so the interval is
+    the gain's, turned over; a gain is resolved by its corrected p, and where its own interval holds 0 the price has no
+    interval.
+    """
+    if not gain["resolved"] or gain["mean"] <= 0:
+        return math.nan, math.nan, math.nan
+    ends = sorted(added_cost / (100 * gain[end]) for end in ("low", "high")) if gain["low"] > 0 else [math.nan] * 2
+    return added_cost / (100 * gain["mean"]), ends[0], ends[1]
+
+
+def tradeoff_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns each arm's accuracy beside each of its costs, what dominates it, and the cost of a point against v1.
+
+    A row has the conditions of the accuracy; `cost` (a metric) and `measured_as`, the conditions of the cost; `arm`,
+    the mean accuracy and its interval; `cost_value`, `cost_change` and `cost_change_percent` against v1, in stored
+    units; `top1_difference` to v1; `on_front`, `dominated_by`, and `dominance_resolved`, whether an arm that costs no
+    more is ahead by a resolved difference (all such pairs of a group are one family of Holm's); and `cost_per_point`
+    with its interval, in stored units a percentage point. The front is that of mean accuracies. Arms without that cost
+    are left out, and so is a cost that one arm alone has.
+    """
+    measured = {measurement: split_by_conditions(records, measurement) for measurement in ("memory", "speed")}
+    rows: list[dict[str, Any]] = []
+    for group in split_studies(records):
+        arms = list(top1_by_arm(group.rows))
+        sources = [
+            *_counted(group.conditions, arms),
+            *_peaks(group.conditions, measured["memory"]),
+            *_latencies(group.conditions, measured["speed"]),
+        ]
+        for cost, measured_as, costs in sources:
+            names = {"cost": cost, "measured_as": measured_as}
+            compared = _compared(group.rows, costs)
+            rows += [group.conditions | names | row for row in compared] if len(compared) > 1 else []
+    return pd.DataFrame(rows)
+
+
+def _compared(rows: pd.DataFrame, costs: pd.Series) -> list[dict[str, Any]]:
+    """Returns a row for each arm that has both an accuracy and a cost."""
+    top1, paired, declared = top1_by_arm(rows), is_paired(rows), declared_seeds(rows)
+    dominators = find_dominators(costs, pd.Series({arm: values.mean() for arm, values in top1.items()}))
+    gains = difference_rows(
+        "",
+        [
+            (
+                {},
+                estimate_difference(
+                    top1[arm], top1.get(REFERENCE, NO_SEEDS) if arm != REFERENCE else NO_SEEDS, paired=paired
+                ),
+            )
+            for arm in top1
+        ],
+        declared,
+    )
+    gain_of = dict(zip(top1, gains, strict=True))
+    pairs = [(arm, other) for arm, own in dominators.items() for other in own]
+    leads = difference_rows(
+        "", [({}, estimate_difference(top1[other], top1[arm], paired=paired)) for arm, other in pairs], declared
+    )
+    surpassed = {arm for (arm, _), lead in zip(pairs, leads, strict=True) if lead["resolved"] and lead["mean"] > 0}
+    reference_cost = float(costs.get(REFERENCE, math.nan))
+    compared = []
+    for arm, own in dominators.items():
+        added = costs[arm] - reference_cost
+        price, low, high = cost_per_point(added, gain_of[arm])
+        compared.append(
+            {
+                "arm": arm,
+                **level_columns(top1[arm]),
+                "cost_value": costs[arm],
+                "cost_change": added,
+                "cost_change_percent": 100 * added / reference_cost,
+                **{f"top1_difference_{name}": value for name, value in gain_of[arm].items()},
+                "on_front": not own,
+                "dominated_by": ", ".join(own),
+                "dominance_resolved": arm in surpassed,
+                "cost_per_point": price,
+                "cost_per_point_low": low,
+                "cost_per_point_high": high,
+            }
+        )
+    return compared
+
+
+Source = tuple[str, str, pd.Series]
+"""A metric, the conditions that it was measured under in words, and its values by arm."""
+
+
+def _counted(conditions: dict[str, Any], arms: Sequence[str]) -> Iterator[Source]:
+    """Yields the costs that have a closed form, of variants that are known."""
+    configs = {arm: config for arm in arms if (config := trained_config(conditions, arm))}
+    size = int(conditions["resolution"])
+    if configs:
+        yield "params", "counted", pd.Series({arm: count_params(config) for arm, config in configs.items()})
+        yield "macs", "counted", pd.Series({arm: count_macs(config, size) for arm, config in configs.items()})
+
+
+def _peaks(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Source]:
+    for group in groups:
+        rows = group.rows[group.rows["resolution"] == conditions["resolution"]]
+        if _same_model(group, conditions) and not rows.empty:
+            yield "peak_memory_bytes", _words(group), rows.set_index("arm")["peak_memory_bytes"].astype(float)
+
+
+def _latencies(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Source]:
+    """Yields v1's latency over each arm's relative speed: their own latencies were taken at different moments."""
+    for group in groups:
+        rows = group.rows.set_index("arm")
+        same = _same_model(group, conditions) and group.conditions["resolution"] == conditions["resolution"]
+        if same and group.conditions["reference"] == "v1" and REFERENCE in rows.index:
+            yield "latency_s", _words(group), float(rows["latency_s"][REFERENCE]) / rows["relative_speed"]
+
+
+def _same_model(group: Group, conditions: dict[str, Any]) -> bool:
+    return not conditions["changed"] and all(group.conditions.get(name) == conditions[name] for name in SAME_MODEL)
+
+
+def _words(group: Group) -> str:
+    return describe(group.conditions, [name for name in group.conditions if name not in (*SAME_MODEL, "resolution")])
