@@ -15,9 +15,9 @@ from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from ablations.cells import Cell
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost, Memory, Speed
-from ablations.cells import Cell
 from ablations.records import load_records, write_record
 from ablations.report import cost
 from ablations.report.figures import STYLE, FigureSpec

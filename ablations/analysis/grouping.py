@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from ablations.config import PVT_V1
-from ablations.design import CONDITIONS_OF
 from ablations.errors import InputError
+from ablations.measure import MEASUREMENTS
 
 REFERENCE = PVT_V1
 """The arm that the others are compared with."""
@@ -52,7 +52,7 @@ CONDITIONS = {
         )
         if name not in AXES[measurement]
     )
-    for measurement, kind in CONDITIONS_OF.items()
+    for measurement, kind in MEASUREMENTS.items()
 }
 """For each measurement, the columns that are equal within a group: the model, the fields of its conditions, and what
 it found out."""
@@ -112,7 +112,7 @@ _USUAL = {
 
 _DEFAULTS = {
     field.name: field.default
-    for kind in CONDITIONS_OF.values()
+    for kind in MEASUREMENTS.values()
     for field in fields(kind)
     if field.name not in _PHRASES and field.name not in _UNSAID
 }

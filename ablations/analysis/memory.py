@@ -22,7 +22,7 @@ from ablations.analysis.grouping import (
 )
 from ablations.catalogue import EQUAL_MODELS
 from ablations.config import NUM_STAGES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, VARIANTS, arm_name, build_config
-from ablations.design import Memory
+from ablations.measure import Memory
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
 """The kinds of bytes that do not grow with the resolution, or are given with it; the rest of the peak grows."""

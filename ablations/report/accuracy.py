@@ -27,7 +27,7 @@ from ablations.analysis.accuracy import (
 )
 from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, refuse_mixed
 from ablations.analysis.statistics import FEWEST_FOR_INTERVAL, FEWEST_TO_CLAIM
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     GREY,
     FigureSpec,

@@ -27,7 +27,7 @@ from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_
 from ablations.analysis.paper import CUMULATIVE
 from ablations.catalogue import MODELS
 from ablations.config import PVT_V2, PVT_V2_LI
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
     FEWEST_ARMS,

@@ -22,7 +22,7 @@ from ablations.analysis.effects import (
 from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
 from ablations.analysis.tradeoffs import tradeoff_values
 from ablations.config import TOGGLES
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.accuracy import (
     CLAIMS,
     COMPARED,

@@ -20,7 +20,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 
 from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, Group, describe, refuse_mixed, tell_apart, varying
 from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
-from ablations.records import METRICS, Metric
+from ablations.measure.metrics import METRICS, Metric
 
 PALETTE = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7")
 """Okabe and Ito's colours for colour-blind readers (2008), with a dark red for their yellow, hard to see on white."""

@@ -27,7 +27,7 @@ from ablations.analysis.memory import (
     validation_values,
 )
 from ablations.config import NUM_STAGES, PVT_V1
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
     FigureSpec,

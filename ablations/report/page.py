@@ -17,7 +17,6 @@ import pandas as pd
 
 from ablations.analysis.grouping import AXES
 from ablations.analysis.paper import CUMULATIVE
-from ablations.columns import field_docstrings
 from ablations.config import (
     BASES,
     CONFOUNDERS,
@@ -30,7 +29,7 @@ from ablations.config import (
     base_confounders,
 )
 from ablations.files import write_text
-from ablations.records import find_damaged, iterate_records, load_records
+from ablations.records import field_docstrings, find_damaged, iterate_records, load_records
 from ablations.report.build import drawing, list_figures, list_values, name_record, provenance_lines, save_figure
 from ablations.report.figures import FigureSpec
 from ablations.report.summary import Answer, Statement, Tables, list_comparisons, list_statements, list_tallies

@@ -17,7 +17,7 @@ from ablations.analysis.paper import (
     table6_values,
 )
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.cost import GFLOPS, NAME, PARAMS, note_class_tokens
 from ablations.report.figures import (
     FEWEST_ARMS,

@@ -27,7 +27,7 @@ from ablations.analysis.speed import (
     speed_values,
     throughput_values,
 )
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     FEWEST_ARMS,
     GREY,

@@ -13,7 +13,7 @@ import pandas as pd
 from ablations.analysis.confounders import BASE_OF_STEP, DIFFERENCE_OF_GAINS, GAIN, OPE_OF_STEP, PUBLISHED_STEP
 from ablations.analysis.grouping import describe, group_by, list_changed
 from ablations.config import VARIANTS
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 from ablations.report.accuracy import claim_text, difference_text, ends_text, seeds_text
 from ablations.report.effects import effect_name
 from ablations.report.tables import NOTHING, Table, list_sections, metric_text, points_text

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ablations.analysis.grouping import REFERENCE, Group, describe, group_by, tell_apart, varying
-from ablations.records import METRICS
+from ablations.measure.metrics import METRICS
 
 NOTHING = "-"
 """What a cell without a value shows."""

@@ -16,11 +16,12 @@ from ablations.analysis.accuracy import (
 )
 from ablations.analysis.confounders import GAIN, base_gain_values, single_confounder_values
 from ablations.analysis.effects import effect_values, power_values
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, PVT_V1, PVT_V2, PVT_V2_LI
-from ablations.design import Accuracy, Cell, ModelCell
+from ablations.measure import Accuracy
 from ablations.records import load_records, pack_bits
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def write_top1(tmp_path, write_cell):
         cell = (
             replace(CELL, arm=arm, base=base, changed=changed, conditions=conditions) if arm.startswith("v1") else None
         )
-        cell = cell or ModelCell(model=arm, conditions=conditions)
+        cell = cell or build_cell(model=arm, conditions=conditions)
         counts = {"n_eval_images": 100, "n_train_images": 1000}
         write_cell(tmp_path, cell, {"top1": top1, "history": [{"epoch": 1, "loss": 1.0}]} | counts | (result or {}))
 

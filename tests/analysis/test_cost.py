@@ -7,6 +7,7 @@ from statistics import linear_regression
 import numpy as np
 import pandas as pd
 import pytest
+from ablations.catalogue import SCALED
 
 from ablations.analysis.cost import (
     PARTS,
@@ -17,15 +18,15 @@ from ablations.analysis.cost import (
     part_values,
     scaling_values,
 )
-from ablations.catalogue import SCALED
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import count_macs
-from ablations.design import Cell, Cost, ModelCell
+from ablations.measure import Cost
 from ablations.records import load_records
 from ablations.studies import SCALES
 
-ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
-BASELINE = ModelCell(model="timm:planted", conditions=Cost())
+ARM = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
+BASELINE = build_cell(model="timm:planted", conditions=Cost())
 SRA, LINEAR_SRA = "v1+ope+cffn", "v1+ope+cffn+lsra"
 
 

@@ -17,17 +17,18 @@ from ablations.analysis.grouping import (
     tell_apart,
     varying,
 )
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, VARIANTS
-from ablations.design import CONDITIONS_OF, Accuracy, Cell, Cost, Memory, ModelCell, Speed
 from ablations.errors import InputError
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
 from ablations.records import load_records
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
-@pytest.mark.parametrize("measurement", CONDITIONS_OF)
+@pytest.mark.parametrize("measurement", MEASUREMENTS)
 def test_every_field_of_conditions_is_an_axis_or_keeps_records_apart(measurement):
-    names = {field.name for field in fields(CONDITIONS_OF[measurement])}
+    names = {field.name for field in fields(MEASUREMENTS[measurement])}
     assert names <= {*CONDITIONS[measurement], *AXES[measurement]}
     assert not set(CONDITIONS[measurement]) & set(AXES[measurement])
 
@@ -155,12 +156,12 @@ def test_mixed_rows_are_refused_by_the_name_of_the_condition():
         refuse_mixed(rows.assign(torch=["2.8.0", None, None]), ["torch"])
 
 
-MODEL = ModelCell(model="timm:resnet18", conditions=Accuracy())
+MODEL = build_cell(model="timm:resnet18", conditions=Accuracy())
 
 
 def test_models_stand_with_the_arms_of_their_conditions(tmp_path, write_cell):
     result = {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437}
-    for cell in (CELL, replace(CELL, arm="v1+ope"), replace(CELL, base="v1"), MODEL):
+    for cell in (CELL, CELL.of(arm="v1+ope"), CELL.of(base="v1"), MODEL):
         write_cell(tmp_path, cell, result)
     write_cell(tmp_path, replace(MODEL, conditions=Accuracy(epochs=50)), result)
     records = load_records(tmp_path)

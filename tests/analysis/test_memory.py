@@ -20,12 +20,13 @@ from ablations.analysis.memory import (
     validation_summary,
     validation_values,
 )
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
-from ablations.design import Cell, Memory, build_cell
+from ablations.measure import Memory
 from ablations.records import load_records
 
 MIB = 2**20
-PREDICTED = Cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
+PREDICTED = arm_cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
 FIXED = {"parameters": 600, "gradients": 200, "optimizer": 150, "input": 50}
 
 
@@ -141,7 +142,7 @@ def test_the_summary_counts_what_is_equal_and_what_lies_beyond(tmp_path, write_c
 
 
 def test_models_stand_beside_the_arms_of_the_same_conditions(tmp_path, write_cell):
-    arm = Cell(variant="b2", arm="v1", base="v2", conditions=PREDICTED.conditions)
+    arm = arm_cell(variant="b2", arm="v1", base="v2", conditions=PREDICTED.conditions)
     model = build_cell("timm:resnet50", PREDICTED.conditions)
     for cell in (arm, replace(arm, attention="explicit"), replace(arm, arm="v1+ope"), model):
         for side in (64, 128):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from ablations.catalogue import FAMILIES, PAPER_TABLES
+from ablations.UNKNOWN import measure_cell
 
 from ablations.analysis.cost import (
     backbone_values,
@@ -17,18 +19,17 @@ from ablations.analysis.cost import (
     standard_costs,
 )
 from ablations.analysis.paper import REASONS, as_reported, explain, paper_values, table6_values
-from ablations.catalogue import FAMILIES, PAPER_TABLES
+from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
-from ablations.design import Accuracy, Cell, Cost, ModelCell, build_cell
-from ablations.measurements import measure_cell
+from ablations.measure import Accuracy, Cost
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import build_report, list_figures
 from ablations.report.cost import render_breakdown
 
-ARM = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
-BASELINE = ModelCell(model="timm:resnet18", conditions=Cost())
+ARM = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
+BASELINE = build_cell(model="timm:resnet18", conditions=Cost())
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +352,7 @@ def write_a_model_of_table_2(results: Path, write_cell: Callable[..., Path]) -> 
 
 
 def write_a_refusal(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, ModelCell(model="timm:swin_x", conditions=Cost(resolution=256)), REFUSAL)
+    write_cell(results, build_cell(model="timm:swin_x", conditions=Cost(resolution=256)), REFUSAL)
 
 
 def write_a_detector(results: Path, write_cell: Callable[..., Path]) -> None:

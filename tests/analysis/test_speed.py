@@ -24,14 +24,15 @@ from ablations.analysis.speed import (
     speed_values,
     throughput_values,
 )
-from ablations.design import Cell, Speed
+from ablations.cells import Cell, arm_cell
+from ablations.measure import Speed
 from ablations.measure.operators import KINDS
 from ablations.records import load_records
 
 Write = Callable[..., Path]
 
 CONDITIONS = Speed(reference="timm+transformers", resolution=64, batch_size=4, repeats=6)
-CELL = Cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
+CELL = arm_cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
 LIBRARIES = {"timm": 1.5, "timm, channels-last": 1.2, "transformers": 2.0}
 
 
@@ -44,7 +45,7 @@ def write_arm(tmp_path: Path, write_cell: Write) -> Callable[..., Path]:
     """`write_arm(arm, seconds, v1_seconds, **changes)` writes the record of an arm of pico, timed beside v1."""
 
     def write_timed(arm: str, seconds: float, v1_seconds: float, **changes: Any) -> Path:
-        cell = Cell(variant="pico", arm=arm, base="v2", conditions=Speed(repeats=6))
+        cell = arm_cell(variant="pico", arm=arm, base="v2", conditions=Speed(repeats=6))
         ratio = v1_seconds / seconds
         result = {
             "latency_s": seconds,
@@ -93,7 +94,7 @@ def test_a_share_of_the_peak_is_a_range_over_the_machine_s_peaks(tmp_path: Path,
 
 
 def test_threads_are_never_mixed(tmp_path: Path, write_cell: Write) -> None:
-    cell = Cell(variant="pico", arm="v1", base="v2", conditions=Speed())
+    cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=Speed())
     write_cell(tmp_path, cell)
     write_cell(tmp_path, replace(cell, arm="v1+ope"), threads=1)
     values = speed_values(load_records(tmp_path))

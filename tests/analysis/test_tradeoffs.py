@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from ablations.design import Accuracy, Cell, Memory, Speed
 
 from ablations.analysis.tradeoffs import cost_per_point, find_dominators, tradeoff_values
+from ablations.cells import arm_cell
 from ablations.config import ARMS, build_config
 from ablations.cost import count_macs, count_params
+from ablations.measure import Accuracy, Memory, Speed
 from ablations.records import load_records
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 
 def test_what_costs_more_and_is_no_better_is_dominated():
@@ -64,16 +65,16 @@ def records(tmp_path, write_cell) -> pd.DataFrame:
     }
     for arm, values in top1.items():
         for seed, value in enumerate(2 * values):
-            cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed))
+            cell = replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed))
             write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
     for arm, peak in (("v1", 1000), ("v1+ope", 1600), ("v1+lsra", 1000), ("v1+ope+lsra", 1700)):
         for base, resolution, factor in (("v2", 32, 1), ("v2", 64, 4), ("v1", 32, 2)):
-            cell = replace(CELL, arm=arm, base=base, conditions=Memory(resolution=resolution))
+            cell = replace(CELL.of(arm=arm, base=base), conditions=Memory(resolution=resolution))
             write_cell(tmp_path, cell, {"peak_memory_bytes": factor * peak, "memory_method": "tracked_storages"})
     for arm, latency, speed in (("v1", 0.2, 1.0), ("v1+ope", 0.9, 0.8)):
         result = {"latency_s": latency, "relative_speed": speed, "noisy": False}
-        write_cell(tmp_path, replace(CELL, arm=arm, conditions=Speed(resolution=32, batch_size=16)), result)
-        write_cell(tmp_path, replace(CELL, arm=arm, conditions=Speed(resolution=96)), result)
+        write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Speed(resolution=32, batch_size=16)), result)
+        write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Speed(resolution=96)), result)
     return load_records(tmp_path)
 
 
@@ -122,10 +123,10 @@ def test_memory_is_that_of_the_trained_resolution(tmp_path, write_cell):
     for resolution in (32, 64):
         peak = {"peak_memory_bytes": 10 * resolution, "memory_method": "tracked_storages"}
         for arm in ("v1", "v1+ope"):
-            write_cell(tmp_path, replace(CELL, arm=arm, conditions=Memory(resolution=resolution)), peak)
+            write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Memory(resolution=resolution)), peak)
     for resolution in (64, 96):
         for arm in ("v1", "v1+ope"):
-            write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(resolution=resolution)))
+            write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Accuracy(resolution=resolution)))
     values = tradeoff_values(load_records(tmp_path))
     memory = values[values["cost"] == "peak_memory_bytes"]
     assert list(zip(memory["resolution"], memory["cost_value"], strict=True)) == [("64", 640)] * 2
@@ -146,7 +147,7 @@ def test_dominance_is_resolved_where_the_difference_is(records):
 def test_a_dearer_arm_that_is_surely_worse_is_said_to_be(tmp_path, write_cell):
     for arm, values in {"v1": (0.60, 0.70) * 3, "v1+cffn": (0.50, 0.605) * 3}.items():
         for seed, value in enumerate(values):
-            cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed))
+            cell = replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed))
             write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
     values = tradeoff_values(load_records(tmp_path)).set_index(["cost", "arm"])
     for cost in ("params", "macs"):
@@ -157,7 +158,7 @@ def test_a_dearer_arm_that_is_surely_worse_is_said_to_be(tmp_path, write_cell):
 
 def test_a_cost_under_two_conditions_is_two_trade_offs(tmp_path, write_cell, records):
     for arm, peak in (("v1", 1), ("v1+ope", 2)):
-        cell = replace(CELL, arm=arm, conditions=Memory(resolution=32))
+        cell = replace(CELL.of(arm=arm), conditions=Memory(resolution=32))
         result = {"peak_memory_bytes": peak, "memory_method": "tracked_storages"}
         write_cell(tmp_path, replace(cell, attention="explicit"), result)
         write_cell(tmp_path, replace(cell, conditions=replace(cell.conditions, batch_size=2)), result)
@@ -179,7 +180,7 @@ def test_latency_is_that_of_arms_timed_in_turn(records):
 def test_without_v1_there_is_a_front_and_no_price(tmp_path, write_cell):
     for arm in ("v1+ope", "v1+cffn"):
         for seed in (0, 1):
-            write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(seed=seed)))
+            write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed)))
     values = tradeoff_values(load_records(tmp_path))
     assert set(values["cost"]) == {"params", "macs"}
     assert values["on_front"].any()

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from ablations.config import LARGEST_INPUT, Size, as_pair
 from ablations.cells import Cell, arm_cell, build_cell
-from ablations.measure import Memory
+from ablations.config import LARGEST_INPUT, Size, as_pair
 from ablations.errors import InputError
-from ablations.measure import budget
+from ablations.measure import Memory, budget
 from ablations.measure.budget import (
     LARGEST_BATCH,
     SIDE_STEP,
@@ -25,9 +24,9 @@ from ablations.measure.budget import (
     budget_values,
     verify_answer,
 )
+from ablations.measure.network import build_network_on
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed
-from ablations.measure.network import build_network_on
 
 MIB = 2**20
 

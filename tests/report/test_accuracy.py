@@ -6,8 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.analysis.accuracy import evaluation_values
-from ablations.design import Cell, Evaluation
+from ablations.cells import arm_cell
 from ablations.errors import InputError
+from ablations.measure import Evaluation
 from ablations.records import load_records
 from ablations.report.accuracy import TABLES, list_figures, plot_evaluation
 from ablations.report.figures import arm_colour
@@ -36,7 +37,7 @@ def write_scores(tmp_path, write_cell):
                     num_classes=10,
                     img_size=img_size,
                 )
-                cell = Cell(variant="pico", arm=arm, base="published", conditions=conditions)
+                cell = arm_cell(variant="pico", arm=arm, base="published", conditions=conditions)
                 result = {"top1": top1, "top5": 0.9, "loss": 1.5, "ece": 0.05, "n_images": 100, "skipped": []}
                 write_cell(tmp_path, cell, result | {"classes": "ten", "n_classes": 10, "expected_top1": None})
         return load_records(tmp_path)

@@ -9,22 +9,23 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pytest
-from ablations.design import Accuracy, Cell, Cost, ModelCell
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ablations.cells import arm_cell, build_cell
+from ablations.measure import Accuracy, Cost
 from ablations.report.build import build_report, check_report, figure_digest
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))
 
 
 def write_few_records(results: Path, write_cell: Callable[..., Path]) -> None:
     """Costs of four arms at one resolution, two of them trained from two seeds."""
     for arm in ("v1", "v1+ope", "v1+cffn", "v1+ope+cffn"):
-        write_cell(results, replace(CELL, arm=arm))
+        write_cell(results, CELL.of(arm=arm))
     for arm in ("v1", "v1+ope"):
         for seed in (0, 1):
-            write_cell(results, replace(CELL, arm=arm, conditions=Accuracy(seed=seed)))
+            write_cell(results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed)))
 
 
 @pytest.fixture
@@ -133,15 +134,15 @@ def test_check_sees_that_a_record_came(results, write_cell):
 
 
 def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
-    write_failure(results, replace(CELL, arm="v1+lsra"))
-    baseline = ModelCell(model="timm:no_such_layer", conditions=Cost())
+    write_failure(results, CELL.of(arm="v1+lsra"))
+    baseline = build_cell(model="timm:no_such_layer", conditions=Cost())
     write_failure(results, baseline)
     (results / "records" / "cost" / "broken.json").write_text("{")
     (results / "records" / "cost" / "notes.txt").write_text("mine")
     build_report(results)
     page = (results / "README.md").read_text()
     assert "8 finished records, 2 failed cells, 2 damaged files." in page
-    key = replace(CELL, arm="v1+lsra").key
+    key = CELL.of(arm="v1+lsra").key
     assert f"- cost pico v1+lsra, base v2, {key}: RuntimeError: out of memory" in page
     assert f"- cost timm:no_such_layer, {baseline.key}: RuntimeError: out of memory" in page
     assert "- records/cost/broken.json: not JSON\n- records/cost/notes.txt: not MEASUREMENT/NAME.json" in page

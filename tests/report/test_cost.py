@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ablations.catalogue import MODELS, SCALED
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,9 +18,9 @@ from ablations.analysis.cost import (
     scaling_values,
 )
 from ablations.analysis.paper import CUMULATIVE
-from ablations.catalogue import MODELS, SCALED
-from ablations.design import Cell, Cost, ModelCell
+from ablations.cells import arm_cell, build_cell
 from ablations.errors import InputError
+from ablations.measure import Cost
 from ablations.records import load_records
 from ablations.report.build import list_figures
 from ablations.report.cost import (
@@ -33,7 +34,7 @@ from ablations.report.cost import (
 from ablations.report.figures import ALIKE, BASELINE_LINES, GREY, FigureSpec, arm_colour, arm_marker, plot_scaling
 from ablations.studies import SCALES
 
-BASELINE = ModelCell(model="timm:planted", conditions=Cost())
+BASELINE = build_cell(model="timm:planted", conditions=Cost())
 
 
 @pytest.fixture
@@ -161,7 +162,7 @@ def test_modules_without_macs_have_no_row_of_them(ax, modules):
 
 def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
     breakdown = {name: {"params": 1, "macs": 2} for name in ("stages.0.blocks.mlp.gate", "pyramid.conv", "head")}
-    cell = Cell(variant="b2", arm="v1", base="published", conditions=Cost())
+    cell = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
     write_cell(tmp_path, cell, {"params": 3, "macs": 6, "breakdown": breakdown})
     write_cell(tmp_path, replace(cell, arm="v1+ope"), {"params": 3, "macs": 6})
     values = module_values(load_records(tmp_path)).set_index("module")

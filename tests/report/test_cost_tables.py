@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 from ablations.report.cost_tables import TABLES
 
-from ablations.design import Cell, Cost, ModelCell
+from ablations.cells import arm_cell, build_cell
+from ablations.measure import Cost
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.cost import render_breakdown
 from ablations.report.tables import render_markdown
 
 BY_NAME = {table.name: table for table in TABLES}
-SWIN = ModelCell(model="timm:swin_small", conditions=Cost())
+SWIN = build_cell(model="timm:swin_small", conditions=Cost())
 
 
 def render(name: str, values: pd.DataFrame) -> str:
@@ -96,7 +97,7 @@ def test_heads_stand_apart(paper_tables):
 
 def test_table_2_word_for_word(tmp_path, write_cell):
     for variant, arm in (("b0", "v1+ope+cffn"), ("b1", "v1")):
-        write_cell(tmp_path, Cell(variant=variant, arm=arm, base="published", conditions=Cost()))
+        write_cell(tmp_path, arm_cell(variant=variant, arm=arm, base="published", conditions=Cost()))
     text = render_records("table2_imagenet", tmp_path)
     assert text.partition("\n\n## ")[2] == (
         "classifier, 224 px\n\n"

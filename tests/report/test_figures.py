@@ -4,17 +4,18 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from ablations.report.values import accuracy_values, cost_values, cumulative_values
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
-from ablations.design import Accuracy, Cell, Cost, ModelCell
 from ablations.errors import InputError
+from ablations.measure import Accuracy, Cost
 from ablations.records import load_records
 from ablations.report import figures
 from ablations.report.build import list_figures
-from ablations.report.values import accuracy_values, cost_values, cumulative_values
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ def test_one_seed_has_a_dot_and_no_whisker(ax, quick_records):
 def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cell):
     for seed, top1 in ((0, 0.5), (1, 0.7)):
         for cell in (
-            Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)),
-            ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
+            arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)),
+            build_cell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
         ):
             write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 9, "n_train_images": 9})
     records = load_records(tmp_path)
@@ -130,7 +131,7 @@ def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, con
 def test_a_plot_of_accuracy_refuses_mixed_seeds_and_means(ax, tmp_path, write_cell):
     for seed, epochs in ((0, 20), (1, 20), (2, 50)):
         conditions = Accuracy(seed=seed, epochs=epochs)
-        write_cell(tmp_path, Cell(variant="pico", arm="v1", base="v2", conditions=conditions))
+        write_cell(tmp_path, arm_cell(variant="pico", arm="v1", base="v2", conditions=conditions))
     records = load_records(tmp_path)
     values = accuracy_values(records)
     with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
@@ -166,7 +167,7 @@ def test_quick_has_its_sheets(quick_records):
 def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
     for count, names in ((3, []), (4, ["cost_pico_v2_classifier"])):
         for arm in ARMS[:count]:
-            write_cell(tmp_path, Cell(variant="pico", arm=arm, base="v2", conditions=Cost()))
+            write_cell(tmp_path, arm_cell(variant="pico", arm=arm, base="v2", conditions=Cost()))
         assert [sheet.name for sheet in list_figures(load_records(tmp_path))] == names
 
 

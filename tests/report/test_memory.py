@@ -9,15 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.analysis.memory import memory_values
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
-from ablations.design import Cell, Memory, build_cell
 from ablations.errors import InputError
+from ablations.measure import Memory
 from ablations.records import load_records
 from ablations.report.figures import arm_colour, share_legend
 from ablations.report.memory import TABLES, list_figures, plot_memory, render_budget
 from ablations.report.tables import render_markdown
 
-PREDICTED = Cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
+PREDICTED = arm_cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
 FIXED = {"parameters": 600, "gradients": 200, "optimizer": 150, "input": 50}
 
 

@@ -14,24 +14,24 @@ import pytest
 from scipy import stats
 
 from ablations.analysis.grouping import AXES
-from ablations.columns import field_docstrings
+from ablations.cells import arm_cell
 from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, PVTConfig
-from ablations.design import Accuracy, Cell, Cost
-from ablations.records import load_records
+from ablations.measure import Accuracy, Cost
+from ablations.records import field_docstrings, load_records
 from ablations.report.build import TABLES, list_figures
+from ablations.report.page import CHAPTERS, write_page
 from ablations.report.summary import (
+    Answer,
     Comparison,
     Statement,
     Tables,
-    Answer,
     list_comparisons,
     list_statements,
     list_tallies,
 )
-from ablations.report.page import CHAPTERS, write_page
 from ablations.report.tables import list_sections
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
 VOID = {"meta", "link", "img"}
 
@@ -156,7 +156,7 @@ def write_trained(results: Path, write_cell: Callable[..., Path], *, seeds: int 
             gain = 0.01 * ("ope" in arm) + 0.03 * ("cffn" in arm)
             top1 = 0.5 + gain + 0.001 * (-1) ** (place + seed)
             result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
-            write_cell(results, replace(CELL, arm=arm, conditions=Accuracy(seed=seed)), result, **environment)
+            write_cell(results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed)), result, **environment)
 
 
 def tables_of(results: Path) -> Tables:
@@ -196,7 +196,9 @@ def test_costs_are_exact_and_of_the_largest_variant(tmp_path, write_cell):
     for variant in ("pico", "nano"):
         for arm in ARMS:
             for resolution in (64, 96, 128):
-                write_cell(tmp_path, Cell(variant=variant, arm=arm, base="v2", conditions=Cost(resolution=resolution)))
+                write_cell(
+                    tmp_path, arm_cell(variant=variant, arm=arm, base="v2", conditions=Cost(resolution=resolution))
+                )
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
     assert [(comparison.what, comparison.where) for comparison in comparisons] == [
@@ -278,7 +280,7 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
     for mixup in (0.0, 0.8):
         for arm in ARMS:
             for seed in (0, 1):
-                write_cell(tmp_path, replace(CELL, arm=arm, conditions=Accuracy(seed=seed, mixup=mixup)))
+                write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, mixup=mixup)))
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
     assert [comparison.where for comparison in comparisons] == [
@@ -314,7 +316,7 @@ def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write
 
 def test_the_same_records_give_the_same_bytes(tmp_path, write_cell):
     for arm in ("v1", "v1+ope", "v1+cffn", "v1+ope+cffn"):
-        write_cell(tmp_path, replace(CELL, arm=arm, conditions=Cost(resolution=64)))
+        write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Cost(resolution=64)))
     first, second = tmp_path / "first.html", tmp_path / "second.html"
     write_page(tmp_path, first)
     with mpl.rc_context({"font.size": 20, "lines.linewidth": 7}):  # a user's own taste

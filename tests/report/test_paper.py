@@ -4,15 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ablations.catalogue import PAPER_MODELS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from ablations.analysis.paper import ARM_FAMILIES, BASELINE_FAMILIES, imagenet_values
-from ablations.catalogue import PAPER_MODELS
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
-from ablations.design import Cell, Cost, ModelCell
 from ablations.errors import InputError
+from ablations.measure import Cost
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import list_figures
@@ -134,17 +135,17 @@ def test_the_sheet_is_legible_and_says_whose_numbers_it_shows(paper_records, fin
 )
 def test_a_sheet_needs_arms_and_baselines(tmp_path, write_cell, baselines, sizes, is_drawn):
     for variant in sizes:
-        cell = Cell(variant=variant, arm="v1+ope+cffn", base="published", conditions=Cost())
+        cell = arm_cell(variant=variant, arm="v1+ope+cffn", base="published", conditions=Cost())
         write_cell(tmp_path, cell)
     for name in baselines:
-        write_cell(tmp_path, ModelCell(model=f"timm:{name}", conditions=Cost()), {"params": 10**7, "macs": 10**9})
+        write_cell(tmp_path, build_cell(model=f"timm:{name}", conditions=Cost()), {"params": 10**7, "macs": 10**9})
     names = [sheet.name for sheet in list_figures(load_records(tmp_path))]
     assert ("table2_imagenet_classifier" in names) == is_drawn
 
 
 def test_no_records_have_no_rows(tmp_path, write_cell):
     assert imagenet_values(load_records(tmp_path)).empty
-    cell = Cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=Cost())
+    cell = arm_cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=Cost())
     write_cell(tmp_path, replace(cell, conditions=Cost(resolution=256)))
     assert imagenet_values(load_records(tmp_path)).empty
 

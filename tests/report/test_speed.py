@@ -19,9 +19,10 @@ from ablations.analysis.speed import (
     speed_values,
     throughput_values,
 )
+from ablations.cells import Cell, arm_cell
 from ablations.config import ARMS
-from ablations.design import Cell, Speed
 from ablations.errors import InputError
+from ablations.measure import Speed
 from ablations.records import load_records
 from ablations.report.figures import FigureSpec, arm_colour
 from ablations.report.speed import (
@@ -40,7 +41,7 @@ from ablations.report.tables import render_markdown
 Write = Callable[..., Path]
 
 CONDITIONS = Speed(reference="timm+transformers", resolution=64, batch_size=4, repeats=6)
-CELL = Cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
+CELL = arm_cell(variant="b0", arm="v1+ope+cffn", base="published", conditions=CONDITIONS)
 LIBRARIES = {"timm": 1.5, "timm, channels-last": 1.2, "transformers": 2.0}
 
 
@@ -78,7 +79,7 @@ def write_arms(results: Path, write_cell: Write, *, second_reference_s: float) -
             **{"relative_speed": 1.0, "relative_speed_low": low, "relative_speed_high": high},
             **{"samples": [v1_s] * 10, "reference_samples": [v1_s] * 10, "macs_per_s": 3e9, "peak_macs_per_s": 4e10},
         }
-        write_cell(results, Cell(variant="nano", arm=arm, base="v2", conditions=Speed()), result)
+        write_cell(results, arm_cell(variant="nano", arm=arm, base="v2", conditions=Speed()), result)
 
 
 def test_arms_are_shown_by_v1_and_drift_is_flagged(tmp_path: Path, write_cell: Write) -> None:
@@ -205,7 +206,7 @@ def test_the_figure_of_operators_has_both_modes_and_nothing_overlaps(
     for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
         for mode in ("inference", "training"):
             for resolution in (64, 224, 1024):
-                write_beside_libraries(at(replace(CELL, arm=arm), mode=mode, resolution=resolution), LIBRARIES)
+                write_beside_libraries(at(CELL.of(arm=arm), mode=mode, resolution=resolution), LIBRARIES)
     figure = figure_named("speed_operators", tmp_path)
     assert figure.name == "speed_operators_b0_cpu_float32"
     assert [panel.conditions["mode"] for panel in figure.panels] == ["inference", "training"]
@@ -257,8 +258,8 @@ def test_a_model_has_its_modes_side_by_side(
     for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
         for mode in ("inference", "training"):
             for resolution in (64, 224):
-                write_beside_libraries(at(replace(CELL, arm=arm), mode=mode, resolution=resolution), LIBRARIES)
-    write_beside_libraries(at(replace(CELL, variant="nano"), resolution=32), LIBRARIES)  # one size makes no line
+                write_beside_libraries(at(CELL.of(arm=arm), mode=mode, resolution=resolution), LIBRARIES)
+    write_beside_libraries(at(CELL.of(variant="nano"), resolution=32), LIBRARIES)  # one size makes no line
     figure = figure_named("throughput", tmp_path)
     assert figure.name == "throughput_cpu_float32"
     assert [(panel.conditions["arm"], panel.conditions["mode"]) for panel in figure.panels] == [

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from ablations.design import Accuracy, Cell, Cost, ModelCell
-
-from ablations.config import ARMS
-from ablations.records import load_records
 from ablations.report.arm_tables import ARM_TABLES
+
+from ablations.cells import arm_cell, build_cell
+from ablations.config import ARMS
+from ablations.measure import Accuracy, Cost
+from ablations.records import load_records
 from ablations.report.build import TABLES
 from ablations.report.tables import four_figures, markdown_rows, metric_text, render_csv, render_markdown
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 BY_NAME = {table.name: table for table in TABLES}
 NOT_OF_QUICK = (
     *(
@@ -64,7 +65,7 @@ def test_markdown_rows_are_padded():
 def test_a_cost_table_word_for_word(tmp_path, write_cell):
     for arm, params, macs in (("v1", 2_000_000, 1_000_000_000), ("v1+ope", 2_100_000, 1_004_000_000)):
         result = {"params": params, "macs": macs, "macs_traced": macs, "breakdown": {}}
-        write_cell(tmp_path, replace(CELL, arm=arm), result)
+        write_cell(tmp_path, CELL.of(arm=arm), result)
     text = render("cost", load_records(tmp_path))
     assert text.startswith("# Parameters and MACs\n\nOne image's forward pass. ")
     assert text.endswith(
@@ -84,7 +85,7 @@ def test_every_table_has_a_name_of_its_own():
 
 def test_a_cost_table_says_whether_there_is_a_closed_form(tmp_path, write_cell):
     write_cell(tmp_path, CELL)
-    write_cell(tmp_path, replace(CELL, arm="v1+ope"), {"params": 1, "macs": 10, "macs_traced": 9})
+    write_cell(tmp_path, CELL.of(arm="v1+ope"), {"params": 1, "macs": 10, "macs_traced": 9})
     write_cell(tmp_path, replace(CELL, conditions=Cost(head="retinanet")), {"params": 1, "macs": 10})
     classifiers, detectors = render("cost", load_records(tmp_path)).split("\n## ")[1:]
     assert "Closed form and trace count the same in 1 of 2 records." in classifiers
@@ -130,7 +131,7 @@ def test_noisy_rows_are_flagged(quick_records):
 
 def write_top1(tmp_path, write_cell, arm, *top1, **conditions):
     for seed, value in enumerate(top1):
-        cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed, **conditions))
+        cell = replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, **conditions))
         write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
 
 
@@ -198,9 +199,9 @@ def test_csv_columns_carry_units(quick_records):
 def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
     for seed in (0, 1):
         for cell in (
-            Cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)),
-            ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
-            ModelCell(model="timm:resnet34", conditions=Accuracy(seed=seed)),
+            arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)),
+            build_cell(model="timm:resnet18", conditions=Accuracy(seed=seed)),
+            build_cell(model="timm:resnet34", conditions=Accuracy(seed=seed)),
         ):
             top1 = 0.5 + 0.1 * seed + 0.01 * (cell.name == "timm:resnet18")
             write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 9, "n_train_images": 9})

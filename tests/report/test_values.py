@@ -6,19 +6,19 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-
-from ablations.config import ARMS
-from ablations.design import Accuracy, AnyCell, Cell, Cost, ModelCell
-from ablations.records import load_records
 from ablations.report.values import (
     accuracy_values,
     cost_values,
     cumulative_values,
     paper_cumulative,
 )
-from ablations.studies import CUMULATIVE
 
-CELL = Cell(variant="pico", arm="v1", base="v2", conditions=Cost())
+from ablations.cells import Cell, arm_cell, build_cell
+from ablations.config import ARMS, CUMULATIVE
+from ablations.measure import Accuracy, Cost
+from ablations.records import load_records
+
+CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 
 
 def test_costs_change_against_v1_at_the_same_resolution(tmp_path, write_cell):
@@ -28,7 +28,7 @@ def test_costs_change_against_v1_at_the_same_resolution(tmp_path, write_cell):
         ("v1", 128, 100, 4000),
         ("v1+ope", 128, 110, 5000),
     ):
-        cell = replace(CELL, arm=arm, conditions=Cost(resolution=resolution))
+        cell = replace(CELL.of(arm=arm), conditions=Cost(resolution=resolution))
         write_cell(tmp_path, cell, {"params": params, "macs": macs, "macs_traced": macs, "breakdown": {}})
     values = cost_values(load_records(tmp_path))
     assert list(zip(values["resolution"], values["arm"], strict=True)) == [
@@ -43,7 +43,7 @@ def test_costs_change_against_v1_at_the_same_resolution(tmp_path, write_cell):
 
 def write_top1(tmp_path, write_cell, arm, top1_by_seed, **conditions):
     for seed, top1 in top1_by_seed.items():
-        cell = replace(CELL, arm=arm, conditions=Accuracy(seed=seed, **conditions))
+        cell = replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, **conditions))
         write_cell(tmp_path, cell, {"top1": top1, "n_eval_images": 100, "n_train_images": 1000})
 
 
@@ -77,8 +77,8 @@ def with_models(tmp_path, write_cell):
     write_top1(tmp_path, write_cell, "v1+ope", {0: 0.53, 1: 0.64, 2: 0.75})
     result = {"n_eval_images": 100, "n_train_images": 1000}
     for seed, top1 in {0: 0.60, 1: 0.80, 5: 0.10}.items():
-        write_cell(tmp_path, ModelCell(model="timm:resnet18", conditions=Accuracy(seed=seed)), result | {"top1": top1})
-    other = ModelCell(model="timm:resnet34", conditions=Accuracy(epochs=50))
+        write_cell(tmp_path, build_cell(model="timm:resnet18", conditions=Accuracy(seed=seed)), result | {"top1": top1})
+    other = build_cell(model="timm:resnet34", conditions=Accuracy(epochs=50))
     write_cell(tmp_path, other, result | {"top1": 0.9})
     return load_records(tmp_path)
 
@@ -106,7 +106,7 @@ def test_what_an_arm_is_worth_does_not_depend_on_other_models(with_models):
     pd.testing.assert_base_equal(own, both[list(own)].astype(own.dtypes))
 
 
-MIXES: dict[str, tuple[Callable, AnyCell, AnyCell, dict, str]] = {
+MIXES: dict[str, tuple[Callable, Cell, Cell, dict, str]] = {
     "a recipe": (
         accuracy_values,
         replace(CELL, conditions=Accuracy()),
@@ -131,7 +131,7 @@ MIXES: dict[str, tuple[Callable, AnyCell, AnyCell, dict, str]] = {
     "a head": (
         cost_values,
         CELL,
-        replace(CELL, arm="v1+ope", conditions=Cost(head="fcos")),
+        replace(CELL.of(arm="v1+ope"), conditions=Cost(head="fcos")),
         {},
         "head",
     ),
@@ -160,7 +160,7 @@ def test_recipes_are_never_averaged(tmp_path, write_cell):
 def test_the_cumulative_has_the_steps_that_the_paper_has(tmp_path, write_cell):
     for conditions in (Cost(), Cost(resolution=(800, 1280)), Cost(resolution=512), Cost(head="retinanet")):
         for arm in ARMS:
-            write_cell(tmp_path, Cell(variant="b2", arm=arm, base="published", conditions=conditions))
+            write_cell(tmp_path, arm_cell(variant="b2", arm=arm, base="published", conditions=conditions))
     values = cumulative_values(load_records(tmp_path))
     # Detectors and other sizes are left out: what the paper prints for the cumulative's backbones is at 224 px.
     assert list(values["resolution"]) == ["224"] * 4
@@ -175,7 +175,7 @@ def test_the_cumulative_has_the_steps_that_the_paper_has(tmp_path, write_cell):
 
 def test_a_cumulative_with_a_missing_arm_has_no_step_over_it(tmp_path, write_cell):
     for arm in ("v1", "v1+ope+cffn", "v1+ope+cffn+lsra"):
-        write_cell(tmp_path, Cell(variant="b2", arm=arm, base="published", conditions=Cost()))
+        write_cell(tmp_path, arm_cell(variant="b2", arm=arm, base="published", conditions=Cost()))
     values = cumulative_values(load_records(tmp_path)).set_index("arm")
     assert list(values.index) == ["v1", "v1+ope+cffn", "v1+ope+cffn+lsra"]
     assert list(values["params_step"].isna()) == [True, True, False]

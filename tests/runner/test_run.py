@@ -21,14 +21,7 @@ from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed, cost, macs, network, process
 from ablations.measure.measurement import Setting
-from ablations.records import (
-    find_damaged,
-    find_record,
-    iterate_records,
-    load_records,
-    record_path,
-    write_record,
-)
+from ablations.records import find_damaged, find_record, iterate_records, load_records, record_path, write_record
 from ablations.report.memory import TABLES
 from ablations.report.tables import render_markdown
 from ablations.runner import needs
