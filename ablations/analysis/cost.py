@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ablations.analysis.grouping import compare_with_reference, join_groups, split_by_conditions
-from ablations.catalogue import FAMILIES, MODELS, OWN_RESOLUTIONS
+from ablations.baselines.registry import FAMILIES, MODELS, OWN_RESOLUTIONS
 from ablations.config import ARMS, PVT_V2, PVT_V2_LI, VARIANTS, base_confounders, build_config
 from ablations.cost import find_crossover, linear_sra_formula, sra_formula
 

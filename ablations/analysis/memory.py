@@ -20,7 +20,7 @@ from ablations.analysis.grouping import (
     join_groups,
     split_by_conditions,
 )
-from ablations.catalogue import EQUAL_MODELS
+from ablations.baselines.registry import EQUAL_MODELS
 from ablations.config import NUM_STAGES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, VARIANTS, arm_name, build_config
 from ablations.measure import Memory
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablations.analysis.cost import by_place, standard_costs, with_whole_counts
 from ablations.analysis.grouping import join_groups, split_by_conditions
-from ablations.catalogue import PAPER_TABLES
+from ablations.baselines.registry import PAPER_TABLES
 from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, arm_name
 from ablations.paper import load_paper_table
 

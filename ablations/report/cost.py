@@ -25,7 +25,7 @@ from ablations.analysis.cost import (
 )
 from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed
 from ablations.analysis.paper import CUMULATIVE
-from ablations.catalogue import MODELS
+from ablations.baselines.registry import MODELS
 from ablations.config import PVT_V2, PVT_V2_LI
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (

@@ -7,7 +7,7 @@ from statistics import linear_regression
 import numpy as np
 import pandas as pd
 import pytest
-from ablations.catalogue import SCALED
+from ablations.baselines.registry import SCALED
 
 from ablations.analysis.cost import (
     PARTS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ablations.catalogue import FAMILIES, PAPER_TABLES
+from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.UNKNOWN import measure_cell
 
 from ablations.analysis.cost import (

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ablations.catalogue import MODELS, SCALED
+from ablations.baselines.registry import MODELS, SCALED
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ablations.catalogue import PAPER_MODELS
+from ablations.baselines.registry import PAPER_MODELS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
