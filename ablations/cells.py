@@ -36,6 +36,7 @@ class Arm:
     overrides: tuple[tuple[str, Any], ...] = ()
 
     ALLOWED = ("attention", "pool_size", "stem_stride", *CONFOUNDERS)
+    is_arm = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", variant_name(self.variant))
@@ -51,6 +52,11 @@ class Arm:
     def name(self) -> str:
         """A few words for people."""
         return f"{self.variant} {self.arm}"
+
+    @property
+    def released_as(self) -> str:
+        """The name by which recipes know what the released training had for it."""
+        return self.variant
 
     @property
     def source(self) -> str:
@@ -85,6 +91,12 @@ class NamedModel:
     name: str
     folder: Path | None = field(default=None, compare=False)
     """Where the file of a user's model is, which the name leaves out."""
+
+    is_arm = False
+
+    @property
+    def released_as(self) -> str:
+        return self.name
 
     @property
     def source(self) -> str:
@@ -123,9 +135,8 @@ class Cell:
     """A Measurement."""
 
     def __post_init__(self) -> None:
-        name = self.model.variant if isinstance(self.model, Arm) else self.model.name
-        conditions = self.conditions.as_released(name)
-        if self.config is None:
+        conditions = self.conditions.as_released(self.model.released_as)
+        if not self.model.is_arm:
             if not conditions.takes_baselines:
                 raise refuse("model", self.model.name, f"an arm: {conditions.name} is measured of arms alone")
             if getattr(conditions, "checkpointing", "none") != "none":
@@ -133,7 +144,6 @@ class Cell:
             if hasattr(conditions, "initial_weights"):
                 conditions = replace(conditions, initial_weights="in_order")
         object.__setattr__(self, "conditions", conditions)
-        self.__dict__.pop("config", None)
         conditions.check()
         if self.config is not None:
             self.config.check_size("resolution", conditions.resolution)

@@ -224,7 +224,8 @@ def find_damaged(results: Path) -> dict[str, str]:
     """
     damaged: dict[str, str] = {}
     root = results / RECORDS
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+    found = {path for path in root.rglob("*") if path.is_file()}
+    for path in sorted(found | {*root.glob("*/*.json"), *root.glob("*.jsonl")}):  # folders of such names too
         place = path.relative_to(results)
         if any(part.startswith(".") for part in place.parts):
             continue

@@ -55,7 +55,7 @@ def test_every_condition_and_metric_is_described_in_words():
         ([1], {"object"}),
         (None, set(KINDS)),
     ],
-    ids=str,
+    ids=lambda value: repr(value) if not isinstance(value, set) else "-".join(sorted(value)),
 )
 def test_a_value_is_of_its_kinds(value, kinds):
     assert {kind for kind in KINDS if is_of_kind(value, kind)} == kinds

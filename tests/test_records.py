@@ -206,7 +206,7 @@ def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
     path = record_path(tmp_path, cells[0])
     older = json.loads(path.read_text())
     del older["conditions"]["label_smoothing"], older["config"]["qkv_bias"]
-    path.write_text(json.dumps(older))
+    path.write_text(json.dumps(older | {"digest": record_digest(older)}))
     assert load_records(tmp_path)["label_smoothing"].tolist() == [0.1, 0.1]
 
 
@@ -231,12 +231,12 @@ def test_a_model_that_is_no_arm_has_a_record_and_a_row_too(tmp_path):
     path = write(tmp_path, cell, result={"params": 7, "macs": None, "refused": "too small"})
     assert path.name == f"timm-vit-small-patch16-224-dynamic-img-size-True_{cell.key}.json"
     record = find_record(tmp_path, cell)
-    assert record["model"] == cell.model
+    assert record["model"] == cell.name
     assert not {"variant", "arm", "base", "config"} & set(record)
     assert not find_damaged(tmp_path)
     table = load_records(tmp_path).set_index("model")
-    assert list(table.index) == ["pvt:pico/v1+ope/v2", cell.model]
-    row = table.loc[cell.model]
+    assert list(table.index) == ["pvt:pico/v1+ope/v2", cell.name]
+    row = table.loc[cell.name]
     assert (row["resolution"], row["pixels"], row["head"], row["params"]) == ("64x96", 64 * 96, "fcos", 7)
     assert row[["variant", "arm", "base", "pool_size", "position_embedding", "macs"]].isna().all()
     assert (table["macs"].iloc[0], str(table["macs"].dtype)) == (20, "Int64")
@@ -248,7 +248,7 @@ def test_the_file_that_a_model_came_from_is_part_of_its_record(tmp_path):
     (tmp_path / "mine.py").write_text("")
     cell = build_cell(f"{tmp_path / 'mine.py'}:build", Cost())
     path = write(tmp_path, cell)
-    assert find_record(tmp_path, cell)["file_sha256"] == cell.file_digest
+    assert find_record(tmp_path, cell)["file_sha256"] == cell.model.file_digest
     edit(path, file_sha256="0" * 64)
     assert find_record(tmp_path, cell) is None
     assert list(find_damaged(tmp_path).values()) == ["its description was changed after it was measured"]
@@ -287,7 +287,7 @@ def test_files_that_are_no_records_are_named_and_hidden_ones_are_not(tmp_path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
     (folder / "cost" / "deep.json").write_text("[" * 100_000)
-    misplaced = "not MEASUREMENT/NAME.json, which records are"
+    misplaced = "neither MEASUREMENT/NAME.json nor MEASUREMENT.jsonl, which records are"
     assert find_damaged(tmp_path) == {
         "records/cost/deep.json": "not JSON",
         "records/cost/notes.txt": misplaced,
