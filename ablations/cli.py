@@ -21,6 +21,7 @@ from ablations.commands import (
     MeasureAccuracy,
     MeasureCost,
     MeasureMemory,
+    Power,
     Records,
     Report,
     Run,
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _print_closed_form(command)
             case Records():
                 return _records(command)
+            case Power():
+                return _power(command)
             case BenchmarkCount():
                 from ablations.benchmarks import benchmark_count
 
@@ -116,7 +119,7 @@ def _measure(command: Any, arguments: str) -> int:
         from ablations.training.logs import check_tensorboard
 
         check_tensorboard()
-    study = command.study if isinstance(command, Run) else cells[0].measurement
+    study = find_study(command.study).name if isinstance(command, Run) else cells[0].measurement
     summary = run_cells(
         cells,
         study=study,
@@ -317,6 +320,25 @@ def _records(command: Records) -> int:
         case "drop":
             aside = drop_records(command.results, _condition_of(command.where))
             print(f"moved to {aside}" if aside else "no such record")
+    return 0
+
+
+def _power(command: Power) -> int:
+    """Prints how many seeds resolve a difference, by the spread of the accuracies that there are."""
+    for name, value, most in (("difference", command.difference, 100), ("power", command.power, 1)):
+        if not 0 < value < most:
+            raise refuse(name, value, f"more than 0 and less than {most}")
+    if not (command.results / "records").is_dir():
+        raise refuse("results", str(command.results), "a folder that holds records")
+
+    from ablations.analysis.effects import power_values
+    from ablations.records import load_records
+    from ablations.report.effects import render_power
+
+    values = power_values(load_records(command.results, "accuracy"), command.difference / 100, command.power)
+    if values.empty:
+        raise refuse("results", str(command.results), "records of accuracy with three seeds or more of each arm")
+    print(render_power(values, command.difference, command.power))
     return 0
 
 

@@ -426,6 +426,18 @@ class Records(Debug):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Power(Debug):
+    """Say how many seeds a study needs, by the spread over seeds of the accuracies that there are."""
+
+    difference: float
+    """In points of accuracy: the smallest true difference that the study is to resolve."""
+    power: float = 0.8
+    """The probability with which it is to be resolved."""
+    results: Path = Path("runs")
+    """Folder with records of accuracy, of a study or of a pilot of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List(Debug):
     """List the arms, variants, bases, data sets, recipes and studies."""
 
@@ -444,6 +456,7 @@ COMMANDS: dict[str, Any] = {
     "benchmark-epoch": BenchmarkEpoch,
     "report": Report,
     "records": Records,
+    "power": Power,
     "list": List,
 }
 

@@ -29,6 +29,7 @@ from ablations.files import write_text
 from ablations.measure import MEASUREMENTS
 from ablations.measure.cost import HEADS
 from ablations.measure.measurement import Column, Kind, integer, number
+from ablations.studies import find_study, list_studies
 
 SCHEMA = 2
 
@@ -420,6 +421,7 @@ _RUN = {
     "torch": Column("Version of torch."),
     "threads": integer("Threads of torch on the CPU.", "threads"),
     "processes": integer("Processes that trained together, each with its threads.", "processes"),
+    "declared_seeds": integer("How many seeds the study declared before its data; without value for another study."),
     "commit": Column("Commit of this code."),
     "study": Column("The study that the cell was measured for."),
     "key": Column("The cell's address."),
@@ -615,9 +617,19 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         **conditions,
         **record["result"],
         **{name: environment.get(name) for name in ("device_name", "torch", "threads", "commit")},
-        **({"processes": environment.get("processes", 1)} if MEASUREMENTS[record["measurement"]].trains else {}),
+        **(_of_training(record) if MEASUREMENTS[record["measurement"]].trains else {}),
         **{name: record[name] for name in ("study", "key", "duration_s")},
     }
+
+
+def _of_training(record: dict[str, Any]) -> dict[str, Any]:
+    return {"processes": record["environment"].get("processes", 1), "declared_seeds": _declared_seeds(record["study"])}
+
+
+@cache
+def _declared_seeds(study: str) -> int | None:
+    """Returns how many seeds a study of the package declares; None for another."""
+    return find_study(study).seeds() if study in list_studies() else None
 
 
 def _model_columns(record: dict[str, Any]) -> dict[str, Any]:

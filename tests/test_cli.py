@@ -208,6 +208,12 @@ def test_list_names_arms_and_studies(capsys):
         (["accuracy", "--loading", "streaming", "--rand-augment", "rand"], "loading='streaming' is not possible"),
         (["run", "--time-budget", "soon"], "time_budget='soon' is not possible; allowed: a number with s, min or h"),
         (["report", "--results", "no/such/folder"], "results='no/such/folder'"),
+        (["power"], "--difference"),
+        (["power", "--difference", "0"], "difference=0.0 is not possible; allowed: more than 0 and less than 100"),
+        (["power", "--difference", "1", "--power", "1"], "power=1.0 is not possible; allowed: more than 0 and less"),
+        (["power", "--difference", "1", "--results", "no/such"], "results='no/such'"),
+        (["cost", "--set", "stage_norm=some", "--arms", "v1"], "stage_norm='some' is not possible; allowed: last, every"),
+        (["cost", "--set", "norm=every", "--arms", "v1"], "set='norm' is not possible; allowed: position_embedding"),
     ],
     ids=str,
 )
@@ -527,3 +533,39 @@ def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_a
     code, _, err = call(capsys, *command, *where[:3], "elsewhere", *where[4:])
     assert code == 2
     assert err.startswith("error: elsewhere/pets is missing or has no class folders; allowed: ")
+
+
+def test_records_are_packed_unpacked_merged_and_moved_aside(capsys, tmp_path):
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    asked = ["cost", "--variants", "pico", "--resolutions", "32"]
+    assert call(capsys, *asked, "--arms", "v1", "--results", here)[0] == 0
+    assert call(capsys, *asked, "--arms", "v1+ope", "v1+cffn", "--results", there)[0] == 0
+    assert call(capsys, "records", "pack", "--results", there)[:2] == (0, "cost             2 records\n")
+    assert call(capsys, "records", "merge", there, "--results", here)[:2] == (0, f"2 records copied to {here}\n")
+    assert call(capsys, *asked, "--arms", "v1", "v1+ope", "v1+cffn", "--results", here, "--dry-run")[1].endswith(
+        "3 done\n"
+    )
+    code, out, _ = call(capsys, "records", "drop", "--where", "arm=v1+ope", "measurement=cost", "--results", here)
+    assert (code, "moved to" in out) == (0, True)
+    assert call(capsys, "records", "drop", "--where", "arm=v1+ope", "--results", here)[1] == "no such record\n"
+    for arguments, message in (
+        (["pack", there], "folders=("),
+        (["merge"], "folders=() is not possible; allowed: one or more"),
+        (["drop"], "where=() is not possible; allowed: one or more"),
+        (["drop", "--where", "colour=red"], "where='colour' is not possible"),
+        (["pack", "--results", str(tmp_path / "none")], "results="),
+    ):
+        code, out, err = call(capsys, "records", *arguments)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_a_study_file_of_ones_own_runs(capsys, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[[grid]]\nmeasurement = "cost"\nvariants = ["pico"]\nresolution = 32\narms = ["v1", "v1+lsra"]\n')
+    code, out, _ = call(capsys, "run", str(path), "--results", str(tmp_path / "out"))
+    assert (code, "2 cells measured" in out) == (0, True)
+    path.write_text('[[grid]]\nmeasurement = "cost"\nvariant = ["pico"]\n')
+    code, out, err = call(capsys, "run", str(path), "--results", str(tmp_path / "out"))
+    assert (code, out) == (2, "")
+    assert err.startswith("error: mine.toml, grid 1: key='variant' is not possible; allowed: measurement, variants")

@@ -54,6 +54,7 @@ from ablations.report.tables import (
     POINTS,
     Column,
     Table,
+    markdown_rows,
     metric_text,
     points_text,
     show_metric,
@@ -597,3 +598,16 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
         ax, ncols=2, handles=[Line2D([], [], **arm_line(arm, linestyle="none", label=arm)) for arm in values["arm"]]
     )
     return ax
+
+
+def render_power(values: pd.DataFrame, points: float, power: float) -> str:
+    """Returns `power_values` as Markdown: how many seeds resolve a difference of so many points."""
+    lines = [["Study", "Comparison", "SD over seeds, points", "Pilot seeds", "Seeds needed"]]
+    names = [name for name in ("data", "variant", "base") if name in values]
+    for _, row in values.iterrows():
+        needed = "-" if pd.isna(row["seeds_needed"]) else str(int(row["seeds_needed"]))
+        seeds = str(int(row["n_seeds"])) if "n_seeds" in values else "-"
+        study = ", ".join(str(row[name]) for name in names)
+        lines.append([study, f"{row['family']}: {row['comparison']}", f"{100 * row['sd']:.2f}", seeds, needed])
+    head = f"Seeds to resolve a true difference of {points:g} points with probability {power:g}, Holm-corrected"
+    return f"{head}\n\n{markdown_rows(lines)}"
