@@ -119,8 +119,13 @@ def check_builds(cells: Iterable[Cell]) -> None:
     for cell in baselines:
         check_baseline_of(cell)
     meta_network.cache_clear()
-    for cell in dict.fromkeys(at_any_size(cell) for cell in baselines if cell.source not in MODELS.values()):
+    known = {cell for cell in baselines if cell.source in MODELS.values() and not _has_other_head(cell)}
+    for cell in dict.fromkeys(at_any_size(cell) for cell in baselines if cell not in known):
         meta_network(cell)
+
+
+def _has_other_head(cell: Cell) -> bool:
+    return getattr(cell.conditions, "head", "classifier") != "classifier"
 
 
 def at_any_size(cell: Cell) -> Cell:

@@ -211,7 +211,7 @@ def test_one_real_cell_of_each_measurement(tmp_path):
     assert 0 <= accuracy["result"]["top1"] <= 1
     for record in (cost, memory, speed, accuracy):
         assert record["environment"]["device_name"]
-        assert record["config"]["conv_feed_forward"] is True
+        assert record["config"]["toggles"] == ["cffn"]
         assert record["duration_s"] >= 0
 
 
@@ -252,9 +252,9 @@ def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, complaint = process.communicate(timeout=120)
     assert process.returncode == 130
-    generally = "stopped; the same command goes on from here"  # between two trainings
+    generally = "stopped; rerun the same command to resume"  # between two trainings
     amid = (
-        r"stopped in epoch \d+ of 20, after \d+ of its steps; a checkpoint is written, and the same command goes on.*"
+        r"stopped in epoch \d+ of 20, after \d+ of its steps; a checkpoint is saved; rerun the same command to resume"
     )
     assert re.fullmatch(f"{generally}|{amid}", complaint.splitlines()[-1])
     assert "Traceback" not in complaint
@@ -346,7 +346,7 @@ def test_an_operator_that_nobody_can_count_fails_its_cell_and_is_named(tmp_path)
     cell = cost_of(f"{path}:build")
     summary = run([cell, *CELLS[:1]], tmp_path / "out")
     assert (summary.measured, len(summary.failed)) == (1, 1)
-    assert "UncountedOperator: nobody knows how many MACs test_run.triple" in summary.failed[0][1]
+    assert "UncountedOperator: nobody knows how many MACs test_runner.triple" in summary.failed[0][1]
     assert find_record(tmp_path / "out", cell)["status"] == "failed"
 
 
@@ -377,7 +377,7 @@ def test_a_network_is_built_once_for_all_its_sizes(tmp_path, monkeypatch):
     built = []
 
     def build(cell):
-        built.append(cell.model)
+        built.append(cell.name)
         return build_network(cell)
 
     build_network = network.build_network
@@ -472,7 +472,7 @@ def test_an_end_amid_several_processes_leaves_whole_records_and_no_process(tmp_p
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == (-signal.SIGKILL if name == "SIGKILL" else 130)
-    assert name == "SIGKILL" or complaint.decode().splitlines()[-1] == "stopped; the same command goes on from here"
+    assert name == "SIGKILL" or complaint.decode().splitlines()[-1] == "stopped; rerun the same command to resume"
     assert find_damaged(tmp_path) == {}
     assert 1 <= len(list(iterate_records(tmp_path))) < 8 * 9
 
@@ -545,14 +545,14 @@ def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_end
         looks.append(None)
         return time.monotonic() + (3600 if len(looks) > 4 else 0)
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter))
+    monkeypatch.setattr(resume, "time", SimpleNamespace(monotonic=monotonic, perf_counter=time.perf_counter))
     parts = tmp_path / "parts"
     first = run(cells, parts, time_budget_s=1800)
     assert (first.measured, first.failed, first.left) == (0, [], 2)
     states = [torch.load(path, weights_only=True) for path in sorted((parts / "checkpoints").iterdir())]
     assert sorted(state["step"] for state in states) == [1, 4]
     assert not list(iterate_records(parts))
-    monkeypatch.setattr(loop, "time", time)
+    monkeypatch.setattr(resume, "time", time)
     second = run(cells, parts)
     assert (second.measured, second.kept, second.left) == (2, 0, 0)
     for cell in cells:
@@ -621,7 +621,7 @@ def test_an_interrupt_amid_trainings_side_by_side_leaves_their_checkpoints(tmp_p
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
-    assert complaint.decode().splitlines()[-1] == "stopped; the same command goes on from here"
+    assert complaint.decode().splitlines()[-1] == "stopped; rerun the same command to resume"
     assert "Traceback" not in complaint.decode()
     states = [torch.load(path, weights_only=True) for path in (tmp_path / "checkpoints").glob("[!.]*.pt")]
     assert len(states) == 2
