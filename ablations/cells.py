@@ -209,8 +209,11 @@ class Cell:
     @property
     def label(self) -> str:
         """One line for people: the model and the conditions that differ from their defaults."""
-        defaults = type(self.conditions)()
-        changed = {name: value for name, value in vars(self.conditions).items() if value != getattr(defaults, name)}
+        changed = {
+            each.name: value
+            for each in fields(self.conditions)
+            if (value := getattr(self.conditions, each.name)) != each.default and not in_key(each)
+        }
         words = [f"{name}={value}" for name, value in (self.model.label | changed).items()]
         return " ".join([self.measurement, self.name, *words])
 

@@ -303,13 +303,13 @@ def _report(command: Report) -> int:
 def _records(command: Records) -> int:
     from ablations.records import drop_records, merge_records, pack_records, unpack_records
 
-    if not (command.results / "records").is_dir() and command.action != "merge":
-        raise refuse("results", str(command.results), "a folder that holds records")
     for name, action in (("folders", "merge"), ("where", "drop")):
         given = getattr(command, name)
         if bool(given) != (command.action == action):
             allowed = "one or more" if command.action == action else f"none with {command.action}"
             raise refuse(name, tuple(map(str, given)), allowed)
+    if not (command.results / "records").is_dir() and command.action != "merge":
+        raise refuse("results", str(command.results), "a folder that holds records")
     match command.action:
         case "pack" | "unpack" as action:
             counts = (pack_records if action == "pack" else unpack_records)(command.results)
