@@ -117,7 +117,12 @@ from ablations.report import build
 from ablations.training import resume
 
 environment.find_commit = lambda folder: "tested"  # files may change while this runs
-build.build_report = lambda results: print("reported")
+
+def report(results):
+    print("reported")
+    return build.Report(files=[], not_rebuilt={})
+
+build.build_report = report
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[1:]))
 """
