@@ -77,7 +77,8 @@ def test_left_alone_torch_takes_symbolic_sizes(compiled_inputs: list[Any]) -> No
 def test_kernels_of_the_second_size_train() -> None:
     for side in SIDES:
         model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.GELU(), nn.Flatten(2), nn.LayerNorm((side // 4) ** 2))
-        expected = model(torch.ones(2, 3, side, side))
+        images = torch.randn(2, 3, side, side)
+        expected = model(images)
         compile_alone(model)
-        torch.testing.assert_close(model(torch.ones(2, 3, side, side)), expected)
+        torch.testing.assert_close(model(images), expected, atol=1e-4, rtol=1e-4)
         take_training_step(model, side)
