@@ -364,10 +364,8 @@ def _resized(cell: Cell, resolution: Size, batch_size: int) -> Cell:
 
 def _subject(cell: Cell) -> dict[str, Any]:
     described = cell.describe()
-    names = {name: described.get(name) for name in ("model", "variant", "arm", "base")}
+    names = {"model": cell.source} | {name: described.get(name) for name in ("variant", "arm", "base")}
     names["attention"] = cell.config.attention if cell.config else None
-    if cell.config:
-        names["model"] = cell.source
     of_input = ("resolution", "batch_size", "method")
     return names | {name: value for name, value in asdict(_memory(cell)).items() if name not in of_input}
 

@@ -33,6 +33,7 @@ from ablations.measure import Accuracy
 from ablations.measure.environment import check_device
 from ablations.measure.interleaved import time_interleaved
 from ablations.measure.samples import Ratio, paired_ratio
+from ablations.model.compiled import compile_alone
 from ablations.training.batches import Batch, training_batches
 from ablations.training.loop import Training
 from ablations.training.recipe import autocast, build_schedule
@@ -123,7 +124,7 @@ def benchmark_epoch(
         for each, last in ((model, True), (baseline, channels_last)):
             each.to(memory_format=torch.channels_last if last else torch.contiguous_format).train()
             if conditions.compiled:
-                each.compile(dynamic=False)
+                compile_alone(each)
         ours = OwnSide(model, data.to(conditions.device), conditions)
         timms = TimmSide(baseline, folder, conditions, flip=data.may_flip, workers=workers, channels_last=channels_last)
         batch = next(ours.batches())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ablations.errors import InputError
-from ablations.measure import speed
+from ablations.measure import interleaved
 from ablations.measure.interleaved import time_interleaved
 
 
@@ -39,11 +39,11 @@ def falling(first: list[float], then: float) -> Iterator[float]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(speed, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(interleaved, "perf_counter", lambda: clock.now)
     return clock
 
 
-def test_steps_are_timed_in_turn_after_the_warm_up(clock: Clock) -> None:
+def test_steps_are_timed_interleaved_after_the_warm_up(clock: Clock) -> None:
     steps = {"a": clock.step("a", constant(1.0)), "b": clock.step("b", constant(2.0))}
     assert time_interleaved(steps, repeats=4, warmup=3, device="cpu") == {"a": [1.0] * 4, "b": [2.0] * 4}
     assert clock.ran == ["a", "b"] * (3 + 4)

@@ -78,7 +78,7 @@ def infer(model: nn.Module, *inputs: Tensor) -> Any:
     return step
 
 
-def test_macs_bytes_and_floors_of_a_forward_pass() -> None:
+def test_macs_bytes_and_bounds_of_a_forward_pass() -> None:
     model, images = Small(), torch.randn(2, 3, 4, 6)
     moved = {
         "matrix products": FLOAT * (VALUES + 6 * 5 + 5 + LINEAR // 6),
@@ -221,7 +221,7 @@ def operators_of(step: Any, device: str = "cpu", repeats: int = 1) -> dict[str, 
     return measure_operators({"only": step}, device, repeats)["only"]
 
 
-def test_steps_are_profiled_in_turn_and_without_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_are_profiled_interleaved_and_without_collections(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     def profile(step: Any, _: torch.device) -> tuple[list[SimpleNamespace], float]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ablations.config import build_config
 from ablations.errors import InputError
-from ablations.measure import memory
+from ablations.measure import peak_memory
 from ablations.measure.peak_memory import (
     StorageTracker,
     measure_in_process,
@@ -218,20 +218,20 @@ def test_resident_memory_is_close_to_tracked_storages_where_kernels_need_little(
 
 
 def test_resident_memory_without_a_peak_that_can_be_reset(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(memory, "_PEAK_RESET", tmp_path / "none" / "clear_refs")
-    monkeypatch.setattr(memory, "_return_freed_memory", lambda: None)
+    monkeypatch.setattr(peak_memory, "_PEAK_RESET", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr(peak_memory, "_return_freed_memory", lambda: None)
     peaks = iter([100 * MIB, 130 * MIB])
-    monkeypatch.setattr(memory, "_peak_of_life", lambda: next(peaks))
+    monkeypatch.setattr(peak_memory, "_peak_of_life", lambda: next(peaks))
     measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
     assert measured == {"resident_peak_bytes": 30 * MIB, "resident_method": "ru_maxrss"}
-    monkeypatch.setattr(memory, "_peak_of_life", lambda: None)
+    monkeypatch.setattr(peak_memory, "_peak_of_life", lambda: None)
     measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
     assert measured == {"resident_peak_bytes": None, "resident_method": None}
 
 
 @on_linux
 def test_the_peak_of_a_life_is_in_bytes() -> None:
-    peak = run_in_fresh_process(memory._peak_of_life)
+    peak = run_in_fresh_process(peak_memory._peak_of_life)
     assert 50 * MIB < peak < 4096 * MIB  # with torch imported
 
 
@@ -276,7 +276,7 @@ def test_other_errors_are_failures() -> None:
 
 @pytest.mark.parametrize("wrong", [{"mode": "train"}, {"precision": "fp16"}, {"device": "tpu"}])
 def test_unknown_conditions_start_no_process(monkeypatch, wrong: dict[str, str]) -> None:
-    monkeypatch.setattr(memory, "run_in_fresh_process", None)
+    monkeypatch.setattr(peak_memory, "run_in_fresh_process", None)
     with pytest.raises(InputError, match=next(iter(wrong.values()))):
         measure_there(build_pico, (1, 3, 32, 32), **wrong)
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.checkpoint import checkpoint
 
 from ablations.config import ARMS, build_config
@@ -73,6 +76,29 @@ def test_models_of_others_take_what_they_take_for_real(
     assert_equal_to_measured(
         lambda: timm.create_model(name, **options), (1, 3, size, size), mode=mode, precision=precision
     )
+
+
+def torchs_peak(build: Callable[[], nn.Module], input_shape: tuple[int, ...]) -> int:
+    """The peak in bytes of a training step in float32 on the CPU, by torch's MemTracker on fake tensors."""
+    with FakeTensorMode():
+        model, images = build(), torch.empty(input_shape)
+        labels = torch.zeros(input_shape[0], dtype=torch.long)
+        optimizer = torch.optim.AdamW(model.parameters())
+        for weight in model.parameters():
+            moments = {name: torch.empty_like(weight) for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[weight] = {"step": torch.zeros(()), **moments}
+        tracker = MemTracker()
+        tracker.track_external(model, optimizer, images, labels)
+        with tracker:
+            F.cross_entropy(model(images), labels).backward()
+        return tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+
+
+@pytest.mark.parametrize(("arm", "attention"), [("v1", "explicit"), ("v1+ope+cffn", "fused")])
+def test_torchs_own_tracker_finds_the_same_peak(arm: str, attention: str) -> None:
+    config, shape = build_config("pico", arm, attention=attention), (2, 3, 64, 64)
+    found = predicted(lambda: build_model(config), shape, mode="training", channels_last=False)
+    assert found["peak_memory_bytes"] == torchs_peak(lambda: build_model(config), shape)
 
 
 class Checkpointed(nn.Module):

@@ -55,7 +55,7 @@ def test_an_arm_beside_v1_has_no_operators() -> None:
 
 @pytest.mark.usefixtures("peaks")
 def test_a_compiled_model_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.nn.Module.compile", lambda self: None)
+    monkeypatch.setattr("torch.nn.Module.compile", lambda self, **_: None)
     result = measure(reference="timm", compiled=True)
     assert set(result["references"]) == {"timm", "timm, channels-last"}
     of_operators = {"operators", "roofline", "uncounted", "step_overhead_s", "peak_bytes_per_s"}

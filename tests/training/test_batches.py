@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from ablations.training.data import InMemoryData
 
 from ablations.data.augmentation import draw_noise
+from ablations.data.splits import InMemoryData
 from ablations.measure import Accuracy
 from ablations.training.batches import (
     draw_epoch,

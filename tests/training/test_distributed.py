@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from ablations import cli, requirements, runner
+from ablations import cli
 from ablations.cells import arm_cell
 from ablations.config import build_config
 from ablations.data.loading import load_data
@@ -21,6 +21,8 @@ from ablations.measure import Accuracy, Cost
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.records import iterate_records, pack_bits
+from ablations.runner import needs
+from ablations.runner.run import run_cells
 from ablations.training.distributed import Ranks, count_ranks, joined
 from ablations.training.validation import evaluate
 
@@ -81,9 +83,9 @@ COST = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 )
 def test_what_several_processes_cannot_do_is_refused_before_they_meet(tmp_path, monkeypatch, cells, jobs, message):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(requirements, "available_cores", lambda: 2)
+    monkeypatch.setattr(needs, "available_cores", lambda: 2)
     with pytest.raises(InputError, match=message):
-        runner.run_cells(cells, study="test", results=tmp_path / "runs", jobs=jobs)
+        run_cells(cells, study="test", results=tmp_path / "runs", jobs=jobs)
     assert not (tmp_path / "runs").exists()
 
 
@@ -115,7 +117,12 @@ from ablations.report import build
 from ablations.training import resume
 
 environment.find_commit = lambda folder: "tested"  # files may change while this runs
-build.build_report = lambda results: print("reported")
+
+def report(results):
+    print("reported")
+    return build.Report(files=[], not_rebuilt={})
+
+build.build_report = report
 if __name__ == "__main__":
     sys.exit(cli.main(sys.argv[1:]))
 """
@@ -162,7 +169,7 @@ def test_two_processes_train_as_one_does(tmp_path, script):
     assert two["result"]["top1"] == expected["top1"]
     assert two["result"]["top1_by_resolution"].keys() == {"48"}
     for out, _ in printed:
-        for once in ("recipe: data=digits", "reported", "1 cells measured"):
+        for once in ("recipe: resolution=32 data=digits", "reported", "1 cells measured"):
             assert out.count(once) == 1
 
 

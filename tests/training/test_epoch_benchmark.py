@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ablations import cli
+from ablations import cli, commands
 from ablations.baselines.equal import build_equal
+from ablations.benchmarks import _conditions_of
 from ablations.cells import arm_cell
 from ablations.data.loading import load_data
 from ablations.errors import InputError
@@ -169,8 +170,8 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
 
 
 def test_imagenette_is_the_default_where_it_is(tmp_path):
-    assert cli.BenchmarkEpoch(data_dir=tmp_path).conditions().data == "digits"
+    assert _conditions_of(commands.BenchmarkEpoch(data_dir=tmp_path)).data == "digits"
     for name in "ab":
         (tmp_path / "imagenette224" / "train" / name).mkdir(parents=True)
-    conditions = cli.BenchmarkEpoch(data_dir=tmp_path).conditions()
+    conditions = _conditions_of(commands.BenchmarkEpoch(data_dir=tmp_path))
     assert (conditions.data, conditions.num_classes) == ("imagenette224", 2)

@@ -170,7 +170,8 @@ def test_a_loss_that_was_lost_before_the_stop_is_found_at_the_end_of_the_epoch(t
 COMMANDS = """
 import io, os, shlex, signal, sys, time
 import torch
-from ablations import cli, runner
+import ablations.runner
+from ablations import cli
 from ablations.measure import Accuracy
 from ablations.measure import environment
 from ablations.report import build
@@ -179,7 +180,7 @@ from ablations.training import resume
 
 environment.find_commit = lambda folder: "tested"  # files may change while this runs
 resume.CHECKPOINT_EVERY_S = 0.0
-build.build_report = lambda results: None  # takes seconds, and is tested elsewhere
+build.build_report = lambda results: build.Report(files=[], not_rebuilt={})  # takes seconds, and is tested elsewhere
 load_data(Accuracy(train_images=1000), None)
 write = torch.save
 
@@ -209,6 +210,7 @@ for line in sys.stdin:
 ARGUMENTS = (
     "accuracy --variants pico --arms v1+ope --bases v1 --epochs 2 --train-images 1000 --batch-size 50 --mixup 0.8 "
     "--cutmix 1.0 --random-erasing 0.5 --aug-repeats 3 --ema-decay 0.9 --drop-path-rate 0.3 --eval-every 1 "
+    "--tuning-images 50 "
     "--results"
 )
 
