@@ -5,6 +5,7 @@ PY ?= .venv/bin/python
 BUDGET ?= 25min
 SELECT ?=
 JOBS ?= 1
+WORKERS ?= 2
 DATA_DIR ?=
 
 ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
@@ -13,7 +14,7 @@ data := $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 14
-	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) JOBS=$(JOBS) DATA_DIR=$(DATA_DIR)"
+	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) JOBS=$(JOBS) WORKERS=$(WORKERS) DATA_DIR=$(DATA_DIR)"
 
 .PHONY: install
 install: $(ready) ## make .venv with everything, and nothing else
@@ -23,11 +24,11 @@ reproduce: $(ready) ## run the study quick, every measurement of every arm, into
 	$(PY) run_ablation.py
 
 .PHONY: test
-test: $(ready) ## lint, format, types, tests
+test: $(ready) ## lint, format, types, tests in WORKERS processes of one thread each
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .PHONY: all-counts
 all-counts: $(ready) ## test the three counts of MACs on every arm, base, variant and size (half an hour)
