@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.UNKNOWN import measure_cell
 
 from ablations.analysis.cost import (
@@ -19,6 +18,7 @@ from ablations.analysis.cost import (
     standard_costs,
 )
 from ablations.analysis.paper import REASONS, as_reported, explain, paper_values, table6_values
+from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
