@@ -93,8 +93,8 @@ def benchmark_epoch_of(command: Any) -> int:
         f"({command.device}, {machine['threads']} threads, torch {machine['torch']}, timm {machine['timm']})"
     )
     print(
-        f"{len(times.whole.ours)} rounds of {times.whole.images // conditions.batch_size} interleaved steps of each, of "
-        f"{times.steps_per_epoch} in an epoch; timm's {layout}, its loader with {workers} workers"
+        f"{len(times.whole.ours)} rounds of {times.whole.images // conditions.batch_size} interleaved steps of each, "
+        f"of {times.steps_per_epoch} in an epoch; timm's {layout}, its loader with {workers} workers"
     )
     print(f"losses of {COMPARED} steps on one batch differ by {times.loss_difference:.1e} of them at most")
     print(f"{'':14}  {'ours':>13}  {'timm':>13}  ours over timm")

@@ -356,7 +356,7 @@ def merge_records(results: Path, others: Iterable[Path]) -> int:
             if mine is None or (mine["status"] != "done" and record["status"] == "done"):
                 known[record["key"]] = (other, record)
                 added[record["key"]] = record
-            elif mine["status"] == record["status"] == "done" and mine["digest"] != record["digest"]:
+            elif mine["status"] == record["status"] == "done" and mine["result"] != record["result"]:
                 raise InputError(
                     f"{_file_name(record)} differs between {place} and {other}: keep one of them, or move one aside "
                     "with `records drop`"

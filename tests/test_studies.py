@@ -56,7 +56,10 @@ def test_toggles_of_a_study_give_its_arms():
 
 
 def test_a_grid_combines_lists_in_the_order_of_its_keys():
-    text = '[[grid]]\nmeasurement = "memory"\narms = ["v1"]\nmode = ["inference", "training"]\nresolution = [64, "64x96"]\n'
+    text = (
+        '[[grid]]\nmeasurement = "memory"\narms = ["v1"]\n'
+        'mode = ["inference", "training"]\nresolution = [64, "64x96"]\n'
+    )
     cells = cells_of(text)
     assert [(cell.conditions.mode, cell.conditions.resolution) for cell in cells] == [
         *(("inference", size) for size in (64, (64, 96))),
@@ -78,11 +81,15 @@ def test_a_grid_changes_single_confounders_and_starts_from_a_recipe():
 
 FAULTS = {
     "x = ": "mine.toml: not TOML: ",
-    'colour = "red"\n[[grid]]\n': "mine.toml: key='colour' is not possible; allowed: question, time, portable, toggles, grid",
+    'colour = "red"\n[[grid]]\n': (
+        "mine.toml: key='colour' is not possible; allowed: question, time, portable, toggles, grid"
+    ),
     "portable = 1\n[[grid]]\n": "mine.toml: portable=1 is not possible; allowed: true or false",
     'toggles = ["opa"]\n[[grid]]\n': "mine.toml: toggle='opa' is not possible; allowed: ope, cffn, lsra (did you mean",
     "": "mine.toml: grid=None is not possible; allowed: one [[grid]] or more",
-    "[[grid]]\n": "mine.toml, grid 1: measurement='' is not possible; allowed: cost, memory, speed, accuracy, evaluation",
+    "[[grid]]\n": (
+        "mine.toml, grid 1: measurement='' is not possible; allowed: cost, memory, speed, accuracy, evaluation"
+    ),
     f"{GRID}[[grid]]\nmeasurement = 'costs'\n": "mine.toml, grid 2: measurement='costs' is not possible",
     f"{GRID}epoch = 3\n": "mine.toml, grid 1: key='epoch' is not possible; allowed: ",
     f"{GRID}epochs = 3.5\n": "mine.toml, grid 1: epochs=3.5 is not possible; allowed: a whole number",
@@ -92,12 +99,16 @@ FAULTS = {
     f"{GRID}epochs = 0\n": "mine.toml, grid 1: epochs=0 is not possible; allowed: 1 or more",
     f"{GRID}precision = 'fp8'\n": "mine.toml, grid 1: precision='fp8' is not possible; allowed: float32, bf16",
     f"{GRID}compiled = 'yes'\n": "mine.toml, grid 1: compiled='yes' is not possible; allowed: true or false",
-    f"{GRID}eval_resolutions = 48\n": "mine.toml, grid 1: eval_resolutions=48 is not possible; allowed: a list of whole",
+    f"{GRID}eval_resolutions = 48\n": (
+        "mine.toml, grid 1: eval_resolutions=48 is not possible; allowed: a list of whole"
+    ),
     f"{GRID}resolution = 'big'\n": "mine.toml, grid 1: resolution='big' is not possible; allowed: pixels such as 224",
     f"{GRID}arms = ['v2']\n": "mine.toml, grid 1: arm='v2' is not possible; allowed: v1, v1+ope",
     f"{GRID}stage_norm = 'some'\n": "mine.toml, grid 1: stage_norm='some' is not possible; allowed: last, every",
     f"{GRID}recipe = 'big'\n": "mine.toml, grid 1: recipe='big' is not possible; allowed: small, smoke, paper",
-    f"{GRID}models = ['timm:resnet18']\n": "mine.toml, grid 1: variants=['pico', 'nano'] is not possible; allowed: no such",
+    f"{GRID}models = ['timm:resnet18']\n": (
+        "mine.toml, grid 1: variants=['pico', 'nano'] is not possible; allowed: no such"
+    ),
     "[[grid]]\nmeasurement = 'cost'\nmodels = ['resnet18']\n": "mine.toml, grid 1: model='resnet18' is not possible",
 }
 
