@@ -23,7 +23,9 @@ from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import count_macs
 from ablations.measure import Cost
 from ablations.records import load_records
-from ablations.studies import SCALES
+
+SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
+"""The sides of the study `paper` at which counts are drawn against the size of the input."""
 
 ARM = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
 BASELINE = build_cell(model="timm:planted", conditions=Cost())
@@ -32,7 +34,7 @@ SRA, LINEAR_SRA = "v1+ope+cffn", "v1+ope+cffn+lsra"
 
 def write_curve(tmp_path, write_cell, macs_by_size, model="timm:planted", head="classifier"):
     for size, macs in macs_by_size.items():
-        cell = replace(BASELINE, model=model, conditions=Cost(resolution=size, head=head))
+        cell = replace(BASELINE.of(name=model), conditions=Cost(resolution=size, head=head))
         write_cell(tmp_path, cell, {"params": 1, "macs": macs, **({} if macs else {"refused": "too large"})})
 
 
@@ -71,7 +73,7 @@ def test_two_sizes_other_shapes_heads_and_refusals_are_no_curve(tmp_path, write_
 def test_other_variants_and_bases_are_not_drawn_beside_the_papers(tmp_path, write_cell):
     for side in (224, 320, 448):
         for changes in ({}, {"variant": "b1"}, {"base": "v2"}):
-            write_cell(tmp_path, replace(ARM, conditions=Cost(resolution=side), **changes))
+            write_cell(tmp_path, replace(ARM.of(**changes), conditions=Cost(resolution=side)))
     assert set(scaling_values(load_records(tmp_path))["model"]) == {"pvt:b2/v1/published"}
 
 
@@ -123,7 +125,7 @@ def test_the_crossover_has_every_published_variant_and_grows_with_the_grid(cross
 @pytest.mark.parametrize("arms", [(SRA,), (LINEAR_SRA,), ("v1", "v1+lsra")], ids=str)
 def test_without_both_attentions_there_is_no_crossover_and_no_complexity(tmp_path, write_cell, arms):
     for arm in arms:
-        write_cell(tmp_path, replace(ARM, arm=arm))
+        write_cell(tmp_path, ARM.of(arm=arm))
     assert crossover_values(load_records(tmp_path)).empty
     assert complexity_values(load_records(tmp_path)).empty
 
@@ -165,7 +167,7 @@ def test_the_traced_layer_equals_the_formulas_where_it_should(paper_records):
 
 def test_the_formula_is_too_large_where_the_ratio_does_not_divide_the_map(tmp_path, write_cell):
     for arm in (SRA, LINEAR_SRA):
-        write_cell(tmp_path, replace(ARM, arm=arm, conditions=Cost(resolution=240)))
+        write_cell(tmp_path, replace(ARM.of(arm=arm), conditions=Cost(resolution=240)))
     values = complexity_values(load_records(tmp_path)).set_index("stage")
     # 60 tokens a side make 7 reduced ones of 8, and 4 left over.
     assert values.loc[1, "height"] == 60

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from ablations.baselines.registry import FAMILIES, PAPER_TABLES
-from ablations.UNKNOWN import measure_cell
 
 from ablations.analysis.cost import (
     backbone_values,
@@ -23,6 +22,7 @@ from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost
+from ablations.measure.measurement import Setting
 from ablations.paper import load_paper_table
 from ablations.records import load_records
 from ablations.report.build import build_report, list_figures
@@ -66,12 +66,12 @@ def test_committed_arms_have_the_counts_of_the_closed_form(paper_records):
 def test_committed_records_are_what_is_counted_now(paper_records, model, conditions):
     cell = build_cell(model, conditions)
     (record,) = (row for _, row in paper_records.iterrows() if row["key"] == cell.key)
-    for name, value in measure_cell(cell).items():
+    for name, value in cell.conditions.run(cell, Setting()).items():
         assert pd.isna(record[name]) if value is None else record[name] == value, name
 
 
 def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
-    for cell in (ARM, replace(ARM, pool_size=3), replace(ARM, attention="explicit"), replace(ARM, pool_size=7)):
+    for cell in (ARM, ARM.of(overrides=(("pool_size", 3),)), ARM.of(overrides=(("attention", "explicit"),)), ARM.of(overrides=(("pool_size", 7),))):
         write_cell(tmp_path, cell)
     write_cell(tmp_path, BASELINE, {"params": 1, "macs": 2})
     write_cell(tmp_path, replace(ARM, conditions=Accuracy()))
@@ -261,7 +261,7 @@ def test_every_backbone_that_the_article_names_has_a_row(paper_records):
 
 def test_a_row_of_backbones_is_of_the_smallest_input(tmp_path, write_cell):
     for side in (448, 224):
-        cell = replace(BASELINE, model="timm:levit_256", conditions=Cost(resolution=side))
+        cell = replace(BASELINE.of(name="timm:levit_256"), conditions=Cost(resolution=side))
         write_cell(tmp_path, cell, {"params": 10, "macs": side})
     (row,) = backbone_values(load_records(tmp_path)).to_dict("records")
     assert (row["name"], row["resolution"], row["macs"]) == ("LeViT-256", "224", 224)
@@ -340,11 +340,11 @@ def write_nothing(results: Path, write_cell: Callable[..., Path]) -> None:
 
 
 def write_no_costs(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(ARM, variant="pico", base="v2", conditions=Accuracy()))
+    write_cell(results, replace(ARM.of(variant="pico", base="v2"), conditions=Accuracy()))
 
 
 def write_a_model(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(BASELINE, model="timm:resnet26"), COUNTED)
+    write_cell(results, BASELINE.of(name="timm:resnet26"), COUNTED)
 
 
 def write_a_model_of_table_2(results: Path, write_cell: Callable[..., Path]) -> None:
@@ -361,29 +361,29 @@ def write_a_detector(results: Path, write_cell: Callable[..., Path]) -> None:
 
 def write_small_arms(results: Path, write_cell: Callable[..., Path]) -> None:
     for arm in ("v1", "v1+ope"):
-        write_cell(results, replace(ARM, variant="pico", base="v2", arm=arm))
+        write_cell(results, ARM.of(variant="pico", base="v2", arm=arm))
 
 
 def write_linear_sra_alone(results: Path, write_cell: Callable[..., Path]) -> None:
     for side in (224, 320, 448):
-        write_cell(results, replace(ARM, arm="v1+ope+cffn+lsra", conditions=Cost(resolution=side)))
+        write_cell(results, replace(ARM.of(arm="v1+ope+cffn+lsra"), conditions=Cost(resolution=side)))
 
 
 def write_mask_rcnn_alone(results: Path, write_cell: Callable[..., Path]) -> None:
     for side in (224, 512, (800, 1280)):
         for arm in ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
-            write_cell(results, replace(ARM, arm=arm, conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS)
+            write_cell(results, replace(ARM.of(arm=arm), conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS)
 
 
 def write_older_arms(results: Path, write_cell: Callable[..., Path]) -> None:
     for arm in ARMS:
         for side in (224, (800, 1280)):
-            cell = replace(ARM, arm=arm, conditions=Cost(resolution=side))
+            cell = replace(ARM.of(arm=arm), conditions=Cost(resolution=side))
             write_older(results, write_cell(results, cell), cell)
 
 
 def write_an_older_erratum(results: Path, write_cell: Callable[..., Path]) -> None:
-    cell = replace(ARM, variant="b5", arm="v1+ope+cffn")
+    cell = ARM.of(variant="b5", arm="v1+ope+cffn")
     write_older(results, write_cell(results, cell), cell)
 
 
@@ -392,7 +392,7 @@ def write_both_ages(results: Path, write_cell: Callable[..., Path]) -> None:
     write_cell(results, BASELINE, COUNTED)
     for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
         for side in (448, 512):
-            write_cell(results, replace(ARM, arm=arm, conditions=Cost(resolution=side)))
+            write_cell(results, replace(ARM.of(arm=arm), conditions=Cost(resolution=side)))
 
 
 OF_B2 = {"table2_imagenet", "backbones", "cost", "cumulative"}

@@ -53,7 +53,7 @@ def test_models_word_for_word(tmp_path, write_cell):
     for side in (225, 256):
         refused = {"params": 49_606_258, "macs": None, "refused": f"AssertionError: height ({side}) is not (224)"}
         write_cell(tmp_path, replace(SWIN, conditions=Cost(resolution=side)), refused)
-    write_cell(tmp_path, replace(SWIN, model="timm:resnet18"), {"params": 11_689_512, "macs": 1_814_073_344})
+    write_cell(tmp_path, SWIN.of(name="timm:resnet18"), {"params": 11_689_512, "macs": 1_814_073_344})
     assert render_records("models", tmp_path) == (
         "# Models by name\n\n"
         "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash is a "
@@ -74,7 +74,7 @@ def test_a_size_that_one_model_refuses_is_a_dash_beside_anothers_number(tmp_path
     write_cell(tmp_path, SWIN, {"params": 49_606_258, "macs": 8_740_864_512})
     refused = {"params": 49_606_258, "macs": None, "refused": "AssertionError: not a window."}
     write_cell(tmp_path, replace(SWIN, conditions=at_256), refused)
-    write_cell(tmp_path, replace(SWIN, model="timm:resnet18", conditions=at_256), {"params": 10**7, "macs": 2 * 10**9})
+    write_cell(tmp_path, replace(SWIN.of(name="timm:resnet18"), conditions=at_256), {"params": 10**7, "macs": 2 * 10**9})
     text = render_records("models", tmp_path)
     assert sorted(rows_of(text)[1:]) == [
         ["`timm:resnet18`", "10.00", "-", "2.000"],

@@ -297,7 +297,7 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
 def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write_cell, write_failure):
     cell = replace(CELL, conditions=Cost(resolution=64))
     write_cell(tmp_path, cell, device_name='<script>alert("1")</script> & "co"')
-    write_failure(tmp_path, replace(cell, arm="v1+lsra"))
+    write_failure(tmp_path, cell.of(arm="v1+lsra"))
     (tmp_path / "records" / "cost" / "<b>.json").write_text("{")
     write_page(tmp_path, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
@@ -309,7 +309,7 @@ def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write
         row for row in rows if row[:3] == ["cost", "2", "quick"]
     )
     assert ["records/cost/<b>.json", "not JSON"] in rows
-    key = replace(cell, arm="v1+lsra").key
+    key = cell.of(arm="v1+lsra").key
     assert ["cost", "pico v1+lsra, base v2", key, "RuntimeError: out of memory"] in rows
     assert "1 finished records, 1 failed cells, 1 damaged files." in "".join(page.words)
 
