@@ -24,7 +24,7 @@ from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost
 from ablations.measure.measurement import Setting
 from ablations.paper import load_paper_table
-from ablations.records import load_records
+from ablations.records import load_records, record_digest
 from ablations.report.build import build_report, list_figures
 from ablations.report.cost import render_breakdown
 
@@ -83,13 +83,13 @@ def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
     ("table", "column"), [("table2_imagenet", "model"), ("table3_coco", "backbone"), ("table5_ade20k", "backbone")]
 )
 def test_the_catalogue_has_the_rows_of_the_papers_tables(table, column):
-    names = PAPER_TABLES[table].names
+    names = PAPER_TABLES[table].models
     assert len(names) == len(set(names))
     assert set(names) == set(load_paper_table(table)[column])
 
 
 def test_the_catalogue_has_the_backbones_of_table_4():
-    assert set(PAPER_TABLES["table4_detectors"].names) == set(load_paper_table("table4_detectors")["backbone"])
+    assert set(PAPER_TABLES["table4_detectors"].models) == set(load_paper_table("table4_detectors")["backbone"])
 
 
 @pytest.mark.parametrize("metric", ["params", "macs"])
@@ -180,7 +180,7 @@ def test_a_note_says_which_cell_and_why_and_what_comes_out(table2):
     assert table2.loc["CvT-21", "note"] == (
         "parameters: rounded to a whole number; GFLOPs: what cutting off gives, not rounding"
     )
-    assert table2.loc["ViT-Base/16", "note"] == "top-1: printed as elsewhere, it is the figure of DeiT-Base's row"
+    assert table2.loc["ViT-Base/16", "note"] == "top-1: reported as elsewhere, it is the figure of DeiT-Base's row"
     counted = (("Twins-SVT-L", "what leaving attention", 14.8), ("ResNet152", "what counting norms", 11.6))
     for name, words, printed in counted:
         note = table2.loc[name, "note"].rpartition("GFLOPs: ")[2]
@@ -201,7 +201,7 @@ def test_dense_networks_agree_with_the_papers_within_their_tolerance(paper_recor
         assert list(values["detector"]) == list(printed["detector"])
         values = values[values["detector"] == "ATSS"]
         printed = printed[printed["detector"] == "ATSS"]
-    assert len(values) == len(wanted.names) * len(wanted.heads)
+    assert len(values) == len(wanted.models) * len(wanted.heads)
     columns = {
         "retinanet": ("retinanet_params_m", None),
         "mask_rcnn": ("maskrcnn_params_m", None),
@@ -313,6 +313,7 @@ def write_older(results: Path, path: Path, cell: Cell) -> None:
     del record["conditions"]["head"], record["result"]["macs_by_operator"], record["result"]["other_values"]
     parts = {f"stages.{stage}.{part}": {"params": 1, "macs": 2} for stage in range(4) for part in ("attn", "other")}
     record["result"]["breakdown"] = parts
+    record["digest"] = record_digest(record)
     path.write_text(json.dumps(record))
 
 
@@ -448,7 +449,7 @@ def test_rows_without_a_record_are_left_out(paper_records, table):
     kept = paper_records[paper_records["model"] != wanted.models["PVTv2-B2"]]
     values = paper_values(kept, table)
     built = values[values["head"] != ""]
-    assert set(built["name"]) == set(wanted.names) - {"PVTv2-B2"}
+    assert set(built["name"]) == set(wanted.models) - {"PVTv2-B2"}
     assert paper_values(paper_records[paper_records["head"].isna()], table).empty
 
 

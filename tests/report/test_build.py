@@ -14,7 +14,7 @@ from PIL import Image
 
 from ablations.cells import arm_cell, build_cell
 from ablations.measure import Accuracy, Cost
-from ablations.report.build import build_report, check_report, figure_digest
+from ablations.report.build import Report, build_report, check_report, figure_digest
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))
 
@@ -47,18 +47,19 @@ OF_COST = {
 OF_ACCURACY = {
     *(
         f"tables/{name}.{kind}"
-        for name in ("accuracy", "cumulative_steps", "tradeoff_params", "tradeoff_macs")
+        for name in ("accuracy", "cumulative_accuracy", "tradeoff_params", "tradeoff_macs")
         for kind in ("md", "csv", "tex")
     ),
-    *(f"figures/{name}_digits_pico_v2.{kind}" for name in ("accuracy", "cumulative") for kind in ("png", "svg")),
+    *(f"figures/{name}_digits_pico_v2.{kind}" for name in ("accuracy", "cumulative_accuracy") for kind in ("png", "svg")),
 }
 FILES = OF_COST | OF_ACCURACY
 """All that those records give: nothing for what was not measured, no curve of one size, no effects of two arms."""
 
 
 def test_what_there_are_records_of_is_written_and_nothing_else(results):
-    paths = build_report(results)
-    assert {path.relative_to(results).as_posix() for path in paths} == FILES
+    report = build_report(results)
+    assert report.not_rebuilt == {}
+    assert {path.relative_to(results).as_posix() for path in report.files} == FILES
     assert set(contents(results)) == FILES
     assert check_report(results) == []
     page = (results / "README.md").read_text()
@@ -158,7 +159,7 @@ def test_the_page_says_where_numbers_come_from(results):
 
 
 def test_no_records_make_a_page_that_says_so(tmp_path):
-    assert build_report(tmp_path) == [tmp_path / "README.md"]
+    assert build_report(tmp_path) == Report([tmp_path / "README.md"], {})
     assert "0 finished records" in (tmp_path / "README.md").read_text()
     assert check_report(tmp_path) == []
 

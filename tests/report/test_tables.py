@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from ablations.report.arm_tables import ARM_TABLES
 
 from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
