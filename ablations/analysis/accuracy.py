@@ -41,9 +41,7 @@ from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, bui
 from ablations.cost import count_macs, count_params
 from ablations.records import unpack_bits
 
-STUDY_CONDITIONS = tuple(
-    name for name in CONDITIONS["accuracy"] if name not in ("tuning_images", "eval_resolutions")
-)
+STUDY_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("tuning_images", "eval_resolutions"))
 """The columns that are equal within the accuracies that are compared."""
 
 TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("base_lr", "eval_resolutions"))

@@ -170,7 +170,11 @@ def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
             products, reduction = sra_formula(height, width, channels, sr_ratio)
             row = {"head": "classifier", "resolution": resolution, "pixels": int(resolution) ** 2, "stage": stage + 1}
             row |= {"height": height, "width": width, "channels": channels, "sr_ratio": sr_ratio}
-            row |= {"pool_size": config.pool_size, "reported_sra_products": products, "reported_sra_reduction": reduction}
+            row |= {
+                "pool_size": config.pool_size,
+                "reported_sra_products": products,
+                "reported_sra_reduction": reduction,
+            }
             row["reported_linear_sra_products"] = linear_sra_formula(height, width, channels, config.pool_size)
             for name, breakdown in zip(("sra", "linear_sra"), both, strict=True):
                 for part, module in (("products", "attn"), ("reduction", "attn.sr")):

@@ -7,7 +7,6 @@ from statistics import linear_regression
 import numpy as np
 import pandas as pd
 import pytest
-from ablations.baselines.registry import SCALED
 
 from ablations.analysis.cost import (
     PARTS,
@@ -18,6 +17,7 @@ from ablations.analysis.cost import (
     part_values,
     scaling_values,
 )
+from ablations.baselines.registry import SCALED
 from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import count_macs

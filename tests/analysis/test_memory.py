@@ -73,7 +73,9 @@ def write_prediction(results, write_cell, cell, growing_bytes):
 
 
 def at(side, attention):
-    return replace(PREDICTED.of(overrides=(("attention", attention),)), conditions=replace(PREDICTED.conditions, resolution=side))
+    return replace(
+        PREDICTED.of(overrides=(("attention", attention),)), conditions=replace(PREDICTED.conditions, resolution=side)
+    )
 
 
 def test_exponents_and_the_side_at_which_scores_overtake(tmp_path, write_cell):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 
 from ablations.analysis.cost import (
     backbone_values,
@@ -18,6 +17,7 @@ from ablations.analysis.cost import (
     standard_costs,
 )
 from ablations.analysis.paper import REASONS, as_reported, explain, paper_values, table6_values
+from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
@@ -71,7 +71,12 @@ def test_committed_records_are_what_is_counted_now(paper_records, model, conditi
 
 
 def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
-    for cell in (ARM, ARM.of(overrides=(("pool_size", 3),)), ARM.of(overrides=(("attention", "explicit"),)), ARM.of(overrides=(("pool_size", 7),))):
+    for cell in (
+        ARM,
+        ARM.of(overrides=(("pool_size", 3),)),
+        ARM.of(overrides=(("attention", "explicit"),)),
+        ARM.of(overrides=(("pool_size", 7),)),
+    ):
         write_cell(tmp_path, cell)
     write_cell(tmp_path, BASELINE, {"params": 1, "macs": 2})
     write_cell(tmp_path, replace(ARM, conditions=Accuracy()))
@@ -373,7 +378,9 @@ def write_linear_sra_alone(results: Path, write_cell: Callable[..., Path]) -> No
 def write_mask_rcnn_alone(results: Path, write_cell: Callable[..., Path]) -> None:
     for side in (224, 512, (800, 1280)):
         for arm in ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
-            write_cell(results, replace(ARM.of(arm=arm), conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS)
+            write_cell(
+                results, replace(ARM.of(arm=arm), conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS
+            )
 
 
 def write_older_arms(results: Path, write_cell: Callable[..., Path]) -> None:

@@ -51,7 +51,11 @@ OF_ACCURACY = {
         for name in ("accuracy", "cumulative_accuracy", "tradeoff_params", "tradeoff_macs")
         for kind in ("md", "csv", "tex")
     ),
-    *(f"figures/{name}_digits_pico_v2.{kind}" for name in ("accuracy", "cumulative_accuracy") for kind in ("png", "svg")),
+    *(
+        f"figures/{name}_digits_pico_v2.{kind}"
+        for name in ("accuracy", "cumulative_accuracy")
+        for kind in ("png", "svg")
+    ),
 }
 FILES = OF_COST | OF_ACCURACY
 """All that those records give: nothing for what was not measured, no curve of one size, no effects of two arms."""

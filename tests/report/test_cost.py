@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ablations.baselines.registry import MODELS, SCALED
 from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +17,7 @@ from ablations.analysis.cost import (
     scaling_values,
 )
 from ablations.analysis.paper import CUMULATIVE
+from ablations.baselines.registry import MODELS, SCALED
 from ablations.cells import arm_cell, build_cell
 from ablations.errors import InputError
 from ablations.measure import Cost

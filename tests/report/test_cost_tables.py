@@ -75,7 +75,9 @@ def test_a_size_that_one_model_refuses_is_a_dash_beside_anothers_number(tmp_path
     write_cell(tmp_path, SWIN, {"params": 49_606_258, "macs": 8_740_864_512})
     refused = {"params": 49_606_258, "macs": None, "refused": "AssertionError: not a window."}
     write_cell(tmp_path, replace(SWIN, conditions=at_256), refused)
-    write_cell(tmp_path, replace(SWIN.of(name="timm:resnet18"), conditions=at_256), {"params": 10**7, "macs": 2 * 10**9})
+    write_cell(
+        tmp_path, replace(SWIN.of(name="timm:resnet18"), conditions=at_256), {"params": 10**7, "macs": 2 * 10**9}
+    )
     text = render_records("models", tmp_path)
     assert sorted(rows_of(text)[1:]) == [
         ["`timm:resnet18`", "10.00", "-", "2.000"],
@@ -129,7 +131,9 @@ def test_table_2_has_the_note_of_every_erratum(paper_tables):
 
 def test_table_3_has_no_column_for_what_cannot_be_counted(paper_tables):
     retinanet, mask_rcnn = render("table3_coco", paper_tables["table3_coco"]).split("\n## ")[1:]
-    assert rows_of(retinanet)[0] == [*("Model", "Parameters, M", "reported", "difference, %", "GFLOPs (MACs), 800x1280")]
+    assert rows_of(retinanet)[0] == [
+        *("Model", "Parameters, M", "reported", "difference, %", "GFLOPs (MACs), 800x1280")
+    ]
     assert rows_of(mask_rcnn)[0] == ["Model", "Parameters, M", "reported", "difference, %"]
 
 

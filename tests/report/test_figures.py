@@ -159,7 +159,16 @@ def test_legends_that_differ_stay_with_their_panels():
 def test_every_figure_has_a_name_of_its_own(quick_records):
     names = [spec.name for spec in list_figures(quick_records)]
     assert len(names) == len(set(names)) > 10
-    for kind in ("cumulative", "cost", "macs_by_resolution", "memory", "speed", "accuracy", "effects_accuracy", "tradeoff"):
+    for kind in (
+        "cumulative",
+        "cost",
+        "macs_by_resolution",
+        "memory",
+        "speed",
+        "accuracy",
+        "effects_accuracy",
+        "tradeoff",
+    ):
         assert any(name.startswith(kind) for name in names), kind
 
 

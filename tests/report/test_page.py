@@ -208,7 +208,9 @@ def test_costs_are_exact_and_of_the_largest_variant(tmp_path, write_cell):
     ]
     params = load_records(tmp_path).query("variant == 'nano'").drop_duplicates("arm").set_index("arm")["params"]
     expected = [100 * (params[arm] / params["v1"] - 1) for arm in ("v1+ope", "v1+cffn", "v1+lsra")]
-    assert [verdict.text for verdict in comparisons[0].answers.values()] == [f"{percent:+.1f} %" for percent in expected]
+    assert [verdict.text for verdict in comparisons[0].answers.values()] == [
+        f"{percent:+.1f} %" for percent in expected
+    ]
     assert [verdict.tone for verdict in comparisons[0].answers.values()] == ["loss", "loss", "gain"]
 
 

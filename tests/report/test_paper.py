@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ablations.baselines.registry import PAPER_MODELS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from ablations.analysis.paper import ARM_FAMILIES, BASELINE_FAMILIES, imagenet_values
+from ablations.baselines.registry import PAPER_MODELS
 from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
 from ablations.errors import InputError
