@@ -105,13 +105,13 @@ def test_table_2_word_for_word(tmp_path, write_cell):
     assert text.partition("\n\n## ")[2] == (
         "classifier, 224 px\n\n"
         "| Model      | Parameters, M | reported | difference, % | GFLOPs (MACs) | reported | difference, % "
-        "| Reported top-1, % |                                        Why the reported number differs |\n"
+        "| Reported top-1, % |                                Why the reported number differs |\n"
         "| ---------- | ------------: | -------: | ------------: | ------------: | -------: | ------------: "
-        "| ---------------: | -------------------------------------------------------------: |\n"
+        "| ----------------: | -------------------------------------------------------------: |\n"
         "| PVTv2-B0   |         3.667 |      3.4 |          +7.8 |        0.5661 |      0.6 |          -5.7 "
-        "|             70.5 | parameters: misprinted, the released model has as many as ours |\n"
+        "|              70.5 | parameters: misprinted, the released model has as many as ours |\n"
         "| PVTv1-Tiny |         13.23 |     13.2 |          +0.2 |         1.933 |      1.9 |          +1.7 "
-        "|             75.1 |                                                              - |\n\n"
+        "|              75.1 |                                                              - |\n\n"
         "Conditions: classifier, 224 px.\n"
     )
 
