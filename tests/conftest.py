@@ -19,7 +19,7 @@ from ablations.cells import Cell
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records, write_record
-from ablations.report import cost
+from ablations.report import cost, paper
 from ablations.report.figures import STYLE, FigureSpec
 from ablations.studies import find_study
 
@@ -176,8 +176,8 @@ def paper_records() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def paper_tables(paper_records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The values of every table of cost, by name, from the committed records."""
-    return {table.name: table.values(paper_records) for table in cost.TABLES}
+    """The values of every table of cost and of the paper, by name, from the committed records."""
+    return {table.name: table.values(paper_records) for table in (*paper.TABLES, *cost.TABLES)}
 
 
 def words_of(figure: Figure) -> Iterator[Text]:

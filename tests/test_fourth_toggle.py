@@ -1,7 +1,9 @@
 """A fourth toggle, as CONTRIBUTING says: a file with its module and its cost, and an entry in the registry."""
 
 import json
-from collections.abc import Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablations.cells import address
+from ablations.analysis.effects import effect_values
+from ablations.cells import address, arm_cell
 from ablations.config import (
     ARMS,
     BASES,
@@ -25,15 +28,19 @@ from ablations.config import (
 )
 from ablations.cost import count_macs, count_params, has_closed_form, module_costs
 from ablations.errors import InputError
+from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
 from ablations.model import build_model
+from ablations.records import load_records
+from ablations.report.build import drawing, figure_digest, list_figures, list_values
+from ablations.report.tables import render_csv
 
 RECORDS = Path(__file__).parents[1] / "results" / "records"
 
 FILE = '''
 """Slot `norm`, toggle `rms`: a norm without a mean and a bias."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ablations.config import PVTConfig
 from ablations.cost import ModuleCost
@@ -168,5 +175,47 @@ def test_every_committed_record_keeps_its_key_and_config() -> None:
         assert address(description) == record["key"]
 
 
-# What else must hold with a fourth toggle: effects of a 2^4 study of made-up values come out right, and every committed
-# table and figure is byte-equal.
+def test_effects_of_a_made_up_study_are_as_constructed(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
+    adds = {"ope": 2.0, "cffn": 4.0, "lsra": -1.0, "rms": 0.5}
+    for arm in arms_of(FOUR):
+        own = arm.split("+")[1:]
+        points = 50 + sum(adds[name] for name in own) + ("ope" in own and "rms" in own)
+        for seed in range(3):
+            cell = arm_cell("pico", arm, "v2", Accuracy(seed=seed))
+            result = {"top1": (points + seed) / 100, "n_eval_images": 100, "n_train_images": 100}
+            write_cell(tmp_path, cell, result)
+    values = effect_values(load_records(tmp_path), "accuracy").set_index("effect")
+    values = values[values["toggles"] == ", ".join(FOUR)]
+    assert len(values) == 2 ** len(FOUR) - 1
+    # A point where both are on adds half a point to each main effect, and half as their interaction.
+    expected = {**adds, "ope": 2.5, "rms": 1.0, "ope:rms": 0.5}
+    assert {effect: round(100 * mean, 9) + 0.0 for effect, mean in values["top1_effect_mean"].items()} == {
+        effect: expected.get(effect, 0.0) for effect in values.index
+    }
+
+
+def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
+    """Beside records of a fourth toggle's arms in pico: rows of other variants, byte for byte, and every figure."""
+    results = tmp_path / "results"
+    shutil.copytree(RECORDS, results / "records")
+    before = load_records(results)
+    for arm in arms_of(FOUR):
+        if "rms" in arm.split("+"):
+            write_cell(results, arm_cell("pico", arm, "v2", Cost(resolution=32)))
+    after = load_records(results)
+    assert len(after) == len(before) + 2 ** len(PAPER_TOGGLES)
+    failures: dict[str, str] = {}
+    tables = list_values(before, failures)
+    both = list_values(after, failures)
+    assert failures == {}
+    for table, values in tables.items():
+        old, new = (
+            [line for line in render_csv(each).splitlines() if not re.search(r"\bpico\b", line)]
+            for each in (values, both[table])
+        )
+        assert new == old, table.name
+    with drawing():
+        old_figures = {spec.name: spec for spec in list_figures(before)}
+        new_figures = {spec.name: spec for spec in list_figures(after)}
+        for name, spec in old_figures.items():
+            assert figure_digest(new_figures[name].draw()) == figure_digest(spec.draw()), name

@@ -24,6 +24,7 @@ from ablations.analysis.grouping import (
     Group,
     group_by,
     join_groups,
+    name_changes,
     split_by_conditions,
     split_with_models,
 )
@@ -36,14 +37,12 @@ from ablations.analysis.statistics import (
     image_interval,
     is_resolved,
 )
-from ablations.config import CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, base_confounders, build_config
+from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
 from ablations.cost import count_macs, count_params
 from ablations.records import unpack_bits
 
-STUDY_CONDITIONS = tuple(
-    name for name in (*CONDITIONS["accuracy"], "changed") if name not in ("tuning_images", "eval_resolutions")
-)
-"""The columns that are equal within the accuracies that are compared; `changed` names confounders unlike the base's."""
+STUDY_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("tuning_images", "eval_resolutions"))
+"""The columns that are equal within the accuracies that are compared."""
 
 TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("base_lr", "eval_resolutions"))
 
@@ -51,7 +50,7 @@ TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in 
 def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
     """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
 
-    Rows have a column `changed`, as `name_changes` gives it. What a model was evaluated on beside its own size makes no
+    Rows have a column `changed`, empty where all confounders are the base's. What a model was evaluated on beside its own size makes no
     other training. With `with_models` the groups hold the models that are no arms and were trained alike, and those
     without arms beside them make groups of their own. Raises InputError if two records of a group stand in one place.
     """
@@ -59,23 +58,18 @@ def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[G
     if chosen.empty:
         return []
     chosen = chosen[chosen["tuning_images"] == 0].drop(columns="eval_resolutions", errors="ignore")
-    changed = name_changes(chosen)
-    groups = []
-    for change, rows in chosen.assign(changed=changed).groupby(changed):
-        split = split_with_models if with_models and not change else split_by_conditions
-        groups += [
-            Group(group.conditions | {"changed": change or None}, group.rows) for group in split(rows, "accuracy")
-        ]
-    return groups
-
-
-def name_changes(records: pd.DataFrame) -> pd.Series:
-    """Returns for each record the confounders that are not its base's, as text: `stage_norm=every`."""
-    names = []
-    for _, row in records.reindex(columns=["base", "arm", *CONFOUNDERS]).iterrows():
-        usual = {} if pd.isna(row["arm"]) else base_confounders(row["base"], row["arm"])
-        names.append(", ".join(f"{name}={row[name]}" for name, value in usual.items() if row[name] != value))
-    return pd.Series(names, index=records.index, dtype=str)
+    changes = name_changes(chosen)["changed"].fillna("")
+    split = split_with_models if with_models else split_by_conditions
+    groups = [
+        Group({"changed": None} | group.conditions, group.rows.assign(changed=changes[group.rows.index]))
+        for group in split(chosen, "accuracy")
+    ]
+    unchanged = [
+        Group(group.conditions | {"changed": None}, group.rows)
+        for group in groups
+        if pd.isna(group.conditions["changed"])
+    ]
+    return [*unchanged, *(group for group in groups if pd.notna(group.conditions["changed"]))]
 
 
 def is_paired(rows: pd.DataFrame) -> bool:
@@ -308,9 +302,8 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     if chosen.empty:
         return pd.DataFrame()
     chosen = chosen[chosen["tuning_images"] > 0]
-    chosen = chosen.assign(changed=name_changes(chosen).replace("", None))
     tables = []
-    for group in group_by(chosen, (*TRIAL_CONDITIONS, "changed")):
+    for group in group_by(name_changes(chosen), TRIAL_CONDITIONS):
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)
         means = rates.dropna().mean()
         shared = float(means.index[int(means.argmax())]) if len(means.dropna()) else np.nan

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.grouping import compare_with_reference, join_groups, split_by_conditions
+from ablations.analysis.grouping import compare_with_reference, join_groups, name_changes, split_by_conditions
 from ablations.baselines.registry import FAMILIES, MODELS, OWN_RESOLUTIONS
 from ablations.config import ARMS, PVT_V2, PVT_V2_LI, VARIANTS, base_confounders, build_config
 from ablations.cost import find_crossover, linear_sra_formula, sra_formula
@@ -26,7 +26,7 @@ POOL_SIZES = (1, 3, 5, 7, 9, 14)
 
 
 def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the cost records of models as their names say they are: no other P, classes or attention kernel."""
+    """Returns the cost records of models as their names say: with their own P, attention kernel and confounders."""
     costs = records[records["measurement"] == "cost"]
     costs = costs.reindex(columns=list(dict.fromkeys([*costs, "head", "resolution", "pixels", "params", "macs"])))
     if "pool_size" not in costs:
@@ -34,7 +34,7 @@ def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
     defaults = {variant: build_config(variant).pool_size for variant in VARIANTS}
     is_arm = costs["arm"].notna()
     changed = is_arm & ((costs["pool_size"] != costs["variant"].map(defaults)) | (costs["attention"] != "fused"))
-    return costs[~changed.fillna(False)]
+    return costs[~changed.fillna(False) & name_changes(costs)["changed"].isna()]
 
 
 def has_lost_class_token(values: pd.DataFrame) -> pd.Series:
@@ -170,8 +170,12 @@ def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
             products, reduction = sra_formula(height, width, channels, sr_ratio)
             row = {"head": "classifier", "resolution": resolution, "pixels": int(resolution) ** 2, "stage": stage + 1}
             row |= {"height": height, "width": width, "channels": channels, "sr_ratio": sr_ratio}
-            row |= {"pool_size": config.pool_size, "paper_sra_products": products, "paper_sra_reduction": reduction}
-            row["paper_linear_sra_products"] = linear_sra_formula(height, width, channels, config.pool_size)
+            row |= {
+                "pool_size": config.pool_size,
+                "reported_sra_products": products,
+                "reported_sra_reduction": reduction,
+            }
+            row["reported_linear_sra_products"] = linear_sra_formula(height, width, channels, config.pool_size)
             for name, breakdown in zip(("sra", "linear_sra"), both, strict=True):
                 for part, module in (("products", "attn"), ("reduction", "attn.sr")):
                     macs = breakdown.get(f"stages.{stage}.blocks.{module}", {"macs": 0})["macs"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.config import PVT_V1
+from ablations.config import CONFOUNDERS, PVT_V1, base_confounders
 from ablations.errors import InputError
-from ablations.measure import MEASUREMENTS
+from ablations.measure import MEASUREMENTS, Cost
 
 REFERENCE = PVT_V1
 """The arm that the others are compared with."""
@@ -22,9 +22,9 @@ AXES = {
 }
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
 
-_OF_ARMS = ("variant", "base", "attention", "pool_size")
+_OF_ARMS = ("variant", "base", "changed", "attention", "pool_size")
 MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
-"""What makes a model, beside the arm."""
+"""What makes a model, beside the arm; `changed` names confounders unlike the base's."""
 
 _FOUND = {
     "memory": ("memory_method",),
@@ -62,6 +62,10 @@ _PHRASES = {
     "head": "{}",
     "method": "{}",
     "base": "base {}",
+    "changed": "{}",
+    "trained_at": "trained at {} px",
+    "toggles": "toggles {}",
+    "against": "against {}",
     "attention": "{} attention",
     "pool_size": "P = {}",
     "num_classes": "{} classes",
@@ -135,13 +139,25 @@ def group_by(table: pd.DataFrame, names: Iterable[str]) -> list[Group]:
     return [Group(dict(zip(present, values, strict=True)), rows) for values, rows in parts]
 
 
+def name_changes(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns the records with a column `changed`: the confounders unlike the base's, as `stage_norm=every`, or None."""
+    names = []
+    for _, row in records.reindex(columns=["base", "arm", "head", *CONFOUNDERS]).iterrows():
+        usual = {} if pd.isna(row["arm"]) else base_confounders(row["base"], row["arm"])
+        if pd.notna(row["head"]):
+            usual |= {name: value for name, value in Cost(head=row["head"]).config_fields.items() if name in usual}
+        given = {name: row[name] for name, value in usual.items() if pd.notna(row[name]) and row[name] != value}
+        names.append(", ".join(f"{name}={value}" for name, value in given.items()) or None)
+    return records.assign(changed=pd.Series(names, index=records.index, dtype=object))
+
+
 def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
     """Returns the records of arms in groups of equal conditions, in their order.
 
     Raises InputError if two records of a group stand in the same place, as when a variant's sizes were changed.
     """
     of_arms = (records["measurement"] == measurement) & records["arm"].notna()
-    chosen = records[of_arms].dropna(axis="columns", how="all")
+    chosen = name_changes(records[of_arms]).dropna(axis="columns", how="all")
     groups = [_name_machines(group, measurement) for group in group_by(chosen, CONDITIONS[measurement])]
     place = list(AXES[measurement])
     for group in groups:
@@ -178,10 +194,11 @@ def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
     }
     groups = []
     for group in arms:
-        own = beside.get(_key(group.conditions, names))
+        # Models stand beside arms as their base has them.
+        own = beside.get(_key(group.conditions, names)) if pd.isna(group.conditions.get("changed")) else None
         labels = [*group.rows.index, *(own.rows.index if own else ())]
         groups.append(_name_machines(Group(group.conditions, records.loc[labels]), measurement))
-    with_arms = {_key(group.conditions, names) for group in arms}
+    with_arms = {_key(group.conditions, names) for group in arms if pd.isna(group.conditions.get("changed"))}
     alone = [group for key, group in beside.items() if key not in with_arms]
     own_rows = (Group(group.conditions, records.loc[group.rows.index]) for group in alone)
     return [*groups, *(_name_machines(group, measurement) for group in own_rows)]

@@ -18,6 +18,7 @@ from ablations.analysis.grouping import (
     compare_with_reference,
     describe,
     join_groups,
+    name_changes,
     split_by_conditions,
 )
 from ablations.baselines.registry import EQUAL_MODELS
@@ -42,7 +43,7 @@ _MACHINE = tuple(name for name in MODEL_MEMORY_CONDITIONS if name not in (*_STEP
 PAIRED_BY = ("model", "attention", "pool_size", *_STEP)
 """What a predicted and a measured record have in common where they are compared."""
 
-VALIDATION_CONDITIONS = ("way", "attention", *_STEP, *_MACHINE)
+VALIDATION_CONDITIONS = ("way", "attention", "changed", *_STEP, *_MACHINE)
 """What is equal within one table that compares predictions with measurements, cell by cell."""
 
 SUMMARY_CONDITIONS = ("device", *_MACHINE)
@@ -157,6 +158,7 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     equals = {model for models in EQUAL_MODELS.values() for model in models.values()}
     models = memory[memory["variant"].isna() & ~memory["model"].isin(equals)]
     own = memory[(memory["variant"] == "b2") & (memory["base"] == "v2") & (memory["attention"] == "fused")]
+    own = own[name_changes(own)["changed"].isna()]
     places = models[[*MODEL_MEMORY_CONDITIONS, "resolution"]].drop_duplicates()
     beside = own[own["arm"].isin([PVT_V1, PVT_V2, PVT_V2_LI])].merge(places)
     columns = ["model", "arm", "resolution", "pixels", "peak_memory_bytes", "out_of_memory", "refused"]
@@ -193,6 +195,7 @@ def library_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     usual_pools = {variant: build_config(variant).pool_size for variant in VARIANTS}
     is_usual = (memory["attention"] == "fused") & memory["channels_last"] & (memory["checkpointing"] == "none")
     is_published = (memory["base"] == "published") & (memory["pool_size"] == memory["variant"].map(usual_pools))
+    is_published &= name_changes(memory)["changed"].isna()
     values = memory.loc[(is_usual & is_published).fillna(False).astype(bool), [*place, "pixels", *KINDS.values()]]
     for library, models in EQUAL_MODELS.items():
         named = pd.DataFrame([(*arm, name) for arm, name in models.items()], columns=[*model, "model"])
@@ -225,8 +228,9 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     a fresh process on the CPU. `difference_percent` is predicted against measured; `beyond_goal` says whether it is
     more than ALLOWED_PERCENT.
     """
-    memory = _of_memory(records, "memory_method", "resident_peak_bytes", *_MACHINE, *PAIRED_BY)
-    predicted = memory.loc[memory["method"] == "predicted", [*PAIRED_BY, "peak_memory_bytes"]]
+    paired_by = [*PAIRED_BY, "changed"]
+    memory = name_changes(_of_memory(records, "memory_method", "resident_peak_bytes", *_MACHINE, *PAIRED_BY))
+    predicted = memory.loc[memory["method"] == "predicted", [*paired_by, "peak_memory_bytes"]]
     measured = (
         memory[memory["method"] == "measured"]
         .drop(columns="peak_memory_bytes")
@@ -236,13 +240,14 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
             resident=memory["resident_peak_bytes"],
         )
     )
-    pairs = predicted.merge(measured, on=list(PAIRED_BY)).rename(columns={"peak_memory_bytes": "predicted_bytes"})
-    columns = [*PAIRED_BY, "arm", "pixels", *_MACHINE, "predicted_bytes"]
+    pairs = predicted.merge(measured, on=paired_by).rename(columns={"peak_memory_bytes": "predicted_bytes"})
+    columns = [*paired_by, "arm", "pixels", *_MACHINE, "predicted_bytes"]
     ways = dict.fromkeys(way for way, _ in ALLOWED_PERCENT)
     rows = pairs.melt(columns, list(ways), "way", "measured_bytes").dropna(subset="measured_bytes")
     if rows.empty:
         return pd.DataFrame()
     rows = rows.astype({"measured_bytes": "int64"}).reset_index(drop=True)
+    rows = rows if rows["changed"].notna().any() else rows.drop(columns="changed")
     difference = rows["predicted_bytes"] - rows["measured_bytes"]
     percent = 100 * difference / rows["measured_bytes"]
     allowed = pd.Series([ALLOWED_PERCENT[case] for case in zip(rows["way"], rows["mode"], strict=True)])

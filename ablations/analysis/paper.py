@@ -199,7 +199,7 @@ def explain(reason: str, metric: str, record: pd.Series) -> float | None:
 def as_reported(value: float, reason: str = "") -> float:
     """Returns a value (M or G) with one decimal as the paper reports it, for the reason of an erratum.
 
-    Counters print two decimals, which are rounded once more.
+    Counters give two decimals, which are rounded once more.
     """
     exact = Decimal(repr(float(value)))  # numpy's floats have another repr
     if reason == "whole number":

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.grouping import CONDITIONS, Group, group_by, join_groups, split_by_conditions
+from ablations.analysis.grouping import CONDITIONS, Group, group_by, join_groups, name_changes, split_by_conditions
 
 DRIFT = 0.1
 """The share by which v1's own latency may differ between the rows of a table before the table says so."""
@@ -229,7 +229,7 @@ def beside_libraries(records: pd.DataFrame) -> list[Group]:
     most repeats.
     """
     speeds = _machine_peaks(records)
-    timed = speeds[speeds["references"].notna()]
+    timed = name_changes(speeds[speeds["references"].notna()])
     case = [name for name in ("arm", *CONDITIONS["speed"]) if name in timed and name not in ("reference", "repeats")]
     ranked = timed.assign(libraries=timed["references"].map(len)).sort_values(["libraries", "repeats"], kind="stable")
     best = ranked.drop_duplicates(case, keep="last").drop(columns="libraries").sort_index()

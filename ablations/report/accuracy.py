@@ -243,7 +243,7 @@ TABLES: tuple[Table, ...] = (
         measurement="accuracy",
         title="How much does an arm lose by the learning rate that all share?",
         values=trial_values,
-        conditions=(*TRIAL_CONDITIONS, "changed"),
+        conditions=TRIAL_CONDITIONS,
         titled_by=OF_DESIGN,
         columns=(
             ARM,
@@ -275,7 +275,7 @@ TABLES: tuple[Table, ...] = (
             Column("Released weights' top-1, %", show_metric("top1", "expected_top1")),
         ),
         about=(
-            "Accuracy of weights as they are, each image once. The eight digits begin the SHA-256 of the file of "
+            "Accuracy of weights as they are, each image once. The digits begin the SHA-256 of the file of "
             "weights. The calibration error is the expected one over 15 bins of equal width. What the released weights "
             "of such a model reach, by timm's own evaluation or in the paper, stands beside where the images are all "
             "of ImageNet's. One file of weights is one training: a difference between two says nothing of seeds."

@@ -263,7 +263,7 @@ def group_panels(
         same = {word: value for word, value in own[0].conditions.items() if word not in differing}
         spec = FigureSpec(
             name=name,
-            title=f"{title}: {describe(same, named_by)}",
+            title=f"{title}{'' if title.endswith('?') else ':'} {describe(same, named_by)}",
             caption=f"{caption} Conditions: {describe(same)}.",
             panels=own,
             panel_height=panel_height,

@@ -231,59 +231,9 @@ Show = Callable[[pd.Series], str]
 POINTS = METRICS["top1"].divisor
 
 
-ONE_SEED = "none: one seed"
-
-
-PAIRED = (
-    "Differences are paired by seed, with t intervals over the seeds (n - 1 degrees of freedom) that are not corrected "
-    "for the number of comparisons; a difference is unresolved where its interval holds 0 or has no width."
-)
-"""What tables of paired differences say of them."""
-
-
 def points_text(value: float) -> str:
     """Returns a difference of fractions in points."""
     return NOTHING if pd.isna(value) else f"{value / POINTS:+z.2f}"
-
-
-def interval_text(row: pd.Series, name: str) -> str:
-    """Returns the interval of a difference in points, and whether it is unresolved."""
-    if pd.isna(row[f"{name}_mean"]):
-        return NOTHING
-    if pd.isna(row[f"{name}_low"]):
-        return ONE_SEED
-    text = f"{points_text(row[f'{name}_low'])} to {points_text(row[f'{name}_high'])}"
-    return text if row[f"{name}_resolved"] else f"{text}, unresolved"
-
-
-def show_points(name: str) -> Show:
-    """Shows the mean of a difference in points."""
-    return lambda row: points_text(row[f"{name}_mean"])
-
-
-def show_paired_points(name: str) -> Show:
-    """Shows the same, and over how many pairs where some seeds have none."""
-
-    def show(row: pd.Series) -> str:
-        pairs = "" if row["n_pairs"] in (0, row["n_seeds"]) else f" (n = {row['n_pairs']})"
-        return points_text(row[f"{name}_mean"]) + pairs
-
-    return show
-
-
-def show_interval(name: str) -> Show:
-    """Shows the interval of a difference in points."""
-    return lambda row: interval_text(row, name)
-
-
-def show_with_interval(name: str) -> Show:
-    """Shows a mean with its interval in brackets."""
-
-    def show(row: pd.Series) -> str:
-        interval = interval_text(row, name)
-        return interval if interval == NOTHING else f"{points_text(row[f'{name}_mean'])} ({interval})"
-
-    return show
 
 
 def show_signed(metric: str, column: str) -> Show:
@@ -345,7 +295,7 @@ def escape_latex(text: str) -> str:
 def render_latex(table: Table, values: pd.DataFrame) -> str:
     """Returns a `table` float for each group of equal conditions, with the title, the note and the conditions above.
 
-    Where a column has a better end, its best cells are bold as they are printed: those that print the same share it.
+    Where a column has a better end, its best cells are bold as they are shown: those that show the same share it.
     """
     sections = list_sections(table, values)
     return "\n\n".join([LATEX_PREAMBLE, *(_latex_section(table, section) for section in sections)]) + "\n"

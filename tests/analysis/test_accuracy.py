@@ -30,10 +30,10 @@ def write_top1(tmp_path, write_cell):
 
     def write(arm, seed, top1, base="v2", changed=(), result=None, **conditions):
         conditions = Accuracy(seed=seed, **conditions)
-        cell = (
-            replace(CELL, arm=arm, base=base, changed=changed, conditions=conditions) if arm.startswith("v1") else None
-        )
-        cell = cell or build_cell(model=arm, conditions=conditions)
+        if arm.startswith("v1"):
+            cell = replace(CELL.of(arm=arm, base=base, overrides=changed), conditions=conditions)
+        else:
+            cell = build_cell(model=arm, conditions=conditions)
         counts = {"n_eval_images": 100, "n_train_images": 1000}
         write_cell(tmp_path, cell, {"top1": top1, "history": [{"epoch": 1, "loss": 1.0}]} | counts | (result or {}))
 

@@ -23,7 +23,9 @@ from ablations.config import ARMS, VARIANTS, build_config
 from ablations.cost import count_macs
 from ablations.measure import Cost
 from ablations.records import load_records
-from ablations.studies import SCALES
+
+SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
+"""The sides of the study `paper` at which counts are drawn against the size of the input."""
 
 ARM = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
 BASELINE = build_cell(model="timm:planted", conditions=Cost())
@@ -32,7 +34,7 @@ SRA, LINEAR_SRA = "v1+ope+cffn", "v1+ope+cffn+lsra"
 
 def write_curve(tmp_path, write_cell, macs_by_size, model="timm:planted", head="classifier"):
     for size, macs in macs_by_size.items():
-        cell = replace(BASELINE, model=model, conditions=Cost(resolution=size, head=head))
+        cell = replace(BASELINE.of(name=model), conditions=Cost(resolution=size, head=head))
         write_cell(tmp_path, cell, {"params": 1, "macs": macs, **({} if macs else {"refused": "too large"})})
 
 
@@ -71,7 +73,7 @@ def test_two_sizes_other_shapes_heads_and_refusals_are_no_curve(tmp_path, write_
 def test_other_variants_and_bases_are_not_drawn_beside_the_papers(tmp_path, write_cell):
     for side in (224, 320, 448):
         for changes in ({}, {"variant": "b1"}, {"base": "v2"}):
-            write_cell(tmp_path, replace(ARM, conditions=Cost(resolution=side), **changes))
+            write_cell(tmp_path, replace(ARM.of(**changes), conditions=Cost(resolution=side)))
     assert set(scaling_values(load_records(tmp_path))["model"]) == {"pvt:b2/v1/published"}
 
 
@@ -123,7 +125,7 @@ def test_the_crossover_has_every_published_variant_and_grows_with_the_grid(cross
 @pytest.mark.parametrize("arms", [(SRA,), (LINEAR_SRA,), ("v1", "v1+lsra")], ids=str)
 def test_without_both_attentions_there_is_no_crossover_and_no_complexity(tmp_path, write_cell, arms):
     for arm in arms:
-        write_cell(tmp_path, replace(ARM, arm=arm))
+        write_cell(tmp_path, ARM.of(arm=arm))
     assert crossover_values(load_records(tmp_path)).empty
     assert complexity_values(load_records(tmp_path)).empty
 
@@ -135,16 +137,16 @@ STAGES_AT_224 = [(56, 64, 8), (28, 128, 4), (14, 320, 2), (7, 512, 1)]
 def test_the_formulas_at_224_px_by_hand(paper_records):
     values = complexity_values(paper_records)
     first = values[(values["resolution"] == "224") & (values["stage"] == 1)].iloc[0]
-    assert first["paper_sra_products"] == 2 * 3136**2 * 64 / 64 == 19_668_992
-    assert first["paper_sra_reduction"] == 3136 * 64**2 * 64 == 822_083_584
-    assert first["paper_linear_sra_products"] == 2 * 3136 * 49 * 64 == 19_668_992
+    assert first["reported_sra_products"] == 2 * 3136**2 * 64 / 64 == 19_668_992
+    assert first["reported_sra_reduction"] == 3136 * 64**2 * 64 == 822_083_584
+    assert first["reported_linear_sra_products"] == 2 * 3136 * 49 * 64 == 19_668_992
     assert (first["sra_products"], first["sra_reduction"]) == (19_668_992, 3136 * 64**2)
     assert (first["linear_sra_products"], first["linear_sra_reduction"]) == (19_668_992, 49 * 64**2)
     at_224 = values[values["resolution"] == "224"]
     assert list(zip(at_224["height"], at_224["channels"], at_224["sr_ratio"], strict=True)) == STAGES_AT_224
-    assert list(at_224["paper_sra_products"]) == [2 * n**4 * c / r**2 for n, c, r in STAGES_AT_224]
-    assert list(at_224["paper_sra_reduction"]) == [n**2 * c**2 * r**2 for n, c, r in STAGES_AT_224]
-    assert list(at_224["paper_linear_sra_products"]) == [2 * n**2 * 49 * c for n, c, _ in STAGES_AT_224]
+    assert list(at_224["reported_sra_products"]) == [2 * n**4 * c / r**2 for n, c, r in STAGES_AT_224]
+    assert list(at_224["reported_sra_reduction"]) == [n**2 * c**2 * r**2 for n, c, r in STAGES_AT_224]
+    assert list(at_224["reported_linear_sra_products"]) == [2 * n**2 * 49 * c for n, c, _ in STAGES_AT_224]
 
 
 def test_the_traced_layer_equals_the_formulas_where_it_should(paper_records):
@@ -152,26 +154,26 @@ def test_the_traced_layer_equals_the_formulas_where_it_should(paper_records):
     assert sorted(set(values["resolution"].astype(int))) == list(SCALES)
     assert values.groupby("resolution")["stage"].agg(list).to_list() == [[1, 2, 3, 4]] * len(SCALES)
     # Every side is a multiple of 32 px, so that R divides every map.
-    assert list(values["sra_products"]) == list(values["paper_sra_products"])
-    assert list(values["linear_sra_products"]) == list(values["paper_linear_sra_products"])
+    assert list(values["sra_products"]) == list(values["reported_sra_products"])
+    assert list(values["linear_sra_products"]) == list(values["reported_linear_sra_products"])
     tokens, channels = values["height"] * values["width"], values["channels"]
     reduced = values["sr_ratio"] > 1
     assert list(values["sra_reduction"]) == list((tokens * channels**2).where(reduced, 0))
     # What the paper prints for it is R squared times as much.
-    factor = values["paper_sra_reduction"] / values["sra_reduction"].replace(0, np.nan)
+    factor = values["reported_sra_reduction"] / values["sra_reduction"].replace(0, np.nan)
     assert list(factor[reduced]) == list(values["sr_ratio"][reduced] ** 2)
     assert list(values["linear_sra_reduction"]) == list(49 * channels**2)
 
 
 def test_the_formula_is_too_large_where_the_ratio_does_not_divide_the_map(tmp_path, write_cell):
     for arm in (SRA, LINEAR_SRA):
-        write_cell(tmp_path, replace(ARM, arm=arm, conditions=Cost(resolution=240)))
+        write_cell(tmp_path, replace(ARM.of(arm=arm), conditions=Cost(resolution=240)))
     values = complexity_values(load_records(tmp_path)).set_index("stage")
     # 60 tokens a side make 7 reduced ones of 8, and 4 left over.
     assert values.loc[1, "height"] == 60
-    assert values.loc[1, "sra_products"] == 2 * 60**2 * 7**2 * 64 < values.loc[1, "paper_sra_products"]
+    assert values.loc[1, "sra_products"] == 2 * 60**2 * 7**2 * 64 < values.loc[1, "reported_sra_products"]
     assert values.loc[1, "sra_reduction"] == 7**2 * 64**2 * 8**2
-    assert values.loc[1, "linear_sra_products"] == values.loc[1, "paper_linear_sra_products"]
+    assert values.loc[1, "linear_sra_products"] == values.loc[1, "reported_linear_sra_products"]
 
 
 def test_parts_sum_to_the_macs(paper_records):

@@ -63,8 +63,8 @@ def test_accuracy_pools_machines_and_names_them(tmp_path, write_cell):
         {"conditions": Accuracy(data="fashion-mnist")},
         {"base": "v1"},
         {"variant": "nano"},
-        {"attention": "explicit"},
-        {"pool_size": 3},
+        {"overrides": (("attention", "explicit"),)},
+        {"overrides": (("pool_size", 3),)},
         {"conditions": Accuracy(eval_resolutions=(48,))},
         {"conditions": Accuracy(initial_weights="in_order")},
     ],
@@ -73,8 +73,9 @@ def test_accuracy_pools_machines_and_names_them(tmp_path, write_cell):
 def test_records_that_differ_in_a_condition_are_apart(tmp_path, write_cell, others):
     for seed in (0, 1):
         write_cell(tmp_path, replace(CELL, conditions=Accuracy(seed=seed)))
-    other = replace(CELL, **others)
-    write_cell(tmp_path, replace(other, conditions=replace(other.conditions, seed=2)))
+    conditions = others.get("conditions", CELL.conditions)
+    names = {name: value for name, value in others.items() if name != "conditions"}
+    write_cell(tmp_path, replace(CELL.of(**names), conditions=replace(conditions, seed=2)))
     groups = split_by_conditions(load_records(tmp_path), "accuracy")
     assert sorted(len(group.rows) for group in groups) == [1, 2]
     assert len(varying(group.conditions for group in groups)) >= 1
@@ -84,7 +85,7 @@ def test_threads_keep_times_apart_and_counts_know_no_machine(tmp_path, write_cel
     speed, cost = replace(CELL, conditions=Speed()), replace(CELL, conditions=Cost())
     for cell in (speed, cost):
         write_cell(tmp_path, cell, threads=1)
-        write_cell(tmp_path, replace(cell, arm="v1+ope"), threads=2, device_name="Another CPU")
+        write_cell(tmp_path, cell.of(arm="v1+ope"), threads=2, device_name="Another CPU")
     records = load_records(tmp_path)
     assert len(split_by_conditions(records, "speed")) == 2
     assert len(split_by_conditions(records, "cost")) == 1

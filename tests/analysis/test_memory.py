@@ -73,7 +73,9 @@ def write_prediction(results, write_cell, cell, growing_bytes):
 
 
 def at(side, attention):
-    return replace(PREDICTED, attention=attention, conditions=replace(PREDICTED.conditions, resolution=side))
+    return replace(
+        PREDICTED.of(overrides=(("attention", attention),)), conditions=replace(PREDICTED.conditions, resolution=side)
+    )
 
 
 def test_exponents_and_the_side_at_which_scores_overtake(tmp_path, write_cell):
@@ -117,7 +119,7 @@ def measure(results, write_cell, cell, environment=None, **result):
 def test_a_prediction_stands_beside_what_was_measured_under_the_same_conditions(tmp_path, write_cell):
     write_prediction(tmp_path, write_cell, PREDICTED, 1000)
     measure(tmp_path, write_cell, PREDICTED, peak_memory_bytes=1600, resident_peak_bytes=2008)
-    measure(tmp_path, write_cell, replace(PREDICTED, arm="v1+ope"), peak_memory_bytes=1)
+    measure(tmp_path, write_cell, PREDICTED.of(arm="v1+ope"), peak_memory_bytes=1)
     rows = PREDICTED.conditions
     measure(
         tmp_path, write_cell, replace(PREDICTED, conditions=replace(rows, channels_last=False)), peak_memory_bytes=1
@@ -131,8 +133,8 @@ def test_a_prediction_stands_beside_what_was_measured_under_the_same_conditions(
 
 def test_the_summary_counts_what_is_equal_and_what_lies_beyond(tmp_path, write_cell):
     for arm, measured in (("v1", 2000), ("v1+ope", 2000), ("v1+cffn", 1600)):
-        write_prediction(tmp_path, write_cell, replace(PREDICTED, arm=arm), 1000)
-        measure(tmp_path, write_cell, replace(PREDICTED, arm=arm), peak_memory_bytes=measured)
+        write_prediction(tmp_path, write_cell, PREDICTED.of(arm=arm), 1000)
+        measure(tmp_path, write_cell, PREDICTED.of(arm=arm), peak_memory_bytes=measured)
     (row,) = validation_summary(load_records(tmp_path)).to_dict("records")
     assert row["case"] == "tracked, inference, float32"
     assert (row["n"], row["n_equal"], row["n_beyond_goal"]) == (3, 2, 1)
@@ -144,7 +146,7 @@ def test_the_summary_counts_what_is_equal_and_what_lies_beyond(tmp_path, write_c
 def test_models_stand_beside_the_arms_of_the_same_conditions(tmp_path, write_cell):
     arm = arm_cell(variant="b2", arm="v1", base="v2", conditions=PREDICTED.conditions)
     model = build_cell("timm:resnet50", PREDICTED.conditions)
-    for cell in (arm, replace(arm, attention="explicit"), replace(arm, arm="v1+ope"), model):
+    for cell in (arm, arm.of(overrides=(("attention", "explicit"),)), arm.of(arm="v1+ope"), model):
         for side in (64, 128):
             sized = replace(cell, conditions=replace(cell.conditions, resolution=side))
             write_prediction(tmp_path, write_cell, sized, 3 * side**4)
@@ -167,7 +169,7 @@ MACHINES = [
 def test_what_was_measured_on_two_machines_is_never_summed_up_together(tmp_path, write_cell):
     for number, machine in enumerate(MACHINES):
         for arm in ARMS[2 * number : 2 * number + 2]:
-            cell = replace(PREDICTED, arm=arm)
+            cell = PREDICTED.of(arm=arm)
             write_prediction(tmp_path, write_cell, cell, 1000)
             measure(tmp_path, write_cell, cell, machine, peak_memory_bytes=1600 + 100 * number)
     summary = validation_summary(load_records(tmp_path))

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+<<<<<<< HEAD
 from ablations.UNKNOWN import measure_cell
+=======
+>>>>>>> e4b106c64c8f907c73f13ac48287cc7a5c6d6941
 
 from ablations.analysis.cost import (
     backbone_values,
@@ -23,8 +26,9 @@ from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost
+from ablations.measure.measurement import Setting
 from ablations.paper import load_paper_table
-from ablations.records import load_records
+from ablations.records import load_records, record_digest
 from ablations.report.build import build_report, list_figures
 from ablations.report.cost import render_breakdown
 
@@ -66,12 +70,17 @@ def test_committed_arms_have_the_counts_of_the_closed_form(paper_records):
 def test_committed_records_are_what_is_counted_now(paper_records, model, conditions):
     cell = build_cell(model, conditions)
     (record,) = (row for _, row in paper_records.iterrows() if row["key"] == cell.key)
-    for name, value in measure_cell(cell).items():
+    for name, value in cell.conditions.run(cell, Setting()).items():
         assert pd.isna(record[name]) if value is None else record[name] == value, name
 
 
 def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
-    for cell in (ARM, replace(ARM, pool_size=3), replace(ARM, attention="explicit"), replace(ARM, pool_size=7)):
+    for cell in (
+        ARM,
+        ARM.of(overrides=(("pool_size", 3),)),
+        ARM.of(overrides=(("attention", "explicit"),)),
+        ARM.of(overrides=(("pool_size", 7),)),
+    ):
         write_cell(tmp_path, cell)
     write_cell(tmp_path, BASELINE, {"params": 1, "macs": 2})
     write_cell(tmp_path, replace(ARM, conditions=Accuracy()))
@@ -83,13 +92,13 @@ def test_only_models_as_they_are_named_are_compared(tmp_path, write_cell):
     ("table", "column"), [("table2_imagenet", "model"), ("table3_coco", "backbone"), ("table5_ade20k", "backbone")]
 )
 def test_the_catalogue_has_the_rows_of_the_papers_tables(table, column):
-    names = PAPER_TABLES[table].names
+    names = PAPER_TABLES[table].models
     assert len(names) == len(set(names))
     assert set(names) == set(load_paper_table(table)[column])
 
 
 def test_the_catalogue_has_the_backbones_of_table_4():
-    assert set(PAPER_TABLES["table4_detectors"].names) == set(load_paper_table("table4_detectors")["backbone"])
+    assert set(PAPER_TABLES["table4_detectors"].models) == set(load_paper_table("table4_detectors")["backbone"])
 
 
 @pytest.mark.parametrize("metric", ["params", "macs"])
@@ -180,7 +189,7 @@ def test_a_note_says_which_cell_and_why_and_what_comes_out(table2):
     assert table2.loc["CvT-21", "note"] == (
         "parameters: rounded to a whole number; GFLOPs: what cutting off gives, not rounding"
     )
-    assert table2.loc["ViT-Base/16", "note"] == "top-1: printed as elsewhere, it is the figure of DeiT-Base's row"
+    assert table2.loc["ViT-Base/16", "note"] == "top-1: reported as elsewhere, it is the figure of DeiT-Base's row"
     counted = (("Twins-SVT-L", "what leaving attention", 14.8), ("ResNet152", "what counting norms", 11.6))
     for name, words, printed in counted:
         note = table2.loc[name, "note"].rpartition("GFLOPs: ")[2]
@@ -201,7 +210,7 @@ def test_dense_networks_agree_with_the_papers_within_their_tolerance(paper_recor
         assert list(values["detector"]) == list(printed["detector"])
         values = values[values["detector"] == "ATSS"]
         printed = printed[printed["detector"] == "ATSS"]
-    assert len(values) == len(wanted.names) * len(wanted.heads)
+    assert len(values) == len(wanted.models) * len(wanted.heads)
     columns = {
         "retinanet": ("retinanet_params_m", None),
         "mask_rcnn": ("maskrcnn_params_m", None),
@@ -261,7 +270,7 @@ def test_every_backbone_that_the_article_names_has_a_row(paper_records):
 
 def test_a_row_of_backbones_is_of_the_smallest_input(tmp_path, write_cell):
     for side in (448, 224):
-        cell = replace(BASELINE, model="timm:levit_256", conditions=Cost(resolution=side))
+        cell = replace(BASELINE.of(name="timm:levit_256"), conditions=Cost(resolution=side))
         write_cell(tmp_path, cell, {"params": 10, "macs": side})
     (row,) = backbone_values(load_records(tmp_path)).to_dict("records")
     assert (row["name"], row["resolution"], row["macs"]) == ("LeViT-256", "224", 224)
@@ -313,6 +322,7 @@ def write_older(results: Path, path: Path, cell: Cell) -> None:
     del record["conditions"]["head"], record["result"]["macs_by_operator"], record["result"]["other_values"]
     parts = {f"stages.{stage}.{part}": {"params": 1, "macs": 2} for stage in range(4) for part in ("attn", "other")}
     record["result"]["breakdown"] = parts
+    record["digest"] = record_digest(record)
     path.write_text(json.dumps(record))
 
 
@@ -340,11 +350,11 @@ def write_nothing(results: Path, write_cell: Callable[..., Path]) -> None:
 
 
 def write_no_costs(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(ARM, variant="pico", base="v2", conditions=Accuracy()))
+    write_cell(results, replace(ARM.of(variant="pico", base="v2"), conditions=Accuracy()))
 
 
 def write_a_model(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_cell(results, replace(BASELINE, model="timm:resnet26"), COUNTED)
+    write_cell(results, BASELINE.of(name="timm:resnet26"), COUNTED)
 
 
 def write_a_model_of_table_2(results: Path, write_cell: Callable[..., Path]) -> None:
@@ -361,29 +371,31 @@ def write_a_detector(results: Path, write_cell: Callable[..., Path]) -> None:
 
 def write_small_arms(results: Path, write_cell: Callable[..., Path]) -> None:
     for arm in ("v1", "v1+ope"):
-        write_cell(results, replace(ARM, variant="pico", base="v2", arm=arm))
+        write_cell(results, ARM.of(variant="pico", base="v2", arm=arm))
 
 
 def write_linear_sra_alone(results: Path, write_cell: Callable[..., Path]) -> None:
     for side in (224, 320, 448):
-        write_cell(results, replace(ARM, arm="v1+ope+cffn+lsra", conditions=Cost(resolution=side)))
+        write_cell(results, replace(ARM.of(arm="v1+ope+cffn+lsra"), conditions=Cost(resolution=side)))
 
 
 def write_mask_rcnn_alone(results: Path, write_cell: Callable[..., Path]) -> None:
     for side in (224, 512, (800, 1280)):
         for arm in ("v1", "v1+ope", "v1+ope+cffn", "v1+ope+cffn+lsra"):
-            write_cell(results, replace(ARM, arm=arm, conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS)
+            write_cell(
+                results, replace(ARM.of(arm=arm), conditions=Cost(head="mask_rcnn", resolution=side)), ONLY_PARAMS
+            )
 
 
 def write_older_arms(results: Path, write_cell: Callable[..., Path]) -> None:
     for arm in ARMS:
         for side in (224, (800, 1280)):
-            cell = replace(ARM, arm=arm, conditions=Cost(resolution=side))
+            cell = replace(ARM.of(arm=arm), conditions=Cost(resolution=side))
             write_older(results, write_cell(results, cell), cell)
 
 
 def write_an_older_erratum(results: Path, write_cell: Callable[..., Path]) -> None:
-    cell = replace(ARM, variant="b5", arm="v1+ope+cffn")
+    cell = ARM.of(variant="b5", arm="v1+ope+cffn")
     write_older(results, write_cell(results, cell), cell)
 
 
@@ -392,7 +404,7 @@ def write_both_ages(results: Path, write_cell: Callable[..., Path]) -> None:
     write_cell(results, BASELINE, COUNTED)
     for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
         for side in (448, 512):
-            write_cell(results, replace(ARM, arm=arm, conditions=Cost(resolution=side)))
+            write_cell(results, replace(ARM.of(arm=arm), conditions=Cost(resolution=side)))
 
 
 OF_B2 = {"table2_imagenet", "backbones", "cost", "cumulative"}
@@ -448,7 +460,7 @@ def test_rows_without_a_record_are_left_out(paper_records, table):
     kept = paper_records[paper_records["model"] != wanted.models["PVTv2-B2"]]
     values = paper_values(kept, table)
     built = values[values["head"] != ""]
-    assert set(built["name"]) == set(wanted.names) - {"PVTv2-B2"}
+    assert set(built["name"]) == set(wanted.models) - {"PVTv2-B2"}
     assert paper_values(paper_records[paper_records["head"].isna()], table).empty
 
 

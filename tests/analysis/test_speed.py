@@ -96,7 +96,7 @@ def test_a_share_of_the_peak_is_a_range_over_the_machine_s_peaks(tmp_path: Path,
 def test_threads_are_never_mixed(tmp_path: Path, write_cell: Write) -> None:
     cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=Speed())
     write_cell(tmp_path, cell)
-    write_cell(tmp_path, replace(cell, arm="v1+ope"), threads=1)
+    write_cell(tmp_path, cell.of(arm="v1+ope"), threads=1)
     values = speed_values(load_records(tmp_path))
     assert list(values["threads"]) == [2, 1]
     assert list(values["reference_drift"]) == [0, 0]

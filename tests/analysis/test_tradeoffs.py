@@ -160,7 +160,7 @@ def test_a_cost_under_two_conditions_is_two_trade_offs(tmp_path, write_cell, rec
     for arm, peak in (("v1", 1), ("v1+ope", 2)):
         cell = replace(CELL.of(arm=arm), conditions=Memory(resolution=32))
         result = {"peak_memory_bytes": peak, "memory_method": "tracked_storages"}
-        write_cell(tmp_path, replace(cell, attention="explicit"), result)
+        write_cell(tmp_path, cell.of(overrides=(("attention", "explicit"),)), result)
         write_cell(tmp_path, replace(cell, conditions=replace(cell.conditions, batch_size=2)), result)
     values = tradeoff_values(load_records(tmp_path)).query("cost == 'peak_memory_bytes'")
     # Explicit attention is another model's memory; the other batch stands beside, and is not mixed in.

@@ -14,7 +14,8 @@ from PIL import Image
 
 from ablations.cells import arm_cell, build_cell
 from ablations.measure import Accuracy, Cost
-from ablations.report.build import build_report, check_report, figure_digest
+from ablations.report import build
+from ablations.report.build import Report, build_report, check_report, figure_digest
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))
 
@@ -47,18 +48,23 @@ OF_COST = {
 OF_ACCURACY = {
     *(
         f"tables/{name}.{kind}"
-        for name in ("accuracy", "cumulative_steps", "tradeoff_params", "tradeoff_macs")
+        for name in ("accuracy", "cumulative_accuracy", "tradeoff_params", "tradeoff_macs")
         for kind in ("md", "csv", "tex")
     ),
-    *(f"figures/{name}_digits_pico_v2.{kind}" for name in ("accuracy", "cumulative") for kind in ("png", "svg")),
+    *(
+        f"figures/{name}_digits_pico_v2.{kind}"
+        for name in ("accuracy", "cumulative_accuracy")
+        for kind in ("png", "svg")
+    ),
 }
 FILES = OF_COST | OF_ACCURACY
 """All that those records give: nothing for what was not measured, no curve of one size, no effects of two arms."""
 
 
 def test_what_there_are_records_of_is_written_and_nothing_else(results):
-    paths = build_report(results)
-    assert {path.relative_to(results).as_posix() for path in paths} == FILES
+    report = build_report(results)
+    assert report.not_rebuilt == {}
+    assert {path.relative_to(results).as_posix() for path in report.files} == FILES
     assert set(contents(results)) == FILES
     assert check_report(results) == []
     page = (results / "README.md").read_text()
@@ -145,7 +151,7 @@ def test_failed_and_damaged_records_are_counted_and_named(results, write_failure
     key = CELL.of(arm="v1+lsra").key
     assert f"- cost pico v1+lsra, base v2, {key}: RuntimeError: out of memory" in page
     assert f"- cost timm:no_such_layer, {baseline.key}: RuntimeError: out of memory" in page
-    assert "- records/cost/broken.json: not JSON\n- records/cost/notes.txt: not MEASUREMENT/NAME.json" in page
+    assert page.count("- records/cost/broken.json: ") == page.count("- records/cost/notes.txt: ") == 1
     assert "v1+lsra" not in (results / "tables" / "cost.md").read_text()
 
 
@@ -158,7 +164,7 @@ def test_the_page_says_where_numbers_come_from(results):
 
 
 def test_no_records_make_a_page_that_says_so(tmp_path):
-    assert build_report(tmp_path) == [tmp_path / "README.md"]
+    assert build_report(tmp_path) == Report([tmp_path / "README.md"], {})
     assert "0 finished records" in (tmp_path / "README.md").read_text()
     assert check_report(tmp_path) == []
 
@@ -181,3 +187,39 @@ def test_reading_needs_no_torch(results):
         "build_report(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(results)], check=True)
+
+
+@pytest.mark.parametrize("part", ["table", "figure"])
+def test_what_raises_is_named_and_hinders_nothing_else(built, tmp_path, monkeypatch, part):
+    results = shutil.copytree(built, tmp_path / "results")
+    before = contents(results)
+    (results / "tables" / "operators.md").unlink()
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ValueError("made to fail\nsecond line")
+
+    if part == "table":
+        (table,) = (table for table in build.TABLES if table.name == "cost")
+        broken = tuple(replace(each, values=fail) if each is table else each for each in build.TABLES)
+        monkeypatch.setattr(build, "TABLES", broken)
+        name = "table cost"
+    else:
+        monkeypatch.setattr("ablations.report.figures.FigureSpec.draw", fail)
+        name = "figure cost_pico_v2_classifier"
+    report = build_report(results)
+    assert report.not_rebuilt[name] == "ValueError: made to fail"
+    assert contents(results) == before  # the failed one's old file stays, the others are built
+
+
+def test_damaged_records_leave_what_they_gave(built, tmp_path):
+    results = shutil.copytree(built, tmp_path / "results")
+    before = contents(results)
+    for path in (results / "records" / "accuracy").iterdir():
+        spoil(path)
+    report = build_report(results)
+    assert "table accuracy" in report.not_rebuilt
+    assert "damaged" in report.not_rebuilt["table accuracy"]
+    after = contents(results)
+    assert {name: after[name] for name in after if name != "README.md"} == {
+        name: before[name] for name in before if name != "README.md"
+    }

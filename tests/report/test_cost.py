@@ -32,7 +32,9 @@ from ablations.report.cost import (
     plot_operators,
 )
 from ablations.report.figures import ALIKE, BASELINE_LINES, GREY, FigureSpec, arm_colour, arm_marker, plot_scaling
-from ablations.studies import SCALES
+
+SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
+"""The sides of the study `paper` at which counts are drawn against the size of the input."""
 
 BASELINE = build_cell(model="timm:planted", conditions=Cost())
 
@@ -96,7 +98,7 @@ def test_more_models_than_line_styles_are_all_drawn(ax, tmp_path, write_cell):
     count = len(BASELINE_LINES) + 2
     for number in range(1, count + 1):
         for side in (64, 128, 256):
-            cell = replace(BASELINE, model=f"timm:planted_{number}", conditions=Cost(resolution=side))
+            cell = replace(BASELINE.of(name=f"timm:planted_{number}"), conditions=Cost(resolution=side))
             write_cell(tmp_path, cell, {"params": 1, "macs": 10**6 * number * side**2})
     plot_scaling(ax, scaling_values(load_records(tmp_path)))
     assert sorted(legend_of(ax)) == sorted(f"timm:planted_{number}: 1.00" for number in range(1, count + 1))
@@ -164,7 +166,7 @@ def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
     breakdown = {name: {"params": 1, "macs": 2} for name in ("stages.0.blocks.mlp.gate", "pyramid.conv", "head")}
     cell = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
     write_cell(tmp_path, cell, {"params": 3, "macs": 6, "breakdown": breakdown})
-    write_cell(tmp_path, replace(cell, arm="v1+ope"), {"params": 3, "macs": 6})
+    write_cell(tmp_path, cell.of(arm="v1+ope"), {"params": 3, "macs": 6})
     values = module_values(load_records(tmp_path)).set_index("module")
     assert values[["params", "macs"]].to_dict("index") == {
         "other": {"params": 2, "macs": 4},

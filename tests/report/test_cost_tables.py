@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from ablations.report.cost_tables import TABLES
 
 from ablations.cells import arm_cell, build_cell
 from ablations.measure import Cost
 from ablations.paper import load_paper_table
 from ablations.records import load_records
+from ablations.report import paper
+from ablations.report.cost import TABLES as COST_TABLES
 from ablations.report.cost import render_breakdown
 from ablations.report.tables import render_markdown
 
-BY_NAME = {table.name: table for table in TABLES}
+BY_NAME = {table.name: table for table in (*paper.TABLES, *COST_TABLES)}
 SWIN = build_cell(model="timm:swin_small", conditions=Cost())
 
 
@@ -53,7 +54,7 @@ def test_models_word_for_word(tmp_path, write_cell):
     for side in (225, 256):
         refused = {"params": 49_606_258, "macs": None, "refused": f"AssertionError: height ({side}) is not (224)"}
         write_cell(tmp_path, replace(SWIN, conditions=Cost(resolution=side)), refused)
-    write_cell(tmp_path, replace(SWIN, model="timm:resnet18"), {"params": 11_689_512, "macs": 1_814_073_344})
+    write_cell(tmp_path, SWIN.of(name="timm:resnet18"), {"params": 11_689_512, "macs": 1_814_073_344})
     assert render_records("models", tmp_path) == (
         "# Models by name\n\n"
         "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash is a "
@@ -74,7 +75,9 @@ def test_a_size_that_one_model_refuses_is_a_dash_beside_anothers_number(tmp_path
     write_cell(tmp_path, SWIN, {"params": 49_606_258, "macs": 8_740_864_512})
     refused = {"params": 49_606_258, "macs": None, "refused": "AssertionError: not a window."}
     write_cell(tmp_path, replace(SWIN, conditions=at_256), refused)
-    write_cell(tmp_path, replace(SWIN, model="timm:resnet18", conditions=at_256), {"params": 10**7, "macs": 2 * 10**9})
+    write_cell(
+        tmp_path, replace(SWIN.of(name="timm:resnet18"), conditions=at_256), {"params": 10**7, "macs": 2 * 10**9}
+    )
     text = render_records("models", tmp_path)
     assert sorted(rows_of(text)[1:]) == [
         ["`timm:resnet18`", "10.00", "-", "2.000"],
@@ -101,14 +104,14 @@ def test_table_2_word_for_word(tmp_path, write_cell):
     text = render_records("table2_imagenet", tmp_path)
     assert text.partition("\n\n## ")[2] == (
         "classifier, 224 px\n\n"
-        "| Model      | Parameters, M | paper's | difference, % | GFLOPs (MACs) | paper's | difference, % "
-        "| Reported top-1, % |                                        Why the reported number differs |\n"
-        "| ---------- | ------------: | ------: | ------------: | ------------: | ------: | ------------: "
-        "| ---------------: | -------------------------------------------------------------: |\n"
-        "| PVTv2-B0   |         3.667 |     3.4 |          +7.8 |        0.5661 |     0.6 |          -5.7 "
-        "|             70.5 | parameters: misprinted, the released model has as many as ours |\n"
-        "| PVTv1-Tiny |         13.23 |    13.2 |          +0.2 |         1.933 |     1.9 |          +1.7 "
-        "|             75.1 |                                                              - |\n\n"
+        "| Model      | Parameters, M | reported | difference, % | GFLOPs (MACs) | reported | difference, % "
+        "| Reported top-1, % |                                Why the reported number differs |\n"
+        "| ---------- | ------------: | -------: | ------------: | ------------: | -------: | ------------: "
+        "| ----------------: | -------------------------------------------------------------: |\n"
+        "| PVTv2-B0   |         3.667 |      3.4 |          +7.8 |        0.5661 |      0.6 |          -5.7 "
+        "|              70.5 | parameters: misprinted, the released model has as many as ours |\n"
+        "| PVTv1-Tiny |         13.23 |     13.2 |          +0.2 |         1.933 |      1.9 |          +1.7 "
+        "|              75.1 |                                                              - |\n\n"
         "Conditions: classifier, 224 px.\n"
     )
 
@@ -128,8 +131,10 @@ def test_table_2_has_the_note_of_every_erratum(paper_tables):
 
 def test_table_3_has_no_column_for_what_cannot_be_counted(paper_tables):
     retinanet, mask_rcnn = render("table3_coco", paper_tables["table3_coco"]).split("\n## ")[1:]
-    assert rows_of(retinanet)[0] == [*("Model", "Parameters, M", "paper's", "difference, %", "GFLOPs (MACs), 800x1280")]
-    assert rows_of(mask_rcnn)[0] == ["Model", "Parameters, M", "paper's", "difference, %"]
+    assert rows_of(retinanet)[0] == [
+        *("Model", "Parameters, M", "reported", "difference, %", "GFLOPs (MACs), 800x1280")
+    ]
+    assert rows_of(mask_rcnn)[0] == ["Model", "Parameters, M", "reported", "difference, %"]
 
 
 def test_quoted_rows_say_so_and_have_no_number_of_ours(paper_tables):
@@ -147,7 +152,7 @@ def test_quoted_rows_say_so_and_have_no_number_of_ours(paper_tables):
 def test_table_6_has_the_papers_columns_in_base_published_alone(paper_tables):
     published, *others = render("table6_ablation", paper_tables["table6_ablation"]).split("\n## ")[1:]
     assert published.startswith("b2, base published, retinanet, 800x1280 px\n")
-    assert sum("paper's" in title for title in rows_of(published)[0]) == 4
+    assert sum("reported" in title for title in rows_of(published)[0]) == 4
     assert ["++ CFFN (PVTv2-B2)", "v1+ope+cffn"] in [row[:2] for row in rows_of(published)]
     assert "-63.3 |" in published
     for text in others:
@@ -200,10 +205,10 @@ def test_a_breakdown_word_for_word(tmp_path, write_cell):
     assert render_breakdown(load_records(tmp_path)) == (
         "## timm:swin_small, classifier, 224 px\n\n"
         "| Module, repeated blocks as one | Parameters, M | MACs, G |\n"
-        "| ------------------------------ | ------------: | ---------------: |\n"
-        "| blocks.0.conv                  |         3.000 |            1.500 |\n"
-        "| fc                             |         2.500 |          0.04000 |\n"
-        "| (the model itself)             |         1.000 |                0 |\n\n"
+        "| ------------------------------ | ------------: | ------: |\n"
+        "| blocks.0.conv                  |         3.000 |   1.500 |\n"
+        "| fc                             |         2.500 | 0.04000 |\n"
+        "| (the model itself)             |         1.000 |       0 |\n\n"
         "## timm:swin_small, classifier, 256 px\n\n"
         "No breakdown: AssertionError"
     )

@@ -7,10 +7,9 @@ from itertools import accumulate
 
 import pandas as pd
 import pytest
-from ablations.report.latex import PREAMBLE, escape, render_latex
 
 from ablations.report.build import TABLES
-from ablations.report.tables import Column, Table, list_sections
+from ablations.report.tables import LATEX_PREAMBLE, Column, Table, escape_latex, list_sections, render_latex
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ from ablations.report.tables import Column, Table, list_sections
     ],
 )
 def test_what_latex_reads_otherwise_is_escaped(text, latex):
-    assert escape(text) == latex
+    assert escape_latex(text) == latex
 
 
 def show(name: str) -> Callable[[pd.Series], str]:
@@ -62,10 +61,10 @@ def values_of(**columns: list[str]) -> pd.DataFrame:
 def test_a_table_word_for_word():
     values = values_of(cost=["1,200 (+0.0 %)", "990.0 (-17.5 %)"], gain=["-0.10", "-"])
     assert render_latex(TABLE, values) == (
-        PREAMBLE + "\n\n"
+        LATEX_PREAMBLE + "\n\n"
         r"""\begin{table}
 \centering
-\caption[{Made up: b2.}]{Made up: b2. All. 50 \% off. Conditions: b2. Bold: the best of a column as it is printed.}
+\caption[{Made up: b2.}]{Made up: b2. All. 50 \% off. Conditions: b2. Bold: the best of a column as it is shown.}
 \label{tab:made-up-b2}
 \smallskip
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
@@ -86,12 +85,12 @@ def bold_cells(values: pd.DataFrame) -> list[str]:
     return re.findall(r"\\textbf\{([^}]*)\}", render_latex(TABLE, values))
 
 
-def test_the_best_as_printed_are_bold_and_share_it():
+def test_the_best_as_shown_are_bold_and_share_it():
     assert bold_cells(values_of(cost=["1.10", "1.10", "9.00"], gain=["+2", "-3", "10"])) == ["1.10", "1.10", "10"]
     assert bold_cells(values_of(cost=["1,000", "999.9", "out of memory"])) == ["999.9"]
     (section,) = list_sections(TABLE, values_of(cost=["1,000", "999.9", "out of memory"]))
     assert [column.is_best for column in section.columns][1] == [False, True, False]
-    assert section.emphasis == "Bold: the best of a column as it is printed."
+    assert section.emphasis == "Bold: the best of a column as it is shown."
 
 
 @pytest.mark.parametrize("cost", [["1.10", "1.10"], ["1.10"], ["1.10", "-"], ["none", "-"]])
@@ -114,7 +113,7 @@ def rendered(quick_records, paper_tables) -> dict[str, str]:
 
 
 def test_every_table_has_balanced_braces_and_environments(rendered):
-    assert len(rendered) > 25
+    assert len(rendered) > 20
     for name, text in rendered.items():
         bare = text.replace(r"\{", "").replace(r"\}", "")
         depths = list(accumulate({"{": 1, "}": -1}.get(letter, 0) for letter in bare))
@@ -150,10 +149,11 @@ def test_labels_are_unique_in_an_article_that_has_them_all(rendered):
 
 
 def test_both_renderings_have_the_same_cells(quick_records):
-    (table,) = (table for table in TABLES if table.name == "tradeoff_params")
+    (table,) = (table for table in TABLES if table.name == "cost")
     values = table.values(quick_records)
     text = render_latex(table, values)
-    (section,) = list_sections(table, values)
-    for line in section.lines:
-        assert all(escape(cell) in text for cell in line)
-    assert text.count(r"\textbf{") == 2
+    sections = list_sections(table, values)
+    for section in sections:
+        assert all(escape_latex(cell) in text for line in section.lines for cell in line)
+    bold = sum(sum(column.is_best) for section in sections for column in section.columns)
+    assert text.count(r"\textbf{") == bold > 0

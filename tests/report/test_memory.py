@@ -64,7 +64,7 @@ def test_models_are_drawn_without_arms_too(tmp_path, write_cell):
 def test_what_did_not_fit_says_so_and_has_no_change(tmp_path, write_cell):
     measure(tmp_path, write_cell, PREDICTED, peak_memory_bytes=2**20)
     told = {"peak_memory_bytes": None, "out_of_memory": "asked for 2 MiB, free 1 MiB"}
-    measure(tmp_path, write_cell, replace(PREDICTED, arm="v1+ope"), **told)
+    measure(tmp_path, write_cell, PREDICTED.of(arm="v1+ope"), **told)
     rows = render("memory", tmp_path).splitlines()
     assert [row.split("|")[2].strip() for row in rows if row.startswith("| v1")] == ["1.000", "out of memory"]
 
@@ -136,7 +136,7 @@ def test_the_note_says_how_far_apart_both_attentions_are(tmp_path, write_cell):
 
 def test_the_note_of_validation_counts_what_is_equal_and_what_misses(tmp_path, write_cell):
     for arm, resident in zip(ARMS[:3], (2001, 2200, 2300), strict=True):
-        cell = replace(PREDICTED, arm=arm)
+        cell = PREDICTED.of(arm=arm)
         write_prediction(tmp_path, write_cell, cell, 1000)
         measure(tmp_path, write_cell, cell, peak_memory_bytes=2000, resident_peak_bytes=resident)
     text = render("memory_validation", tmp_path)

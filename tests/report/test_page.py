@@ -202,14 +202,16 @@ def test_costs_are_exact_and_of_the_largest_variant(tmp_path, write_cell):
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
     assert [(comparison.what, comparison.where) for comparison in comparisons] == [
-        ("Parameters, % of v1's", "nano, base v2, classifier"),
-        ("MACs, % of v1's", "nano, base v2, classifier, 64 px"),
-        ("MACs, % of v1's", "nano, base v2, classifier, 128 px"),
+        ("Parameters, % of v1's", "nano, base v2, classifier, toggles ope, cffn, lsra"),
+        ("MACs, % of v1's", "nano, base v2, classifier, toggles ope, cffn, lsra, 64 px"),
+        ("MACs, % of v1's", "nano, base v2, classifier, toggles ope, cffn, lsra, 128 px"),
     ]
     params = load_records(tmp_path).query("variant == 'nano'").drop_duplicates("arm").set_index("arm")["params"]
     expected = [100 * (params[arm] / params["v1"] - 1) for arm in ("v1+ope", "v1+cffn", "v1+lsra")]
-    assert [verdict.text for verdict in comparisons[0].verdicts] == [f"{percent:+.1f} %" for percent in expected]
-    assert [verdict.tone for verdict in comparisons[0].verdicts] == ["loss", "loss", "gain"]
+    assert [verdict.text for verdict in comparisons[0].answers.values()] == [
+        f"{percent:+.1f} %" for percent in expected
+    ]
+    assert [verdict.tone for verdict in comparisons[0].answers.values()] == ["loss", "loss", "gain"]
 
 
 def test_speed_is_of_v1_with_one_change_and_says_what_is_noisy(quick_results, quick_records):
@@ -260,7 +262,7 @@ def test_headlines_count_directions_and_put_the_largest_first():
         Statement(
             "Speed",
             "n = 3 steps",
-            "ope unresolved in 1 of 1; cffn unresolved in 1 of 1; lsra not measured in 1 of 1.",
+            "ope not claimed in 1 of 1; cffn not claimed in 1 of 1; lsra not measured in 1 of 1.",
         ),
     ]
 
@@ -271,9 +273,9 @@ def test_the_best_of_a_column_is_bold_and_that_is_said(tmp_path, write_cell):
     text = (tmp_path / "page.html").read_text()
     part = text[text.index('<section id="table-accuracy">') :]
     part = part[: part.index("</section>")]
-    # Both arms with ope and cffn reach 54 %, as printed.
+    # Both arms with ope and cffn reach 54 %, as shown.
     assert re.findall(r"<td><strong>(.*?)</strong></td>", part) == ["54.00", "54.00"]
-    assert part.count("Bold: the best of a column as it is printed.") == 1
+    assert part.count("Bold: the best of a column as it is shown.") == 1
 
 
 def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
@@ -284,8 +286,8 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
     assert [comparison.where for comparison in comparisons] == [
-        "digits, pico, base v2, mixup 0",
-        "digits, pico, base v2, mixup 0.8",
+        "digits, pico, base v2, toggles ope, cffn, lsra, mixup 0",
+        "digits, pico, base v2, toggles ope, cffn, lsra, mixup 0.8",
     ]
     reach = next(finding.text for finding in list_statements(tables) if finding.topic == "How far this reaches")
     assert reach.count("mixup") == reach.count("mixup 0.8") == 1
@@ -297,7 +299,7 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
 def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write_cell, write_failure):
     cell = replace(CELL, conditions=Cost(resolution=64))
     write_cell(tmp_path, cell, device_name='<script>alert("1")</script> & "co"')
-    write_failure(tmp_path, replace(cell, arm="v1+lsra"))
+    write_failure(tmp_path, cell.of(arm="v1+lsra"))
     (tmp_path / "records" / "cost" / "<b>.json").write_text("{")
     write_page(tmp_path, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
@@ -309,7 +311,7 @@ def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write
         row for row in rows if row[:3] == ["cost", "2", "quick"]
     )
     assert ["records/cost/<b>.json", "not JSON"] in rows
-    key = replace(cell, arm="v1+lsra").key
+    key = cell.of(arm="v1+lsra").key
     assert ["cost", "pico v1+lsra, base v2", key, "RuntimeError: out of memory"] in rows
     assert "1 finished records, 1 failed cells, 1 damaged files." in "".join(page.words)
 
@@ -329,4 +331,4 @@ def test_no_records_make_a_page_that_says_so(tmp_path):
     write_page(tmp_path, tmp_path / "page.html")
     words = "".join(Page((tmp_path / "page.html").read_text()).words)
     assert "0 finished records, 0 failed cells, 0 damaged files." in words
-    assert "No records have all eight arms" in words
+    assert "No records have all arms of their toggles" in words

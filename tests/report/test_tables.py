@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from ablations.report.arm_tables import ARM_TABLES
 
 from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
 from ablations.measure import Accuracy, Cost
 from ablations.records import load_records
+from ablations.report import accuracy, cost, effects, memory, speed
 from ablations.report.build import TABLES
 from ablations.report.tables import four_figures, markdown_rows, metric_text, render_csv, render_markdown
 
@@ -32,7 +32,11 @@ NOT_OF_QUICK = (
     *("confounders_memory", "confounders_accuracy", "tradeoff_peak_memory_bytes", "tradeoff_latency_s"),
 )
 """Tables of records that `quick` has none of; they have tests of their own."""
-OF_ARMS = [table.name for table in ARM_TABLES if table.name not in NOT_OF_QUICK]
+OF_ARMS = [
+    table.name
+    for table in (*cost.TABLES, *memory.TABLES, *speed.TABLES, *accuracy.TABLES, *effects.TABLES)
+    if table.name not in NOT_OF_QUICK
+]
 
 
 def render(name, records):
@@ -192,7 +196,7 @@ def test_csv_has_the_values_unrounded(name, quick_records, paper_tables):
 
 
 def test_csv_columns_carry_units(quick_records):
-    columns = {column for table in ARM_TABLES for column in table.values(quick_records)}
+    columns = {column for table in TABLES for column in table.values(quick_records)}
     assert {"latency_s", "peak_memory_bytes", "throughput_img_per_s", "macs_change_percent"} <= columns
 
 
