@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-<<<<<<< HEAD
-from ablations.UNKNOWN import measure_cell
-=======
->>>>>>> e4b106c64c8f907c73f13ac48287cc7a5c6d6941
 
 from ablations.analysis.cost import (
     backbone_values,
