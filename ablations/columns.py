@@ -170,7 +170,7 @@ def list_columns() -> dict[str, RecordColumn]:
     return {name: COLUMNS.get(name) or of_fields[name] for name in (*names[:place], *of_fields, *names[place:])}
 
 
-_FIELD_KINDS: dict[str, Kind] = {"int": "integer", "float": "number", "bool": "boolean"}
+_FIELD_KINDS: dict[str, Kind] = {"int": "integer", "float": "number", "bool": "boolean", "tuple": "object"}
 
 
 def _type_name(annotation: Any) -> str:

@@ -344,7 +344,7 @@ STUDIES = {
                 Grid(
                     variants=("pico", "nano"),
                     bases=("v1", "v2"),
-                    conditions=tuned(DIGITS, 300, (2.5e-3, 5e-3, 1e-2)),
+                    conditions=tuned(DIGITS, 300, (1.25e-3, 2.5e-3, 5e-3, 1e-2)),
                 ),
             ),
         ),
