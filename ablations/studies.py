@@ -338,6 +338,31 @@ STUDIES = {
             ),
         ),
         Study(
+            name="digits",
+            description="accuracy on scikit-learn's digits, pico and nano, bases v1 and v2, 20 seeds; an hour on a CPU",
+            grids=tuple(
+                Grid(variants=(variant,), bases=("v1", "v2"), conditions=(replace(DIGITS, base_lr=rate, seed=seed),))
+                for seed in range(20)
+                for variant, rate in (("pico", 5e-3), ("nano", 2.5e-3))
+            ),
+        ),
+        Study(
+            name="fashion-mnist",
+            description="accuracy on Fashion-MNIST",
+            grids=tuple(
+                Grid(variants=("pico",), conditions=(replace(FASHION_MNIST, seed=seed),))
+                for seed in range(10)
+            ),
+        ),
+        Study(
+            name="imagenette",
+            description="accuracy on Imagenette at 64 px",
+            grids=tuple(
+                Grid(variants=("nano",), bases=("v2", "v1"), pool_size=4, conditions=(replace(IMAGENETTE_64, seed=seed),))
+                for seed in range(6)
+            ),
+        ),
+        Study(
             name="tuning-digits",
             description="learning rates of the study digits, on training images set aside; ten minutes on a CPU",
             grids=(
