@@ -50,9 +50,10 @@ TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in 
 def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
     """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
 
-    Rows have a column `changed`, empty where all confounders are the base's. What a model was evaluated on beside its own size makes no
-    other training. With `with_models` the groups hold the models that are no arms and were trained alike, and those
-    without arms beside them make groups of their own. Raises InputError if two records of a group stand in one place.
+    Rows have a column `changed`, empty where all confounders are the base's. What a model was evaluated on beside its
+    own size makes no other training. With `with_models` the groups hold the models that are no arms and were trained
+    alike, and those without arms beside them make groups of their own. Raises InputError if two records of a group
+    stand in one place.
     """
     chosen = records[records["measurement"] == "accuracy"]
     if chosen.empty:

@@ -140,7 +140,7 @@ def group_by(table: pd.DataFrame, names: Iterable[str]) -> list[Group]:
 
 
 def name_changes(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the records with a column `changed`: the confounders unlike the base's, as `stage_norm=every`, or None."""
+    """Returns the records with a column `changed`: confounders unlike the base's, as `stage_norm=every`, or None."""
     names = []
     for _, row in records.reindex(columns=["base", "arm", "head", *CONFOUNDERS]).iterrows():
         usual = {} if pd.isna(row["arm"]) else base_confounders(row["base"], row["arm"])
