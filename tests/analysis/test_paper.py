@@ -1,6 +1,5 @@
 """Our counts beside the paper's prints, from the committed records, and from folders that lack most of them."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,21 +9,19 @@ import pytest
 
 from ablations.analysis.cost import (
     backbone_values,
-    complexity_values,
     model_values,
     operator_values,
-    part_values,
     standard_costs,
 )
 from ablations.analysis.paper import REASONS, as_reported, explain, paper_values, table6_values
 from ablations.baselines.registry import FAMILIES, PAPER_TABLES
-from ablations.cells import Cell, arm_cell, build_cell
+from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, BASES, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost
 from ablations.measure.measurement import Setting
 from ablations.paper import load_paper_table
-from ablations.records import load_records, record_digest
+from ablations.records import load_records
 from ablations.report.build import build_report, list_figures
 from ablations.report.cost import render_breakdown
 
@@ -312,16 +309,6 @@ def test_operators_by_hand(tmp_path, write_cell):
     assert row["values_pool"] == 3
 
 
-def write_older(results: Path, path: Path, cell: Cell) -> None:
-    """Makes a record one of before heads and operators were recorded, when it was broken down by part."""
-    record = json.loads(path.read_text())
-    del record["conditions"]["head"], record["result"]["macs_by_operator"], record["result"]["other_values"]
-    parts = {f"stages.{stage}.{part}": {"params": 1, "macs": 2} for stage in range(4) for part in ("attn", "other")}
-    record["result"]["breakdown"] = parts
-    record["digest"] = record_digest(record)
-    path.write_text(json.dumps(record))
-
-
 REFUSAL = {
     "params": 28_288_354,
     "macs": None,
@@ -383,24 +370,14 @@ def write_mask_rcnn_alone(results: Path, write_cell: Callable[..., Path]) -> Non
             )
 
 
-def write_older_arms(results: Path, write_cell: Callable[..., Path]) -> None:
+def write_arms_of_b2(results: Path, write_cell: Callable[..., Path]) -> None:
     for arm in ARMS:
         for side in (224, (800, 1280)):
-            cell = replace(ARM.of(arm=arm), conditions=Cost(resolution=side))
-            write_older(results, write_cell(results, cell), cell)
-
-
-def write_an_older_erratum(results: Path, write_cell: Callable[..., Path]) -> None:
-    cell = ARM.of(variant="b5", arm="v1+ope+cffn")
-    write_older(results, write_cell(results, cell), cell)
-
-
-def write_both_ages(results: Path, write_cell: Callable[..., Path]) -> None:
-    write_older_arms(results, write_cell)
-    write_cell(results, BASELINE, COUNTED)
-    for arm in ("v1+ope+cffn", "v1+ope+cffn+lsra"):
-        for side in (448, 512):
             write_cell(results, replace(ARM.of(arm=arm), conditions=Cost(resolution=side)))
+
+
+def write_an_erratum(results: Path, write_cell: Callable[..., Path]) -> None:
+    write_cell(results, ARM.of(variant="b5", arm="v1+ope+cffn"))
 
 
 OF_B2 = {"table2_imagenet", "backbones", "cost", "cumulative"}
@@ -412,12 +389,11 @@ UNFILLED = {
     write_a_model_of_table_2: {"table2_imagenet", "models", "operators"},
     write_a_refusal: {"models"},
     write_a_detector: {"models"},
-    write_small_arms: {"cost", "operators"},
+    write_small_arms: {"cost", "effects_cost", "operators"},
     write_linear_sra_alone: {*OF_B2 - {"backbones"}, "parts", "scaling", "operators"},
     write_mask_rcnn_alone: {"table3_coco", "cost"},
-    write_older_arms: {*OF_B2, "crossover"},
-    write_an_older_erratum: {"table2_imagenet", "cost"},
-    write_both_ages: {*OF_B2, "crossover", "complexity", "parts", "scaling", "operators", "models"},
+    write_arms_of_b2: {*OF_B2, "crossover", "complexity", "parts", "operators"},
+    write_an_erratum: {"table2_imagenet", "cost", "operators"},
 }
 """What writes some records, and the tables that they are enough for."""
 
@@ -434,20 +410,6 @@ def test_a_folder_that_lacks_records_gives_the_tables_that_it_can(tmp_path, writ
 def test_what_has_no_macs_is_in_no_figure(tmp_path, write_cell):
     write_mask_rcnn_alone(tmp_path, write_cell)
     assert list_figures(load_records(tmp_path)) == []
-
-
-def test_an_older_record_has_its_erratum_without_a_count(tmp_path, write_cell):
-    write_an_older_erratum(tmp_path, write_cell)
-    (row,) = paper_values(load_records(tmp_path), "table2_imagenet").to_dict("records")
-    assert (row["name"], row["note"]) == ("PVTv2-B5", "GFLOPs: what counting norms, activations and pools too gives")
-
-
-def test_of_both_ages_only_the_younger_are_taken_apart(tmp_path, write_cell):
-    write_both_ages(tmp_path, write_cell)
-    records = load_records(tmp_path)
-    for values in (complexity_values(records), part_values(records)):
-        assert set(values["resolution"]) == {"448", "512"}
-    assert set(operator_values(records)["name"]) == {"ResNet18", "PVTv2-B2", "PVTv2-B2-Li"}
 
 
 @pytest.mark.parametrize("table", PAPER_TABLES)

@@ -54,9 +54,9 @@ def test_a_cost_table_word_for_word(tmp_path, write_cell):
     assert text.endswith(
         "## pico, base v2, classifier\n\n"
         "| Arm    |  Parameters, M | 224 px: MACs, G |\n"
-        "| ------ | -------------: | -----------------------: |\n"
-        "| v1     |          2.000 |                    1.000 |\n"
-        "| v1+ope | 2.100 (+5.0 %) |           1.004 (+0.4 %) |\n\n"
+        "| ------ | -------------: | --------------: |\n"
+        "| v1     |          2.000 |           1.000 |\n"
+        "| v1+ope | 2.100 (+5.0 %) |  1.004 (+0.4 %) |\n\n"
         "Closed form and trace count the same in 2 of 2 records. "
         "Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier.\n"
     )
@@ -64,6 +64,7 @@ def test_a_cost_table_word_for_word(tmp_path, write_cell):
 
 def test_every_table_has_a_name_of_its_own():
     assert len(BY_NAME) == len(TABLES)
+    assert set(BY_NAME) >= NOT_OF_QUICK
 
 
 def test_a_cost_table_says_whether_there_is_a_closed_form(tmp_path, write_cell):
@@ -88,10 +89,11 @@ def test_every_table_of_quick_has_its_conditions_and_notes(name, quick_records):
 
 
 NOT_OF_QUICK = {
+    *("table3_coco", "table4_detectors", "table5_ade20k", "table6_ablation", "scaling", "models"),
     *("memory_growth", "memory_parts", "memory_validation", "memory_validation_cells", "memory_models"),
-    *("memory_libraries", "speed_libraries", "speed_libraries_mean", "speed_operators", "evaluation", "backbones"),
-    *("resolution_transfer", "tuning", "base_gains", "confounders_one_by_one", "confounders_memory"),
-    *("confounders_accuracy", "table2_imagenet", "table3_coco", "table4_detectors", "table5_ade20k", "models"),
+    *("memory_libraries", "speed_libraries", "speed_libraries_mean", "speed_operators", "evaluation"),
+    *("resolution_transfer", "learning_rates", "base_gains"),
+    *("confounders_memory", "confounders_accuracy", "single_confounders"),
 }
 """Tables of records that `quick` has none of; they have tests of their own."""
 
@@ -107,16 +109,16 @@ def test_every_arm_has_a_row(name, quick_records):
 def test_the_paper_is_named_where_its_numbers_stand(quick_records):
     text = render("cumulative", quick_records)
     (heading,) = (line for line in text.splitlines() if line.startswith("| Row"))
-    assert heading.count("paper's") + heading.count("Paper's") == 4
-    assert "All top-1 is the paper's" in text
+    assert heading.count("reported") + heading.count("Reported") == 4
+    assert "All top-1 is as reported" in text
     assert "-2.8 |" in text
-    # The step in GFLOPs that the paper prints is of detectors at 800x1280 px, and stands in the table of those.
+    # The reported step in GFLOPs is of detectors at 800x1280 px, and stands in the table of those.
     assert "-63.3" not in text
 
 
 def test_memory_says_what_its_bytes_are(quick_records):
     text = render("memory", quick_records)
-    assert text.count("the bytes of tensors that live at one time, operator by operator, in a process of its own") == 4
+    assert text.count("in a fresh process: the bytes of the tensors that live at one time, operator by operator") == 4
     assert "allocator had given out" not in text
 
 
@@ -134,31 +136,44 @@ def write_top1(tmp_path, write_cell, arm, *top1, **conditions):
         write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
 
 
+EARLY = "exploratory"
+
+
 def accuracy_rows(tmp_path):
     lines = render("accuracy", load_records(tmp_path)).splitlines()
     rows = ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines if line.startswith("| v1"))
     return {arm: cells for arm, *cells in rows}
 
 
-def test_accuracies_say_n_and_what_is_not_resolved(tmp_path, write_cell):
+def test_accuracies_say_n_and_that_few_seeds_are_exploratory(tmp_path, write_cell):
     write_top1(tmp_path, write_cell, "v1", 0.50, 0.60, 0.70)
     write_top1(tmp_path, write_cell, "v1+ope", 0.53, 0.64, 0.75)
     write_top1(tmp_path, write_cell, "v1+cffn", 0.51, 0.60, 0.69)
     write_top1(tmp_path, write_cell, "v1+lsra", 0.40, 0.50)
+    # Against v1 seed by seed: 3, 4 and 5 points of a standard error of 0.577, so t = 6.93 of two degrees of freedom;
+    # 1, 0 and -1; and two values, which have no p and count as one of Holm's three. Signs flip in eight ways.
     assert accuracy_rows(tmp_path) == {
-        "v1": ["3", "60.00", "35.16 to 84.84", "-", "-"],
-        "v1+ope": ["3", "64.00", "36.67 to 91.33", "+4.00", "+1.52 to +6.48"],
-        "v1+cffn": ["3", "60.00", "37.64 to 82.36", "+0.00", "-2.48 to +2.48, unresolved"],
-        "v1+lsra": ["2", "45.00", "-18.53 to 108.53", "-10.00", "-10.00 to -10.00, unresolved"],
+        "v1": ["3 of 3", "60.00", "35.16 to 84.84", *("-",) * 6],
+        "v1+ope": ["3 of 3", "64.00", "36.67 to 91.33", "+4.00", "+1.52 to +6.48", "0.020", "0.061", "0.250", EARLY],
+        "v1+cffn": ["3 of 3", "60.00", "37.64 to 82.36", "+0.00", "-2.48 to +2.48", *("1.000",) * 3, EARLY],
+        "v1+lsra": ["2 of 3", "45.00", "values: 40.00, 50.00", "-10.00", "values: -10.00, -10.00", *"---", EARLY],
     }
+
+
+def test_six_seeds_resolve_a_difference_or_do_not(tmp_path, write_cell):
+    write_top1(tmp_path, write_cell, "v1", *(0.50, 0.60, 0.70) * 2)
+    write_top1(tmp_path, write_cell, "v1+ope", *(0.53, 0.64, 0.75) * 2)
+    write_top1(tmp_path, write_cell, "v1+cffn", *(0.51, 0.60, 0.69) * 2)
+    rows = accuracy_rows(tmp_path)
+    assert (rows["v1+ope"][-1], rows["v1+cffn"][-1]) == ("resolved", "unresolved")
 
 
 def test_one_seed_has_no_interval_and_the_table_says_so(tmp_path, write_cell):
     write_top1(tmp_path, write_cell, "v1", 0.5)
     write_top1(tmp_path, write_cell, "v1+ope", 0.6, 0.7)
     assert accuracy_rows(tmp_path) == {
-        "v1": ["1", "50.00", "none: one seed", "-", "-"],
-        "v1+ope": ["2", "65.00", "1.47 to 128.53", "+10.00 (n = 1)", "none: one seed"],
+        "v1": ["1 of 3", "50.00", "values: 50.00", "-", "-", "-"],
+        "v1+ope": ["2 of 3", "65.00", "values: 60.00, 70.00", "+10.00 (n = 1)", "values: +10.00", EARLY],
     }
 
 
@@ -172,10 +187,12 @@ def test_mixed_conditions_become_groups_whose_headings_tell_them_apart(tmp_path,
     assert len(re.findall(r"\| v1\+ope +\|", text)) == 2
 
 
-@pytest.mark.parametrize("name", [name for name in BY_NAME if name not in NOT_OF_QUICK])
+@pytest.mark.parametrize("name", BY_NAME)
 def test_csv_has_the_values_unrounded(name, quick_records, paper_tables):
     values = paper_tables[name] if name in paper_tables else BY_NAME[name].values(quick_records)
-    assert not values.empty
+    if values.empty:
+        assert name in NOT_OF_QUICK
+        return
     read = pd.read_csv(io.StringIO(render_csv(values)), dtype={"resolution": str})
     assert list(read) == list(values)
     assert len(read) == len(values)
@@ -207,9 +224,9 @@ def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
     lines = render("accuracy", load_records(tmp_path)).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     assert [row[:3] for row in rows[2:]] == [
-        ["v1", "2", "55.00"],
-        ["timm:resnet18", "2", "56.00"],
-        ["timm:resnet34", "2", "55.00"],
+        ["v1", "2 of 3", "55.00"],
+        ["timm:resnet18", "2 of 3", "56.00"],
+        ["timm:resnet34", "2 of 3", "55.00"],
     ]
     assert [row[4] for row in rows[2:]] == ["-", "+1.00", "+0.00"]
     assert rows[0][0] == "Arm or model"
