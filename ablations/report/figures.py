@@ -130,11 +130,11 @@ def readable_unit(metric: str, values: pd.Series) -> Metric:
 def count_labels(values: pd.DataFrame, row: pd.Series) -> list[str]:
     """Returns the parameters and MACs of one of the `values` in words, in units that suit all of them."""
     labels = []
-    for metric, word in (("params", "parameters"), ("macs", "MACs")):
+    for metric, word in (("params", "params"), ("macs", "MACs")):
         if pd.notna(row[metric]):
             unit = readable_unit(metric, values[metric].dropna())
             labels.append(
-                f"{four_figures(float(row[metric]) / unit.divisor)} {unit.unit.replace('thousands', 'thousand')} {word}"
+                f"{four_figures(float(row[metric]) / unit.divisor)} {unit.unit.replace('thousands', 'k')} {word}"
             )
     return labels
 
