@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,10 @@ class Arm:
         return ""
 
     def config(self, conditions: Measurement) -> PVTConfig:
-        """Returns the config of the model that the conditions measure."""
+        """Returns the config of the model that the conditions measure; raises InputError where the two disagree."""
+        for name, value in self.overrides:
+            if conditions.config_fields.get(name, value) != value:
+                raise refuse(name, value, f"{conditions.config_fields[name]}, which {conditions.name} sets here")
         return build_config(self.variant, self.arm, self.base, **(dict(self.overrides) | conditions.config_fields))
 
     def describe(self, conditions: Measurement) -> dict[str, Any]:
@@ -89,7 +92,7 @@ class NamedModel:
     """A model that is no arm, by its name (`ablations.baselines.registry`)."""
 
     name: str
-    folder: Path | None = field(default=None, compare=False)
+    folder: Path | None = None
     """Where the file of a user's model is, which the name leaves out."""
 
     is_arm = False
@@ -147,6 +150,8 @@ class Cell:
         conditions.check()
         if self.config is not None:
             self.config.check_size("resolution", conditions.resolution)
+            for side in getattr(conditions, "eval_resolutions", ()):
+                self.config.check_size("eval_resolutions", side)
         elif not all(1 <= side <= LARGEST_INPUT for side in as_pair(conditions.resolution)):
             raise refuse("resolution", conditions.resolution, f"1 to {LARGEST_INPUT} pixels a side")
 

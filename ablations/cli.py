@@ -119,10 +119,11 @@ def _measure(command: Any, arguments: str) -> int:
         from ablations.training.logs import check_tensorboard
 
         check_tensorboard()
-    study = find_study(command.study).name if isinstance(command, Run) else cells[0].measurement
+    named = find_study(command.study) if isinstance(command, Run) else None
     summary = run_cells(
         cells,
-        study=study,
+        study=named.name if named else cells[0].measurement,
+        declared_seeds=named.seeds() if named else None,
         results=command.results,
         data_dir=command.data_dir,
         weights=getattr(command, "checkpoint", None),
@@ -346,10 +347,17 @@ def _condition_of(where: tuple[str, ...]) -> Any:
     """Returns whether a record has all the values that `--where` names, as text."""
     from ablations.records import list_columns, record_values
 
-    wanted = [text.partition("=")[::2] for text in where]
-    for name, _ in wanted:
-        pick("where", name, list_columns())
-    return lambda record: all(str(record_values(record).get(name)) == value for name, value in wanted)
+    wanted = [text.partition("=") for text in where]
+    for (name, equals, _), text in zip(wanted, where, strict=True):
+        pick("where", name, ["status", *list_columns()])
+        if not equals:
+            raise refuse("where", text, "NAME=VALUE")
+
+    def fits(record: dict[str, Any]) -> bool:
+        values = record_values(record) | {"status": record["status"]}
+        return all(str(values.get(name)) == value for name, _, value in wanted)
+
+    return fits
 
 
 def _list() -> int:

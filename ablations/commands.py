@@ -16,7 +16,18 @@ import tyro
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.conditions import field_docstrings
-from ablations.config import ARMS, BASES, CONFOUNDERS, PVT_V1, PVT_V2, VARIANT_ALIASES, VARIANTS, AttentionKernel, Size
+from ablations.config import (
+    ARMS,
+    BASES,
+    CONFOUNDERS,
+    PVT_V1,
+    PVT_V2,
+    VARIANT_ALIASES,
+    VARIANTS,
+    AttentionKernel,
+    Size,
+    arm_toggles,
+)
 from ablations.data.registry import count_classes
 from ablations.errors import InputError, pick, refuse
 from ablations.measure import Accuracy, Cost, Evaluation, Measurement, Memory, Speed
@@ -122,7 +133,12 @@ class Models(Output):
 
     def cells(self) -> list[Cell]:
         """Returns the cells that are asked for, each once."""
-        return list({cell.key: cell for cell in self._cells()}.values())
+        cells = list({cell.key: cell for cell in self._cells()}.values())
+        sources: dict[str, str] = {}
+        for cell in cells:
+            if sources.setdefault(cell.name, cell.source) != cell.source and not cell.model.is_arm:
+                raise refuse("model", cell.source, f"files of different names: {sources[cell.name]} has this one's")
+        return cells
 
     def _cells(self) -> list[Cell]:
         raise NotImplementedError
@@ -131,7 +147,7 @@ class Models(Output):
     def names_arms(self) -> bool:
         return bool(self.variants or self.arms or self.bases or self.pool_size is not None or self.set)
 
-    def _of_models(self, conditions: list[Any]) -> list[Cell]:
+    def _of_models(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
         """Returns the cells of the models by name, and of the arms unless only models were named."""
         named = [build_cell(model, each) for model in self.model for each in conditions]
         if not self.names_arms and self.model:
@@ -140,10 +156,12 @@ class Models(Output):
             for name in ("bases", "pool_size", "set"):
                 if value := getattr(self, name):
                     raise refuse(name, value, "none beside --model without --arms or --variants: it is the arms'")
-        return named + self._of_arms(conditions)
+        return named + self._of_arms(conditions, attention)
 
     def _of_arms(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
-        for name, choices in (("arm", ARMS), ("base", BASES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
+        for arm in self.arms:
+            arm_toggles(arm)
+        for name, choices in (("base", BASES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
             for value in getattr(self, f"{name}s"):
                 pick(name, value, choices)
         changed = dict(map(_parse_setting, self.set)) | {"pool_size": self.pool_size}
@@ -236,9 +254,7 @@ class _Memory(Models):
             for stages in (self.checkpointing if mode == "training" else ("none",))
             for each in vary(conditions, mode=(mode,), checkpointing=(stages,), resolution=sizes)
         ]
-        if self.model:
-            return [build_cell(model, each) for model in self.model for each in varied]
-        return self._of_arms(varied, self.attention or (("fused",) if self.budget else ("fused", "explicit")))
+        return self._of_models(varied, self.attention or (("fused",) if self.budget else ("fused", "explicit")))
 
     def sizes(self: Any, default: tuple[Size, ...]) -> tuple[Size, ...]:
         return tuple(map(parse_size, self.resolutions)) or default
@@ -277,6 +293,8 @@ class _Speed(Models):
             shared = [arm for arm in shared if arm != PVT_V1]
         bases = self.bases or (("published",) if self.versus else ("v2",))
         models = replace(self, arms=self.arms or tuple(shared), bases=bases)
+        if self.model:
+            raise refuse("model", self.model, "no such flag with speed, which is measured of arms alone")
         return models._of_arms(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
 
@@ -305,6 +323,8 @@ class MeasureAccuracy(Training, Models):
         conditions = self.training
         if not conditions.num_classes:
             conditions = replace(conditions, num_classes=count_classes(conditions.data, self.data_dir))
+        if self.seeds and conditions.seed:
+            raise refuse("seed", conditions.seed, "no such flag beside --seeds")
         return self._of_models(vary(conditions, seed=self.seeds or (conditions.seed,)))
 
 
@@ -335,8 +355,15 @@ class _Evaluate(Output):
         conditions = replace(_given(self, Evaluation, ("checkpoint", "resolution")), checkpoint=digest)
         return [
             arm_cell(self.variant, self.arm, self.base, each)
-            for each in vary(conditions, resolution=tuple(map(int, self.resolutions)))
+            for each in vary(conditions, resolution=tuple(map(_parse_side, self.resolutions)))
         ]
+
+
+def _parse_side(text: str) -> int:
+    size = parse_size(text)
+    if not isinstance(size, int):
+        raise refuse("resolution", text, "one side in pixels: images are cropped to a square")
+    return size
 
 
 Evaluate = _command(

@@ -18,8 +18,12 @@ def condition(default: Any, *, least: float | None = None, unit: str = "", in_ke
 
 def check_fields(owner: Any) -> None:
     """Raises InputError for a field of a dataclass that is no finite number, none of its choices, or too small."""
+    hints = _hints(owner.__class__)
     for each in fields(owner):
         value = getattr(owner, each.name)
+        if hints[each.name] in (float, float | None) and type(value) is int:
+            value = float(value)
+            object.__setattr__(owner, each.name, value)  # 1 and 1.0 are one condition
         if isinstance(value, float) and not math.isfinite(value):
             raise refuse(each.name, value, "a finite number")
         if choices := choices_of(type(owner), each.name):
@@ -29,14 +33,14 @@ def check_fields(owner: Any) -> None:
             raise refuse(each.name, value, f"{least} or more")
 
 
-def choices_of(kind: type, name: str) -> tuple[str, ...]:
+def choices_of(kind: Any, name: str) -> tuple[str, ...]:
     """Returns the values that a field with a Literal annotation may have; none for another."""
     choices = get_args(_hints(kind).get(name))
     return choices if choices and all(isinstance(choice, str) for choice in choices) else ()
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 

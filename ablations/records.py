@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -20,6 +21,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 
 from ablations.cells import Cell, address
 from ablations.conditions import field_docstrings
@@ -56,11 +58,13 @@ def write_record(
     environment: dict[str, Any],
     started: str,
     duration_s: float,
+    declared_seeds: int | None = None,
 ) -> Path:
     """Writes the record of a cell, replacing an older one, and returns its path.
 
     `result` holds metrics and raw samples, or is None where the cell failed and `failure` says why; `started` is an
-    ISO 8601 time in UTC. Raises InputError where the file cannot be written.
+    ISO 8601 time in UTC; `declared_seeds` is how many seeds the study declared for its trainings. Raises InputError
+    where the file cannot be written.
     """
     record = {
         "schema": SCHEMA,
@@ -74,6 +78,8 @@ def write_record(
         "started": started,
         "duration_s": duration_s,
     }
+    if declared_seeds:
+        record["declared_seeds"] = declared_seeds
     record["digest"] = record_digest(record)
     path = record_path(results, cell)
     _write(path, _as_file(record))
@@ -200,22 +206,38 @@ def is_of_kind(value: object, kind: Kind) -> bool:
 def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
     try:
-        return read_record(record_path(results, cell))
+        own: dict[str, Any] | None = read_record(record_path(results, cell))
     except ValueError:
-        return _packed(results, cell.measurement).get(cell.key)
+        own = None
+    # In this order, for what is packed in between is in the packed file then.
+    return _choose(own, _packed(results, cell.measurement).get(cell.key))
 
 
 def iterate_records(results: Path) -> Iterator[dict[str, Any]]:
     """Yields every record under the results folder, measurement by measurement; damaged ones are left out."""
-    for measurement in sorted({*MEASUREMENTS}):
-        found = dict(_packed(results, measurement))
-        for path in sorted((results / RECORDS / measurement).glob("*.json")):
-            try:
-                record = read_record(path)
-            except ValueError:
-                continue
-            found[record["key"]] = record
-        yield from found.values()
+    for measurement in sorted(MEASUREMENTS):
+        own = {record["key"]: record for _, record in _own_records(results, measurement)}
+        packed = _packed(results, measurement)
+        for key in {**packed, **own}:
+            record = _choose(own.get(key), packed.get(key))
+            assert record is not None
+            yield record
+
+
+def _choose(own: dict[str, Any] | None, packed: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns which of two records of one key counts: a finished one before a failed one, then one of its own file."""
+    if own is None or packed is None:
+        return own or packed
+    return packed if own["status"] == "failed" and packed["status"] == "done" else own
+
+
+def _own_records(results: Path, measurement: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yields the records of a measurement that have files of their own, with these."""
+    for path in sorted((results / RECORDS / measurement).glob("*.json")):
+        try:
+            yield path, read_record(path)
+        except ValueError:
+            continue
 
 
 def find_damaged(results: Path) -> dict[str, str]:
@@ -278,9 +300,10 @@ def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[
     for place, line in enumerate(lines, start=2):
         try:
             record = _parse(line)
-            if not isinstance(record, dict) or record.get("environment") not in environments:
+            name = record.get("environment") if isinstance(record, dict) else None
+            if not isinstance(name, str) or name not in environments:
                 raise ValueError("its environment is not in the first line")
-            record["environment"] = environments[record["environment"]]
+            record["environment"] = environments[name]
             _check(record)
             if record["measurement"] != path.stem:
                 raise ValueError(f"it is a record of {record['measurement']}")
@@ -291,27 +314,48 @@ def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[
     return records, damaged
 
 
+@contextmanager
+def _rearranging(results: Path) -> Iterator[None]:
+    """Keeps other processes from packing, unpacking or moving the same records; refuses damaged and doubtful ones.
+
+    Raises InputError, before anything is written, where a record is damaged, or where two finished results differ under
+    one key.
+    """
+    with FileLock(results / RECORDS / ".lock"):
+        _refuse_damaged(results)
+        for measurement in MEASUREMENTS:
+            packed = _packed(results, measurement)
+            for path, own in _own_records(results, measurement):
+                other = packed.get(own["key"])
+                if other and own["status"] == other["status"] == "done" and own["result"] != other["result"]:
+                    raise InputError(
+                        f"{path.name} and the packed record of its key have different results: keep one of them, and "
+                        "move the other away"
+                    )
+        yield
+
+
 def pack_records(results: Path) -> dict[str, int]:
     """Puts all records into one file a measurement and removes the files of their own; returns how many each has.
 
-    Raises InputError, before anything is written, where a record is damaged.
+    A file that a run replaces meanwhile stays. Raises InputError as `_rearranging` does.
     """
-    _refuse_damaged(results)
     counts = {}
-    for measurement in MEASUREMENTS:
-        records = {record["key"]: record for record in iterate_records(results) if record["measurement"] == measurement}
-        if not records:
-            continue
-        environments = {_environment_name(each["environment"]): each["environment"] for each in records.values()}
-        lines = [_compact({"schema": SCHEMA, "environments": dict(sorted(environments.items()))})]
-        for _, record in sorted(records.items()):
-            lines.append(json.dumps(record | {"environment": _environment_name(record["environment"])}))
-        _write(_packed_path(results, measurement), "\n".join(lines) + "\n")
-        for path in (results / RECORDS / measurement).glob("*.json"):
-            if path.stem.rpartition("_")[2] in records:
-                path.unlink()
-        _remove_empty(results / RECORDS / measurement)
-        counts[measurement] = len(records)
+    with _rearranging(results):
+        for measurement in MEASUREMENTS:
+            texts = {path: path.read_bytes() for path, _ in _own_records(results, measurement)}
+            records = {each["key"]: each for each in iterate_records(results) if each["measurement"] == measurement}
+            if not records:
+                continue
+            environments = {_environment_name(each["environment"]): each["environment"] for each in records.values()}
+            lines = [_compact({"schema": SCHEMA, "environments": dict(sorted(environments.items()))})]
+            for _, record in sorted(records.items()):
+                lines.append(json.dumps(record | {"environment": _environment_name(record["environment"])}))
+            _write(_packed_path(results, measurement), "\n".join(lines) + "\n")
+            for path, text in texts.items():
+                if path.is_file() and path.read_bytes() == text:
+                    path.unlink()
+            counts[measurement] = len(records)
     return counts
 
 
@@ -322,21 +366,25 @@ def _environment_name(environment: dict[str, Any]) -> str:
 def unpack_records(results: Path) -> dict[str, int]:
     """Writes each packed record to a file of its own and removes the packed files; returns how many each had.
 
-    A record that has a file of its own already keeps that. Raises InputError, before anything is written, where one is
-    damaged.
+    Raises InputError as `_rearranging` does.
     """
-    _refuse_damaged(results)
-    counts = {}
-    for measurement in MEASUREMENTS:
-        packed = _packed(results, measurement)
-        for record in packed.values():
-            path = results / RECORDS / measurement / f"{_file_name(record)}.json"
-            if not path.exists():
-                _write(path, _as_file(record))
-        if packed:
-            _packed_path(results, measurement).unlink()
-            counts[measurement] = len(packed)
-    return counts
+    with _rearranging(results):
+        return {name: count for name in MEASUREMENTS if (count := _unpack(results, name))}
+
+
+def _unpack(results: Path, measurement: str) -> int:
+    packed = _packed(results, measurement)
+    for key, record in packed.items():
+        path = results / RECORDS / measurement / f"{_file_name(record)}.json"
+        try:
+            own: dict[str, Any] | None = read_record(path)
+        except ValueError:
+            own = None
+        if _choose(own, packed[key]) is not own:
+            _write(path, _as_file(record))
+    if packed:
+        _packed_path(results, measurement).unlink()
+    return len(packed)
 
 
 def merge_records(results: Path, others: Iterable[Path]) -> int:
@@ -371,19 +419,17 @@ def drop_records(results: Path, wanted: Callable[[dict[str, Any]], bool]) -> Pat
 
     It is a results folder itself, so that `merge_records` brings them back. None where no record is wanted.
     """
-    dropped = [record for record in iterate_records(results) if wanted(record)]
-    if not dropped:
-        return None
-    aside = results / "dropped" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    for record in dropped:
-        _write(aside / RECORDS / record["measurement"] / f"{_file_name(record)}.json", _as_file(record))
-    keys = {record["key"] for record in dropped}
-    if any(keys & _packed(results, measurement).keys() for measurement in MEASUREMENTS):
-        unpack_records(results)
-    for record in dropped:
-        path = results / RECORDS / record["measurement"] / f"{_file_name(record)}.json"
-        path.unlink(missing_ok=True)
-        _remove_empty(path.parent)
+    with _rearranging(results):
+        dropped = [record for record in iterate_records(results) if wanted(record)]
+        if not dropped:
+            return None
+        aside = results / "dropped" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        for record in dropped:
+            _write(aside / RECORDS / record["measurement"] / f"{_file_name(record)}.json", _as_file(record))
+        for measurement in {record["measurement"] for record in dropped}:
+            _unpack(results, measurement)
+        for record in dropped:
+            (results / RECORDS / record["measurement"] / f"{_file_name(record)}.json").unlink()
     return aside
 
 
@@ -391,11 +437,6 @@ def _refuse_damaged(results: Path) -> None:
     if damaged := find_damaged(results):
         place, why = next(iter(damaged.items()))
         raise InputError(f"{results}: {place}: {why}; mend or remove it first ({len(damaged)} damaged)")
-
-
-def _remove_empty(folder: Path) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def _file_name(record: dict[str, Any]) -> str:
@@ -623,12 +664,13 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_training(record: dict[str, Any]) -> dict[str, Any]:
-    return {"processes": record["environment"].get("processes", 1), "declared_seeds": _declared_seeds(record["study"])}
+    declared = record["declared_seeds"] if "declared_seeds" in record else _declared_seeds(record["study"])
+    return {"processes": record["environment"].get("processes", 1), "declared_seeds": declared}
 
 
 @cache
 def _declared_seeds(study: str) -> int | None:
-    """Returns how many seeds a study of the package declares; None for another."""
+    """Returns how many seeds a study of the package declares, for records that do not say it; None for another."""
     return find_study(study).seeds() if study in list_studies() else None
 
 

@@ -96,6 +96,28 @@ def test_every_condition_of_every_measurement_is_described():
         assert [each.name for each in fields(kind) if not meanings.get(each.name)] == []
 
 
+def test_whole_numbers_of_a_real_condition_are_the_same_cell():
+    assert (
+        arm_cell("pico", "v1", "v2", Accuracy(warmup_epochs=1)).key
+        == arm_cell("pico", "v1", "v2", Accuracy(warmup_epochs=1.0)).key
+    )
+
+
+def test_what_the_conditions_set_cannot_be_overridden():
+    with pytest.raises(InputError, match=r"^pooling='class_token' is not possible; allowed: average, which cost sets"):
+        arm_cell("pico", "v1", "v2", Cost(head="retinanet"), pooling="class_token")
+
+
+def test_files_of_one_name_in_two_folders_are_two_models(tmp_path):
+    cells = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(f"# {name}")
+        cells.append(build_cell(f"{tmp_path / name / 'mine.py'}:build", Cost()))
+    assert cells[0] != cells[1]
+    assert cells[0].key != cells[1].key
+
+
 def test_arms_alone_are_timed_and_evaluated():
     with pytest.raises(InputError, match=r"^model='timm:resnet18' is not possible; allowed: an arm: speed"):
         build_cell("timm:resnet18", Speed())

@@ -31,7 +31,7 @@ from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
 from ablations.model import build_model
-from ablations.records import load_records
+from ablations.records import iterate_records, load_records
 from ablations.report.build import drawing, figure_digest, list_figures, list_values
 from ablations.report.tables import render_csv
 
@@ -164,7 +164,7 @@ def test_existing_arms_are_what_they_were(existing: dict[tuple[str, str, str], P
 
 def test_every_committed_record_keeps_its_key_and_config() -> None:
     described = ("measurement", "variant", "arm", "base", "config", "conditions")
-    records = [json.loads(path.read_text()) for path in RECORDS.rglob("*.json")]
+    records = list(iterate_records(RECORDS.parent))
     of_arms = [record for record in records if record.get("arm")]
     assert len(of_arms) > 500
     for record in of_arms:

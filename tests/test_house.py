@@ -106,7 +106,7 @@ ALLOWED_IMPORTS = {
     "studies": DESCRIBE + parts("measure"),
     "baselines.registry": DESCRIBE,
     "data.registry": DESCRIBE,
-    "records": (*DESCRIBE, *parts("measure"), "numpy", "pandas"),
+    "records": (*DESCRIBE, *parts("measure"), "filelock", "numpy", "pandas"),
     "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
     "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers"),

@@ -411,7 +411,7 @@ def test_packing_and_unpacking_lose_nothing(tmp_path):
     before = {path: path.read_text() for path in sorted(paths)}
     table = load_records(tmp_path)
     assert pack_records(tmp_path) == {"cost": len(ARMS), "memory": 2}
-    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == ["cost.jsonl", "memory.jsonl"]
+    assert sorted(path.name for path in (tmp_path / "records").glob("*.jsonl")) == ["cost.jsonl", "memory.jsonl"]
     assert load_records(tmp_path).equals(table)
     assert find_record(tmp_path, CELL)["key"] == CELL.key
     assert find_damaged(tmp_path) == {}
@@ -419,9 +419,9 @@ def test_packing_and_unpacking_lose_nothing(tmp_path):
     assert len(json.loads(lines[0])["environments"]) == 2
     keys = [json.loads(line)["key"] for line in lines[1:]]
     assert keys == sorted(keys)
-    packed = {path: path.read_text() for path in (tmp_path / "records").iterdir()}
+    packed = {path: path.read_text() for path in (tmp_path / "records").glob("*.jsonl")}
     assert pack_records(tmp_path) == {"cost": len(ARMS), "memory": 2}
-    assert {path: path.read_text() for path in (tmp_path / "records").iterdir()} == packed
+    assert {path: path.read_text() for path in (tmp_path / "records").glob("*.jsonl")} == packed
     unpack_records(tmp_path)
     assert {path: json.loads(path.read_text()) for path in sorted(paths)} == {
         path: json.loads(text) for path, text in before.items()
@@ -494,6 +494,53 @@ def test_dropping_moves_records_aside_and_merging_brings_them_back(tmp_path, pac
     assert merge_records(tmp_path, [aside]) == 1
     assert load_records(tmp_path).equals(table)
     assert drop_records(tmp_path, lambda record: False) is None
+
+
+def test_a_finished_packed_record_counts_more_than_a_failed_one_and_is_never_lost(tmp_path):
+    write(tmp_path)
+    pack_records(tmp_path)
+    write(tmp_path, failure="RuntimeError: no")
+    assert find_record(tmp_path, CELL)["status"] == "done"
+    assert len(load_records(tmp_path)) == 1
+    for rearrange in (pack_records, unpack_records, pack_records):
+        rearrange(tmp_path)
+        assert find_record(tmp_path, CELL)["status"] == "done"
+    write(tmp_path, failure="RuntimeError: no")
+    aside = drop_records(tmp_path, lambda record: True)
+    assert find_record(aside, CELL)["status"] == "done"
+    assert find_record(tmp_path, CELL) is None
+
+
+@pytest.mark.parametrize(
+    "rearrange", [pack_records, unpack_records, lambda folder: drop_records(folder, lambda _: True)]
+)
+def test_two_results_of_one_key_are_refused_before_anything_moves(tmp_path, rearrange):
+    write(tmp_path)
+    pack_records(tmp_path)
+    write(tmp_path, result={"params": 11, "macs": 20})
+    files = {path: path.read_bytes() for path in (tmp_path / "records").rglob("*.json*")}
+    with pytest.raises(InputError, match="have different results: keep one of them"):
+        rearrange(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "records").rglob("*.json*")} == files
+    assert not (tmp_path / "dropped").exists()
+
+
+def test_a_packed_line_of_another_form_is_named(tmp_path):
+    path = write(tmp_path)
+    own = path.read_text()
+    pack_records(tmp_path)
+    packed = tmp_path / "records" / "cost.jsonl"
+    packed.write_text(packed.read_text() + json.dumps(json.loads(own)) + "\n")
+    assert find_damaged(tmp_path) == {"records/cost.jsonl, line 3": "its environment is not in the first line"}
+
+
+def test_a_study_declares_its_seeds_in_the_record(tmp_path):
+    cell = arm_cell("pico", "v1", "v2", Accuracy())
+    outcome = {"study": "digits", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
+    for number, declared in enumerate((None, 7)):
+        write_record(tmp_path / str(number), cell, **outcome, environment={}, duration_s=1.0, declared_seeds=declared)
+    assert load_records(tmp_path / "0")["declared_seeds"].tolist() == [20]  # the package's study of that name
+    assert load_records(tmp_path / "1")["declared_seeds"].tolist() == [7]
 
 
 def test_bits_are_packed_and_unpacked():

@@ -11,10 +11,12 @@ from ablations.studies import find_study
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.mark.parametrize("study", ["paper", "quick", "memory", "fashion-mnist"])
+@pytest.mark.parametrize("study", ["paper", "quick", "memory", "speed", "tuning-digits"])
 def test_every_cell_of_the_committed_studies_is_measured(study):
-    missing = [cell.label for cell in find_study(study).cells() if find_record(RESULTS, cell) is None]
-    assert missing == []
+    cells = find_study(study).cells()
+    if study == "quick":  # its trainings, which take seconds, are not committed; the accuracy study's are
+        cells = [cell for cell in cells if not cell.conditions.trains]
+    assert [cell.label for cell in cells if find_record(RESULTS, cell) is None] == []
 
 
 def test_no_record_is_damaged_or_failed():

@@ -106,6 +106,13 @@ FAULTS = {
     f"{GRID}arms = ['v2']\n": "mine.toml, grid 1: arm='v2' is not possible; allowed: v1, v1+ope",
     f"{GRID}stage_norm = 'some'\n": "mine.toml, grid 1: stage_norm='some' is not possible; allowed: last, every",
     f"{GRID}recipe = 'big'\n": "mine.toml, grid 1: recipe='big' is not possible; allowed: small, smoke, paper",
+    f"{GRID}bases = []\n": "mine.toml, grid 1: bases=[] is not possible; allowed: one value or more",
+    f"{GRID}epochs = []\n": "mine.toml, grid 1: epochs=[] is not possible; allowed: one value or more",
+    f"{GRID}arms = [['v1']]\n": "mine.toml, grid 1: arms=[['v1']] is not possible; allowed: names as texts",
+    f"{GRID}resolution = '64x128'\n": "mine.toml, grid 1: resolution='64x128' is not possible; allowed: one side",
+    f"{GRID}eval_resolutions = [16]\n": "mine.toml, grid 1: eval_resolutions=16 is not possible; allowed: 32 to",
+    "grid = [1]\n": "mine.toml, grid 1: grid=1 is not possible; allowed: a table, under [[grid]]",
+    "[[grid]]\nmeasurement = 'evaluation'\n": "mine.toml, grid 1: measurement='evaluation' is not possible; allow",
     f"{GRID}models = ['timm:resnet18']\n": (
         "mine.toml, grid 1: variants=['pico', 'nano'] is not possible; allowed: no such"
     ),

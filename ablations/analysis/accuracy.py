@@ -106,14 +106,16 @@ def difference_rows(
 ) -> list[dict[str, Any]]:
     """Returns a row for each member of a family of comparisons: its own columns and its difference, corrected by Holm.
 
-    A member without seeds is no comparison. With `declared` seeds nothing is claimed before as many are there.
+    A member without seeds is no comparison. With `declared` seeds, a column `declared_seeds` then, nothing is claimed
+    before as many are there.
     """
+    declares = {"declared_seeds": declared} if declared else {}
     compared = [estimate.n > 0 for _, estimate in family]
     p_holm = np.full(len(family), np.nan)
     if any(compared):
         p_holm[compared] = correct_by_holm([estimate.p for _, estimate in family if estimate.n > 0])
     return [
-        columns | difference_columns(name, estimate, float(p), declared)
+        columns | declares | difference_columns(name, estimate, float(p), declared)
         for (columns, estimate), p in zip(family, p_holm, strict=True)
     ]
 

@@ -103,7 +103,15 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> Data:
 
 def load_eval_images(conditions: Accuracy, data_dir: Path | None) -> Tensor:
     """Returns the images (N, C, S, S) that `load_data` evaluates on, in memory whatever the conditions' loading."""
-    return _load_eval_images(_ask(conditions, data_dir))
+    question = _ask(conditions, data_dir)
+    _check_memory(_count_eval_images(question), 3, question.resolution, "a lower resolution fits")
+    return _load_eval_images(question)
+
+
+def _count_eval_images(question: "_Question") -> int:
+    if is_built_in(question.name):
+        return len(_split_small(question)[1][0])
+    return len(_split_folder(question)[1].paths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +238,7 @@ def _load_folder(question: _Question) -> Data:
         "eval_labels": torch.tensor(validation.labels),
         "mean": 255 * torch.tensor(IMAGENET_DEFAULT_MEAN),
         "std": 255 * torch.tensor(IMAGENET_DEFAULT_STD),
-        "may_flip": True,
+        "may_flip": DATA_SETS[question.name].may_flip if question.name in DATA_SETS else True,
         "skipped": skipped,
     }
     if question.streaming:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.config import PVT_V1, Size
-from ablations.cost import count_macs
+from ablations.cost import count_macs, has_closed_form
 from ablations.measure.measurement import (
     Column,
     Device,
@@ -108,6 +108,7 @@ class Speed(Measurement):
         from ablations.measure.samples import paired_ratio, summarise_times
         from ablations.measure.step import fused_kernels
 
+        macs = _count_macs(cell) * self.batch_size
         own, compared = self._steps(cell)
         samples = time_interleaved({OWN: own} | compared, repeats=self.repeats, device=self.device)
         summary = summarise_times(samples[OWN])
@@ -123,7 +124,6 @@ class Speed(Measurement):
                 "relative_speed_high": high,
                 "samples": samples[name],
             }
-        macs = count_macs(cell.arm_config, self.resolution) * self.batch_size
         work = macs * (3 if self.mode == "training" else 1)
         peak = _matmul_peak(self.device, self.precision)
         result = {
@@ -189,6 +189,16 @@ class Speed(Measurement):
             "peak_bytes_per_s": bandwidth["bytes_per_s"],
             "bandwidth_samples": bandwidth["samples"],
         }
+
+
+def _count_macs(cell: Cell) -> int:
+    """Returns the MACs of one image, traced where there is no closed form."""
+    if has_closed_form(cell.arm_config):
+        return count_macs(cell.arm_config, cell.conditions.resolution)
+    from ablations.measure.macs import trace_macs
+    from ablations.measure.network import input_shape, meta_network
+
+    return trace_macs(meta_network(cell), input_shape(cell)).total
 
 
 @cache

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ablations.config import CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, arm_name, build_config
 from ablations.errors import InputError, pick, refuse
+from ablations.files import written_whole
 from ablations.model.pvt import PVT
 
 
@@ -211,11 +212,11 @@ def save_weights(weights: nn.Module | Mapping[str, Tensor], path: str | PathLike
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file(tensors, path)
-    else:
-        torch.save(tensors, path)
+    with written_whole(path) as file:
+        if path.suffix == ".safetensors":
+            file.write(safetensors.torch.save(tensors))
+        else:
+            torch.save(tensors, file)
 
 
 def _read_state_dict(source: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:

@@ -29,14 +29,25 @@ def draw_initial_weights(model: nn.Module, seed: int | None, conv_init: str) -> 
     Linear layers, class tokens and position embeddings are normal with standard deviation 0.02, biases zero, norms one
     and zero, as in the released code. (It cuts the normal distribution off at 100 standard deviations, which changes
     nothing.) Convolutions are as `conv_init` of PVTConfig says; `default` is uniform within ±1/√fan_in, biases too.
+    Other modules draw their own, from a generator of the seed and their name; one without `reset_parameters` keeps
+    what it was built with.
     """
     if not all(map(_has_storage, model.parameters())):
         return
     if seed is None:
         seed = int(torch.empty((), dtype=torch.int64, device="cpu").random_())
     for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(path, recurse=False):
-            _draw(module, name, parameter, generator_of(seed, name, parameter.shape), conv_init)
+        if isinstance(module, nn.Conv2d | nn.Linear) or path.rpartition(".")[2] in EMBEDDINGS:
+            for name, parameter in module.named_parameters(path, recurse=False):
+                _draw(module, name, parameter, generator_of(seed, name, parameter.shape), conv_init)
+        elif callable(getattr(module, "reset_parameters", None)):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(generator_of(seed, path, torch.Size()).initial_seed())
+                module.reset_parameters()
+
+
+EMBEDDINGS = ("cls_token", "pos_embed")
+"""Modules, by the last word of their names, whose weight is an embedding."""
 
 
 def _has_storage(parameter: Tensor) -> bool:
@@ -45,17 +56,14 @@ def _has_storage(parameter: Tensor) -> bool:
 
 def _draw(module: nn.Module, name: str, parameter: Tensor, generator: torch.Generator, conv_init: str) -> None:
     values = torch.empty(parameter.shape, device="cpu")
-    *_, owner, kind = name.split(".")
     if isinstance(module, nn.Conv2d) and conv_init == "default":
         bound = 1 / math.sqrt(module.in_channels // module.groups * math.prod(module.kernel_size))
         values.uniform_(-bound, bound, generator=generator)
-    elif kind == "bias":
+    elif name.endswith(".bias"):
         values.zero_()
     elif isinstance(module, nn.Conv2d):
         fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
         values.normal_(std=math.sqrt(2 / fan_out), generator=generator)
-    elif isinstance(module, nn.Linear) or owner in ("cls_token", "pos_embed"):
-        values.normal_(std=0.02, generator=generator)
     else:
-        values.fill_(1.0)  # norms
+        values.normal_(std=0.02, generator=generator)
     parameter.copy_(values)

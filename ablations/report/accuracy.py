@@ -33,6 +33,7 @@ from ablations.report.figures import (
     FigureSpec,
     Panel,
     arm_line,
+    count_labels,
     group_panels,
     has_sizes,
     legend_below,
@@ -47,7 +48,6 @@ from ablations.report.tables import (
     Column,
     Show,
     Table,
-    metric_text,
     points_text,
     show_metric,
     show_plain,
@@ -468,12 +468,7 @@ def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:
             fontsize=7,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # covers the line
         )
-        counts = ((metric, row[metric]) for metric in ("params", "macs") if pd.notna(row[metric]))
-        words = [
-            f"{metric_text(metric, count)} {METRICS[metric].unit} {metric.replace('macs', 'MACs')}"
-            for metric, count in counts
-        ]
-        labels.append("\n".join([row["arm"], *words]))
+        labels.append("\n".join([row["arm"], *count_labels(values, row)]))
     ax.margins(x=0.45)  # room for the words
     ax.set_ylim(-0.6, len(values) - 0.5)
     ax.set_xlabel(f"{METRICS['top1'].title}: mean, 95 % interval over seeds\nIn brackets the step, points")

@@ -199,9 +199,9 @@ TABLES = (
             Column("linear SRA, traced reduction", show_plain("linear_sra_reduction", ",.2f", 1e6)),
         ),
         about=(
-            "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear projections, which the "
-            "formulas leave out. The first term of SRA is exact where R divides the map, and "
-            "too large where it does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride "
+            "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear projections, which "
+            "the formulas leave out. The first term of SRA is exact where R divides the map, and too large where it "
+            "does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride "
             "R has R²c² weights at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. "
             "Linear SRA's term is exact; its 1 x 1 convolution after the pool, P²c², is not in it."
         ),
@@ -415,9 +415,9 @@ def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> A
 
 def _scaling(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
-        "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with the arms of all its toggles. The "
-        "number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is quadratic. "
-        f"Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
+        "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with the arms of all its "
+        "toggles. The number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is "
+        f"quadratic. Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
     )
     values = scaling_values(records)
     panels = [
@@ -454,7 +454,7 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
         ("sra_reduction", "#882255", "SRA, reduction: hwc²R²"),
         ("linear_sra_products", "#009E73", "linear SRA, products: 2hwP²c"),
     ):
-        ax.plot(side(values), values[f"paper_{column}"], color=colour, linewidth=1.2, label=words)
+        ax.plot(side(values), values[f"reported_{column}"], color=colour, linewidth=1.2, label=words)
         traced = values[values[column] > 0]
         ax.plot(side(traced), traced[column], "o", color=colour, markersize=4, markerfacecolor="white")
     ax.plot([], [], "o", color=GREY, markersize=4, markerfacecolor="white", label="traced layer")

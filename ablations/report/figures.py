@@ -21,6 +21,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, Group, describe, refuse_mixed, tell_apart, varying
 from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
 from ablations.measure.metrics import METRICS, Metric
+from ablations.report.tables import four_figures
 
 PALETTE = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7")
 """Okabe and Ito's colours for colour-blind readers (2008), with a dark red for their yellow, hard to see on white."""
@@ -124,6 +125,18 @@ def readable_unit(metric: str, values: pd.Series) -> Metric:
     largest = float(values.max())
     prefix, divisor = next(((prefix, size) for prefix, size in COUNT_UNITS if largest >= 2 * size), COUNT_UNITS[-1])
     return replace(METRICS[metric], unit=prefix, divisor=divisor)
+
+
+def count_labels(values: pd.DataFrame, row: pd.Series) -> list[str]:
+    """Returns the parameters and MACs of one of the `values` in words, in units that suit all of them."""
+    labels = []
+    for metric, word in (("params", "parameters"), ("macs", "MACs")):
+        if pd.notna(row[metric]):
+            unit = readable_unit(metric, values[metric].dropna())
+            labels.append(
+                f"{four_figures(float(row[metric]) / unit.divisor)} {unit.unit.replace('thousands', 'thousand')} {word}"
+            )
+    return labels
 
 
 def side(rows: pd.DataFrame) -> pd.Series:

@@ -185,11 +185,10 @@ def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
     )
     about = (
         "What each toggle does. Green is better, orange worse, italics unresolved. Accuracy and costs: the mean with "
-        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle "
-        "beside "
-        "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction "
-        "for all effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile range over 10 % of their "
-        "median."
+        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle beside "
+        "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction for all "
+        "effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile range "
+        "over 10 % of their median."
     )
     table = _element("glance", f'<th scope="col">For</th>{heads}', rows)
     return "".join(
@@ -318,8 +317,8 @@ def _design(records: list[dict[str, Any]], toggles: tuple[str, ...]) -> str:
             _table(names, "The toggles"),
             _table(arms, "The arms"),
             _paragraph(
-                "Confounders are what v2 changed without saying so. A base sets them: v1 and v2 give all arms the same, so "
-                "that arms differ in the toggles alone; published gives each arm what the paper's row had."
+                "Confounders are what v2 changed without saying so. A base sets them: v1 and v2 give all arms the "
+                "same, so that arms differ in the toggles alone; published gives each arm what the paper's row had."
             ),
             _table(confounders, "The confounders in each base"),
             _paragraph(

@@ -26,11 +26,12 @@ from ablations.report.figures import (
     Panel,
     arm_colour,
     arm_line,
+    count_labels,
     group_panels,
     legend_below,
     list_rows,
 )
-from ablations.report.tables import ARM, Column, Table, metric_text, show_metric, show_plain, show_text
+from ablations.report.tables import ARM, Column, Table, show_metric, show_plain, show_text
 
 UNIT = "What the paper calls GFLOPs are MACs, those of convolutions and matrix products; so are ours."
 
@@ -213,7 +214,7 @@ def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
         step = row["reported_top1_step_points"]
         text = f"{row['reported_top1_percent']:.1f}" + ("" if pd.isna(step) else f" ({step:+.1f})")
         ax.annotate(text, (row["reported_top1_percent"], place), (8, 0), textcoords="offset points", va="center")
-        counts = f"{metric_text('params', row['params'])} M params, {metric_text('macs', row['macs'])} GMACs"
+        counts = ", ".join(count_labels(values, row))
         labels.append(f"{row['arm']}\n{row['reported_setting']}\n{counts}")
     ax.set_xlim(top1.min() - 0.3, top1.max() + 2.4)  # room for the words
     ax.set_ylim(-0.5, len(values) - 0.5)

@@ -153,9 +153,9 @@ def _both_ends(rows: pd.DataFrame) -> list[str]:
 def _accuracies(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Yields the effects on accuracy under equal conditions: their title, the number of seeds, the rows."""
     for title, rows in _groups(tables, "effects_accuracy"):
-        n = int(rows["n_seeds"].iloc[0])
-        if n:
-            yield title, f"n = {seeds_text(rows.iloc[0])} seed{'s' if n > 1 else ''}", rows
+        n = seeds_text(rows.iloc[0])
+        if rows["n_seeds"].iloc[0]:
+            yield title, f"n = {n} seed{'' if n == '1' else 's'}", rows
 
 
 def _effect(row: pd.Series) -> str:

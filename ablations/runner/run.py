@@ -81,6 +81,7 @@ class Job:
     setting: Setting
     keep: Keep
     environments: dict[str, dict[str, Any]]
+    declared_seeds: int | None
     debug: bool
 
     @property
@@ -108,6 +109,7 @@ def run_cells(
     jobs: int = 1,
     keep: Keep | None = None,
     force: bool = False,
+    declared_seeds: int | None = None,
     debug: bool = False,
     begin: Callable[[], None] = lambda: None,
 ) -> Summary:
@@ -150,6 +152,7 @@ def run_cells(
             setting=setting,
             keep=keep or Keep(),
             environments=environments,
+            declared_seeds=declared_seeds,
             debug=debug,
         )
         if ranks.is_first:
@@ -259,6 +262,7 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], Non
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure, is_final = None, None, True
     files = _training_files(cell, job)
+    own_environment = cell.conditions.environment(job.setting)  # before the cell: its data are what it begins with
     try:
         result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
     except OutOfTime:
@@ -281,9 +285,10 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], Non
             study=job.study,
             result=result,
             failure=failure,
-            environment=job.environments[cell.conditions.needed_device] | cell.conditions.environment(job.setting),
+            environment=job.environments[cell.conditions.needed_device] | own_environment,
             started=started,
             duration_s=round(seconds, 3),
+            declared_seeds=job.declared_seeds if cell.conditions.trains else None,
         )
         if is_final:  # what failed for want of memory, say, may go on
             for path in (files.checkpoint, *files.checkpoint.parent.glob(f".{files.checkpoint.name}.*")):

@@ -32,7 +32,7 @@ from ablations.cells import Arm, Cell, arm_cell, build_cell
 from ablations.conditions import choices_of
 from ablations.config import PAPER_TOGGLES, Size, arms_of
 from ablations.errors import InputError, pick, refuse
-from ablations.measure import MEASUREMENTS, Measurement
+from ablations.measure import MEASUREMENTS, Evaluation, Measurement
 from ablations.measure.measurement import Device
 from ablations.recipes import recipe_values
 
@@ -136,10 +136,19 @@ def _typed(content: dict[str, Any], key: str, kind: type, default: Any) -> Any:
 
 def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
     """Yields the cells of a grid: seeds vary slowest and arms fastest, so that what is there is comparable early."""
+    if not isinstance(grid, dict):
+        raise refuse("grid", grid, "a table, under [[grid]]")
     kind = MEASUREMENTS[pick("measurement", str(grid.get("measurement", "")), MEASUREMENTS)]
+    if kind is Evaluation:
+        raise refuse("measurement", kind.name, "one that needs no file of weights: use the command evaluate")
     known = {each.name for each in fields(kind)}
-    for key in grid:
+    for key, given in grid.items():
         pick("key", key, ["measurement", *NAMES, *(["recipe"] if kind.trains else []), *Arm.ALLOWED, *known])
+        if given == [] and key not in known:
+            raise refuse(key, given, "one value or more")
+    for key in NAMES:
+        if not all(isinstance(name, str) for name in _listed(grid.get(key, ""))):
+            raise refuse(key, grid[key], "names as texts")
     recipe: dict[str, Any] = recipe_values(grid["recipe"]) if "recipe" in grid else {}
     conditions = vary(
         replace(kind(), **recipe),  # type: ignore[call-arg]
@@ -182,12 +191,17 @@ def _values(kind: type[Measurement], name: str, given: Any) -> tuple[Any, ...]:
         if not isinstance(given, list) or not all(_is_int(value) for value in given):
             raise refuse(name, given, "a list of whole numbers")
         return (tuple(given),)
+    if given == []:
+        raise refuse(name, given, "one value or more")
     return tuple(_value(kind, name, default, value) for value in _listed(given))
 
 
 def _value(kind: type[Measurement], name: str, default: Any, value: Any) -> Any:
     if name == "resolution":
-        return parse_size(str(value))
+        size = parse_size(str(value))
+        if not isinstance(size, int) and kind.trains:
+            raise refuse(name, value, "one side in pixels")
+        return size
     if choices := choices_of(kind, name):
         return pick(name, value, choices)
     if isinstance(default, bool):

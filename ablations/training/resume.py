@@ -163,6 +163,8 @@ def load_checkpoint(
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         others = [name for name, value in made_by.items() if state["made_by"][name] != value]
+    except (OSError, MemoryError) as error:  # the file may be whole
+        raise refuse("checkpoint", str(path), f"a file that can be read ({first_line(error)})") from error
     except Exception as error:  # a damaged file fails in every way that a reader can
         _warn(f"{path} is damaged ({first_line(error)})")
         return None

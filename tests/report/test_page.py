@@ -3,7 +3,6 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,9 +14,9 @@ from scipy import stats
 
 from ablations.analysis.grouping import AXES
 from ablations.cells import arm_cell
-from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, PVTConfig
+from ablations.config import ARMS, CONFOUNDERS, PAPER_TOGGLES, TOGGLES, PVTConfig
 from ablations.measure import Accuracy, Cost
-from ablations.records import field_docstrings, load_records
+from ablations.records import field_docstrings, load_records, write_record
 from ablations.report.build import TABLES, list_figures
 from ablations.report.page import CHAPTERS, write_page
 from ablations.report.summary import (
@@ -115,9 +114,9 @@ def test_nothing_is_loaded_from_anywhere(page: Page, text: str) -> None:
 
 
 def test_every_table_and_figure_is_there(page: Page, quick_records: pd.DataFrame) -> None:
-    sheets = list_figures(quick_records)
-    assert page.tags["img"] == len(sheets) > 5
-    assert {f"figure-{sheet.name}" for sheet in sheets} <= set(page.ids)
+    specs = list_figures(quick_records)
+    assert page.tags["img"] == len(specs) > 5
+    assert {f"figure-{spec.name}" for spec in specs} <= set(page.ids)
     for table in TABLES:
         values = table.values(quick_records)
         assert (f"table-{table.name}" in page.ids) == (not values.empty)
@@ -133,12 +132,13 @@ def test_every_measurement_has_a_chapter_and_figures_stand_in_their_own(text: st
         assert max((start, name) for name, start in place.items() if start < own)[1] == chapter
 
 
-def test_the_design_names_every_arm_change_and_machine(page: Page) -> None:
+def test_the_design_names_every_toggle_arm_confounder_and_machine(page: Page) -> None:
     meanings = field_docstrings(PVTConfig)
-    assert meanings["linear_sra"].startswith("Off: keys and values from an RxR convolution")
     rows = [row for table in page.tables for row in table]
-    for short, name in TOGGLES.items():
-        assert [short, name, meanings[name]] in rows
+    for name in PAPER_TOGGLES:
+        assert [name, TOGGLES[name].title] in rows
+    for name in CONFOUNDERS:
+        assert [name, meanings[name].replace("`", "")] in [row[:2] for row in rows]
     assert ["v1+ope+cffn", "on", "on", "off", "3"] in rows
     assert ["v1+cffn", "off", "on", "off", "-"] in rows
     assert [row[2:] for row in rows if row[0] == "pooling"] == [
@@ -149,14 +149,25 @@ def test_the_design_names_every_arm_change_and_machine(page: Page) -> None:
     assert provenance["cost"][4:7] == ["2.8.0", "0123abc", "2026-01-02"]
 
 
-def write_trained(results: Path, write_cell: Callable[..., Path], *, seeds: int = 2, **environment: str) -> None:
-    """Eight arms: ope adds 1 point, cffn 3, lsra nothing; what a seed has more of 0.1 points, the other has less."""
+def write_trained(results: Path, *, seeds: int = 6) -> None:
+    """Eight arms: ope adds 1 point, cffn 3, lsra nothing; what a seed has more of 0.1 points, the next has less.
+
+    Each main effect is then 0.1 points above or below what was planted, by turns. The study declares no seeds.
+    """
     for place, arm in enumerate(ARMS):
         for seed in range(seeds):
             gain = 0.01 * ("ope" in arm) + 0.03 * ("cffn" in arm)
             top1 = 0.5 + gain + 0.001 * (-1) ** (place + seed)
-            result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
-            write_cell(results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed)), result, **environment)
+            write_record(
+                results,
+                replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed)),
+                study="planted",
+                result={"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []},
+                failure=None,
+                environment={"device_name": "Imaginary CPU", "threads": 2},
+                started="2026-01-02T03:04:05+00:00",
+                duration_s=1.5,
+            )
 
 
 def tables_of(results: Path) -> Tables:
@@ -164,32 +175,48 @@ def tables_of(results: Path) -> Tables:
     return {table: values for table in TABLES if not (values := table.values(records)).empty}
 
 
-def test_planted_effects_are_what_the_page_says(tmp_path, write_cell):
-    write_trained(tmp_path, write_cell)
-    half = 100 * stats.t.ppf(0.975, 7) * 2 * 0.001 / math.sqrt(7)  # 16 residuals of 0.001 with 7 degrees of freedom
+def test_planted_effects_are_what_the_page_says(tmp_path):
+    write_trained(tmp_path)
+    # Six values, 0.1 above or below their mean: a deviation of 0.1 * sqrt(6 / 5) with 5 degrees of freedom.
+    half = stats.t.ppf(0.975, 5) * 0.1 / math.sqrt(5)
     tables = tables_of(tmp_path)
     (comparison,) = list_comparisons(tables)
-    assert (comparison.what, comparison.basis) == ("Top-1, points", "n = 2 seeds")
+    assert (comparison.what, comparison.basis) == ("Top-1, points", "n = 6 seeds")
     ope, cffn, lsra = list(comparison.answers.values())
     assert (ope.text, ope.tone) == (f"+1.00 ({1 - half:+.2f} to {1 + half:+.2f})", "gain")
     assert (cffn.text, cffn.tone) == (f"+3.00 ({3 - half:+.2f} to {3 + half:+.2f})", "gain")
-    assert (lsra.text, lsra.tone) == (f"+0.00 ({-half:+.2f} to {half:+.2f}), unresolved", "unresolved")
-    (headline,) = list_tallies([comparison])
-    assert headline.text == ("cffn better in 1 of 1 (+3.00); ope better in 1 of 1 (+1.00); lsra unresolved in 1 of 1.")
-    accuracy = next(finding.text for finding in list_statements(tables) if finding.topic == "Accuracy")
-    assert accuracy.startswith(f"Most is done by cffn {cffn.text}")
-    assert f"ope {ope.text}. Unresolved: lsra" in accuracy
-    assert accuracy.endswith("No interaction is resolved.")
+    assert (lsra.text, lsra.tone) == (f"+0.00 ({-half:+.2f} to {half:+.2f}; unresolved)", "unresolved")
+    (tally,) = list_tallies([comparison])
+    assert tally.text == "cffn better in 1 of 1 (+3.00); ope better in 1 of 1 (+1.00); lsra not claimed in 1 of 1."
+    accuracy = next(statement.text for statement in list_statements(tables) if statement.topic == "Accuracy")
+    assert accuracy == (
+        "Resolved by Holm's correction for all effects, largest first, in points of top-1 (95 % interval): "
+        f"cffn {cffn.text}, ope {ope.text}. Unresolved: lsra +0.00 ({-half:+.2f} to {half:+.2f}). "
+        "No interaction is resolved."
+    )
 
 
-def test_one_seed_resolves_nothing(tmp_path, write_cell):
-    write_trained(tmp_path, write_cell, seeds=1)
-    (comparison,) = list_comparisons(tables_of(tmp_path))
-    assert comparison.basis == "n = 1 seed"
-    assert {verdict.tone for verdict in list(comparison.answers.values())} == {"unresolved"}
-    assert all("none: one seed" in verdict.text for verdict in list(comparison.answers.values()))
-    accuracy = next(finding for finding in list_statements(tables_of(tmp_path)) if finding.topic == "Accuracy")
-    assert accuracy.text.endswith("nothing is resolved: cffn +3.10, ope +0.90, lsra -0.10 points.")  # 0.1 of the noise
+@pytest.mark.parametrize(
+    ("seeds", "basis", "effects"),
+    [
+        (1, "n = 1 seed", ("cffn +3.10 (values: +3.10)", "ope +0.90 (values: +0.90)", "lsra -0.10 (values: -0.10)")),
+        # An interval, however narrow, and by its p resolved: of five seeds it claims nothing.
+        (
+            5,
+            "n = 5 seeds",
+            ("cffn +3.02 (+2.88 to +3.16)", "ope +0.98 (+0.84 to +1.12)", "lsra -0.02 (-0.16 to +0.12)"),
+        ),
+    ],
+)
+def test_few_seeds_claim_nothing(tmp_path, seeds, basis, effects):
+    write_trained(tmp_path, seeds=seeds)
+    tables = tables_of(tmp_path)
+    (comparison,) = list_comparisons(tables)
+    assert comparison.basis == basis
+    assert {answer.tone for answer in comparison.answers.values()} == {"unresolved"}
+    assert all(answer.text.endswith("; exploratory)") for answer in comparison.answers.values())
+    accuracy = next(statement for statement in list_statements(tables) if statement.topic == "Accuracy")
+    assert accuracy.text == (f"Exploratory, too few seeds to claim anything: {', '.join(effects)}, in points of top-1.")
 
 
 def test_costs_are_exact_and_of_the_largest_variant(tmp_path, write_cell):
@@ -208,30 +235,28 @@ def test_costs_are_exact_and_of_the_largest_variant(tmp_path, write_cell):
     ]
     params = load_records(tmp_path).query("variant == 'nano'").drop_duplicates("arm").set_index("arm")["params"]
     expected = [100 * (params[arm] / params["v1"] - 1) for arm in ("v1+ope", "v1+cffn", "v1+lsra")]
-    assert [verdict.text for verdict in comparisons[0].answers.values()] == [
-        f"{percent:+.1f} %" for percent in expected
-    ]
-    assert [verdict.tone for verdict in comparisons[0].answers.values()] == ["loss", "loss", "gain"]
+    assert [answer.text for answer in comparisons[0].answers.values()] == [f"{percent:+.1f} %" for percent in expected]
+    assert [answer.tone for answer in comparisons[0].answers.values()] == ["loss", "loss", "gain"]
 
 
-def test_speed_is_of_v1_with_one_change_and_says_what_is_noisy(quick_results, quick_records):
+def test_speed_is_of_v1_with_one_toggle_and_says_what_is_noisy(quick_results, quick_records):
     rows = [comparison for comparison in list_comparisons(tables_of(quick_results)) if "Speed" in comparison.what]
     timed = quick_records.query("measurement == 'speed'")
     assert len(rows) == len(timed.groupby(["mode", "resolution"])) > 1
     for comparison in rows:
-        assert ["noisy" in verdict.text for verdict in list(comparison.answers.values())] == [
+        assert ["noisy" in answer.text for answer in comparison.answers.values()] == [
             True,
             False,
             False,
         ]  # made up so
-        for verdict in list(comparison.answers.values()):
-            low, high = map(float, re.findall(r"\d\.\d+", verdict.text)[1:])
+        for answer in comparison.answers.values():
+            low, high = map(float, re.findall(r"\d\.\d+", answer.text)[1:])
             expected = "unresolved" if low <= 1 <= high else "loss" if high < 1 else "gain"
-            assert verdict.tone == expected
+            assert answer.tone == expected
 
 
-def test_headlines_count_directions_and_put_the_largest_first():
-    def verdict(value: float, tone: str) -> Answer:
+def test_tallies_count_directions_and_put_the_largest_first():
+    def answer(value: float, tone: str) -> Answer:
         return Answer(f"{value:+}", tone, value, f"{value:+}")  # type: ignore[arg-type]
 
     none, open_ = Answer("+0.0 %", "none", 0, "+0.0 %"), Answer("?", "unresolved")
@@ -240,13 +265,13 @@ def test_headlines_count_directions_and_put_the_largest_first():
             "Memory",
             "small",
             "exact",
-            dict(zip(PAPER_TOGGLES, [verdict(2.0, "loss"), none, verdict(-9.0, "gain")], strict=True)),
+            dict(zip(PAPER_TOGGLES, [answer(2.0, "loss"), none, answer(-9.0, "gain")], strict=True)),
         ),
         Comparison(
             "Memory",
             "large",
             "exact",
-            dict(zip(PAPER_TOGGLES, [verdict(-1.0, "gain"), none, verdict(-5.0, "gain")], strict=True)),
+            dict(zip(PAPER_TOGGLES, [answer(-1.0, "gain"), none, answer(-5.0, "gain")], strict=True)),
         ),
         Comparison(
             "Speed", "", "n = 3 steps", dict(zip(PAPER_TOGGLES, [open_, open_, Answer("-", "unknown")], strict=True))
@@ -267,8 +292,8 @@ def test_headlines_count_directions_and_put_the_largest_first():
     ]
 
 
-def test_the_best_of_a_column_is_bold_and_that_is_said(tmp_path, write_cell):
-    write_trained(tmp_path, write_cell)
+def test_the_best_of_a_column_is_bold_and_that_is_said(tmp_path):
+    write_trained(tmp_path)
     write_page(tmp_path, tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()
     part = text[text.index('<section id="table-accuracy">') :]
@@ -285,14 +310,15 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
                 write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, mixup=mixup)))
     tables = tables_of(tmp_path)
     comparisons = list_comparisons(tables)
+    assert [comparison.basis for comparison in comparisons] == ["n = 2 of 3 seeds"] * 2  # as `quick` declares
     assert [comparison.where for comparison in comparisons] == [
         "digits, pico, base v2, toggles ope, cffn, lsra, mixup 0",
         "digits, pico, base v2, toggles ope, cffn, lsra, mixup 0.8",
     ]
-    reach = next(finding.text for finding in list_statements(tables) if finding.topic == "How far this reaches")
+    reach = next(statement.text for statement in list_statements(tables) if statement.topic == "How far this reaches")
     assert reach.count("mixup") == reach.count("mixup 0.8") == 1
-    sheets = {sheet.name: sheet for sheet in list_figures(load_records(tmp_path))}
-    titles = [ax.get_title("left") for ax in sheets["accuracy_digits_pico_v2"].draw().axes]
+    specs = {spec.name: spec for spec in list_figures(load_records(tmp_path))}
+    titles = [ax.get_title("left") for ax in specs["accuracy_digits_pico_v2"].draw().axes]
     assert titles == ["mixup 0", "mixup 0.8"]
 
 

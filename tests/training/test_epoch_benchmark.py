@@ -134,7 +134,7 @@ def test_the_command_prints_a_ratio(capsys):
     assert printed.err == ""
     head, plan, losses, _, *rows, waiting = printed.out.splitlines()
     assert head.startswith("pico v1+ope+cffn on digits at 72 px, batches of 8, float32, on ")
-    assert plan.startswith("2 rounds of 1 steps of each interleaved, of 179 in an epoch; timm's channels-first")
+    assert plan.startswith("2 rounds of 1 interleaved steps of each, of 179 in an epoch; timm's channels-first")
     assert losses.startswith("losses of 3 steps on one batch differ by ")
     number = r"\d+\.\d\d"
     for name, row in zip(("epoch", "step alone", "images alone"), rows, strict=True):
