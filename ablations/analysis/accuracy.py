@@ -11,7 +11,8 @@ over seeds, `NAME_n` their number, `NAME_p` the t test's p, `NAME_p_holm` that c
 they are too few for an interval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -37,8 +38,10 @@ from ablations.analysis.statistics import (
     image_interval,
     is_resolved,
 )
-from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
-from ablations.cost import count_macs, count_params
+from ablations.cells import arm_cell
+from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS
+from ablations.cost import count_macs, count_params, has_closed_form
+from ablations.measure import Cost
 from ablations.records import unpack_bits
 
 STUDY_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("tuning_images", "eval_resolutions"))
@@ -50,7 +53,7 @@ TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in 
 def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
     """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
 
-    Rows have a column `changed`, empty where all confounders are the base's. What a model was evaluated on beside its
+    Rows have a column `changed`, empty where the model is what its names say. What a model was evaluated on beside its
     own size makes no other training. With `with_models` the groups hold the models that are no arms and were trained
     alike, and those without arms beside them make groups of their own. Raises InputError if two records of a group
     stand in one place.
@@ -170,25 +173,42 @@ def image_columns(rows: pd.DataFrame) -> dict[str, float]:
     return {"top1_images_low": low, "top1_images_high": high}
 
 
-def trained_config(conditions: dict[str, Any], arm: str) -> PVTConfig | None:
-    """Returns the config of the model that was trained under these conditions; None of a variant that is not known."""
+def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -> dict[str, int | None]:
+    """Returns `params` and `macs` of the arm that was trained under these conditions.
+
+    Those of an arm without a closed form are from the traced record of the same model, whose classifier alone may have
+    another number of classes. Without such a record, and of a variant that is not known, they are None.
+    """
+    nothing: dict[str, int | None] = {"params": None, "macs": None}
     if conditions["variant"] not in VARIANTS:
-        return None
-    given = {name: conditions[name] for name in ("attention", "pool_size", "num_classes")}
-    changed = dict(each.split("=") for each in (conditions["changed"] or "").split(", ") if each)
-    changes: dict[str, Any] = {
-        name: value == "True" if name == "ffn_relu" else value for name, value in changed.items()
-    }
+        return nothing
+    names = {name: conditions[name] for name in ("attention", "pool_size")}
+    for change in (conditions["changed"] or "").split(", "):
+        name, _, value = change.partition("=")
+        names |= {name: _PARSERS.get(name, str)(value)} if name else {}
     size = int(conditions["resolution"])
-    return build_config(conditions["variant"], arm, conditions["base"], img_size=size, **given, **changes)
+    counted = arm_cell(conditions["variant"], arm, conditions["base"], Cost(resolution=size), **names)
+    config = replace(counted.arm_config, img_size=size, num_classes=int(conditions["num_classes"]))
+    if has_closed_form(config):
+        return {"params": count_params(config), "macs": count_macs(config, size)}
+    traced = records[records["key"] == counted.key]
+    if traced.empty or counted.arm_config.img_size != size:
+        return nothing
+    classes, channels = config.num_classes - counted.arm_config.num_classes, config.embed_dims[-1]
+    added = {"params": classes * (channels + 1), "macs": classes * channels}
+    return {metric: int(traced[metric].iloc[0]) + count for metric, count in added.items()}
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {"stem_stride": int, "ffn_relu": "True".__eq__}
+"""What reads a value of `changed` that is no text."""
 
 
 def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the accuracy and counts of the paper's path through the arms, and each step from the arm before it.
 
-    `params` and `macs` are counted. `reported_top1_step_points` is the paper's for just this step, in points (b2 on
-    ImageNet at 224 px); it is missing where the paper has no such step, as when a study leaves an arm out. A group's
-    steps are one family of Holm's.
+    `params` and `macs` are `trained_costs`. `reported_top1_step_points` is the paper's for just this step, in points
+    (b2 on ImageNet at 224 px); it is missing where the paper has no such step, as when a study leaves an arm out. A
+    group's steps are one family of Holm's.
     """
     paper = paper_cumulative()["reported_top1_percent"]
     tables = []
@@ -200,10 +220,8 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
         family = []
         for before, arm in pairwise((None, *path)):
             assert arm is not None
-            config = trained_config(group.conditions, arm)
             columns = {"arm": arm, **level_columns(top1[arm]), "step_from": before}
-            columns |= {"params": count_params(config) if config else None}
-            columns |= {"macs": count_macs(config, int(group.conditions["resolution"])) if config else None}
+            columns |= trained_costs(records, group.conditions, arm)
             columns |= {"reported_top1_step_points": paper[arm] - paper[before] if before else np.nan}
             step = estimate_difference(top1[arm], top1[before] if before else NO_SEEDS, paired=is_paired(group.rows))
             family.append((columns, step))

@@ -21,7 +21,7 @@ from ablations.analysis.effects import RESPONSES, by_arm, exact_columns, split_p
 from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by
 from ablations.analysis.paper import CUMULATIVE
 from ablations.analysis.statistics import Estimate, estimate_contrast
-from ablations.config import BASES, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
+from ablations.config import BASES, CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
 from ablations.errors import pick
 
 _OPE = CUMULATIVE[1]
@@ -142,7 +142,8 @@ def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
         }
         paired, family = is_paired(group.rows), []
         for (change, arm), top1 in values.items():
-            if not change or ("", arm) not in values:
+            changed = {each.partition("=")[0] for each in change.split(", ")}
+            if not changed <= set(CONFOUNDERS) or ("", arm) not in values:
                 continue
             effect = [(1.0, top1), (-1.0, values["", arm])]
             parts = {"accuracy": effect}

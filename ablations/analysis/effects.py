@@ -41,8 +41,9 @@ from ablations.analysis.statistics import (
 )
 from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name
 from ablations.errors import pick
+from ablations.measure import MEASUREMENTS
 
-RESPONSES = {"cost": ("params", "macs"), "memory": ("peak_memory_bytes",), "accuracy": ("top1",)}
+RESPONSES = {name: kind.responses for name, kind in MEASUREMENTS.items() if kind.responses}
 """The metrics of each measurement that toggles have effects on."""
 
 CLEAN_BASES = tuple(base for base in BASES if base != "published")
@@ -221,7 +222,7 @@ def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dic
 
 
 @dataclass(frozen=True)
-class Study:
+class FactorialStudy:
     """The values of a factorial's arms under one set of conditions: by metric, a column an arm and a row a seed."""
 
     conditions: dict[str, Any]
@@ -267,7 +268,7 @@ def exact_columns(name: str, difference: float, reference: float) -> dict[str, f
     return {name: difference, f"{name}_percent": 100 * difference / reference}
 
 
-def list_studies(records: pd.DataFrame, measurement: str) -> Iterator[Study]:
+def list_factorial_studies(records: pd.DataFrame, measurement: str) -> Iterator[FactorialStudy]:
     """Yields the factorials of a measurement's records in CLEAN_BASES, each under its conditions.
 
     Raises InputError for a measurement that is none of RESPONSES, and where two records stand in one place.
@@ -279,17 +280,14 @@ def list_studies(records: pd.DataFrame, measurement: str) -> Iterator[Study]:
         tables = {metric: by_arm(group.rows, metric) for metric in RESPONSES[measurement]}
         paired, declared = (is_paired(group.rows), declared_seeds(group.rows)) if has_noise else (True, None)
         for factorial in find_factorials(group.rows["arm"].unique()):
-            yield Study(group.conditions, factorial, tables, has_noise, paired, declared)
+            yield FactorialStudy(group.conditions, factorial, tables, has_noise, paired, declared)
 
 
 def split_places(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> Iterator[Group]:
     """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
-    needed = ("measurement", "key", "pixels", *CONDITIONS[measurement], *AXES[measurement], *RESPONSES[measurement])
-    own = records.loc[
-        records["measurement"] == measurement, [name for name in dict.fromkeys(needed) if name in records]
-    ]
-    labels = [label for group in split_by_conditions(own, measurement) for label in group.rows.index]
-    yield from group_by(own.loc[labels].dropna(axis="columns", how="all"), (*names, "resolution", "pixels"))
+    if groups := split_by_conditions(records, measurement):
+        rows = pd.concat([group.rows for group in groups]).dropna(axis="columns", how="all")
+        yield from group_by(rows, (*names, "resolution", "pixels"))
 
 
 def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -303,7 +301,7 @@ def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     """Returns the effects of each factorial: `METRIC_effect`, exact, or of `estimate_effects` as `top1_effect_…`."""
     rows: list[dict[str, Any]] = []
-    for study in list_studies(records, measurement):
+    for study in list_factorial_studies(records, measurement):
         if study.has_noise:
             effects = estimate_effects(study.factorial, study.tables["top1"], study.declared)
             kept = ("effect", "order", "n_seeds", "n_seeds_left_out")
@@ -336,7 +334,7 @@ def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
 def step_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns what each toggle adds to accuracy at every setting of the others, `top1_step_…`: a row a `step`."""
     rows: list[dict[str, Any]] = []
-    for study in list_studies(records, "accuracy"):
+    for study in list_factorial_studies(records, "accuracy"):
         family = [
             (
                 study.names | {"step": step.name, "toggle": step.toggle, "start": step.start, "arm": step.end},
@@ -355,7 +353,7 @@ def order_values(records: pd.DataFrame) -> pd.DataFrame:
     interval stands.
     """
     rows = []
-    for study in list_studies(records, "accuracy"):
+    for study in list_factorial_studies(records, "accuracy"):
         for order in study.factorial.orders:
             row = study.names | {"order": ", ".join(order)}
             row |= {f"top1_{step.toggle}": study.estimate_step(step).mean for step in study.factorial.steps_of(order)}
@@ -369,7 +367,7 @@ def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     `METRIC_smallest` and `METRIC_largest` are the least and the most that it adds at any setting of the others.
     """
     rows: list[dict[str, Any]] = []
-    for study in list_studies(records, measurement):
+    for study in list_factorial_studies(records, measurement):
         family: list[tuple[dict[str, Any], Estimate]] = []
         for toggle in study.factorial.toggles:
             row = study.names | {"toggle": toggle}
@@ -404,11 +402,11 @@ def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -
     """Returns how many seeds each effect and step of each factorial needs to resolve a true `difference`, a fraction.
 
     A row is a `comparison` of a `family`, whose size Holm's rule allows for: `sd` over the seeds that there are
-    (`n_seeds`, at least FEWEST_FOR_INTERVAL), `paired` or not, and `seeds_needed`; none where the sd is 0. Raises
-    ValueError for a difference that is not above 0.
+    (`n_seeds`, at least FEWEST_FOR_INTERVAL), `paired` or not, and `seeds_needed`: none where the sd is 0, and where
+    more than MOST_SEEDS are needed. Raises ValueError for a difference that is not above 0.
     """
     rows = []
-    for study in list_studies(records, "accuracy"):
+    for study in list_factorial_studies(records, "accuracy"):
         (complete,) = study.complete.values()
         if len(complete) < FEWEST_FOR_INTERVAL:
             continue

@@ -6,38 +6,33 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.config import CONFOUNDERS, PVT_V1, base_confounders
+from ablations.config import CONFOUNDERS, PVT_V1, VARIANTS, base_confounders, build_config
 from ablations.errors import InputError
-from ablations.measure import MEASUREMENTS, Cost
+from ablations.measure import MEASUREMENTS, Cost, Measurement
 
 REFERENCE = PVT_V1
 """The arm that the others are compared with."""
 
-AXES = {
-    "cost": ("resolution", "arm"),
-    "memory": ("resolution", "arm"),
-    "speed": ("arm",),
-    "accuracy": ("arm", "seed"),
-    "evaluation": ("resolution", "arm", "checkpoint"),
-}
+AXES = {name: kind.axes for name, kind in MEASUREMENTS.items()}
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
+
+CHANGEABLE = ("stem_stride", *CONFOUNDERS)
+"""The fields of a model that the column `changed` names where they are unlike its variant's and base's."""
 
 _OF_ARMS = ("variant", "base", "changed", "attention", "pool_size")
 MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
-"""What makes a model, beside the arm; `changed` names confounders unlike the base's."""
+"""What makes a model, beside the arm."""
 
-_FOUND = {
-    "memory": ("memory_method",),
-    "accuracy": ("n_train_images", "n_eval_images"),
-    "evaluation": ("n_images", "classes"),
-}
-"""Conditions that a measurement finds out by itself."""
 
-_ENVIRONMENT = ("device_name", "torch", "threads")
+def _machine(kind: type[Measurement]) -> tuple[str, ...]:
+    """Returns what keeps records apart, or is said, of the machine: nothing of counts, which are the same everywhere.
 
-_MACHINE = {"memory": _ENVIRONMENT, "speed": _ENVIRONMENT, "accuracy": ("machines",), "evaluation": ("machines",)}
-"""What is said of the machine. Memory and speed depend on it. Seeds and weights decide an accuracy: records of all
-machines stand together, and `machines` names these. A count is the same everywhere."""
+    Seeds and weights decide an accuracy, so records of all machines stand together, and `machines` names these.
+    """
+    if kind().is_exact:  # type: ignore[call-arg]
+        return ()
+    return ("machines",) if kind.pools_machines else ("device_name", "torch", "threads")
+
 
 CONDITIONS = {
     measurement: tuple(
@@ -46,11 +41,11 @@ CONDITIONS = {
             [
                 *MODEL_CONDITIONS,
                 *(field.name for field in fields(kind)),
-                *_FOUND.get(measurement, ()),
-                *_MACHINE.get(measurement, ()),
+                *kind.found,
+                *_machine(kind),
             ]
         )
-        if name not in AXES[measurement]
+        if name not in kind.axes
     )
     for measurement, kind in MEASUREMENTS.items()
 }
@@ -140,10 +135,13 @@ def group_by(table: pd.DataFrame, names: Iterable[str]) -> list[Group]:
 
 
 def name_changes(records: pd.DataFrame) -> pd.DataFrame:
-    """Returns the records with a column `changed`: confounders unlike the base's, as `stage_norm=every`, or None."""
+    """Returns the records with a column `changed`: the fields of CHANGEABLE that are unlike what the model's names say,
+    as `stage_norm=every`, or None."""
+    strides = {variant: {"stem_stride": build_config(variant).stem_stride} for variant in VARIANTS}
     names = []
-    for _, row in records.reindex(columns=["base", "arm", "head", *CONFOUNDERS]).iterrows():
-        usual = {} if pd.isna(row["arm"]) else base_confounders(row["base"], row["arm"])
+    for _, row in records.reindex(columns=["variant", "base", "arm", "head", *CHANGEABLE]).iterrows():
+        is_arm = pd.notna(row["arm"])
+        usual = strides.get(row["variant"], {}) | base_confounders(row["base"], row["arm"]) if is_arm else {}
         if pd.notna(row["head"]):
             usual |= {name: value for name, value in Cost(head=row["head"]).config_fields.items() if name in usual}
         given = {name: row[name] for name, value in usual.items() if pd.notna(row[name]) and row[name] != value}

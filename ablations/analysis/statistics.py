@@ -37,7 +37,7 @@ MOST_TO_FLIP = 40
 """Seeds whose signs can be flipped in all ways: 2**20 sums a half."""
 
 MOST_SEEDS = 10_000
-"""Beyond this number a study is refused instead of sized."""
+"""No study is sized beyond this number."""
 
 ROUNDING = 1e-12
 """Values that differ by this share of themselves, or less, differ by what arithmetic leaves."""
@@ -211,16 +211,16 @@ def image_interval(right: np.ndarray) -> tuple[float, float]:
 
 def seeds_needed(
     difference: float, sd: float, *, paired: bool, comparisons: int = 1, power: float = 0.8, level: float = LEVEL
-) -> int:
+) -> int | None:
     """Returns how many seeds an arm needs so that a difference is resolved with the given probability.
 
     `sd` is the standard deviation over seeds: of the paired differences (or of an effect's contrasts) where `paired`,
     else of each side's own values, in the unit of `difference`. The power is that of the two-sided t test (noncentral
-    t) at level / comparisons, the first and hardest step of Holm's rule. Never fewer than FEWEST_TO_CLAIM.
+    t) at level / comparisons, the first and hardest step of Holm's rule. Never fewer than FEWEST_TO_CLAIM; None where
+    more than MOST_SEEDS are needed.
 
     An sd from n pilot seeds is itself uncertain: at n = 6 its 95 % interval goes from 0.62 to 2.45 times it, and the
-    number of seeds with the square of that. Raises ValueError for a difference or sd that is not above 0, and where
-    more than MOST_SEEDS are needed.
+    number of seeds with the square of that. Raises ValueError for a difference or sd that is not above 0.
     """
     if not (difference > 0 and sd > 0 and comparisons >= 1 and 0 < power < 1 and 0 < level < 1):
         raise ValueError("a difference and an sd above 0, one comparison or more, power and level between 0 and 1")
@@ -234,7 +234,7 @@ def seeds_needed(
 
     too_few, enough = FEWEST_TO_CLAIM - 1, FEWEST_TO_CLAIM
     while not suffices(enough):
-        too_few, enough = enough, 2 * enough
-        if too_few > MOST_SEEDS:
-            raise ValueError(f"more than {MOST_SEEDS} seeds for a difference of {difference:g} at an sd of {sd:g}")
+        if enough == MOST_SEEDS:
+            return None
+        too_few, enough = enough, min(2 * enough, MOST_SEEDS)
     return enough if enough == FEWEST_TO_CLAIM else bisect_left(range(too_few, enough), True, key=suffices) + too_few

@@ -19,11 +19,10 @@ from ablations.analysis.accuracy import (
     level_columns,
     split_studies,
     top1_by_arm,
-    trained_config,
+    trained_costs,
 )
 from ablations.analysis.grouping import REFERENCE, Group, describe, split_by_conditions
 from ablations.analysis.statistics import estimate_difference
-from ablations.cost import count_macs, count_params
 
 SAME_MODEL = ("variant", "base", "attention", "pool_size")
 """What a cost's record must have in common with the accuracy's, beside the resolution."""
@@ -73,7 +72,7 @@ def tradeoff_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in split_studies(records):
         arms = list(top1_by_arm(group.rows))
         sources = [
-            *_counted(group.conditions, arms),
+            *_counted(records, group.conditions, arms),
             *_peaks(group.conditions, measured["memory"]),
             *_latencies(group.conditions, measured["speed"]),
         ]
@@ -135,13 +134,12 @@ Source = tuple[str, str, pd.Series]
 """A metric, the conditions that it was measured under in words, and its values by arm."""
 
 
-def _counted(conditions: dict[str, Any], arms: Sequence[str]) -> Iterator[Source]:
-    """Yields the costs that have a closed form, of variants that are known."""
-    configs = {arm: config for arm in arms if (config := trained_config(conditions, arm))}
-    size = int(conditions["resolution"])
-    if configs:
-        yield "params", "counted", pd.Series({arm: count_params(config) for arm, config in configs.items()})
-        yield "macs", "counted", pd.Series({arm: count_macs(config, size) for arm, config in configs.items()})
+def _counted(records: pd.DataFrame, conditions: dict[str, Any], arms: Sequence[str]) -> Iterator[Source]:
+    """Yields the parameters and MACs of the arms that have them."""
+    costs = {arm: trained_costs(records, conditions, arm) for arm in arms}
+    for metric in ("params", "macs"):
+        own = {arm: counts[metric] for arm, counts in costs.items() if counts[metric] is not None}
+        yield metric, "counted", pd.Series(own, dtype="int64")
 
 
 def _peaks(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Source]:

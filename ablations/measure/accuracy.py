@@ -37,6 +37,7 @@ class Accuracy(Recipe, Measurement):
 
     name: ClassVar[str] = "accuracy"
     main_metric: ClassVar[str] = "top1"
+    responses: ClassVar[tuple[str, ...]] = ("top1",)
     axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
     found: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
     pools_machines: ClassVar[bool] = True

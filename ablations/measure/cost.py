@@ -27,6 +27,7 @@ class Cost(Measurement):
 
     name: ClassVar[str] = "cost"
     main_metric: ClassVar[str] = "params"
+    responses: ClassVar[tuple[str, ...]] = ("params", "macs")
     axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
     pools_machines: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {

@@ -86,6 +86,8 @@ class Measurement:
     """What a finished record has, but for those whose size a model refuses or that do not fit in memory."""
     columns: ClassVar[dict[str, Column]]
     """The columns of its results."""
+    responses: ClassVar[tuple[str, ...]] = ()
+    """The metrics that toggles have effects on, in the tables of effects."""
     axes: ClassVar[tuple[str, ...]]
     """The columns in which the records of one table differ; they agree in all other conditions."""
     found: ClassVar[tuple[str, ...]] = ()

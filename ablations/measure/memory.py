@@ -34,6 +34,7 @@ class Memory(Measurement):
 
     name: ClassVar[str] = "memory"
     main_metric: ClassVar[str] = "peak_memory_bytes"
+    responses: ClassVar[tuple[str, ...]] = ("peak_memory_bytes",)
     axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
     found: ClassVar[tuple[str, ...]] = ("memory_method",)
     columns: ClassVar[dict[str, Column]] = {

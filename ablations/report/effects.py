@@ -20,6 +20,7 @@ from ablations.analysis.effects import (
     step_values,
 )
 from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
+from ablations.analysis.statistics import MOST_SEEDS
 from ablations.analysis.tradeoffs import tradeoff_values
 from ablations.config import TOGGLES
 from ablations.measure.metrics import METRICS
@@ -605,7 +606,8 @@ def render_power(values: pd.DataFrame, points: float, power: float) -> str:
     lines = [["Study", "Comparison", "SD over seeds, points", "Pilot seeds", "Seeds needed"]]
     names = [name for name in ("data", "variant", "base") if name in values]
     for _, row in values.iterrows():
-        needed = "-" if pd.isna(row["seeds_needed"]) else str(int(row["seeds_needed"]))
+        needed = f"{row['seeds_needed']:,.0f}" if pd.notna(row["seeds_needed"]) else f"> {MOST_SEEDS:,}"
+        needed = needed if row["sd"] > 0 else NOTHING
         seeds = str(int(row["n_seeds"])) if "n_seeds" in values else "-"
         study = ", ".join(str(row[name]) for name in names)
         lines.append([study, f"{row['family']}: {row['comparison']}", f"{100 * row['sd']:.2f}", seeds, needed])

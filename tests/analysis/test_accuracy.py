@@ -20,6 +20,7 @@ from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, PVT_V1, PVT_V2, PVT_V2_LI
 from ablations.measure import Accuracy
 from ablations.records import load_records, pack_bits
+from ablations.report.effects import render_power
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
@@ -147,8 +148,11 @@ def test_single_confounders_stand_apart_from_the_plain_base(tmp_path, write_top1
         for arm, gain in ((PVT_V1, 0.0), (PVT_V2_LI, 0.2)):
             write_top1(arm, seed, 0.5 + noise(seed) + gain)
             write_top1(arm, seed, 0.5 + noise(seed) + gain / 2 - 0.001 * seed, changed=changed)
+            write_top1(arm, seed, 0.4 + noise(seed), changed=(("stem_stride", 4),))  # which is no confounder
     records = load_records(tmp_path)
-    assert [group.conditions["changed"] for group in split_studies(records)] == [None, "stage_norm=last"]
+    changes = [group.conditions["changed"] for group in split_studies(records)]
+    assert changes[0] is None
+    assert set(changes[1:]) == {"stage_norm=last", "stem_stride=4"}
     values = single_confounder_values(records)
     assert list(values["part"]) == ["accuracy", "accuracy", GAIN]
     assert list(values["top1_part_mean"]) == pytest.approx([-0.0025, -0.1025, -0.1])
@@ -176,3 +180,14 @@ def test_effects_and_power_from_records(tmp_path, write_top1):
     power = power_values(records, 0.01)
     assert len(power) == 7 + 12
     assert power["seeds_needed"].min() >= 6
+
+
+def test_more_seeds_than_a_study_can_have_are_no_number(tmp_path, write_top1):
+    for arm, step in (("v1", 0.0), ("v1+ope", 0.1)):
+        for seed in range(6):
+            write_top1(arm, seed, 0.5 + (step * seed if seed % 2 else 0.0))
+    power = power_values(load_records(tmp_path), 1e-4)
+    assert (power["sd"] > 0.1).all()
+    assert power["seeds_needed"].isna().all()
+    text = render_power(power, 0.01, 0.8)
+    assert text.count("> 10,000") == len(power) == 2

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from ablations import config
-from ablations.analysis.effects import Factorial, estimate_effects, find_factorials
+from ablations.analysis.effects import Factorial, effect_values, estimate_effects, find_factorials
 from ablations.analysis.statistics import estimate_mean
-from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, Toggle
+from ablations.cells import arm_cell
+from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, Toggle, build_config
+from ablations.measure import Cost
+from ablations.records import load_records
 
 PAPER = Factorial(PAPER_TOGGLES)
 
@@ -216,3 +219,17 @@ def test_an_effect_of_a_mean_is_the_mean_of_effects():
     effects = estimate_effects(PAPER, values).set_index("effect")
     for effect in PAPER.effects:
         assert effects.loc[effect, "mean"] == pytest.approx(estimate_mean(PAPER.contrasts(values)[effect]).mean)
+
+
+def test_changed_confounders_are_a_factorial_of_their_own(tmp_path, write_cell):
+    for changes in ({}, {"stage_norm": "last"}, {"stem_stride": 4}):
+        for arm in ("v1", "v1+ope"):
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", Cost(resolution=64), **changes))
+    values = effect_values(load_records(tmp_path), "cost").set_index("changed")
+    assert sorted(values.index.fillna("")) == ["", "stage_norm=last", "stem_stride=4"]
+    for change, stride in (("stage_norm=last", 2), ("stem_stride=4", 4)):
+        # OPE's kernel is 2S - 1 a side instead of S: of three channels in the stem, and where S = 2 of all before.
+        dims = (3, *build_config("pico").embed_dims)
+        kernels = [(2 * each - 1) ** 2 - each**2 for each in (stride, 2, 2, 2)]
+        added = sum(kernel * before * after for kernel, before, after in zip(kernels, dims, dims[1:], strict=False))
+        assert values.loc[change, "params_effect"] == added

@@ -7,6 +7,7 @@ import pytest
 
 from ablations.analysis.grouping import (
     AXES,
+    CHANGEABLE,
     CONDITIONS,
     describe,
     group_by,
@@ -17,7 +18,7 @@ from ablations.analysis.grouping import (
     tell_apart,
     varying,
 )
-from ablations.cells import arm_cell, build_cell
+from ablations.cells import Arm, arm_cell, build_cell
 from ablations.config import ARMS, VARIANTS
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
@@ -79,6 +80,37 @@ def test_records_that_differ_in_a_condition_are_apart(tmp_path, write_cell, othe
     groups = split_by_conditions(load_records(tmp_path), "accuracy")
     assert sorted(len(group.rows) for group in groups) == [1, 2]
     assert len(varying(group.conditions for group in groups)) >= 1
+
+
+OTHERS = {
+    **{"attention": "explicit", "pool_size": 3, "stem_stride": 4},
+    **{"position_embedding": "learned", "pooling": "class_token", "stage_norm": "last"},
+    **{"conv_init": "default", "ffn_relu": True},
+}
+"""Of each field that an arm may override, a value that pico with v1+cffn in base v2 has not by itself."""
+
+
+@pytest.mark.parametrize("field", Arm.ALLOWED)
+@pytest.mark.parametrize("measurement", MEASUREMENTS)
+def test_every_field_that_an_arm_may_override_is_a_condition(field, measurement):
+    assert field in {*CONDITIONS[measurement], *CHANGEABLE}
+    assert "changed" in CONDITIONS[measurement]
+
+
+@pytest.mark.parametrize("field", Arm.ALLOWED)
+def test_what_an_arm_overrides_keeps_it_apart_and_is_said(tmp_path, write_cell, field):
+    names = {"variant": "pico", "arm": "v1+cffn", "base": "v2", "conditions": Cost(resolution=64)}
+    for overrides in ({}, {field: OTHERS[field]}):
+        write_cell(tmp_path, arm_cell(**names, **overrides))
+    groups = split_by_conditions(load_records(tmp_path), "cost")
+    assert [len(group.rows) for group in groups] == [1, 1]
+    names = varying(group.conditions for group in groups)
+    if field in CHANGEABLE:
+        assert names == ["changed"]
+        assert {tell_apart(group.conditions, names) for group in groups} == {"", f"{field}={OTHERS[field]}"}
+    else:
+        assert names == [field]
+        assert len({tell_apart(group.conditions, names) for group in groups}) == 2
 
 
 def test_threads_keep_times_apart_and_counts_know_no_machine(tmp_path, write_cell):

@@ -125,6 +125,7 @@ def test_shapley_values_are_covered(toggles):
 def test_as_many_seeds_as_are_needed_find_the_difference(paired, comparisons):
     difference, sd, power = 1.0, 1.1, 0.8
     n = seeds_needed(difference, sd, paired=paired, comparisons=comparisons, power=power)
+    assert n is not None
 
     def found(n_seeds: int) -> float:
         chance = np.random.default_rng(4)

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from ablations.analysis.accuracy import cumulative_accuracy_values
 from ablations.analysis.tradeoffs import cost_per_point, find_dominators, tradeoff_values
 from ablations.cells import arm_cell
-from ablations.config import ARMS, build_config
+from ablations.config import ARMS, TOGGLES, build_config
 from ablations.cost import count_macs, count_params
-from ablations.measure import Accuracy, Memory, Speed
+from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
@@ -97,6 +98,34 @@ def test_counts_are_of_the_trained_model(records):
         config = build_config("pico", arm, "v2", num_classes=10)
         assert values.loc[("params", arm), "cost_value"] == count_params(config)
         assert values.loc[("macs", arm), "cost_value"] == count_macs(config, 32)
+
+
+def test_an_arm_without_a_closed_form_has_the_counts_of_its_trace_or_none(tmp_path, write_cell, monkeypatch):
+    arms = ("v1", "v1+ope", "v1+ope+cffn")
+    counts = {arm: build_config("pico", arm, "v2", num_classes=10) for arm in arms}
+    counts = {arm: (count_params(config), count_macs(config, 32)) for arm, config in counts.items()}
+    traced = build_config("pico", "v1+ope+cffn", "v2")
+    assert (traced.num_classes, traced.img_size) == (1000, 32)
+    traced = {"params": count_params(traced), "macs": count_macs(traced, 32)}
+    monkeypatch.setitem(TOGGLES, "cffn", replace(TOGGLES["cffn"], cost=None))
+    for arm in arms:
+        write_cell(tmp_path, CELL.of(arm=arm), {"top1": 0.5, "n_eval_images": 100, "n_train_images": 1000})
+    # Records of another input and of another base are of other models.
+    for changes in ({"conditions": Cost(resolution=64)}, {"conditions": Cost(resolution=32), "base": "v1"}):
+        names = {"variant": "pico", "arm": "v1+ope+cffn", "base": "v2"} | changes
+        write_cell(tmp_path, arm_cell(**names), {"params": 1, "macs": 1})
+    for has_trace in (False, True):
+        if has_trace:
+            write_cell(tmp_path, replace(CELL.of(arm="v1+ope+cffn"), conditions=Cost(resolution=32)), traced)
+        expected = {arm: each for arm, each in counts.items() if has_trace or arm != "v1+ope+cffn"}
+        values = tradeoff_values(load_records(tmp_path))
+        for place, metric in enumerate(("params", "macs")):
+            rows = values[values["cost"] == metric]
+            costs = dict(zip(rows["arm"], rows["cost_value"], strict=True))
+            assert costs == {arm: each[place] for arm, each in expected.items()}
+            path = cumulative_accuracy_values(load_records(tmp_path)).set_index("arm")[metric]
+            assert list(path.index) == list(arms)
+            assert path.dropna().to_dict() == costs
 
 
 def test_the_front_and_the_price_of_memory(records):
