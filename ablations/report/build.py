@@ -20,7 +20,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 from ablations.analysis.grouping import AXES
@@ -194,11 +194,11 @@ def figure_digest(figure: Figure) -> str:
     shown += [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
     for ax in figure.axes:
         legend = ax.get_legend()
-        formatters = (ax.xaxis.get_major_formatter(), ax.yaxis.get_major_formatter())
+        named = [axis for axis in (ax.xaxis, ax.yaxis) if isinstance(axis.get_major_locator(), FixedLocator)]
         shown += [
             [ax.get_title("left"), ax.get_xlabel(), ax.get_ylabel(), ax.get_xscale(), ax.get_yscale()],
             [*ax.get_xlim(), *ax.get_ylim()],
-            [ticks.seq for ticks in formatters if isinstance(ticks, FixedFormatter)],
+            [axis.get_major_formatter().format_ticks(list(axis.get_majorticklocs())) for axis in named],
             [text.get_text() for text in (*ax.texts, *(legend.get_texts() if legend else ()))],
             [[line.get_color(), line.get_marker(), line.get_linestyle(), line.get_xydata()] for line in ax.lines],
             [[bar.get_facecolor(), *bar.get_bbox().extents] for bar in ax.patches if isinstance(bar, Rectangle)],

@@ -75,7 +75,7 @@ def test_the_cumulative_is_the_papers_with_our_counts(ax, quick_records):
     assert plot_cumulative(ax, values) is ax
     assert list(ax.lines[0].get_xdata()) == [79.8, 81.1, 82.0, 82.1]
     assert [text.get_text() for text in ax.texts] == ["79.8", "81.1 (+1.3)", "82.0 (+0.9)", "82.1 (+0.1)"]
-    assert ax.get_yticklabels()[1].get_text() == "v1+ope\n+ OPE\n25.17 M params, 3.938 GMACs"
+    assert ax.get_yticklabels()[1].get_text() == "v1+ope\n+ OPE\n25.17 M params, 3.938 G MACs"
 
 
 def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
