@@ -18,7 +18,7 @@ from ablations.analysis.accuracy import (
     split_studies,
 )
 from ablations.analysis.effects import RESPONSES, by_arm, exact_columns, split_places
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, join_rows
 from ablations.analysis.paper import CUMULATIVE
 from ablations.analysis.statistics import Estimate, estimate_contrast
 from ablations.config import BASES, CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
@@ -89,7 +89,7 @@ def confounder_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
                 whole = values.get(PUBLISHED_STEP, math.nan)
                 row[f"{metric}_share_percent"] = 100 * values[name] / whole if whole else math.nan
             rows.append(row)
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def base_gain_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -123,7 +123,7 @@ def _accuracy_parts(records: pd.DataFrame, wanted: Mapping[str, Part], *, every:
             for name, part in parts.items()
         ]
         rows += difference_rows("top1_part", family, declared_seeds(group.rows))
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +153,7 @@ def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
                 row = {"changed": change, "arm": arm, "part": part, "comparison": f"{part} of {arm}, {change}"}
                 family.append((group.conditions | row, estimate_contrast(models, paired=paired)))
         rows += difference_rows("top1_part", family, declared_seeds(group.rows))
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def _regroup(groups: list[Group], names: list[str]) -> list[Group]:

@@ -28,7 +28,7 @@ import pandas as pd
 from statsmodels.formula.api import ols
 
 from ablations.analysis.accuracy import declared_seeds, difference_rows, is_paired, split_studies
-from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_by, split_by_conditions
+from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_by, join_rows, split_by_conditions
 from ablations.analysis.statistics import (
     CONFIDENCE,
     FEWEST_FOR_INTERVAL,
@@ -304,7 +304,7 @@ def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     for study in list_factorial_studies(records, measurement):
         if study.has_noise:
             effects = estimate_effects(study.factorial, study.tables["top1"], study.declared)
-            kept = ("effect", "order", "n_seeds", "n_seeds_left_out")
+            kept = ("effect", "order", "n_seeds", "n_seeds_left_out", "declared_seeds")
             effects = effects.rename(columns={name: f"top1_effect_{name}" for name in effects if name not in kept})
             rows += [
                 study.names | {str(name): value for name, value in row.items()} for row in effects.to_dict("records")
@@ -317,7 +317,7 @@ def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
                 reference = study.complete[metric][study.factorial.arms[0]].mean()
                 row |= exact_columns(f"{metric}_effect", contrast[effect].mean(), reference)
             rows.append(row)
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
@@ -343,7 +343,7 @@ def step_values(records: pd.DataFrame) -> pd.DataFrame:
             for step in study.factorial.steps
         ]
         rows += difference_rows("top1_step", family, study.declared)
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def order_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -358,7 +358,7 @@ def order_values(records: pd.DataFrame) -> pd.DataFrame:
             row = study.names | {"order": ", ".join(order)}
             row |= {f"top1_{step.toggle}": study.estimate_step(step).mean for step in study.factorial.steps_of(order)}
             rows.append(row)
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
@@ -383,7 +383,7 @@ def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
             else:
                 rows.append(row | study.exact_columns("shapley", partial(study.factorial.shapley, toggle=toggle)))
         rows += difference_rows("top1_shapley", family, study.declared)
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def contributions_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
@@ -424,4 +424,4 @@ def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -
             )
             row = {"family": name, "comparison": comparison, "comparisons": sizes[name], "paired": paired}
             rows.append(study.names | row | {"sd": sd, "seeds_needed": needed})
-    return pd.DataFrame(rows)
+    return join_rows(rows)

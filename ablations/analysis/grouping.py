@@ -1,6 +1,6 @@
 """What must be equal for records to stand in one table or plot, and how that is said."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -278,10 +278,21 @@ def compare_with_reference(rows: pd.DataFrame, metrics: list[str], others: list[
     return table
 
 
+def join_rows(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Returns rows as a table, its columns in the order of the row that has most: one that lacks some changes none."""
+    order = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
+    return pd.DataFrame(list(rows), columns=order or None)
+
+
 def join_groups(tables: Iterable[tuple[Group, pd.DataFrame]]) -> pd.DataFrame:
-    """Returns the tables below one another, each behind its group's conditions."""
+    """Returns the tables below one another, each behind its group's conditions.
+
+    Columns stand as in the table that has most of them, so that a group that lacks some changes no order.
+    """
     parts = [
         pd.concat([pd.DataFrame([group.conditions] * len(table)), table.reset_index(drop=True)], axis="columns")
         for group, table in tables
     ]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    fullest_first = sorted(parts, key=lambda part: -len(part.columns))
+    order = list(dict.fromkeys(name for part in fullest_first for name in part.columns))
+    return pd.concat(parts, ignore_index=True)[order] if parts else pd.DataFrame()

@@ -21,7 +21,7 @@ from ablations.analysis.accuracy import (
     top1_by_arm,
     trained_costs,
 )
-from ablations.analysis.grouping import REFERENCE, Group, describe, split_by_conditions
+from ablations.analysis.grouping import REFERENCE, Group, describe, join_rows, split_by_conditions
 from ablations.analysis.statistics import estimate_difference
 
 SAME_MODEL = ("variant", "base", "attention", "pool_size")
@@ -80,7 +80,7 @@ def tradeoff_values(records: pd.DataFrame) -> pd.DataFrame:
             names = {"cost": cost, "measured_as": measured_as}
             compared = _compared(group.rows, costs)
             rows += [group.conditions | names | row for row in compared] if len(compared) > 1 else []
-    return pd.DataFrame(rows)
+    return join_rows(rows)
 
 
 def _compared(rows: pd.DataFrame, costs: pd.Series) -> list[dict[str, Any]]:
