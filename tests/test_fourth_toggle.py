@@ -1,5 +1,7 @@
 """A fourth toggle, as CONTRIBUTING says: a file with its module and its cost, and an entry in the registry."""
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -213,6 +215,17 @@ def test_effects_of_a_made_up_study_are_as_constructed(tmp_path: Path, write_cel
     }
 
 
+def without_columns_of(toggle: str, text: str) -> str:
+    """A CSV without the columns that a toggle has for itself, as the table of orders has one for each toggle."""
+    rows = list(csv.reader(io.StringIO(text)))
+    kept = [place for place, name in enumerate(rows[0]) if not name.endswith(f"_{toggle}")]
+    if len(kept) == len(rows[0]):
+        return text
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([[row[place] for place in kept] for row in rows])
+    return written.getvalue()
+
+
 def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
     """Beside all sixteen arms in conditions of their own, and with the eight new ones among committed arms.
 
@@ -236,7 +249,7 @@ def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cel
             write_cell(results, arm_cell("nano", arm, "v2", Cost(resolution=int(resolution))))
     made = make(results)
     for name, text in committed.tables.items():
-        old, new = text.splitlines(), made.tables[name].splitlines()
+        old, new = text.splitlines(), without_columns_of("rms", made.tables[name]).splitlines()
         kept = set(old)
         assert [line for line in new if line in kept] == old, name
         assert [line for line in new if line not in kept and not re.search(r"\b(pico|rms)\b", line)] == [], name
