@@ -241,7 +241,8 @@ def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cel
         for resolution in (32, 64):
             write_cell(results, arm_cell("pico", arm, "v2", Cost(resolution=resolution)))
         for seed in range(2):
-            write_cell(results, arm_cell("pico", arm, "v2", Accuracy(data="cifar10", seed=seed)))
+            conditions = Accuracy(data="cifar10", epochs=3, batch_size=32, base_lr=5e-3, seed=seed)
+            write_cell(results, arm_cell("pico", arm, "v2", conditions))
     among = load_records(RESULTS, "cost").query("variant == 'nano' and base == 'v2' and arm == 'v1'")
     assert len(among)
     for resolution in among["resolution"]:
@@ -254,7 +255,9 @@ def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cel
         assert [line for line in new if line in kept] == old, name
         assert [line for line in new if line not in kept and not re.search(r"\b(pico|rms)\b", line)] == [], name
     assert any("rms" in line and "nano" in line for line in made.tables["effects_cost"].splitlines())
-    changed = {name for name, digest in committed.figures.items() if made.figures.get(name) != digest}
+    # A figure's title says what tells its study from the others, so another data set's records may change it.
+    figures = {name: digest for name, digest in committed.figures.items() if "digits" not in name}
+    changed = {name for name, digest in figures.items() if made.figures.get(name) != digest}
     assert changed == {"cost_nano_v2_classifier"}
     assert len(committed.tables) > 20
     assert len(committed.figures) > 10
