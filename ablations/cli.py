@@ -3,8 +3,10 @@
 # No torch is imported before something is measured, so that help and lists answer at once.
 import os
 import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import time
 import traceback
 from dataclasses import replace
@@ -17,6 +19,7 @@ from ablations.commands import (
     BenchmarkCount,
     BenchmarkEpoch,
     ClosedForm,
+    Compare,
     List,
     MeasureAccuracy,
     MeasureCost,
@@ -53,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return _list()
             case Report():
                 return _report(command)
+            case Compare():
+                return _compare(command)
             case ClosedForm():
                 return _print_closed_form(command)
             case Records():
@@ -146,16 +151,17 @@ def _measure(command: Any, arguments: str) -> int:
 
     from ablations.report.build import build_report
 
-    report = build_report(command.results)
+    report = build_report(command.results, with_page=True)
     _say_not_rebuilt(report.not_rebuilt)
-    _print_tables(cells, command)
+    if isinstance(command, Run) and not command.verbose:
+        _print_answer(cells, command.results)
+    else:
+        _print_tables(cells, command)
     print(
         f"{summary.measured} cells measured in {summary.seconds:.1f} s, {summary.kept} were there, "
         f"{summary.left} left for a next run"
     )
-    for name in ("records", "tables", "figures", "README.md"):
-        if (command.results / name).exists():
-            print(f"{name:10}{command.results / name}")
+    print(f"All tables and figures: {command.results / 'report.html'}, {command.results / 'README.md'}")
     return 1 if summary.failed or report.not_rebuilt else 0
 
 
@@ -180,6 +186,37 @@ NAMED_MODELS_TABLES = ("models", "operators")
 
 NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 """Long tables that the count of the whole paper leaves in their files."""
+
+
+def _print_answer(cells: list[Cell], results: Path) -> None:
+    """Prints what a study says: its largest comparison, a sentence a toggle, and the paper's Table 6 beside ours."""
+    from ablations.analysis.comparison import comparison_values
+    from ablations.records import load_records
+    from ablations.report.paper import TABLES as PAPER_TABLES
+    from ablations.report.summary import show_comparisons
+    from ablations.report.tables import list_sections, render_terminal
+
+    records = load_records(results)
+    keys = {cell.key for cell in cells}
+    width = shutil.get_terminal_size().columns
+    comparisons = show_comparisons(comparison_values(records, keys))
+    if comparisons:
+        _print_comparison(comparisons[0], width)
+    own = records[records["key"].isin(keys)] if "key" in records else records
+    (table6,) = (table for table in PAPER_TABLES if table.name == "table6_ablation")
+    if not (values := table6.values(own)).empty:
+        print(f"{table6.title}\n")
+        for section in list_sections(table6, values):
+            print(f"{render_terminal(section, width)}\n")
+
+
+def _print_comparison(shown: Any, width: int) -> None:
+    from ablations.report.tables import render_terminal
+
+    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width)}\n")
+    for each in shown.statements:
+        print(textwrap.fill(f"{each.topic}: {each.text}", width))
+    print(textwrap.fill(shown.section.caption, width) + "\n")
 
 
 def _print_tables(cells: list[Cell], command: Any) -> None:
@@ -274,10 +311,10 @@ def _print_plan(cells: list[Cell], results: Path) -> int:
 
 
 def _report(command: Report) -> int:
-    if command.check and command.html:
-        raise refuse("html", True, "False with --check, which writes nothing")
-    if not (command.results / "records").is_dir():
-        raise refuse("results", str(command.results), "a folder that holds records")
+    for name in ("html", "readme"):
+        if command.check and getattr(command, name):
+            raise refuse(name, getattr(command, name), "none with --check, which writes nothing")
+    _check_has_records(command.results)
 
     from ablations.records import find_damaged
     from ablations.report.build import build_report, check_report
@@ -285,20 +322,66 @@ def _report(command: Report) -> int:
     for name, why in find_damaged(command.results).items():
         print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
     if not command.check:
-        report = build_report(command.results)
+        report = build_report(
+            command.results, everything=command.all, with_figures=command.figures, with_page=command.html
+        )
         for path in report.files:
             print(path)
         _say_not_rebuilt(report.not_rebuilt)
-        if command.html:
-            from ablations.report.page import write_page
+        if command.readme:
+            from ablations.files import write_text
+            from ablations.records import load_records
+            from ablations.report.readme import rewrite_numbers
 
-            write_page(command.results, command.results / "report.html")
-            print(command.results / "report.html")
+            write_text(command.readme, rewrite_numbers(_read(command.readme), load_records(command.results)))
+            print(command.readme)
         return 1 if report.not_rebuilt else 0
     stale = check_report(command.results)
     for name in stale:
         print(f"stale: {name}", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"readme={str(path)!r} cannot be read: {error}") from None
+
+
+def _compare(command: Compare) -> int:
+    """Prints the comparisons of a study, or the largest of each kind that the records have."""
+    _check_has_records(command.results)
+    keys = None if command.study is None else {cell.key for cell in find_study(command.study).cells()}
+
+    from ablations.analysis.comparison import comparison_values
+    from ablations.records import load_records
+    from ablations.report.comparison import COMPARISON
+    from ablations.report.page import comparison_html
+    from ablations.report.summary import largest_of_each_kind, show_comparisons
+    from ablations.report.tables import render_csv, render_latex, render_markdown
+
+    values = comparison_values(load_records(command.results), keys)
+    if values.empty:
+        raise refuse("study", command.study, f"one of which {command.results} has records of two arms or more")
+    renderers: dict[str, Any] = {"markdown": render_markdown, "latex": render_latex}
+    match command.format:
+        case "csv":
+            print(render_csv(values), end="")
+        case "html":
+            print(comparison_html(values), end="")
+        case "markdown" | "latex":
+            print(renderers[command.format](COMPARISON, values), end="")
+        case _:
+            every = show_comparisons(values)
+            for shown in every if command.study else largest_of_each_kind(every):
+                _print_comparison(shown, shutil.get_terminal_size().columns)
+    return 0
+
+
+def _check_has_records(results: Path) -> None:
+    if not (results / "records").is_dir():
+        raise refuse("results", str(results), "a folder that holds records")
 
 
 def _records(command: Records) -> int:
@@ -329,8 +412,7 @@ def _power(command: Power) -> int:
     for name, value, most in (("difference", command.difference, 100), ("power", command.power, 1)):
         if not 0 < value < most:
             raise refuse(name, value, f"more than 0 and less than {most}")
-    if not (command.results / "records").is_dir():
-        raise refuse("results", str(command.results), "a folder that holds records")
+    _check_has_records(command.results)
 
     from ablations.analysis.effects import power_values
     from ablations.records import load_records

@@ -96,6 +96,8 @@ class Run(Training, Output):
     """Of trainings."""
     devices: tuple[Device, ...] = ()
     """Run the cells here instead of where the study has them; by default also on a GPU where there is one."""
+    verbose: bool = False
+    """Print all tables at the end, not the comparison alone."""
 
     def cells(self) -> list[Cell]:
         study = find_study(self.study)
@@ -434,7 +436,25 @@ class Report(Debug):
     check: bool = False
     """Write nothing; name the tables and figures that differ from what the records give, and exit with 1 if any do."""
     html: bool = False
-    """Write report.html too: one page with all of it, to be read anywhere."""
+    """Write report.html too: one page that loads nothing, to be read anywhere."""
+    all: bool = False
+    """Write every table and figure, not the headlines alone."""
+    figures: bool = True
+    """Draw figures; --no-figures leaves those that are there as they are."""
+    readme: Path | None = None
+    """A text, such as README.md, whose numbers between markers are written anew from the records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Debug):
+    """Print what each change costs and gains, from records: a row an arm and a sentence a toggle."""
+
+    study: tyro.conf.Positional[str | None] = None
+    """Compare the models of this study, by its name or the path of a file; by default the largest of each kind."""
+    results: Path = Path("runs")
+    """Folder of records."""
+    format: Literal["terminal", "markdown", "csv", "latex", "html"] = "terminal"
+    """How it is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -479,6 +499,7 @@ COMMANDS: dict[str, Any] = {
     "speed": MeasureSpeed,
     "accuracy": MeasureAccuracy,
     "evaluate": Evaluate,
+    "compare": Compare,
     "benchmark-count": BenchmarkCount,
     "benchmark-epoch": BenchmarkEpoch,
     "report": Report,

@@ -34,7 +34,8 @@ from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
 from ablations.model import build_model
 from ablations.records import iterate_records, load_records
-from ablations.report.build import drawing, figure_digest, list_figures, list_values
+from ablations.report.contents import list_figures, list_values
+from ablations.report.images import drawing, figure_digest
 from ablations.report.tables import render_csv
 
 RESULTS = Path(__file__).parents[1] / "results"

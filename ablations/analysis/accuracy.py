@@ -278,11 +278,6 @@ def resolution_curve(record: pd.Series) -> pd.Series:
     return pd.Series((others if isinstance(others, dict) else {}) | {str(record["resolution"]): record["top1"]})
 
 
-def learning_curve(record: pd.Series) -> pd.Series:
-    """Returns the mean training loss of each epoch, by its number."""
-    return pd.Series({entry["epoch"]: entry["loss"] for entry in record["history"]})
-
-
 def accuracy_curve(record: pd.Series) -> pd.Series:
     """Returns top-1 by the epochs after which it was evaluated; the last is the record's own."""
     on_the_way = {entry["epoch"]: entry["top1"] for entry in record["history"] if "top1" in entry}

@@ -95,8 +95,14 @@ _PHRASES = {
     "compiled": "compiled",
     "measured_as": "cost: {}",
     "shown": "{}",
+    "stem_stride": "stem stride {}",
+    "recipe": "trained with {}",
+    "counted_at": "counted at {}",
+    "large_at": "and at {}",
+    "memory_at": "memory at {}",
+    "speed_at": "speed at {}",
 }
-_UNSAID = {"train_images", "last_sizes"}  # n_train_images says how many there were
+_UNSAID = {"train_images", "last_sizes", "missing"}  # n_train_images says how many there were
 _USUAL = {
     "num_classes": 0,
     "reference": "v1",

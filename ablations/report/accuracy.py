@@ -1,7 +1,6 @@
 """Accuracy after training and of finished weights: tables and figures."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from itertools import cycle
 from typing import Literal
@@ -20,7 +19,6 @@ from ablations.analysis.accuracy import (
     cumulative_accuracy_values,
     difference_by_epoch_values,
     evaluation_values,
-    learning_curve,
     resolution_transfer_values,
     split_studies,
     trial_values,
@@ -79,7 +77,8 @@ COMPARED = (
 def seeds_text(row: pd.Series) -> str:
     """Returns the number of seeds: `3 of 6` where the study declared how many."""
     declared = row.get("declared_seeds")
-    return f"{row['n_seeds']:d}" if pd.isna(declared) else f"{row['n_seeds']:d} of {declared:.0f}"
+    n = f"{row['n_seeds']:.0f}"
+    return n if pd.isna(declared) or row["n_seeds"] >= declared else f"{n} of {declared:.0f}"
 
 
 def raw_text(row: pd.Series, name: str, form: str = "+z.2f") -> str:
@@ -285,15 +284,6 @@ TABLES: tuple[Table, ...] = (
 """Every table of accuracy, in the report's order."""
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures that the records give."""
-    kinds = (
-        *(_accuracy, _cumulative_accuracy, _resolution_transfer, _learning, _accuracy_by_epoch),
-        *(_difference_by_epoch, _evaluation),
-    )
-    return [spec for kind in kinds for spec in kind(records)]
-
-
 def plain_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
     """Returns the studies in which all confounders are the base's: single ones have a figure of their own."""
     return [group for group in split_studies(records, with_models=with_models) if not group.conditions.get("changed")]
@@ -345,53 +335,20 @@ def _resolution_transfer(records: pd.DataFrame) -> list[FigureSpec]:
     return group_panels("resolution_transfer", title, OF_DESIGN, panels, 3.6, caption)
 
 
-def _learning(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Training loss by epoch, the mean over its steps: the mean of the seeds, and a band from the lowest seed to "
-        "the highest. A lower training loss is not a higher accuracy."
-    )
-    panels = _curves(records, learning_curve, plot_learning)
-    return group_panels("learning", "How fast does each arm learn?", OF_DESIGN, panels, 3.6, caption)
-
-
-def _accuracy_by_epoch(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Top-1 on validation images by epoch: the mean of the seeds, and a band from the lowest seed to the highest. "
-        "The last is the accuracy that stands in the tables; no training was stopped or chosen by those before."
-    )
-    panels = _curves(records, accuracy_curve, plot_accuracy_by_epoch)
-    return group_panels("accuracy_by_epoch", "How does accuracy rise?", OF_DESIGN, panels, 3.6, caption)
-
-
 def _difference_by_epoch(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Each arm's lead over v1 on validation images by epoch: mean difference, with its 95 % interval over seeds "
         "as a band. Curves that cross late, or have not levelled off, would rank otherwise after longer training. "
         "Exploratory: nothing is corrected for the number of epochs."
     )
-    panels = _curves(records, accuracy_curve, plot_difference_by_epoch, beside_v1=True)
+    panels = [
+        Panel(group.conditions, partial(plot_difference_by_epoch, records=group.rows))
+        for group in plain_studies(records)
+        if {REFERENCE} < set(group.rows["arm"]) and "history" in group.rows and group.rows["history"].notna().all()
+        if all(len(accuracy_curve(record)) > 1 for _, record in group.rows.iterrows())
+    ]
     title = "Does the ranking of the arms settle?"
     return group_panels("difference_by_epoch", title, OF_DESIGN, panels, 3.6, caption)
-
-
-def _curves(
-    records: pd.DataFrame,
-    curve_of: Callable[[pd.Series], pd.Series],
-    plot: Callable[..., Axes],
-    *,
-    beside_v1: bool = False,
-) -> list[Panel]:
-    """Returns a panel for each group of accuracy in which every record has a curve of two epochs or more.
-
-    With `beside_v1` only groups that have v1 and another arm.
-    """
-    return [
-        Panel(group.conditions, partial(plot, records=group.rows))
-        for group in plain_studies(records)
-        if "history" in group.rows and group.rows["history"].notna().all()
-        if all(len(curve_of(record)) > 1 for _, record in group.rows.iterrows())
-        if not beside_v1 or {REFERENCE} < set(group.rows["arm"])
-    ]
 
 
 def _evaluation(records: pd.DataFrame) -> list[FigureSpec]:
@@ -516,37 +473,6 @@ def _plot_by_resolution(ax: Axes, values: pd.DataFrame, name: str) -> None:
     legend_below(ax, ncols=2, handles=[Line2D([], [], **arm_line(str(arm), markersize=4, label=arm)) for arm in arms])
 
 
-def plot_learning(ax: Axes, records: pd.DataFrame) -> Axes:
-    """Draws each arm's training loss by epoch: the mean over seeds, and a band from the lowest seed to the highest.
-
-    `records` are those of one group of accuracy.
-    """
-    ax.set_ylabel("Training loss, mean of the epoch")
-    return _plot_by_epoch(ax, records, learning_curve)
-
-
-def plot_accuracy_by_epoch(ax: Axes, records: pd.DataFrame) -> Axes:
-    """Draws each arm's top-1 on validation images by epoch, as `plot_learning` draws losses.
-
-    `records` are those of one group of accuracy that were evaluated on the way.
-    """
-    ax.set_ylabel(f"{METRICS['top1'].title}, on validation images")
-    return _plot_by_epoch(ax, records, lambda record: accuracy_curve(record) / POINTS)
-
-
-def _plot_by_epoch(ax: Axes, records: pd.DataFrame, curve_of: Callable[[pd.Series], pd.Series]) -> Axes:
-    """Draws the curve of each arm, its seeds together: their mean, and a band that holds them all."""
-    refuse_mixed(records, STUDY_CONDITIONS)
-    for arm, rows in records.groupby("arm", sort=False):
-        curves = pd.DataFrame({row["seed"]: curve_of(row) for _, row in rows.iterrows()})
-        style = arm_line(str(arm), markersize=3, label=arm)
-        ax.plot(curves.index, curves.mean(axis="columns"), **style)
-        if curves.shape[1] > 1:
-            ends = (curves.min(axis="columns"), curves.max(axis="columns"))
-            ax.fill_between(curves.index, *ends, color=style["color"], alpha=0.15, linewidth=0)
-    return _epoch_axis(ax)
-
-
 def _epoch_axis(ax: Axes) -> Axes:
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_xlabel("Epoch")
@@ -598,3 +524,13 @@ def plot_evaluation(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.set_ylabel(METRICS["top1"].title)
     legend_below(ax)
     return ax
+
+
+FIGURES = {
+    "accuracy": _accuracy,
+    "cumulative_accuracy": _cumulative_accuracy,
+    "resolution_transfer": _resolution_transfer,
+    "difference_by_epoch": _difference_by_epoch,
+    "evaluation": _evaluation,
+}
+"""Each kind of figure, and what returns those that the records give."""

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from ablations.analysis.cost import (
     CROSSOVER_SIDES,
-    MODULE_KINDS,
     PARTS,
     POOL_SIZES,
     at_both_ends,
@@ -18,14 +17,11 @@ from ablations.analysis.cost import (
     crossover_values,
     has_lost_class_token,
     model_values,
-    module_values,
     operator_values,
     part_values,
     scaling_values,
 )
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed
-from ablations.analysis.paper import CUMULATIVE
-from ablations.baselines.registry import MODELS
+from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
 from ablations.config import PVT_V2, PVT_V2_LI
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
@@ -34,16 +30,12 @@ from ablations.report.figures import (
     GREY,
     FigureSpec,
     Panel,
-    arm_colour,
     arm_line,
     count_ticks,
     group_panels,
     has_sizes,
     legend_below,
-    list_arms,
-    list_rows,
     plot_scaling,
-    readable_unit,
     resolution_axis,
     side,
 )
@@ -293,47 +285,6 @@ def render_breakdown(records: pd.DataFrame) -> str:
     return "\n\n".join(sections)
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures that the records give."""
-    kinds = (_cost, _macs_by_resolution, _parts, _scaling, _complexity, _operators)
-    return [spec for kind in kinds for spec in kind(records)]
-
-
-def _cost(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = "Parameters and MACs of one image's forward pass, and their change against v1; not a time."
-    panels = []
-    for group in group_by(cost_values(records), CONDITIONS["cost"]):
-        if group.rows["arm"].nunique() < FEWEST_ARMS or group.rows["macs"].isna().any():
-            continue
-        smallest = group.rows[group.rows["pixels"] == group.rows["pixels"].min()]
-        conditions = group.conditions | {"resolution": smallest["resolution"].iloc[0]}
-        panels += [
-            Panel(conditions, partial(plot_cost_bars, values=smallest, metric=metric)) for metric in ("params", "macs")
-        ]
-    return group_panels("cost", "Parameters and MACs", ("variant", "base", "head"), panels, 2.0, caption)
-
-
-def plot_cost_bars(ax: Axes, values: pd.DataFrame, metric: str) -> Axes:
-    """Draws a bar for each arm's `params` or `macs`, with the value and its change against v1.
-
-    `values` are rows of `cost_values` at one resolution. As every plot of one group does, it raises InputError for rows
-    of mixed conditions.
-    """
-    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
-    unit = readable_unit(metric, values[metric])
-    lengths = values[metric] / unit.divisor
-    ax.barh(values["arm"], lengths, height=0.7, color=[arm_colour(arm) for arm in values["arm"]])
-    for place, (_, row) in enumerate(values.iterrows()):
-        change = row[f"{metric}_change_percent"]
-        text = four_figures(row[metric] / unit.divisor)
-        text += "" if row["arm"] == REFERENCE or pd.isna(change) else f"  {change:+z.1f} %"
-        ax.annotate(text, (lengths.iloc[place], place), (3, 0), textcoords="offset points", va="center", fontsize=7)
-    ax.set_xlim(0, 1.55 * lengths.max())  # room for the words
-    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
-    ax.set_xlabel(f"{unit.label}{at}, {unit.unit}")
-    return list_arms(ax, values["arm"])
-
-
 def _macs_by_resolution(records: pd.DataFrame) -> list[FigureSpec]:
     caption = "MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
     groups = group_by(cost_values(records), CONDITIONS["cost"])
@@ -359,58 +310,6 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     resolution_axis(ax, values)
     legend_below(ax, ncols=2)
     return ax
-
-
-def _parts(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Parameters and MACs of one image by kind of module, all stages together, of the arms of the paper's "
-        "cumulative ablation; MACs at the smallest, a middle and the largest input. Attention's two "
-        "products have no parameters; position embeddings, the class token and norms have no MACs."
-    )
-    values = module_values(records)
-    values = values[values["arm"].isin(CUMULATIVE)] if not values.empty else values
-    panels = []
-    for group in group_by(values, ("variant", "base", "head")):
-        if group.rows["arm"].nunique() < FEWEST_ARMS:
-            continue
-        sizes = group_by(group.rows, ("pixels", "resolution"))
-        few = [sizes[place] for place in sorted({0, len(sizes) // 2, len(sizes) - 1})]
-        panels += [
-            Panel(group.conditions, partial(plot_module_costs, values=size.rows, metric=metric))
-            for size, metric in ((few[0], "params"), *((size, "macs") for size in few))
-        ]
-    return group_panels("parts", "What each kind of module costs", ("variant", "base"), panels, 3.9, caption)
-
-
-MODULE_WORDS = {
-    **{"patch_embed": "patch embedding", "embeddings": "position embeddings"},
-    **{"attn.q": "attention: queries", "attn.kv": "attention: keys, values", "attn.sr": "attention: reduction"},
-    **{"attn: products": "attention: products", "attn.proj": "attention: projection", "mlp.fc1": "feed-forward: in"},
-    **{"mlp.dwconv": "feed-forward: 3x3", "mlp.fc2": "feed-forward: out", "norms": "norms", "head": "classifier"},
-    "other": "other",
-}
-"""The kinds of modules for people, by MODULE_KINDS."""
-
-
-def plot_module_costs(ax: Axes, values: pd.DataFrame, metric: str = "macs") -> Axes:
-    """Draws a bar for each arm's `params` or `macs` in each kind of module; kinds in which no arm has any are left out.
-
-    `values` are rows of `module_values` at one resolution.
-    """
-    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
-    of_arm = {arm: rows.set_index("module")[metric] for arm, rows in values.groupby("arm", sort=False)}
-    table = pd.DataFrame(of_arm).reindex(MODULE_KINDS).fillna(0)
-    table = table[table.any(axis="columns")]
-    height = 0.8 / len(of_arm)
-    unit = readable_unit(metric, table.max())
-    for number, arm in enumerate(table):
-        places = [place + height * (number - (len(of_arm) - 1) / 2) for place in range(len(table))]
-        ax.barh(places, table[arm] / unit.divisor, height=height, color=arm_colour(str(arm)), label=arm)
-    at = f" at {values['resolution'].iloc[0]} px" if metric == "macs" else ""
-    ax.set_xlabel(f"{unit.label}{at}, {unit.unit}")
-    legend_below(ax, ncols=2)
-    ax.set_ylim(-0.6, len(table) - 0.4)
-    return list_rows(ax, [MODULE_WORDS[kind] for kind in table.index])
 
 
 def _scaling(records: pd.DataFrame) -> list[FigureSpec]:
@@ -465,35 +364,9 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
     return ax
 
 
-def _operators(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "MACs by kind of operator, each model at its smallest input. Products in batches are attention's, and "
-        "linear layers that a model applies window by window."
-    )
-    values = operator_values(records)
-    values = values[values["name"].isin(MODELS)] if not values.empty else values
-    panels = [
-        Panel(group.conditions, partial(plot_operators, values=group.rows))
-        for group in group_by(values, ("head",))
-        if len(group.rows) >= FEWEST_ARMS
-    ]
-    return group_panels("operators", "MACs by operator", ("head",), panels, 7.2, caption)
-
-
-OPERATOR_COLOURS = {"convolution": "#009E73", "linear": "#0072B2", "batched_product": "#D55E00"}
-OPERATOR_WORDS = {"convolution": "convolutions", "linear": "linear layers", "batched_product": "products in batches"}
-
-
-def plot_operators(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each model's share of MACs by kind of operator; `values` are rows of `operator_values`."""
-    refuse_mixed(values, ("head",))
-    start = pd.Series(0.0, index=values.index)
-    for kind, colour in OPERATOR_COLOURS.items():
-        share = 100 * values[f"macs_{kind}"] / values["macs"]
-        ax.barh(range(len(values)), share, left=start, height=0.75, color=colour, label=OPERATOR_WORDS[kind])
-        start = start + share
-    ax.set_xlim(0, 100)
-    ax.set_xlabel("Share of the MACs, %")
-    legend_below(ax, ncols=1)
-    ax.set_ylim(-0.6, len(values) - 0.4)
-    return list_rows(ax, values["name"].tolist())
+FIGURES = {
+    "macs_by_resolution": _macs_by_resolution,
+    "scaling": _scaling,
+    "complexity": _complexity,
+}
+"""Each kind of figure, and what returns those that the records give."""

@@ -1,5 +1,6 @@
 """What toggles and confounders do, and what accuracy costs: tables and figures."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
@@ -19,7 +20,7 @@ from ablations.analysis.effects import (
     shapley_values,
     step_values,
 )
-from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed
 from ablations.analysis.statistics import MOST_SEEDS
 from ablations.analysis.tradeoffs import tradeoff_values
 from ablations.config import TOGGLES
@@ -417,12 +418,6 @@ TABLES: tuple[Table, ...] = (
 """Every table of effects, in the report's order; the primary question first."""
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures that the records give."""
-    kinds = (_base_gains, _effects_accuracy, _single_confounders, _tradeoff)
-    return [spec for kind in kinds for spec in kind(records)]
-
-
 def _base_gains(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of the "
@@ -433,28 +428,43 @@ def _base_gains(records: pd.DataFrame) -> list[FigureSpec]:
     names = [*(name for name in STUDY_CONDITIONS if name != "base"), "arm"]
     panels = [Panel(group.conditions, partial(plot_base_gains, values=group.rows)) for group in group_by(values, names)]
     return group_panels(
-        "base_gains", "Do v2's toggles gain more in v2's surroundings?", ("data", "variant"), panels, 2.2, caption
+        "base_gains", "Do v2's toggles gain more in v2's surroundings?", ("data",), panels, 2.2, caption
     )
 
 
 def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
-        "What each toggle does to top-1, from the seeds with all arms. First every effect, seed by seed: mean with its "
-        "95 % interval over seeds, hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
-        "seeds). Then each pair of toggles: mean top-1 over all settings of the others and over seeds, which are the "
-        "small dots. Parallel lines are no interaction; an interaction is half of the difference between the slopes."
+        "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % interval "
+        "over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few seeds)."
+    )
+    panels = [
+        Panel(group.conditions, partial(plot_effects, values=group.rows))
+        for _, group in _factorials_of_accuracy(records)
+    ]
+    title = "What does each toggle do to accuracy?"
+    return group_panels("effects_accuracy", title, ("data", "toggles"), panels, 2.6, caption)
+
+
+def _interactions(records: pd.DataFrame) -> list[FigureSpec]:
+    caption = (
+        "Mean top-1 without and with a toggle, over all settings of the others and over seeds, which are the small "
+        "dots. Parallel lines are no interaction; an interaction is half of the difference between the slopes."
     )
     panels = []
+    for study, group in _factorials_of_accuracy(records):
+        for _, effect in group.rows[group.rows["order"] == 2].iterrows():
+            draw = partial(plot_interaction, records=study.rows, effect=effect)
+            panels.append(Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw))
+    title = "Does a toggle do more where another is on?"
+    return group_panels("interactions", title, (*OF_DESIGN, "toggles"), panels, 3.0, caption)
+
+
+def _factorials_of_accuracy(records: pd.DataFrame) -> Iterator[tuple[Group, Group]]:
+    """Yields each study of plain confounders with the effects of each of its factorials."""
     for study in plain_studies(records):
         for group in group_by(effect_values(study.rows, "accuracy"), FACTORIAL_CONDITIONS):
-            if group.rows["top1_effect_mean"].isna().all():
-                continue
-            panels.append(Panel(group.conditions | {"shown": "effects"}, partial(plot_effects, values=group.rows)))
-            for _, effect in group.rows[group.rows["order"] == 2].iterrows():
-                draw = partial(plot_interaction, records=study.rows, effect=effect)
-                panels.append(Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw))
-    title = "What does each toggle do to accuracy?"
-    return group_panels("effects_accuracy", title, (*OF_DESIGN, "toggles"), panels, 3.0, caption)
+            if group.rows["top1_effect_mean"].notna().any():
+                yield study, group
 
 
 def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
@@ -470,7 +480,7 @@ def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
         Panel(group.conditions, partial(plot_single_confounders, values=group.rows)) for group in group_by(gains, names)
     ]
     title = "Which of the confounders is it?"
-    return group_panels("single_confounders", title, ("data", "variant"), panels, 2.2, caption)
+    return group_panels("single_confounders", title, ("data",), panels, 2.2, caption)
 
 
 def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
@@ -493,14 +503,9 @@ def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
     `values` are rows of `base_gain_values` under the same conditions and of one arm.
     """
     refuse_mixed(values, ("arm", *(name for name in STUDY_CONDITIONS if name != "base")))
-    ax.axvline(0, color=GREY, linewidth=1)
-    for place, (_, row) in enumerate(values.iterrows()):
-        ends = (row["top1_part_low"], row["top1_part_high"])
-        hollow = claim_text(row, "top1_part") != "resolved"
-        plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
-    ax.set_ylim(-0.6, len(values) - 0.4)
     ax.set_xlabel("Points of top-1: mean, 95 % interval")
-    return list_rows(ax, [part.replace(" minus ", "\nminus ") for part in values["part"]])
+    labels = [part.replace(" minus ", "\nminus ") for part in values["part"]]
+    return _plot_differences(ax, values, "top1_part", list(values["arm"]), labels)
 
 
 def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -509,14 +514,19 @@ def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
     `values` are rows of `single_confounder_values` of one arm and its gain, under the same conditions.
     """
     refuse_mixed(values, ("arm", "part", *(name for name in STUDY_CONDITIONS if name != "changed")))
-    ax.axvline(0, color=GREY, linewidth=1)
-    for place, (_, row) in enumerate(values.iterrows()):
-        ends = (row["top1_part_low"], row["top1_part_high"])
-        hollow = claim_text(row, "top1_part") != "resolved"
-        plot_mean(ax, row["top1_part_mean"], place, *ends, row["arm"], along="x", hollow=hollow)
-    ax.set_ylim(-0.6, len(values) - 0.4)
     ax.set_xlabel("Gain over v1 changes by, points")
-    return list_rows(ax, [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]])
+    labels = [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]]
+    return _plot_differences(ax, values, "top1_part", list(values["arm"]), labels)
+
+
+def _plot_differences(ax: Axes, values: pd.DataFrame, name: str, arms: list[str], labels: list[str]) -> Axes:
+    """Draws a difference and its interval in each row, in the arm's colour, hollow where it is not claimed."""
+    ax.axvline(0, color=GREY, linewidth=1)
+    for place, (arm, (_, row)) in enumerate(zip(arms, values.iterrows(), strict=True)):
+        ends = (row[f"{name}_low"], row[f"{name}_high"])
+        plot_mean(ax, row[f"{name}_mean"], place, *ends, arm, along="x", hollow=claim_text(row, name) != "resolved")
+    ax.set_ylim(-0.6, len(values) - 0.4)
+    return list_rows(ax, labels)
 
 
 def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -527,15 +537,9 @@ def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, FACTORIAL_CONDITIONS)
     factorial = Factorial(tuple(values["toggles"].iloc[0].split(", ")))
-    ax.axvline(0, color=GREY, linewidth=1)
-    for place, (_, row) in enumerate(values.iterrows()):
-        ends = (row["top1_effect_low"], row["top1_effect_high"])
-        arm = factorial.arm_with(factorial.effects[row["effect"]])
-        hollow = claim_text(row, "top1_effect") != "resolved"
-        plot_mean(ax, row["top1_effect_mean"], place, *ends, arm, along="x", hollow=hollow)
-    ax.set_ylim(-0.6, len(values) - 0.4)
     ax.set_xlabel("Effect on top-1, points: mean, 95 % interval")
-    return list_rows(ax, [effect_name(effect) for effect in values["effect"]])
+    arms = [factorial.arm_with(factorial.effects[effect]) for effect in values["effect"]]
+    return _plot_differences(ax, values, "top1_effect", arms, list(map(effect_name, values["effect"])))
 
 
 def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes:
@@ -613,3 +617,13 @@ def render_power(values: pd.DataFrame, points: float, power: float) -> str:
         lines.append([study, f"{row['family']}: {row['comparison']}", f"{100 * row['sd']:.2f}", seeds, needed])
     head = f"Seeds to resolve a true difference of {points:g} points with probability {power:g}, Holm-corrected"
     return f"{head}\n\n{markdown_rows(lines)}"
+
+
+FIGURES = {
+    "effects_accuracy": _effects_accuracy,
+    "interactions": _interactions,
+    "base_gains": _base_gains,
+    "single_confounders": _single_confounders,
+    "tradeoff": _tradeoff,
+}
+"""Each kind of figure, and what returns those that the records give."""

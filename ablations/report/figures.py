@@ -34,6 +34,8 @@ GREY = "0.55"
 COUNT_UNITS = (("G", 1e9), ("M", 1e6), ("thousands", 1e3), ("", 1.0))
 """Units of parameters and MACs, the largest first, and what divides a count for each."""
 
+DPI = 200
+
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -46,7 +48,7 @@ STYLE = {
     "lines.markersize": 5,
     "legend.frameon": False,
     "legend.fontsize": 7,
-    "figure.dpi": 200,
+    "figure.dpi": DPI,
     "svg.hashsalt": "ablations",  # else the names of a drawing's parts are random
 }
 """Matplotlib settings that all figures are drawn with, on top of its defaults."""
@@ -241,6 +243,8 @@ class Panel:
 class FigureSpec:
     """One figure: the name of its files, its title, what it shows and does not, and its panels."""
 
+    kind: str
+    """What it shows; figures of one kind differ in their conditions."""
     name: str
     title: str
     caption: str
@@ -275,6 +279,7 @@ def group_panels(
         differing = varying(panel.conditions for panel in own)
         same = {word: value for word, value in own[0].conditions.items() if word not in differing}
         spec = FigureSpec(
+            kind=kind,
             name=name,
             title=f"{title}{'' if title.endswith('?') else ':'} {describe(same, named_by)}",
             caption=f"{caption} Conditions: {describe(same)}.",

@@ -329,11 +329,6 @@ def _name_curves(curves: list[tuple[str, str]], number_of_arms: int) -> str:
     return "\n".join(lines)
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures of peak memory that the records have something to show for: of arms, then of models."""
-    return [*_figures_of_arms(records), *_figures_of_models(records)]
-
-
 def _figures_of_arms(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms within "
@@ -406,3 +401,10 @@ def _answer(answer: pd.Series) -> str:
         return "none"
     at_least = "at least " if answer["at_limit"] else ""
     return f"{at_least}{int(answer[answer['asked']])} ({format_bytes(int(answer['peak_memory_bytes']))})"
+
+
+FIGURES = {
+    "memory": _figures_of_arms,
+    "memory_models": _figures_of_models,
+}
+"""Each kind of figure, and what returns those that the records give."""

@@ -1,4 +1,4 @@
-"""The report as one HTML file: every table and figure, what they say, the design, and where the numbers come from.
+"""The report as one HTML file: the answer first, then tables and figures by question, the design, and the sources.
 
 It loads nothing from anywhere, reads on a narrow screen, in the dark and on paper, and works without scripts. The same
 records give the same bytes with the same version of the drawing library.
@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -28,28 +27,21 @@ from ablations.config import (
     as_pair,
     base_confounders,
 )
-from ablations.files import write_text
-from ablations.records import field_docstrings, find_damaged, iterate_records, load_records
-from ablations.report.build import drawing, list_figures, list_values, name_record, provenance_lines, save_figure
-from ablations.report.figures import FigureSpec
-from ablations.report.summary import Answer, Statement, Tables, list_comparisons, list_statements, list_tallies
+from ablations.records import field_docstrings
+from ablations.report.comparison import COMPARISON
+from ablations.report.contents import QUESTIONS
+from ablations.report.figures import DPI, FigureSpec
+from ablations.report.index import name_record, provenance_lines
+from ablations.report.summary import Statement, Tables, largest_of_each_kind, list_statements, show_comparisons
 from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
 
 PAPERS = {"PVT v1": "https://arxiv.org/abs/2102.12122", "PVT v2": "https://arxiv.org/abs/2106.13797"}
 
-CHAPTERS = {
-    "accuracy": "Accuracy",
-    "evaluation": "Accuracy of finished weights",
-    "cost": "Parameters and MACs",
-    "memory": "Peak memory",
-    "speed": "Speed",
-}
-"""Each measurement's heading, in the page's order."""
-
-CONDITION_OF = {"accuracy": "epochs", "evaluation": "protocol", "memory": "method", "speed": "repeats"}
-"""A condition by which the panels of a measurement are known; those of cost have none of these."""
+CSS_DPI = 96
+PNG_SIDES = (16, 20)
+"""Where a PNG file has its width and its height, of four bytes each."""
 
 OF_PROVENANCE = {"device_name", "torch", "commit"}
 """What of an environment stands in the table of provenance."""
@@ -65,14 +57,6 @@ class Part:
     parts: list["Part"] = field(default_factory=list)
 
 
-def write_page(results: Path, path: Path) -> None:
-    """Writes the page of the records under `results`; what cannot be made of them is left out."""
-    records = load_records(results)
-    failures: dict[str, str] = {}
-    tables, figures = list_values(records, failures), list_figures(records, failures)
-    write_text(path, render_page(list(iterate_records(results)), find_damaged(results), tables, figures))
-
-
 def toggles_at_hand(records: list[dict[str, Any]]) -> tuple[str, ...]:
     """Returns the toggles that some record's arm has on, in their order; without any, the paper's."""
     on = {name for record in records for name in record.get("arm", "").split("+")}
@@ -80,18 +64,22 @@ def toggles_at_hand(records: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def render_page(
-    records: list[dict[str, Any]], damaged: dict[str, str], tables: Tables, figures: Iterable[FigureSpec]
+    records: list[dict[str, Any]],
+    damaged: dict[str, str],
+    tables: Tables,
+    figures: Iterable[FigureSpec],
+    images: dict[str, tuple[bytes, bytes] | None],
 ) -> str:
     """Returns the page.
 
     `records` are all, failed ones too; `damaged` says what is wrong with each file that is none, by its path; `tables`
-    have their values.
+    have their values; `images` are the figures, by name, as PNG and SVG.
     """
     toggles = toggles_at_hand(records)
-    first = Part("summary", "What the records say", _summary(tables, toggles))
+    first = Part("summary", "What each change does", _summary(tables))
     rest = [
+        *_questions(tables, figures, images),
         Part("design", "The study's design", _design(records, toggles)),
-        *_chapters(tables, figures),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),
     ]
@@ -167,37 +155,30 @@ def _words(text: str) -> str:
     return "".join(f"<code>{word}</code>" if place % 2 else word for place, word in enumerate(words))
 
 
-def _summary(tables: Tables, toggles: tuple[str, ...]) -> str:
-    comparisons, statements = list_comparisons(tables), list_statements(tables)
-    if not comparisons:
-        return _paragraph("No records have all arms of their toggles, so no effect can be told yet.") + _list(
-            statements
+def _summary(tables: Tables) -> str:
+    """Returns the comparison of the largest study of each kind, a sentence a toggle, and what else is known."""
+    values = next((values for table, values in tables.items() if table is COMPARISON), None)
+    statements = _list(list_statements(tables))
+    if values is None:
+        return (
+            _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
-    heads = "".join(f'<th scope="col">{name}{_where(TOGGLES[name].title.lower())}</th>' for name in toggles)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row.what)}{_where(f"{row.where}, {row.basis}")}</th>'
-        + "".join(
-            f"<td{_class(answer.tone)}>{escape(answer.text)}</td>"
-            for answer in (row.answers.get(name, Answer()) for name in toggles)
-        )
-        + "</tr>\n"
-        for row in comparisons
-    )
-    about = (
-        "What each toggle does. Green is better, orange worse, italics unresolved. Accuracy and costs: the mean with "
-        "the toggle on minus the mean with it off, over all settings of the others; speed: v1 with the toggle beside "
-        "v1. In brackets the 95 % interval; accuracy is claimed where it is resolved after Holm's correction for all "
-        "effects. Costs and speed are of the largest variant that has them; noisy times have an interquartile range "
-        "over 10 % of their median."
-    )
-    table = _element("glance", f'<th scope="col">For</th>{heads}', rows)
-    return "".join(
-        [
-            _list(list_tallies(comparisons)),
-            _scroll(table, "What each toggle does"),
-            _paragraph(about, "about"),
-            _list(statements),
+    body = []
+    for shown in largest_of_each_kind(show_comparisons(values)):
+        body += [
+            f"<h3>{escape(shown.section.title)}</h3>\n",
+            _list(shown.statements),
+            _section_table(shown.section, f"Comparison: {shown.section.title}"),
+            _paragraph(shown.section.caption, "quiet"),
         ]
+    return "".join([*body, _paragraph(COMPARISON.about, "about"), statements])
+
+
+def comparison_html(values: pd.DataFrame) -> str:
+    """Returns all comparisons of `comparison_values` as HTML tables, to stand in another page."""
+    return "".join(
+        f"<h3>{escape(shown.section.title)}</h3>\n{_section_table(shown.section, shown.section.title)}"
+        for shown in show_comparisons(values)
     )
 
 
@@ -252,27 +233,29 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
     return _scroll(_element(kind, heads, "".join(rows)), label)
 
 
-def _chapters(tables: Tables, figures: Iterable[FigureSpec]) -> list[Part]:
-    """Returns a part for each measurement that has something to show: its figures and its tables."""
-    shown: dict[str, list[Part]] = {measurement: [] for measurement in CHAPTERS}
-    with drawing():
-        for spec in figures:
-            shown[_measurement_of(spec)].append(Part(f"figure-{spec.name}", spec.title, _figure(spec)))
-    for table, values in tables.items():
-        shown[table.measurement].append(Part(f"table-{table.name}", table.title, _sections(table, values)))
-    return [Part(name, CHAPTERS[name], "", parts) for name, parts in shown.items() if parts]
+def _questions(
+    tables: Tables, figures: Iterable[FigureSpec], images: dict[str, tuple[bytes, bytes] | None]
+) -> list[Part]:
+    """Returns a part for each question that has something to show: its figures and its tables."""
+    by_name = {table.name: table for table in tables}
+    drawn = [(spec, image) for spec in figures if (image := images.get(spec.name))]
+    parts = []
+    for question in QUESTIONS:
+        shown = [
+            Part(f"figure-{spec.name}", spec.title, _figure(spec, *image))
+            for spec, image in drawn
+            if spec.kind in question.figures
+        ]
+        own = [by_name[name] for name in question.tables if name in by_name]
+        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table])) for table in own]
+        if shown:
+            parts.append(Part(question.name, question.title, "", shown))
+    return parts
 
 
-def _measurement_of(spec: FigureSpec) -> str:
-    conditions = spec.panels[0].conditions
-    return next((name for name, condition in CONDITION_OF.items() if condition in conditions), "cost")
-
-
-def _figure(spec: FigureSpec) -> str:
+def _figure(spec: FigureSpec, png: bytes, svg: bytes) -> str:
     """Returns a figure as an image in the page, PNG or SVG, whichever is the smaller."""
-    figure = spec.draw()
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    png, svg = save_figure(figure)
+    width, height = (round(CSS_DPI * int.from_bytes(png[at : at + 4]) / DPI) for at in PNG_SIDES)
     kind, content = ("svg+xml", svg) if len(svg) < len(png) else ("png", png)
     source = f"data:image/{kind};base64,{b64encode(content).decode()}"
     image = f'<img alt="{escape(spec.title)}" width="{width}" height="{height}" src="{source}">'

@@ -185,11 +185,6 @@ TABLES = (
 """The paper's tables, in the report's order."""
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures that the records give."""
-    return [*_cumulative(records), *_imagenet(records)]
-
-
 def _cumulative(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "The paper's cumulative ablation: reported top-1 on ImageNet, one run a row, spread unknown. Parameters and "
@@ -324,3 +319,10 @@ def _explain_bubbles(ax: Axes) -> None:
     labels = [f"{millions} M" for millions in KEYS]
     look = {"title_fontsize": 7, "labelspacing": 0.8, "borderpad": 0.8}
     ax.add_artist(ax.legend(keys, labels, loc="lower right", title="Parameters", **look))
+
+
+FIGURES = {
+    "cumulative": _cumulative,
+    "table2_imagenet": _imagenet,
+}
+"""Each kind of figure, and what returns those that the records give."""

@@ -410,12 +410,6 @@ _LAYOUT_WORDS = (
 )
 
 
-def list_figures(records: pd.DataFrame) -> list[FigureSpec]:
-    """Returns the figures of speed that the records have something to show for: of arms, then beside libraries."""
-    kinds = (_figures_of_arms, _figures_of_libraries, _figures_of_operators, _figures_of_throughput)
-    return [figure for kind in kinds for figure in kind(records)]
-
-
 def _figures_of_arms(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Speed relative to v1, timed interleaved in one process: median ratio and its 95 % interval, unresolved where "
@@ -473,3 +467,12 @@ def _figures_of_throughput(records: pd.DataFrame) -> list[FigureSpec]:
         if has_sizes(group)
     ]
     return group_panels("throughput", "Throughput by resolution", ("device", "precision"), panels, 3.2, caption)
+
+
+FIGURES = {
+    "speed": _figures_of_arms,
+    "speed_libraries": _figures_of_libraries,
+    "speed_operators": _figures_of_operators,
+    "throughput": _figures_of_throughput,
+}
+"""Each kind of figure, and what returns those that the records give."""

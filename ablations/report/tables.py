@@ -19,10 +19,13 @@ NOTHING = "-"
 class Column:
     """One column for people: its heading, and what it shows of a row of the values."""
 
-    title: str
+    title: str | Callable[[pd.Series], str]
+    """A function takes the first row of a group, and so names what the group has in common."""
     show: Callable[[pd.Series], str]
     best: Literal["min", "max"] | None = None
     """Which end is the better one, where rows compete; nothing where none is better or they are no rivals."""
+    is_best: Callable[[pd.Series], bool] | None = None
+    """Says it of a row where noise decides, instead of `best`."""
 
 
 ARM = Column("Arm", lambda row: row["model"] if pd.isna(row["arm"]) else row["arm"])
@@ -128,18 +131,19 @@ class ShownColumn:
 
     heading: str
     cells: list[str]
-    best: Literal["min", "max"] | None
+    is_best: list[bool]
+    """Whether each cell is the best of the column."""
 
-    @property
-    def is_best(self) -> list[bool]:
-        """Whether each cell is the best of the column as it is shown; none is where there is no rival."""
-        found = [_NUMBER.match(text) for text in self.cells]
-        numbers = [float(number[0].replace(",", "")) if number else None for number in found]
-        rivals = [number for number in numbers if number is not None]
-        if self.best is None or len(set(rivals)) < 2:
-            return [False] * len(numbers)
-        best = max(rivals) if self.best == "max" else min(rivals)
-        return [number == best for number in numbers]
+
+def _best_as_shown(cells: list[str], best: Literal["min", "max"] | None) -> list[bool]:
+    """Returns whether each cell is the best of a column as it is shown; none is where there is no rival."""
+    matches = [_NUMBER.match(text) for text in cells]
+    numbers = [float(match[0].replace(",", "")) if match else None for match in matches]
+    rivals = [number for number in numbers if number is not None]
+    if best is None or len(set(rivals)) < 2:
+        return [False] * len(numbers)
+    winner = max(rivals) if best == "max" else min(rivals)
+    return [number == winner for number in numbers]
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,18 @@ class Section:
     def lines(self) -> list[list[str]]:
         """The headings and then the rows."""
         columns = [[column.heading, *column.cells] for column in self.columns]
+        return [list(line) for line in zip(*columns, strict=True)]
+
+    @property
+    def marked_lines(self) -> list[list[str]]:
+        """The same with the best cells in bold, as Markdown has it."""
+        columns = [
+            [
+                column.heading,
+                *(f"**{cell}**" if best else cell for cell, best in zip(column.cells, column.is_best, strict=True)),
+            ]
+            for column in self.columns
+        ]
         return [list(line) for line in zip(*columns, strict=True)]
 
 
@@ -203,15 +219,23 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
         row = values.iloc[place]
         rows.setdefault(name, row)
         rows_at.setdefault((name, row.get("resolution")), row)
-    shown = [
-        ShownColumn(column.title, [column.show(row) for row in rows.values()], column.best) for column in table.columns
-    ]
+    shown = [_show_column(column, list(rows.values())) for column in table.columns]
     for resolution in dict.fromkeys(values["resolution"]) if table.spread else ():
-        for column in table.spread:
-            at = [rows_at.get((name, resolution)) for name in rows]
-            cells = [NOTHING if row is None else column.show(row) for row in at]
-            shown.append(ShownColumn(column.title.format(resolution), cells, column.best))
+        at = [rows_at.get((name, resolution)) for name in rows]
+        shown += [_show_column(column, at, str(resolution)) for column in table.spread]
     return [column for column in shown if set(column.cells) != {NOTHING}]
+
+
+def _show_column(column: Column, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
+    cells = [NOTHING if row is None else column.show(row) for row in rows]
+    heading = column.title if isinstance(column.title, str) else column.title(next(filter(_is_row, rows)))
+    if column.is_best is None:
+        return ShownColumn(heading.format(resolution), cells, _best_as_shown(cells, column.best))
+    return ShownColumn(heading, cells, [row is not None and column.is_best(row) for row in rows])
+
+
+def _is_row(row: pd.Series | None) -> bool:
+    return row is not None
 
 
 def markdown_rows(lines: list[list[str]]) -> str:
@@ -223,6 +247,29 @@ def markdown_rows(lines: list[list[str]]) -> str:
         for line in (lines[0], rules, *lines[1:])
     ]
     return "\n".join(f"| {row} |" for row in rows)
+
+
+def render_terminal(section: Section, width: int) -> str:
+    """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again."""
+    columns = [[column.heading, *column.cells] for column in section.columns]
+    first, widths = columns[0], [max(map(len, column)) for column in columns]
+    blocks: list[list[list[str]]] = []
+    room = 0
+    for column, letters in zip(columns[1:], widths[1:], strict=True):
+        if not blocks or letters + 2 > room:
+            blocks.append([first])
+            room = width - widths[0]
+        blocks[-1].append(column)
+        room -= letters + 2
+    parts = []
+    for block in blocks:
+        sizes = [max(map(len, column)) for column in block]
+        parts += [
+            "  ".join([line[0].ljust(sizes[0]), *map(str.rjust, line[1:], sizes[1:])]).rstrip()
+            for line in zip(*block, strict=True)
+        ]
+        parts.append("")
+    return "\n".join(parts).rstrip("\n")
 
 
 Show = Callable[[pd.Series], str]

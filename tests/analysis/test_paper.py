@@ -22,7 +22,8 @@ from ablations.measure import Accuracy, Cost
 from ablations.measure.measurement import Setting
 from ablations.paper import load_paper_table
 from ablations.records import load_records
-from ablations.report.build import build_report, list_figures
+from ablations.report.build import build_report
+from ablations.report.contents import list_figures
 from ablations.report.cost import render_breakdown
 
 ARM = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())

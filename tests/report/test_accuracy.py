@@ -10,7 +10,8 @@ from ablations.cells import arm_cell
 from ablations.errors import InputError
 from ablations.measure import Evaluation
 from ablations.records import load_records
-from ablations.report.accuracy import TABLES, list_figures, plot_evaluation
+from ablations.report.accuracy import TABLES, plot_evaluation
+from ablations.report.contents import list_figures
 from ablations.report.figures import arm_colour
 from ablations.report.tables import render_markdown
 
@@ -72,7 +73,7 @@ def test_curves_of_models_made_for_two_sizes_are_refused_and_drawn_apart(ax, wri
     records = write_scores(img_size=96)
     with pytest.raises(InputError, match=r"^img_size is mixed, 64, 96; "):
         plot_evaluation(ax, evaluation_values(records))
-    (sheet,) = list_figures(records)
+    (sheet,) = list_figures(records, kinds=["evaluation"])
     assert sheet.name == "evaluation_pets_pico_published"
     assert [panel.conditions["img_size"] for panel in sheet.panels] == [64, 96]
     assert find_illegible(sheet) == []

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from PIL import Image
 from ablations.cells import arm_cell, build_cell
 from ablations.cli import main
 from ablations.measure import Accuracy, Cost
-from ablations.report import build
-from ablations.report.build import Report, build_report, check_report, figure_digest
+from ablations.report import contents as contents_of_reports
+from ablations.report.build import Built, build_report, check_report
+from ablations.report.images import figure_digest
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost(resolution=64))
 
@@ -41,47 +42,74 @@ def contents(results: Path) -> dict[str, bytes]:
     return {path.relative_to(results).as_posix(): path.read_bytes() for path in files}
 
 
-OF_COST = {
-    "README.md",
-    *(f"tables/{name}.{kind}" for name in ("cost", "operators", "effects_cost") for kind in ("md", "csv", "tex")),
-    *(f"figures/cost_pico_v2_classifier.{kind}" for kind in ("png", "svg")),
-}
-OF_ONE_EFFECT = {f"figures/effects_accuracy_digits_pico_v2_ope.{kind}" for kind in ("png", "svg")}
-OF_ACCURACY = OF_ONE_EFFECT | {
-    *(
-        f"tables/{name}.{kind}"
-        for name in (
-            *("accuracy", "cumulative_accuracy", "tradeoff"),
-            *("effects_accuracy", "steps_accuracy", "orders_accuracy", "shapley_accuracy"),
-        )
-        for kind in ("md", "csv", "tex")
-    ),
-    *(
-        f"figures/{name}_digits_pico_v2.{kind}"
-        for name in ("accuracy", "cumulative_accuracy")
-        for kind in ("png", "svg")
-    ),
-}
-FILES = OF_COST | OF_ACCURACY
-"""All that those records give: nothing for what was not measured, no curve of one size.
+def names_of(folder: str, names: Iterable[str]) -> set[str]:
+    """Returns the files of tables or figures of these names."""
+    kinds = {"tables": ("md", "csv", "tex"), "figures": ("png", "svg")}[folder]
+    return {f"{folder}/{name}.{kind}" for name in names for kind in kinds}
+
+
+HEADLINES = (
+    {"README.md"}
+    | names_of("tables", ("comparison", "effects_accuracy"))
+    | names_of("figures", ("effects_accuracy_digits_ope",))
+)
+"""What the report writes unasked: nothing for what was not measured, no curve of one size."""
+
+OF_ONE_EFFECT = names_of("figures", ("effects_accuracy_digits_ope",))
+OF_ACCURACY = (
+    OF_ONE_EFFECT
+    | names_of("tables", ("accuracy", "cumulative_accuracy", "tradeoff", "effects_accuracy"))
+    | names_of("tables", ("steps_accuracy", "orders_accuracy", "shapley_accuracy"))
+    | names_of("figures", ("accuracy_digits_pico_v2", "cumulative_accuracy_digits_pico_v2"))
+)
+OF_COST = names_of("tables", ("cost", "operators", "effects_cost"))
+OF_BOTH = {"README.md"} | names_of("tables", ("comparison",))
+FILES = OF_BOTH | OF_COST | OF_ACCURACY
+"""All that those records give.
 
 The costs are a factorial of two toggles, exact and without interactions, so that they need no Shapley values; the
 accuracies are one of ope alone.
 """
 
 
-def test_what_there_are_records_of_is_written_and_nothing_else(results):
+def test_the_headlines_are_written_and_nothing_else(results):
     report = build_report(results)
     assert report.not_rebuilt == {}
+    assert {path.relative_to(results).as_posix() for path in report.files} == HEADLINES
+    assert set(contents(results)) == HEADLINES
+    assert check_report(results) == []
+    page = (results / "README.md").read_text()
+    for name in HEADLINES - OF_BOTH:
+        assert f"({name})" in page
+    assert "8 finished records, 0 failed cells, 0 damaged files." in page
+    with Image.open(results / "figures/effects_accuracy_digits_ope.png") as image:
+        assert image.width == pytest.approx(3.5 * 200, abs=1)
+
+
+def test_everything_is_all_that_there_are_records_of(results):
+    report = build_report(results, everything=True)
     assert {path.relative_to(results).as_posix() for path in report.files} == FILES
     assert set(contents(results)) == FILES
     assert check_report(results) == []
-    page = (results / "README.md").read_text()
-    for name in FILES - {"README.md"}:
-        assert f"({name})" in page
-    assert "8 finished records, 0 failed cells, 0 damaged files." in page
-    with Image.open(results / "figures/cost_pico_v2_classifier.png") as image:
-        assert image.width == pytest.approx(2 * 3.5 * 200, abs=1)
+
+
+def test_what_is_there_beside_the_headlines_is_kept_up_to_date(results, write_cell):
+    build_report(results, everything=True)
+    before = contents(results)
+    write_cell(results, CELL.of(arm="v1+lsra"))
+    build_report(results)
+    after = contents(results)
+    assert set(after) == set(before)
+    assert after["tables/cost.md"] != before["tables/cost.md"]
+
+
+def test_figures_can_be_left_out(results):
+    build_report(results, with_figures=False)
+    assert set(contents(results)) == HEADLINES - OF_ONE_EFFECT
+    build_report(results)
+    (results / "figures" / "effects_accuracy_digits_ope.png").write_bytes(b"of the user")
+    build_report(results, with_figures=False)
+    assert (results / "figures" / "effects_accuracy_digits_ope.png").read_bytes() == b"of the user"
 
 
 def test_the_same_records_give_the_same_bytes(results):
@@ -93,13 +121,13 @@ def test_the_same_records_give_the_same_bytes(results):
 
 
 def test_an_older_reports_files_go(results, write_cell):
-    build_report(results)
+    build_report(results, everything=True)
     for path in (results / "records" / "accuracy").iterdir():
         path.unlink()
     (results / "LOG.md").write_text("kept by hand")
-    assert check_report(results) == sorted(["README.md", *OF_ACCURACY])
+    assert check_report(results) == sorted([*OF_BOTH, *OF_ACCURACY])
     build_report(results)
-    assert set(contents(results)) == OF_COST | {"LOG.md"}
+    assert set(contents(results)) == OF_COST | OF_BOTH | {"LOG.md"}
     assert check_report(results) == []
 
 
@@ -116,7 +144,7 @@ def built(tmp_path_factory, write_cell) -> Path:
     """The same with its report, to be copied and not written into."""
     results = tmp_path_factory.mktemp("built")
     write_few_records(results, write_cell)
-    build_report(results)
+    build_report(results, everything=True)
     return results
 
 
@@ -128,9 +156,9 @@ def built(tmp_path_factory, write_cell) -> Path:
         ("tables/cost.csv", spoil),
         ("tables/cost.tex", append),
         ("tables/accuracy.csv", Path.unlink),
-        ("figures/cost_pico_v2_classifier.png", spoil),
-        ("figures/cost_pico_v2_classifier.svg", spoil),
-        ("figures/cost_pico_v2_classifier.svg", Path.unlink),
+        ("figures/accuracy_digits_pico_v2.png", spoil),
+        ("figures/accuracy_digits_pico_v2.svg", spoil),
+        ("figures/accuracy_digits_pico_v2.svg", Path.unlink),
         ("figures/left_over.png", lambda path: path.write_bytes(b"")),
         ("tables/left_over.md", lambda path: path.write_text("")),
         ("tables/left_over.tex", lambda path: path.write_text("")),
@@ -143,10 +171,10 @@ def test_check_names_what_is_stale(built, tmp_path, name, change):
 
 
 def test_check_sees_that_a_record_came(results, write_cell):
-    build_report(results)
+    build_report(results, everything=True)
     write_cell(results, replace(CELL, conditions=Accuracy(seed=2)))
     # The effects' tables say that a seed without v1+ope was left out; their figure shows the two that have both arms.
-    assert check_report(results) == sorted(["README.md", *OF_ACCURACY - OF_ONE_EFFECT])
+    assert check_report(results) == sorted([*OF_BOTH, *OF_ACCURACY - OF_ONE_EFFECT])
 
 
 def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
@@ -155,7 +183,7 @@ def test_failed_and_damaged_records_are_counted_and_named(results, write_failure
     write_failure(results, baseline)
     (results / "records" / "cost" / "broken.json").write_text("{")
     (results / "records" / "cost" / "notes.txt").write_text("mine")
-    build_report(results)
+    build_report(results, everything=True)
     page = (results / "README.md").read_text()
     assert "8 finished records, 2 failed cells, 2 damaged files." in page
     key = CELL.of(arm="v1+lsra").key
@@ -167,14 +195,15 @@ def test_failed_and_damaged_records_are_counted_and_named(results, write_failure
 
 def test_the_page_says_where_numbers_come_from(results):
     build_report(results)
-    rows = [line for line in (results / "README.md").read_text().splitlines() if line.startswith("| ")]
+    page = (results / "README.md").read_text().partition("## Where the numbers come from")[2]
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == [
         *("cost", "4", "quick", "Imaginary CPU", "2.8.0", "0123abc", "2026-01-02", "0.00")
     ]
 
 
 def test_no_records_make_a_page_that_says_so(tmp_path):
-    assert build_report(tmp_path) == Report([tmp_path / "README.md"], {})
+    assert build_report(tmp_path) == Built([tmp_path / "README.md"], {})
     assert "0 finished records" in (tmp_path / "README.md").read_text()
     assert check_report(tmp_path) == []
 
@@ -209,13 +238,13 @@ def test_what_raises_is_named_and_hinders_nothing_else(built, tmp_path, monkeypa
         raise ValueError("made to fail\nsecond line")
 
     if part == "table":
-        (table,) = (table for table in build.TABLES if table.name == "cost")
-        broken = tuple(replace(each, values=fail) if each is table else each for each in build.TABLES)
-        monkeypatch.setattr(build, "TABLES", broken)
+        (table,) = (table for table in contents_of_reports.TABLES if table.name == "cost")
+        broken = tuple(replace(each, values=fail) if each is table else each for each in contents_of_reports.TABLES)
+        monkeypatch.setattr(contents_of_reports, "TABLES", broken)
         name = "table cost"
     else:
         monkeypatch.setattr("ablations.report.figures.FigureSpec.draw", fail)
-        name = "figure cost_pico_v2_classifier"
+        name = "figure accuracy_digits_pico_v2"
     report = build_report(results)
     assert report.not_rebuilt[name] == "ValueError: made to fail"
     assert contents(results) == before  # the failed one's old file stays, the others are built
@@ -230,8 +259,8 @@ def test_damaged_records_leave_what_they_gave(built, tmp_path):
     assert "table accuracy" in report.not_rebuilt
     assert "damaged" in report.not_rebuilt["table accuracy"]
     after = contents(results)
-    assert {name: after[name] for name in after if name != "README.md"} == {
-        name: before[name] for name in before if name != "README.md"
+    assert {name: after[name] for name in after if name not in OF_BOTH} == {
+        name: before[name] for name in before if name not in OF_BOTH
     }
 
 
@@ -243,8 +272,10 @@ def test_the_command_names_a_table_that_raises_and_leaves_its_file(built, tmp_pa
     def fail(records: object) -> None:
         raise ValueError("made to fail")
 
-    broken = tuple(replace(each, values=fail) if each.name == "effects_cost" else each for each in build.TABLES)
-    monkeypatch.setattr(build, "TABLES", broken)
+    broken = tuple(
+        replace(each, values=fail) if each.name == "effects_cost" else each for each in contents_of_reports.TABLES
+    )
+    monkeypatch.setattr(contents_of_reports, "TABLES", broken)
     assert main(["report", "--results", str(results)]) == 1
     assert capsys.readouterr().err == "left as it was: table effects_cost: ValueError: made to fail\n"
     assert contents(results) == before

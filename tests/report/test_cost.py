@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -12,25 +11,17 @@ from ablations.analysis.cost import (
     MODULE_KINDS,
     complexity_values,
     module_values,
-    operator_values,
     part_values,
     scaling_values,
 )
 from ablations.analysis.paper import CUMULATIVE
-from ablations.baselines.registry import MODELS, SCALED
+from ablations.baselines.registry import SCALED
 from ablations.cells import arm_cell, build_cell
 from ablations.errors import InputError
 from ablations.measure import Cost
 from ablations.records import load_records
-from ablations.report.build import list_figures
-from ablations.report.cost import (
-    MODULE_WORDS,
-    OPERATOR_COLOURS,
-    OPERATOR_WORDS,
-    plot_complexity,
-    plot_module_costs,
-    plot_operators,
-)
+from ablations.report.contents import list_figures
+from ablations.report.cost import plot_complexity
 from ablations.report.figures import ALIKE, BASELINE_LINES, GREY, FigureSpec, arm_colour, arm_marker, plot_scaling
 
 SCALES = (224, 320, 448, 512, 640, 800, 1024, 1280, 1600, 2048)
@@ -138,30 +129,6 @@ def test_the_modules_are_the_parts_of_the_table(modules, paper_records):
     assert params["v1", "embeddings"] == 64 * 56**2 + 128 * 28**2 + 320 * 14**2 + 512 * (7**2 + 2)
 
 
-def test_a_module_has_a_bar_an_arm_as_long_as_its_cost(ax, modules):
-    assert plot_module_costs(ax, modules, "params") is ax
-    assert ax.get_xlabel() == "Parameters, M"
-    labels = [label.get_text() for label in ax.get_yticklabels()]
-    kinds = [kind for kind in MODULE_KINDS if kind not in ("attn: products", "other")]
-    assert labels == [MODULE_WORDS[kind] for kind in kinds]
-    assert ax.yaxis_inverted()
-    assert legend_of(ax) == list(CUMULATIVE)
-    params = modules.set_index(["arm", "module"])["params"]
-    for arm, bars in zip(CUMULATIVE, np.array(ax.patches).reshape(len(CUMULATIVE), len(labels)), strict=True):
-        assert [bar.get_width() for bar in bars] == pytest.approx([params.get((arm, kind), 0) / 1e6 for kind in kinds])
-        assert {colors.to_hex(bar.get_facecolor()).upper() for bar in bars} == {arm_colour(arm)}
-        centres = [bar.get_y() + bar.get_height() / 2 for bar in bars]
-        assert [round(centre) for centre in centres] == list(range(len(labels)))
-
-
-def test_modules_without_macs_have_no_row_of_them(ax, modules):
-    plot_module_costs(ax, modules)
-    assert ax.get_xlabel() == "MACs at 224 px, M"
-    labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert not {MODULE_WORDS[kind] for kind in ("norms", "embeddings", "other")} & set(labels)
-    assert "attention: products" in labels
-
-
 def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
     breakdown = {name: {"params": 1, "macs": 2} for name in ("stages.0.blocks.mlp.gate", "pyramid.conv", "head")}
     cell = arm_cell(variant="b2", arm="v1", base="published", conditions=Cost())
@@ -172,31 +139,6 @@ def test_modules_that_nobody_knows_are_counted_as_others(tmp_path, write_cell):
         "other": {"params": 2, "macs": 4},
         "head": {"params": 1, "macs": 2},
     }
-
-
-def test_operators_fill_a_hundred_percent(ax, paper_records):
-    values = operator_values(paper_records)
-    values = values[values["name"].isin(MODELS)]
-    assert plot_operators(ax, values) is ax
-    assert legend_of(ax) == ["convolutions", "linear layers", "products in batches"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(values["name"])
-    assert ax.get_xlim() == (0, 100)
-    assert ax.get_xlabel() == "Share of the MACs, %"
-    bars = np.array(ax.patches).reshape(len(OPERATOR_COLOURS), len(values))
-    lengths = np.array([[bar.get_width() for bar in own] for own in bars])
-    assert lengths.sum(axis=0) == pytest.approx(100)
-    starts = np.array([[bar.get_x() for bar in own] for own in bars])
-    assert starts == pytest.approx(lengths.cumsum(axis=0) - lengths, abs=1e-9)
-    resnet = values["name"].tolist().index("ResNet50")
-    assert lengths[0, resnet] > 99.9
-    assert lengths[2, resnet] == 0
-    # Twins has no work but these three kinds either, and attention's products are its smallest.
-    row = values[values["name"] == "Twins-SVT-S"].iloc[0]
-    twins = values["name"].tolist().index("Twins-SVT-S")
-    assert lengths[2, twins] == pytest.approx(100 * row["macs_batched_product"] / row["macs"])
-    for kind, own in zip(OPERATOR_COLOURS, bars, strict=True):
-        assert {colors.to_hex(bar.get_facecolor()).upper() for bar in own} == {OPERATOR_COLOURS[kind]}
-    assert list(OPERATOR_WORDS) == list(OPERATOR_COLOURS)
 
 
 def test_complexity_has_a_line_a_term_and_a_dot_a_trace(ax, paper_records):
@@ -231,25 +173,20 @@ def test_a_stage_without_a_reduction_has_no_dots_of_it(ax, paper_records):
 
 def test_the_study_has_its_sheets(sheets):
     assert list(sheets) == [
-        "cumulative_b2_published",
-        "table2_imagenet_classifier",
-        "cost_b2_published_classifier",
-        *(f"cost_b2_{base}_retinanet" for base in ("published", "v1", "v2")),
         "macs_by_resolution_b2_published_classifier",
-        "parts_b2_published",
         "scaling_classifier",
         "complexity_b2",
-        "operators_classifier",
+        "cumulative_b2_published",
+        "table2_imagenet_classifier",
     ]
     panels = {name: len(sheet.panels) for name, sheet in sheets.items()}
-    assert panels["parts_b2_published"] == 4  # parameters, and MACs at the smallest, a middle, the largest input
     assert panels["complexity_b2"] == 4  # stages
     assert panels["scaling_classifier"] == 1
 
 
 @pytest.mark.parametrize(
     "name",
-    ["scaling_classifier", "parts_b2_published", "operators_classifier", "complexity_b2", "cost_b2_v1_retinanet"],
+    ["scaling_classifier", "complexity_b2", "macs_by_resolution_b2_published_classifier"],
 )
 def test_no_words_overlap_or_leave_the_figure(sheets, find_illegible, name):
     assert find_illegible(sheets[name]) == []
@@ -259,7 +196,6 @@ def test_captions_say_what_they_are_of(sheets):
     for name, words in {
         "scaling_classifier": "the exponent in pixels between the two largest sizes",
         "complexity_b2": "The traced reduction is hwc², R² below the paper's term; where R = 1",
-        "cost_b2_v1_retinanet": "not a time",
     }.items():
         assert words in sheets[name].caption
         assert "Conditions: " in sheets[name].caption
@@ -280,23 +216,6 @@ def test_a_single_panel_keeps_its_own_legend(sheets):
     assert figure.axes[0].get_legend() is not None
 
 
-@pytest.mark.parametrize(
-    ("plot", "values", "condition"),
-    [
-        (plot_complexity, lambda records: complexity_values(records), "stage"),
-        (
-            plot_module_costs,
-            module_values,
-            "resolution",
-        ),
-        (
-            plot_operators,
-            lambda records: operator_values(records).assign(head=lambda rows: rows["macs"].gt(10**9).map(str)),
-            "head",
-        ),
-    ],
-    ids=["stages", "resolutions", "heads"],
-)
-def test_mixed_conditions_are_refused(ax, paper_records, plot, values, condition):
-    with pytest.raises(InputError, match=f"^{condition} is mixed, "):
-        plot(ax, values(paper_records))
+def test_mixed_stages_are_refused(ax, paper_records):
+    with pytest.raises(InputError, match=r"^stage is mixed, "):
+        plot_complexity(ax, complexity_values(paper_records))

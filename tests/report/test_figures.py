@@ -1,6 +1,6 @@
 """The plots: what they show, that arms can be told apart, and that nothing lies on anything else."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ from ablations.measure import Accuracy, Cost
 from ablations.records import load_records
 from ablations.report import figures
 from ablations.report.accuracy import plot_accuracy
-from ablations.report.build import list_figures
-from ablations.report.cost import plot_cost_bars, plot_macs_by_resolution
+from ablations.report.contents import list_figures
+from ablations.report.cost import plot_macs_by_resolution
 from ablations.report.paper import plot_cumulative
 
 COLOURS = {arm: figures.arm_colour(arm) for arm in ARMS}
@@ -58,16 +58,6 @@ def test_colours_stay_apart_for_colour_blind_readers(sight):
 
 def test_every_arm_has_a_marker_of_its_own():
     assert len(set(MARKERS.values())) == len(ARMS)
-
-
-def test_bars_are_as_long_as_the_values(ax, quick_records):
-    values = cost_values(quick_records).query("variant == 'b2' and base == 'v2' and resolution == '224'")
-    assert plot_cost_bars(ax, values, "params") is ax
-    assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(values["params"] / 1e6))
-    assert [colors.to_hex(bar.get_facecolor()).upper() for bar in ax.patches] == list(COLOURS.values())
-    assert [text.get_text() for text in ax.texts][:2] == ["24.10", "25.17  +4.4 %"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == list(ARMS)
-    assert ax.yaxis_inverted()
 
 
 def test_the_cumulative_is_the_papers_with_our_counts(ax, quick_records):
@@ -122,17 +112,9 @@ def test_other_models_are_grey_and_named_behind_the_arms(ax, tmp_path, write_cel
     assert [(line.get_marker(), line.get_color()) for line in means] == [("o", "#000000"), ("d", figures.GREY)]
 
 
-@pytest.mark.parametrize(
-    ("plot", "values_of", "condition"),
-    [
-        (lambda ax, values: plot_cost_bars(ax, values, "params"), cost_values, "variant"),
-        (plot_macs_by_resolution, cost_values, "variant"),
-    ],
-    ids=["bars", "MACs"],
-)
-def test_a_plot_refuses_mixed_conditions(ax, quick_records, plot, values_of, condition):
-    with pytest.raises(InputError, match=f"^{condition} is mixed, "):
-        plot(ax, values_of(quick_records))
+def test_a_plot_refuses_mixed_conditions(ax, quick_records):
+    with pytest.raises(InputError, match=r"^variant is mixed, "):
+        plot_macs_by_resolution(ax, cost_values(quick_records))
 
 
 def test_a_plot_of_accuracy_refuses_mixed_means(ax, tmp_path, write_cell):
@@ -158,10 +140,9 @@ def test_legends_that_differ_stay_with_their_panels():
 
 def test_every_figure_has_a_name_of_its_own(quick_records):
     names = [spec.name for spec in list_figures(quick_records)]
-    assert len(names) == len(set(names)) > 10
+    assert len(names) == len(set(names)) > 8
     for kind in (
         "cumulative",
-        "cost",
         "macs_by_resolution",
         "memory",
         "speed",
@@ -173,16 +154,16 @@ def test_every_figure_has_a_name_of_its_own(quick_records):
 
 
 def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
-    for count, names in ((3, []), (4, ["cost_pico_v2_classifier"])):
-        for arm in ARMS[:count]:
-            write_cell(tmp_path, arm_cell(variant="pico", arm=arm, base="v2", conditions=Cost()))
+    for count, names in ((3, []), (4, ["macs_by_resolution_pico_v2_classifier"])):
+        for arm, side in product(ARMS[:count], (32, 64)):
+            write_cell(tmp_path, arm_cell(variant="pico", arm=arm, base="v2", conditions=Cost(resolution=side)))
         assert [sheet.name for sheet in list_figures(load_records(tmp_path))] == names
 
 
 def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
     sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_figures(quick_records)}
     assert set(sheets) == {
-        *("cumulative", "parts", "cost", "macs", "memory", "speed", "accuracy", "effects", "cumulative", "tradeoff")
+        *("cumulative", "macs", "memory", "speed", "accuracy", "effects", "interactions", "tradeoff")
     }
     for name, sheet in sheets.items():
         assert find_illegible(sheet) == [], name

@@ -14,8 +14,9 @@ from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import Memory
 from ablations.records import load_records
+from ablations.report.contents import list_figures
 from ablations.report.figures import arm_colour, share_legend
-from ablations.report.memory import TABLES, list_figures, plot_memory, render_budget
+from ablations.report.memory import TABLES, plot_memory, render_budget
 from ablations.report.tables import render_markdown
 
 PREDICTED = arm_cell(variant="nano", arm="v1", base="v2", conditions=Memory(method="predicted", resolution=64))
@@ -55,7 +56,7 @@ def test_models_are_drawn_without_arms_too(tmp_path, write_cell):
     for side in (64, 128):
         sized = build_cell("timm:resnet50", replace(PREDICTED.conditions, resolution=side))
         write_prediction(tmp_path, write_cell, sized, 3 * side**2)
-    (sheet,) = list_figures(load_records(tmp_path))
+    (sheet,) = list_figures(load_records(tmp_path), kinds=["memory_models"])
     assert sheet.name == "memory_models_cpu_predicted"
     (ax,) = sheet.draw().axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ResNet50: 1.00"]

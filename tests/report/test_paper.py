@@ -16,7 +16,7 @@ from ablations.errors import InputError
 from ablations.measure import Cost
 from ablations.paper import load_paper_table
 from ablations.records import load_records
-from ablations.report.build import list_figures
+from ablations.report.contents import list_figures
 from ablations.report.figures import arm_colour, arm_marker
 from ablations.report.paper import AREA_OF_A_MILLION, BASELINE_LOOKS, KEYS, plot_imagenet
 

@@ -24,13 +24,13 @@ from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import Speed
 from ablations.records import load_records
+from ablations.report.contents import list_figures
 from ablations.report.figures import FigureSpec, arm_colour
 from ablations.report.speed import (
     APART,
     KIND_COLOURS,
     OURS_STYLE,
     TABLES,
-    list_figures,
     plot_speed,
     plot_speed_libraries,
     plot_speed_operators,
@@ -62,7 +62,7 @@ def rows_of(text: str) -> list[list[str]]:
 
 
 def figure_named(start: str, results: Path) -> FigureSpec:
-    (figure,) = (figure for figure in list_figures(load_records(results)) if figure.name.startswith(f"{start}_"))
+    (figure,) = list_figures(load_records(results), kinds=[start])
     return figure
 
 

@@ -118,9 +118,9 @@ from ablations.training import resume
 
 environment.find_commit = lambda folder: "tested"  # files may change while this runs
 
-def report(results):
+def report(results, **options):
     print("reported")
-    return build.Report(files=[], not_rebuilt={})
+    return build.Built(files=[], not_rebuilt={})
 
 build.build_report = report
 if __name__ == "__main__":

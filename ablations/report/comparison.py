@@ -1,0 +1,212 @@
+"""The comparison as a table, and what it says of each toggle in a sentence."""
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+
+from ablations.analysis.comparison import COMPARISON_CONDITIONS, MEMORY_STEPS, SPEED_MODES, comparison_values
+from ablations.analysis.grouping import REFERENCE, Group, group_by
+from ablations.analysis.speed import holds_one
+from ablations.config import TOGGLES, arm_name
+from ablations.report.accuracy import CLAIMS, claim_text, difference_text, ends_text, seeds_text
+from ablations.report.tables import (
+    ARM,
+    NOTHING,
+    POINTS,
+    Column,
+    Table,
+    four_figures,
+    metric_text,
+    points_text,
+    show_plain,
+)
+
+OF_MODEL = ("variant", "base", "stem_stride", "pool_size", "data")
+"""The conditions that head a comparison."""
+
+
+_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
+
+
+def _count_unit(row: pd.Series, metric: str) -> str:
+    """Returns the unit in which v1's count needs no leading zeros: one unit for all arms of a comparison."""
+    change = row.get(f"{metric}_change_percent", math.nan)
+    reference = row.get(metric, math.nan) / (1 + (0 if pd.isna(change) else change) / 100)
+    return next((unit for unit, size in _UNITS.items() if reference >= size), "k")
+
+
+def _count_column(metric: str, heading: str, at: str = "") -> Column:
+    """Returns the column of parameters or MACs, with their change against v1 in brackets."""
+
+    def title(row: pd.Series) -> str:
+        where = f" at {row.get(at)}" if at else ""
+        return f"{heading}{where}, {_count_unit(row, metric)}"
+
+    def show(row: pd.Series) -> str:
+        if pd.isna(row.get(metric)):
+            return NOTHING
+        text, change = four_figures(row[metric] / _UNITS[_count_unit(row, metric)]), row[f"{metric}_change_percent"]
+        return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
+
+    return Column(title, show, best="min")
+
+
+def _memory_column(mode: str, attention: str) -> Column:
+    name = f"memory_{mode}_{attention}_bytes"
+    return Column(f"MiB, {mode}, {attention}", lambda row: metric_text("peak_memory_bytes", row.get(name)), "min")
+
+
+def _speed_column(mode: str) -> Column:
+    name = f"relative_speed_{mode}"
+
+    def show(row: pd.Series) -> str:
+        if pd.isna(row.get(name)):
+            return NOTHING
+        return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)})"
+
+    return Column(f"Speed of {mode}, v1 = 1", show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
+
+
+def speed_range(row: pd.Series, mode: str) -> str:
+    """Returns the 95 % interval of a relative speed in words."""
+    return f"{row[f'relative_speed_{mode}_low']:.2f} to {row[f'relative_speed_{mode}_high']:.2f}"
+
+
+def _top1_text(row: pd.Series) -> str:
+    if pd.isna(row.get("top1_mean")):
+        return NOTHING
+    chance = ", at chance" if row["at_chance"] else ""
+    return f"{metric_text('top1', row['top1_mean'])} ({ends_text(row, 'top1', '.1f')}){chance}"
+
+
+def _gain_text(row: pd.Series) -> str:
+    return NOTHING if pd.isna(row.get("top1_difference_mean")) else difference_text(row, "top1_difference")
+
+
+def _note(values: pd.DataFrame) -> str:
+    """Says what was not measured, and how accuracy was compared."""
+    missing = values["missing"].iloc[0]
+    return f"Not measured of this model: {missing}." if pd.notna(missing) else ""
+
+
+COMPARISON = Table(
+    name="comparison",
+    measurement="accuracy",
+    title="What does each change cost, and what does it gain?",
+    values=comparison_values,
+    conditions=COMPARISON_CONDITIONS,
+    titled_by=OF_MODEL,
+    columns=(
+        ARM,
+        _count_column("params", "Parameters"),
+        _count_column("macs", "MACs", "counted_at"),
+        _count_column("macs_large", "MACs", "large_at"),
+        *(_memory_column(mode, attention) for mode, attention in MEMORY_STEPS),
+        *map(_speed_column, SPEED_MODES),
+        Column("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
+        Column("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
+        Column("Against v1, points", _gain_text),
+        Column("Reported parameters, M", show_plain("reported_params_m", ".1f")),
+        Column("Reported GFLOPs (MACs), 224 px", show_plain("reported_gflops", ".1f")),
+        Column("Reported top-1, ImageNet, %", show_plain("reported_top1_percent", ".1f")),
+    ),
+    about=(
+        "All columns of one table are of one model. In brackets the change against v1, or the 95 % interval: of speeds "
+        "over repeats, of accuracies over n seeds, of which equal seeds are paired. MACs are those of convolutions and "
+        f"matrix products. {CLAIMS} Bold: the best of a column; of speeds and accuracies, the best and all that are "
+        "not resolved to be worse. Reported numbers are the paper's, of b2 on ImageNet."
+    ),
+    note=_note,
+)
+"""The product: one definition, rendered everywhere."""
+
+
+def list_toggle_sentences(values: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yields the short name of each toggle of one comparison, and what it costs and gains in plain words.
+
+    `values` are the rows of one comparison. Costs and speed are of v1 with the toggle beside v1. The accuracy is the
+    toggle's main effect, over all settings of the others; without one, the difference of the two arms.
+    """
+    rows = {str(row["arm"]): row for _, row in values.iterrows()}
+    for name, toggle in TOGGLES.items():
+        arm = arm_name([name])
+        if arm in rows and REFERENCE in rows:
+            clauses = [*_accuracy_clauses(rows[arm]), *_cost_clauses(rows[arm]), *_speed_clauses(rows[arm])]
+            yield name, f"{toggle.title}: {'; '.join(clauses)}."
+
+
+def _accuracy_clauses(row: pd.Series) -> Iterator[str]:
+    of_effect = pd.notna(row.get("top1_effect_mean"))
+    column = "top1_effect" if of_effect else "top1_difference"
+    mean = row.get(f"{column}_mean")
+    if pd.isna(mean):
+        return
+    claim, n = claim_text(row, column), f"n = {row[f'{column}_n']:.0f}"
+    if claim == "resolved":
+        verb = "adds" if mean > 0 else "loses"
+        ends = ends_text(row, column)
+        yield f"{verb} {abs(mean) / POINTS:.2f} points of top-1 (95 % interval {ends}, {n}, resolved)"
+    elif claim == "unresolved":
+        yield f"has no resolved effect on top-1 ({points_text(mean)} points, {ends_text(row, column)}, {n})"
+    else:
+        yield f"{points_text(mean)} points of top-1, exploratory ({ends_text(row, column)}; {n}, nothing is claimed)"
+
+
+def _percent(change: float, less: str = "fewer") -> str:
+    """Returns a change in words: `2.3 % more`, `12 % fewer`, `as many`."""
+    text = f"{abs(change):.1f}" if abs(change) < 10 else f"{abs(change):.0f}"
+    if float(text) == 0:
+        return "as many" if less == "fewer" else "as much"
+    return f"{text} % {'more' if change > 0 else less}"
+
+
+def _cost_clauses(row: pd.Series) -> Iterator[str]:
+    counts = [f"{_percent(row['params_change_percent'])} parameters"]
+    for metric, at in (("macs", "counted_at"), ("macs_large", "large_at")):
+        if pd.notna(row.get(f"{metric}_change_percent")):
+            counts.append(f"{_percent(row[f'{metric}_change_percent'])} MACs at {row[at]}")
+    yield f"has {', '.join(counts)}"
+    memory = {
+        attention: _percent(row[name], "less")
+        for mode, attention in MEMORY_STEPS
+        if mode == "training" and pd.notna(row.get(name := f"memory_{mode}_{attention}_change_percent"))
+    }
+    if len(set(memory.values())) == 1:
+        yield f"needs {next(iter(memory.values()))} memory in training, with either attention"
+    elif memory:
+        words = ", ".join(f"{words} with {attention} attention" for attention, words in memory.items())
+        yield f"training memory: {words}"
+
+
+def _speed_clauses(row: pd.Series) -> Iterator[str]:
+    words = []
+    for mode in SPEED_MODES:
+        speed = row.get(f"relative_speed_{mode}")
+        if pd.notna(speed):
+            low, high = row[f"relative_speed_{mode}_low"], row[f"relative_speed_{mode}_high"]
+            unresolved = ", unresolved" if holds_one(low, high) else ""
+            words.append(f"{mode} {speed:.2f} times as fast ({speed_range(row, mode)}{unresolved})")
+    if words:
+        yield f"makes {' and '.join(words)}"
+
+
+def list_comparisons(values: pd.DataFrame) -> list[Group]:
+    """Returns the comparisons of `comparison_values`, the one that says most first: with accuracy, of the most images,
+    in base v2, of the largest model."""
+    groups = group_by(values, COMPARISON_CONDITIONS)
+    return sorted(groups, key=_weight, reverse=True)
+
+
+def _weight(group: Group) -> tuple[float, ...]:
+    names, rows = group.conditions, group.rows
+    images = names.get("n_train_images")
+    measured = any(str(name).startswith(("memory_in", "relative_speed_")) for name in rows.dropna(axis="columns"))
+    return (
+        float(pd.notna(images)),
+        float("top1_effect_mean" in rows and rows["top1_effect_mean"].notna().any()),
+        float(measured),
+        0.0 if pd.isna(images) else float(images),
+        float(names["base"] == "v2"),
+        float(rows["params"].iloc[0]),
+    )

@@ -1,0 +1,55 @@
+"""Numbers in a text: what stands between `<!-- numbers: NAME -->` and `<!-- end -->` is written from the records."""
+
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from ablations.analysis.comparison import comparison_values
+from ablations.errors import InputError
+from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
+
+BRIEF = ("Arm", "Parameters", "MACs", "MiB, training", "Speed of training", "Top-1", "Against v1")
+"""How the headings of the columns begin that a text has room for; `compare` prints the others."""
+
+_MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
+    """Returns the text with its marked numbers as the records have them.
+
+    A name is `table-KIND` or `sentences-KIND`, where KIND is a data set's name, or `costs` for models without a
+    training. Raises InputError for any other name, or where the records have no such comparison.
+    """
+    shown = {_kind(each): each for each in largest_of_each_kind(show_comparisons(comparison_values(records)))}
+
+    def write(match: re.Match[str]) -> str:
+        what, _, kind = match[2].partition("-")
+        if what not in RENDERERS or kind not in shown:
+            allowed = ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)
+            raise InputError(f"numbers {match[2]!r} in the text are none that the records give; allowed: {allowed}")
+        return f"{match[1]}{RENDERERS[what](shown[kind])}\n{match[4]}"
+
+    return _MARKED.sub(write, text)
+
+
+def _kind(shown: ShownComparison) -> str:
+    data = shown.group.conditions.get("data")
+    return "costs" if data is None or pd.isna(data) else str(data)
+
+
+def _table(shown: ShownComparison) -> str:
+    """Returns the columns of BRIEF as Markdown without padding, the title above."""
+    section = shown.section
+    columns = [place for place, column in enumerate(section.columns) if column.heading.startswith(BRIEF)]
+    head, *rows = ([line[place] for place in columns] for line in section.marked_lines)
+    rule = ["---", *["--:"] * (len(columns) - 1)]
+    lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))
+    return f"**{section.title}**\n\n{lines}"
+
+
+def _sentences(shown: ShownComparison) -> str:
+    return "\n".join(f"- **{each.topic}**: {each.text}" for each in shown.statements)
+
+
+RENDERERS: dict[str, Callable[[ShownComparison], str]] = {"table": _table, "sentences": _sentences}

@@ -1,0 +1,133 @@
+"""The comparison as people meet it: its table in every form, and a sentence a toggle with the numbers in it."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scipy import stats
+
+from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
+from ablations.cells import arm_cell
+from ablations.cli import main
+from ablations.config import ARMS, PAPER_TOGGLES
+from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.records import load_records
+from ablations.report.comparison import COMPARISON
+from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
+from ablations.report.tables import list_sections, render_latex, render_markdown, render_terminal
+
+WIDTH = 100
+
+
+@pytest.fixture
+def write_model(tmp_path: Path, write_cell: Callable[..., Path]) -> Callable[[int], Path]:
+    """`write_model(seeds)` writes every measurement of pico: ope adds 1 point, cffn takes 3, lsra does nothing."""
+
+    def write_all(seeds: int) -> Path:
+        for place, arm in enumerate(ARMS):
+            of_arm = arm_cell("pico", arm, "v2", Cost(resolution=32))
+            write_cell(tmp_path, of_arm)
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", Speed(resolution=32, batch_size=8)))
+            for mode, attention in MEMORY_STEPS:
+                step = Memory(resolution=64, mode=mode, method="measured")
+                write_cell(tmp_path, arm_cell("pico", arm, "v2", step, attention=attention))
+            for seed in range(seeds):
+                top1 = 0.5 + 0.01 * ("ope" in arm) - 0.03 * ("cffn" in arm) + 0.001 * (-1) ** (place + seed)
+                result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
+                write_cell(
+                    tmp_path, replace(arm_cell("pico", arm, "v2", Accuracy()), conditions=Accuracy(seed=seed)), result
+                )
+        return tmp_path
+
+    return write_all
+
+
+def shown_of(results: Path) -> ShownComparison:
+    (shown,) = show_comparisons(comparison_values(load_records(results)))
+    return shown
+
+
+def test_a_sentence_a_toggle_says_what_was_planted(write_model):
+    shown = shown_of(write_model(6))
+    sentences = {each.topic: each.text for each in shown.statements}
+    assert list(sentences) == list(PAPER_TOGGLES)
+    # Six values, 0.1 points above or below their mean: a deviation of 0.1 * sqrt(6 / 5) with 5 degrees of freedom.
+    half = stats.t.ppf(0.975, 5) * 0.1 / math.sqrt(5)
+    assert f"adds 1.00 points of top-1 (95 % interval {1 - half:+.2f} to {1 + half:+.2f}, n = 6" in sentences["ope"]
+    assert f"loses 3.00 points of top-1 (95 % interval {-3 - half:+.2f} to {-3 + half:+.2f}, n = 6" in sentences["cffn"]
+    assert f"no resolved effect on top-1 (+0.00 points, {-half:+.2f} to {half:+.2f}, n = 6)" in sentences["lsra"]
+
+
+def test_costs_in_a_sentence_are_those_of_the_table(write_model):
+    results = write_model(6)
+    shown = shown_of(results)
+    row = shown.group.rows.set_index("arm").loc["v1+cffn"]
+    text = next(each.text for each in shown.statements if each.topic == "cffn")
+    assert f"{row['params_change_percent']:.1f} % more parameters" in text or "more parameters" in text
+    assert re.search(r"[\d.]+ % more MACs at 32 px", text)
+    speed, low, high = (row[f"relative_speed_inference{end}"] for end in ("", "_low", "_high"))
+    assert f"inference {speed:.2f} times as fast ({low:.2f} to {high:.2f}" in text
+    assert ("unresolved" in text.partition("as fast")[2]) == (low <= 1 <= high)
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "values: "), (5, " to ")])
+def test_few_seeds_are_exploratory(write_model, seeds, words):
+    for each in shown_of(write_model(seeds)).statements:
+        assert "exploratory" in each.text
+        assert words in each.text
+        assert f"n = {seeds}, nothing is claimed" in each.text
+        assert " adds " not in each.text
+        assert " loses " not in each.text
+
+
+def test_only_what_was_measured_has_a_column_and_the_rest_is_named(tmp_path, write_cell):
+    for arm in ARMS:
+        write_cell(tmp_path, arm_cell("pico", arm, "v2", Cost(resolution=32)))
+    shown = shown_of(tmp_path)
+    headings = [column.heading for column in shown.section.columns]
+    assert headings == ["Arm", "Parameters, k", "MACs at 32 px, k"]
+    assert "Not measured of this model: memory, speed, accuracy." in shown.section.caption
+
+
+def test_every_form_has_every_cell(write_model, tmp_path, capsys):
+    results = write_model(6)
+    values = comparison_values(load_records(results))
+    (section,) = list_sections(COMPARISON, values)
+    cells = [cell for line in section.lines for cell in line]
+    markdown, latex = render_markdown(COMPARISON, values), render_latex(COMPARISON, values)
+    assert [cell for cell in cells if cell not in markdown] == []
+    assert latex.count(r"\\") == len(ARMS) + 1
+    for form in ("markdown", "csv", "latex", "html", "terminal"):
+        assert main(["compare", "--results", str(results), "--format", form]) == 0
+        out = capsys.readouterr().out
+        assert all(arm in out.replace(r"\_", "_") for arm in ARMS)
+
+
+def test_the_terminal_folds_columns_that_do_not_fit(write_model):
+    section = shown_of(write_model(6)).section
+    text = render_terminal(section, WIDTH)
+    assert max(map(len, text.splitlines())) <= WIDTH
+    for column in section.columns:
+        assert all(cell in text for cell in (column.heading, *column.cells))
+    blocks = text.split("\n\n")
+    assert len(blocks) > 1
+    assert all(block.splitlines()[1].startswith("v1") for block in blocks)
+
+
+def test_the_largest_of_each_kind_comes_first(write_model, write_cell):
+    results = write_model(6)
+    for arm in ARMS:
+        write_cell(results, arm_cell("b0", arm, "v2", Cost()))
+        write_cell(results, arm_cell("b2", arm, "v2", Cost()))
+    shown = largest_of_each_kind(show_comparisons(comparison_values(load_records(results))))
+    assert [each.group.conditions["variant"] for each in shown] == ["pico", "b2"]
+
+
+def test_compare_refuses_what_it_has_no_records_of(tmp_path, capsys, write_model):
+    assert main(["compare", "--results", str(tmp_path / "none")]) == 2
+    assert "results" in capsys.readouterr().err
+    assert main(["compare", "imagenette", "--results", str(write_model(1))]) == 2
+    assert "imagenette" in capsys.readouterr().err
