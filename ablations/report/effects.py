@@ -24,6 +24,7 @@ from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixe
 from ablations.analysis.statistics import MOST_SEEDS
 from ablations.analysis.tradeoffs import tradeoff_values
 from ablations.config import TOGGLES
+from ablations.measure.measurement import MODES
 from ablations.measure.metrics import METRICS
 from ablations.report.accuracy import (
     CLAIMS,
@@ -48,6 +49,7 @@ from ablations.report.figures import (
     group_panels,
     legend_below,
     list_rows,
+    readable_unit,
 )
 from ablations.report.tables import (
     ARM,
@@ -491,8 +493,10 @@ def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
     panels = []
     for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):
         if len(group.rows) >= FEWEST_ARMS and pd.isna(group.conditions.get("changed")):
-            conditions = {name: value for name, value in group.conditions.items() if name not in ("cost", "against")}
-            shown = {"shown": group.conditions["against"]}
+            told = ("cost", "against", "measured_as")
+            conditions = {name: value for name, value in group.conditions.items() if name not in told}
+            mode = next((f" of {mode}" for mode in MODES if mode in group.conditions["measured_as"]), "")
+            shown = {"shown": f"{group.conditions['against']}{mode}"}
             panels.append(Panel(shown | conditions, partial(plot_tradeoff, values=group.rows)))
     return group_panels("tradeoff", "What does accuracy cost?", OF_DESIGN, panels, 3.6, caption)
 
@@ -590,14 +594,15 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, TRADEOFF_CONDITIONS)
     metric = values["cost"].iloc[0]
-    costs = values["cost_value"] / METRICS[metric].divisor
+    unit = readable_unit(metric, values["cost_value"]) if metric in ("params", "macs") else METRICS[metric]
+    costs = values["cost_value"] / unit.divisor
     front = values[values["on_front"]].assign(cost=costs).sort_values("cost")
     ax.plot(front["cost"], front["top1_mean"] / POINTS, color=GREY, linewidth=1, drawstyle="steps-post")
     for (_, row), cost in zip(values.iterrows(), costs, strict=True):
         ends = (row["top1_low"], row["top1_high"])
         plot_mean(ax, row["top1_mean"], cost, *ends, row["arm"], along="y", hollow=not row["on_front"])
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.set_xlabel(METRICS[metric].title)
+    ax.set_xlabel(unit.title)
     ax.set_ylabel(f"{METRICS['top1'].title}: mean, 95 % interval")
     legend_below(
         ax, ncols=2, handles=[Line2D([], [], **arm_line(arm, linestyle="none", label=arm)) for arm in values["arm"]]
