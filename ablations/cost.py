@@ -6,6 +6,7 @@ Every row has the name of the module in `ablations.model` whose work it is; test
 toggle without a closed form has the traced count alone (`has_closed_form`).
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from math import prod
@@ -180,11 +181,7 @@ def linear_sra_formula(height: int, width: int, channels: int, pool_size: int) -
 def find_crossover(sra: PVTConfig, linear_sra: PVTConfig, sides: Sequence[int]) -> int | None:
     """Returns the first of the rising `sides` (pixels) from which on linear SRA takes fewer MACs.
 
-    None where it does not even at the last.
+    None where it does not even at the last. What linear SRA saves only grows with the side, so halves are searched.
     """
-    crossover = None
-    for side in reversed(sides):
-        if count_macs(linear_sra, side) >= count_macs(sra, side):
-            break
-        crossover = side
-    return crossover
+    place = bisect_left(sides, True, key=lambda side: count_macs(linear_sra, side) < count_macs(sra, side))
+    return sides[place] if place < len(sides) else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -143,16 +144,22 @@ def group_by(table: pd.DataFrame, names: Iterable[str]) -> list[Group]:
 def name_changes(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the records with a column `changed`: the fields of CHANGEABLE that are unlike what the model's names say,
     as `stage_norm=every`, or None."""
-    strides = {variant: {"stem_stride": build_config(variant).stem_stride} for variant in VARIANTS}
-    names = []
-    for _, row in records.reindex(columns=["variant", "base", "arm", "head", *CHANGEABLE]).iterrows():
-        is_arm = pd.notna(row["arm"])
-        usual = strides.get(row["variant"], {}) | base_confounders(row["base"], row["arm"]) if is_arm else {}
-        if pd.notna(row["head"]):
-            usual |= {name: value for name, value in Cost(head=row["head"]).config_fields.items() if name in usual}
-        given = {name: row[name] for name, value in usual.items() if pd.notna(row[name]) and row[name] != value}
-        names.append(", ".join(f"{name}={value}" for name, value in given.items()) or None)
-    return records.assign(changed=pd.Series(names, index=records.index, dtype=object))
+    columns = records.reindex(columns=["variant", "base", "arm", "head", *CHANGEABLE]).astype(object)
+    rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
+    return records.assign(changed=pd.Series([_changes(*row) for row in rows], index=records.index, dtype=object))
+
+
+@cache
+def _changes(variant: str | None, base: str | None, arm: str | None, head: str | None, *values: Any) -> str | None:
+    """Returns which of CHANGEABLE, whose values follow the names, are unlike what a model's names say."""
+    usual = {} if arm is None or base is None else base_confounders(base, arm)
+    if arm is not None and variant in VARIANTS:
+        usual |= {"stem_stride": build_config(variant).stem_stride}
+    if head is not None:
+        usual |= {name: value for name, value in Cost(head=head).config_fields.items() if name in usual}
+    given = {name: value for name, value in zip(CHANGEABLE, values, strict=True) if value is not None}
+    changed = [name for name in given if name in usual and given[name] != usual[name]]
+    return ", ".join(f"{name}={given[name]}" for name in changed) or None
 
 
 def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
