@@ -41,7 +41,7 @@ CONDITIONS = {
             [
                 *MODEL_CONDITIONS,
                 *(field.name for field in fields(kind)),
-                *kind.found,
+                *kind.split_by,
                 *_machine(kind),
             ]
         )

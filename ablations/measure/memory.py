@@ -36,7 +36,7 @@ class Memory(Measurement):
     main_metric: ClassVar[str] = "peak_memory_bytes"
     responses: ClassVar[tuple[str, ...]] = ("peak_memory_bytes",)
     axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
-    found: ClassVar[tuple[str, ...]] = ("memory_method",)
+    split_by: ClassVar[tuple[str, ...]] = ("memory_method",)
     columns: ClassVar[dict[str, Column]] = {
         "peak_memory_bytes": integer("Peak memory of the step.", "B"),
         "memory_method": Column("How the peak was found."),
