@@ -219,7 +219,7 @@ def is_of_kind(value: object, kind: Kind) -> bool:
 
 def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
-    own = _read_own(record_path(results, cell))
+    own = _try_read(record_path(results, cell))
     # In this order, for what is packed in between is in the packed file then.
     return _choose(own, _packed(results, cell.measurement).get(cell.key))
 
@@ -244,11 +244,11 @@ def _choose(own: dict[str, Any] | None, packed: dict[str, Any] | None) -> dict[s
 def _own_records(results: Path, measurement: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields the records of a measurement that have files of their own, with these."""
     for path in sorted((results / RECORDS / measurement).glob("*.json")):
-        if record := _read_own(path):
+        if record := _try_read(path):
             yield path, record
 
 
-def _read_own(path: Path) -> dict[str, Any] | None:
+def _try_read(path: Path) -> dict[str, Any] | None:
     try:
         return read_record(path)
     except ValueError:
@@ -390,7 +390,7 @@ def unpack_records(results: Path) -> dict[str, int]:
 def _unpack_measurement(results: Path, measurement: str) -> int:
     packed = _packed(results, measurement)
     for record in packed.values():
-        own = _read_own(_own_path(results, record, record["key"]))
+        own = _try_read(_own_path(results, record, record["key"]))
         if _choose(own, record) is not own:
             _write_own(results, record)
     if packed:
