@@ -111,14 +111,14 @@ class Measurement:
         return {}
 
     @property
-    def is_exact(self) -> bool:
+    def is_computed(self) -> bool:
         """Whether it is computed from shapes, so that it does not matter what else the machine does."""
         return False
 
     @property
     def needed_device(self) -> str:
         """The device that has to be there."""
-        return "cpu" if self.is_exact else getattr(self, "device", "cpu")
+        return "cpu" if self.is_computed else getattr(self, "device", "cpu")
 
     def as_released(self, model: str) -> Measurement:
         """Returns the conditions with what they leave to the model, by its variant or its name, filled in."""

@@ -79,11 +79,11 @@ class Memory(Measurement):
             raise refuse("checkpointing", self.checkpointing, "none where mode is inference: nothing is kept there")
 
     @property
-    def is_exact(self) -> bool:
+    def is_computed(self) -> bool:
         return self.method == "predicted"
 
     def environment(self, setting: Setting) -> dict[str, Any]:
-        return {} if self.is_exact else {"keeps_freed_memory": False}
+        return {} if self.is_computed else {"keeps_freed_memory": False}
 
     @property
     def step(self) -> dict[str, Any]:
