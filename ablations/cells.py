@@ -11,6 +11,7 @@ from typing import Any
 from ablations.baselines.registry import MODEL_SOURCES
 from ablations.conditions import in_key
 from ablations.config import (
+    BY_NAME,
     CONFOUNDERS,
     LARGEST_INPUT,
     PVTConfig,
@@ -54,18 +55,9 @@ class Arm:
         return f"{self.variant} {self.arm}"
 
     @property
-    def released_as(self) -> str:
-        """The name by which recipes know what the released training had for it."""
-        return self.variant
-
-    @property
     def source(self) -> str:
         """The whole name, as `build_cell` takes it."""
         return f"pvt:{self.variant}/{self.arm}/{self.base}"
-
-    @property
-    def file_name(self) -> str:
-        return f"{self.variant}_{self.base}_{self.arm.replace('+', '-')}"
 
     @property
     def file_digest(self) -> str:
@@ -98,17 +90,9 @@ class NamedModel:
     is_arm = False
 
     @property
-    def released_as(self) -> str:
-        return self.name
-
-    @property
     def source(self) -> str:
         """What builds the model: its name, with the folder of a user's file before it."""
         return self.name if self.folder is None else str(self.folder / self.name)
-
-    @property
-    def file_name(self) -> str:
-        return re.sub(r"[^A-Za-z0-9.-]+", "-", self.name).strip("-.")
 
     @cached_property
     def file_digest(self) -> str:
@@ -138,7 +122,7 @@ class Cell:
     """A Measurement."""
 
     def __post_init__(self) -> None:
-        conditions = self.conditions.as_released(self.model.released_as)
+        conditions = self.conditions.as_released(getattr(self.model, "variant", self.name))
         if not self.model.is_arm:
             if not conditions.takes_baselines:
                 raise refuse("model", self.model.name, f"an arm: {conditions.name} is measured of arms alone")
@@ -146,6 +130,8 @@ class Cell:
                 raise refuse("checkpointing", conditions.checkpointing, "none for a model that is no arm")
             if hasattr(conditions, "initial_weights"):
                 conditions = replace(conditions, initial_weights="in_order")
+        elif getattr(conditions, "initial_weights", BY_NAME) != BY_NAME:
+            raise refuse("initial_weights", conditions.initial_weights, f"{BY_NAME} for an arm")
         object.__setattr__(self, "conditions", conditions)
         conditions.check()
         if self.config is not None:
@@ -209,7 +195,7 @@ class Cell:
     @property
     def file_name(self) -> str:
         """Of its record, without the suffix."""
-        return f"{self.model.file_name}_{self.key}"
+        return file_name(self.describe(), self.key)
 
     @property
     def label(self) -> str:
@@ -285,14 +271,23 @@ def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if name not in known or in_key(known[name]) or value != _plain(known[name].default)
+        if name not in known or in_key(known[name]) or value != _as_json(known[name].default)
     }
 
 
 def as_plain(values: Any) -> dict[str, Any]:
     """Returns the fields of a dataclass as JSON has them."""
-    return {name: _plain(value) for name, value in asdict(values).items()}
+    return {name: _as_json(value) for name, value in asdict(values).items()}
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def file_name(description: dict[str, Any], key: str) -> str:
+    """Returns what the files of a cell are called, without a suffix, by its description or its record."""
+    if "model" in description:
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", description["model"]).strip("-.")
+    else:
+        name = f"{description['variant']}_{description['base']}_{description['arm'].replace('+', '-')}"
+    return f"{name}_{key}"

@@ -17,6 +17,10 @@ Size = int | tuple[int, int]
 Base = Literal["published", "v1", "v2"]
 AttentionKernel = Literal["fused", "explicit"]
 
+BY_NAME = "by_name"
+"""How `ablations.model.initial_weights` draws the weights of arms, in records and their keys: another way would need
+another name."""
+
 NUM_STAGES = 4
 SMALLEST_INPUT = 32  # pixels a side, in every arm, so that all arms take the same inputs
 LARGEST_INPUT = 2**16  # pixels a side; beyond it sizes in bytes overflow
@@ -25,6 +29,12 @@ LARGEST_INPUT = 2**16  # pixels a side; beyond it sizes in bytes overflow
 def as_pair(size: Size) -> tuple[int, int]:
     """Returns (height, width); one number stands for a square."""
     return (size, size) if isinstance(size, int) else size
+
+
+def size_text(size: Size) -> str:
+    """Returns a size as records and tables have it: `224`, or `800x1280` (height x width)."""
+    height, width = as_pair(size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +158,7 @@ class PVTConfig:
                 raise refuse(name, values, f"{NUM_STAGES} whole numbers of 1 or more, one a stage")
         for name, least in (("num_classes", 0), ("in_chans", 1), ("stem_stride", 2), ("pool_size", 1)):
             value = getattr(self, name)
-            if not _is_int(value) or value < least:
+            if not is_int(value) or value < least:
                 raise refuse(name, value, f"a whole number of {least} or more")
         for field in fields(self):
             choices = get_args(field.type)
@@ -219,12 +229,13 @@ class PVTConfig:
         return [[next(rates) for _ in range(depth)] for depth in self.depths]
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """Whether a value is a whole number, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _are_ints(values: object, count: int, least: int) -> bool:
-    return isinstance(values, tuple | list) and len(values) == count and all(_is_int(v) and v >= least for v in values)
+    return isinstance(values, tuple | list) and len(values) == count and all(is_int(v) and v >= least for v in values)
 
 
 def _check_toggles(toggles: tuple[str, ...]) -> None:

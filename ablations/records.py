@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
+from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,9 +24,18 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from ablations.cells import Cell, address
+from ablations.cells import Cell, address, file_name
 from ablations.conditions import field_docstrings
-from ablations.config import BASES, CONFOUNDERS, TOGGLES, VARIANTS, AttentionKernel, PVTConfig
+from ablations.config import (
+    BASES,
+    CONFOUNDERS,
+    TOGGLES,
+    VARIANTS,
+    AttentionKernel,
+    PVTConfig,
+    as_pair,
+    size_text,
+)
 from ablations.errors import FEW, InputError, pick, refuse
 from ablations.files import write_text
 from ablations.measure import MEASUREMENTS
@@ -45,7 +55,11 @@ RECORDS = "records"
 
 def record_path(results: Path, cell: Cell) -> Path:
     """Returns where the record of a cell is written below the results folder."""
-    return results / RECORDS / cell.measurement / f"{cell.file_name}.json"
+    return _own_path(results, cell.describe(), cell.key)
+
+
+def _own_path(results: Path, description: dict[str, Any], key: str) -> Path:
+    return results / RECORDS / description["measurement"] / f"{file_name(description, key)}.json"
 
 
 def write_record(
@@ -81,13 +95,13 @@ def write_record(
     if declared_seeds:
         record["declared_seeds"] = declared_seeds
     record["digest"] = record_digest(record)
-    path = record_path(results, cell)
-    _write(path, _as_file(record))
+    return _write_own(results, record)
+
+
+def _write_own(results: Path, record: dict[str, Any]) -> Path:
+    path = _own_path(results, record, record["key"])
+    _write(path, json.dumps(record, indent=1) + "\n")
     return path
-
-
-def _as_file(record: dict[str, Any]) -> str:
-    return json.dumps(record, indent=1) + "\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -205,10 +219,7 @@ def is_of_kind(value: object, kind: Kind) -> bool:
 
 def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
-    try:
-        own: dict[str, Any] | None = read_record(record_path(results, cell))
-    except ValueError:
-        own = None
+    own = _try_read(record_path(results, cell))
     # In this order, for what is packed in between is in the packed file then.
     return _choose(own, _packed(results, cell.measurement).get(cell.key))
 
@@ -216,12 +227,11 @@ def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
 def iterate_records(results: Path) -> Iterator[dict[str, Any]]:
     """Yields every record under the results folder, measurement by measurement; damaged ones are left out."""
     for measurement in sorted(MEASUREMENTS):
-        own = {record["key"]: record for _, record in _own_records(results, measurement)}
-        packed = _packed(results, measurement)
-        for key in {**packed, **own}:
-            record = _choose(own.get(key), packed.get(key))
-            assert record is not None
-            yield record
+        own = [record for _, record in _own_records(results, measurement)]  # first, as in `find_record`
+        records: dict[str, Any] = dict(_packed(results, measurement))
+        for record in own:
+            records[record["key"]] = _choose(record, records.get(record["key"]))
+        yield from records.values()
 
 
 def _choose(own: dict[str, Any] | None, packed: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -234,10 +244,15 @@ def _choose(own: dict[str, Any] | None, packed: dict[str, Any] | None) -> dict[s
 def _own_records(results: Path, measurement: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields the records of a measurement that have files of their own, with these."""
     for path in sorted((results / RECORDS / measurement).glob("*.json")):
-        try:
-            yield path, read_record(path)
-        except ValueError:
-            continue
+        if record := _try_read(path):
+            yield path, record
+
+
+def _try_read(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_record(path)
+    except ValueError:
+        return None
 
 
 def find_damaged(results: Path) -> dict[str, str]:
@@ -369,19 +384,15 @@ def unpack_records(results: Path) -> dict[str, int]:
     Raises InputError as `_rearranging` does.
     """
     with _rearranging(results):
-        return {name: count for name in MEASUREMENTS if (count := _unpack(results, name))}
+        return {name: count for name in MEASUREMENTS if (count := _unpack_measurement(results, name))}
 
 
-def _unpack(results: Path, measurement: str) -> int:
+def _unpack_measurement(results: Path, measurement: str) -> int:
     packed = _packed(results, measurement)
-    for key, record in packed.items():
-        path = results / RECORDS / measurement / f"{_file_name(record)}.json"
-        try:
-            own: dict[str, Any] | None = read_record(path)
-        except ValueError:
-            own = None
-        if _choose(own, packed[key]) is not own:
-            _write(path, _as_file(record))
+    for record in packed.values():
+        own = _try_read(_own_path(results, record, record["key"]))
+        if _choose(own, record) is not own:
+            _write_own(results, record)
     if packed:
         _packed_path(results, measurement).unlink()
     return len(packed)
@@ -405,12 +416,13 @@ def merge_records(results: Path, others: Iterable[Path]) -> int:
                 known[record["key"]] = (other, record)
                 added[record["key"]] = record
             elif mine["status"] == record["status"] == "done" and mine["result"] != record["result"]:
+                name = file_name(record, record["key"])
                 raise InputError(
-                    f"{_file_name(record)} differs between {place} and {other}: keep one of them, or move one aside "
-                    "with `records drop`"
+                    f"{name} differs between {place} and {other}: keep one of them, or move one aside with "
+                    "`records drop`"
                 )
     for record in added.values():
-        _write(results / RECORDS / record["measurement"] / f"{_file_name(record)}.json", _as_file(record))
+        _write_own(results, record)
     return len(added)
 
 
@@ -425,11 +437,11 @@ def drop_records(results: Path, wanted: Callable[[dict[str, Any]], bool]) -> Pat
             return None
         aside = results / "dropped" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         for record in dropped:
-            _write(aside / RECORDS / record["measurement"] / f"{_file_name(record)}.json", _as_file(record))
+            _write_own(aside, record)
         for measurement in {record["measurement"] for record in dropped}:
-            _unpack(results, measurement)
+            _unpack_measurement(results, measurement)
         for record in dropped:
-            (results / RECORDS / record["measurement"] / f"{_file_name(record)}.json").unlink()
+            _own_path(results, record, record["key"]).unlink()
     return aside
 
 
@@ -437,15 +449,6 @@ def _refuse_damaged(results: Path) -> None:
     if damaged := find_damaged(results):
         place, why = next(iter(damaged.items()))
         raise InputError(f"{results}: {place}: {why}; mend or remove it first ({len(damaged)} damaged)")
-
-
-def _file_name(record: dict[str, Any]) -> str:
-    """Returns the name of a record's own file, without the suffix: `Cell.file_name`."""
-    if "model" in record:
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", record["model"]).strip("-.")
-    else:
-        name = f"{record['variant']}_{record['base']}_{record['arm'].replace('+', '-')}"
-    return f"{name}_{record['key']}"
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -545,7 +548,7 @@ def load_records(
     is more often misspelt than missing; values that exist and never occur together make an empty DataFrame.
     """
     wanted = {name: _values_of_filter(name, value) for name, value in filters.items()}
-    measurements = [*MEASUREMENTS] if measurement is None else _listed(measurement)
+    measurements = [*MEASUREMENTS] if measurement is None else _as_list(measurement)
     for each in measurements:
         pick("measurement", each, MEASUREMENTS)
     records = [
@@ -559,11 +562,11 @@ def load_records(
     rows = [row for row in rows if all(row.get(name) in values for name, values in wanted.items())]
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*_NAMES])
     for name in table.columns:
-        table[name] = _typed(table[name], [row.get(name) for row in rows])
+        table[name] = _as_kind(table[name], [row.get(name) for row in rows])
     return table.sort_values([name for name in _SORTED_BY if name in table], key=_rank, ignore_index=True)
 
 
-def _listed(value: object) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     """Returns several values as a list; a text is one."""
     return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
@@ -572,7 +575,7 @@ def _values_of_filter(name: str, value: object) -> list[Any]:
     """Returns the values that a filter lets through; raises InputError for a column that cannot be filtered by."""
     kinds = {known: column.kind for known, column in list_columns().items() if column.kind != "object"}
     pick("column", name, kinds)
-    values = [None if pd.api.types.is_scalar(each) and pd.isna(each) else each for each in _listed(value)]
+    values = [None if pd.api.types.is_scalar(each) and pd.isna(each) else each for each in _as_list(value)]
     return [str(each) if kinds[name] == "text" and each is not None else each for each in values]
 
 
@@ -585,7 +588,7 @@ def _check_filter(name: str, values: list[Any], rows: list[dict[str, Any]]) -> N
             raise refuse(name, value, f"a value that some of these records have{some}")
 
 
-def _typed(column: pd.Series, values: list[Any]) -> pd.Series:
+def _as_kind(column: pd.Series, values: list[Any]) -> pd.Series:
     """Returns a column in the type of its kind; one that is not described, in that of its values."""
     described = list_columns().get(str(column.name))
     found = {type(value) for value in values if value is not None}
@@ -646,15 +649,13 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     environment = record["environment"]
     resolution = conditions.pop("resolution")
     conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
-    conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     if conditions.get("method") == "predicted":
         environment = environment | {"device_name": None, "threads": None}  # which machine predicts makes no difference
     return {
         "measurement": record["measurement"],
         **_model_columns(record),
-        "resolution": str(height) if height == width else f"{height}x{width}",
-        "pixels": height * width,
+        "resolution": size_text(resolution),
+        "pixels": prod(as_pair(resolution)),
         **conditions,
         **record["result"],
         **{name: environment.get(name) for name in ("device_name", "torch", "threads", "commit")},

@@ -29,7 +29,7 @@ def test_the_address_depends_on_everything_that_is_measured():
         replace(CELL, conditions=Speed()),
         replace(CELL, conditions=Cost()),
     ]
-    assert set(CHANGED) | {"rand_augment"} == set(vars(Accuracy())), "a condition without a test"
+    assert set(CHANGED) | {"rand_augment", "initial_weights"} == set(vars(Accuracy())), "a condition without a test"
     streaming = replace(Accuracy(), loading="streaming", rand_augment="rand-m9")  # which needs the other
     others.append(replace(CELL, conditions=streaming))
     assert len({CELL.key, *(cell.key for cell in others)}) == 1 + len(others)
@@ -68,7 +68,6 @@ CHANGED = {
     "seed": 5,
     "tuning_images": 100,
     "eval_resolutions": (48, 96),
-    "initial_weights": "in_order",
 }
 
 
@@ -88,6 +87,8 @@ def test_the_scheme_of_initial_weights_is_in_the_key_at_its_default_too():
     older = description | {"conditions": {k: v for k, v in description["conditions"].items() if k != "initial_weights"}}
     assert address(older) != CELL.key
     assert build_cell("timm:resnet18", Accuracy()).conditions.initial_weights == "in_order"
+    with pytest.raises(InputError, match=r"^initial_weights=.in_order. is not possible; allowed: by_name for an arm"):
+        replace(CELL, conditions=Accuracy(initial_weights="in_order"))
 
 
 def test_every_condition_of_every_measurement_is_described():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ablations.baselines.equal import has_baseline
+from ablations.baselines.equal import check_has_baseline
 from ablations.baselines.registry import EQUAL_MODELS, MODELS
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, CUMULATIVE
@@ -247,7 +247,7 @@ def test_the_memory_of_every_library_s_model_stands_beside_an_arm_s():
                 conditions = replace(cell.conditions, channels_last=True)
                 own = arm_cell(variant=variant, arm=arm, base="published", conditions=conditions)
                 assert own.key in keys
-                assert has_baseline(own.config, library, conditions.resolution)
+                check_has_baseline(own.config, library, conditions.resolution)
                 if conditions.method == "predicted" and not cell.conditions.channels_last:
                     predicted.append((library, variant, arm, conditions.mode, conditions.resolution))
     # Two variants, two modes: two arms at four sizes of both libraries, and v1 at one of transformers.
@@ -260,4 +260,4 @@ def test_what_is_timed_beside_libraries_they_have(name):
     assert {cell.arm for cell in cells} == {"v1", "v1+ope+cffn", "v1+ope+cffn+lsra"}
     for cell in cells:
         for library in cell.conditions.reference.split("+"):
-            assert has_baseline(cell.config, library, cell.conditions.resolution)
+            check_has_baseline(cell.config, library, cell.conditions.resolution)

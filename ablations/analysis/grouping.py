@@ -30,7 +30,7 @@ def _machine(kind: type[Measurement]) -> tuple[str, ...]:
 
     Seeds and weights decide an accuracy, so records of all machines stand together, and `machines` names these.
     """
-    if kind().is_exact:  # type: ignore[call-arg]
+    if kind().is_computed:  # type: ignore[call-arg]
         return ()
     return ("machines",) if kind.pools_machines else ("device_name", "torch", "threads")
 
@@ -42,7 +42,7 @@ CONDITIONS = {
             [
                 *MODEL_CONDITIONS,
                 *(field.name for field in fields(kind)),
-                *kind.found,
+                *kind.split_by,
                 *_machine(kind),
             ]
         )

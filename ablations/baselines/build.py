@@ -56,13 +56,13 @@ def build_baseline(name: str, **options: Any) -> nn.Module:
     """
     source, _, rest = name.partition(":")
     if source == "timm":
-        return _build_timm(rest, **options)
+        return _from_timm(rest, **options)
     if source == "transformers":
-        return _build_transformers(rest)
+        return _from_transformers(rest)
     if source == "baselines":
         module, _, function = OWN[pick("model", rest, OWN)].partition(":")
         return getattr(import_module(module), function)()
-    return _build_from_file(name)
+    return _from_file(name)
 
 
 def build_baseline_backbone(name: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -73,12 +73,12 @@ def build_baseline_backbone(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     """
     source, _, rest = name.partition(":")
     if source.endswith(".py"):
-        return _with_widths(_build_from_file(name), name)
+        return _with_widths(_from_file(name), name)
     if source != "timm":
         raise refuse(
             "model", name, "timm:NAME, FILE.py:FUNCTION or an arm: other heads than the classifier stand on those alone"
         )
-    backbone = _build_timm(rest, features_only=True)
+    backbone = _from_timm(rest, features_only=True)
     channels = dict(zip(backbone.feature_info.reduction(), backbone.feature_info.channels(), strict=True))
     if not set(STRIDES) <= set(channels):
         raise refuse("model", name, f"one with maps at strides {STRIDES}; this one's are {tuple(channels)}")
@@ -115,7 +115,7 @@ class PyramidMaps(nn.Module):
         return [maps[index].permute(0, 3, 1, 2) if self.channels_last else maps[index] for index in self.indices]
 
 
-def _build_timm(name: str, **options: Any) -> Any:
+def _from_timm(name: str, **options: Any) -> Any:
     name, _, settings = name.partition("?")
     pick("model", _without_tag(name), timm.list_models())
     options |= _parse_options(settings)
@@ -145,7 +145,7 @@ def _parse_options(settings: str) -> dict[str, Any]:
         raise refuse("model options", settings, allowed) from error
 
 
-def _build_transformers(name: str) -> nn.Module:
+def _from_transformers(name: str) -> nn.Module:
     if pick("model", name, [*CVT_DEPTHS, *PVTS]) in PVTS:
         return Logits(build_transformers(build_config(*PVTS[name], "published")))
     depth = CVT_DEPTHS[name]
@@ -156,7 +156,7 @@ def _build_transformers(name: str) -> nn.Module:
     return CvtForImageClassification(config)
 
 
-def _build_from_file(name: str) -> nn.Module:
+def _from_file(name: str) -> nn.Module:
     """Returns what a function of a user's file returns; it may import its neighbours, which are forgotten then."""
     path, _, function = name.rpartition(":")
     folder, known = str(Path(path).parent.resolve()), set(sys.modules)

@@ -13,8 +13,7 @@ from timm.models.twins import PosConv
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ablations.errors import refuse
-from ablations.model.pvt import ClassToken
+from ablations.model.pvt import ClassToken, check_images
 from ablations.model.tokens import as_tokens
 
 DEPTH = 12
@@ -50,8 +49,7 @@ class CPVT(nn.Module):
         self.head = nn.Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < PATCH_SIZE:
-            raise refuse("input shape", tuple(x.shape), f"(B, 3, H, W) with H and W of {PATCH_SIZE} pixels or more")
+        check_images(x, in_chans=3, smallest_side=PATCH_SIZE)
         feature_map = self.patch_embed(x)
         size = (feature_map.shape[2], feature_map.shape[3])
         x = self.first_block(self.class_token(as_tokens(feature_map)))

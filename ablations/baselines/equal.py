@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES
 from ablations.config import CONFOUNDERS, PVT_V1, PVTConfig, Size, arm_name, as_pair, base_confounders
-from ablations.errors import InputError, pick, refuse
+from ablations.errors import pick, refuse
 from ablations.model import PVT
 from ablations.model.checkpoint import TIMM, TRANSFORMERS_V1, TRANSFORMERS_V2, Format
-
-LIBRARIES = tuple(ARMS_OF_LIBRARIES)
 
 ATTENTION = {"timm": "fused", "transformers": "explicit"}
 """How the libraries' models attend, whatever our own does: timm's faster way, and transformers' only one."""
@@ -27,7 +25,7 @@ TOLERANCE = 1e-4
 
 def check_has_baseline(config: PVTConfig, library: str, resolution: Size) -> None:
     """Raises InputError where a library has no model that does what `config`'s does at `resolution` in pixels."""
-    arms = ARMS_OF_LIBRARIES[pick("library", library, LIBRARIES)]
+    arms = ARMS_OF_LIBRARIES[pick("library", library, ARMS_OF_LIBRARIES)]
     arm = arm_name(config.toggles)
     if arm not in arms:
         raise refuse("arm", arm, f"{', '.join(arms)}, which {library} has")
@@ -38,16 +36,6 @@ def check_has_baseline(config: PVTConfig, library: str, resolution: Size) -> Non
     config.check_size("resolution", resolution)
     if config.position_embedding == "learned":
         _check_position_grids(config, library, resolution)
-
-
-def has_baseline(config: PVTConfig, library: str, resolution: Size) -> bool:
-    """Whether a known library has a model that does what `config`'s does at `resolution` in pixels."""
-    pick("library", library, LIBRARIES)
-    try:
-        check_has_baseline(config, library, resolution)
-    except InputError:
-        return False
-    return True
 
 
 def build_equal(model: PVT, library: str, channels_last: bool = False) -> nn.Module:
@@ -62,7 +50,7 @@ def build_equal(model: PVT, library: str, channels_last: bool = False) -> nn.Mod
     config = model.config
     check_has_baseline(config, library, config.img_size)
     with torch.device("cpu"):  # timm computes drop-path rates from tensors, which must hold numbers
-        baseline = _build_timm(config) if library == "timm" else build_transformers(config)
+        baseline = build_timm(config) if library == "timm" else build_transformers(config)
     for module in baseline.modules():
         if isinstance(module, nn.AdaptiveAvgPool2d):  # linear SRA's, and no other
             module.output_size = config.pool_size
@@ -118,7 +106,8 @@ def _check_position_grids(config: PVTConfig, library: str, resolution: Size) -> 
         raise refuse("resolution", resolution, allowed)
 
 
-def _build_timm(config: PVTConfig) -> Any:
+def build_timm(config: PVTConfig) -> Any:
+    """Returns timm's classifier of a config that has one, with fresh weights, but for P: that is always 7."""
     baseline: Any = timm_pvt.PyramidVisionTransformerV2(
         **_shared_arguments(config),
         embed_dims=config.embed_dims,

@@ -10,8 +10,7 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
-from ablations.errors import refuse
-from ablations.model.pvt import ClassToken, PositionEmbedding
+from ablations.model.pvt import ClassToken, PositionEmbedding, check_images
 from ablations.model.tokens import as_map, as_tokens, with_prefix_of
 
 DEPTH = 12
@@ -41,7 +40,7 @@ class LocalFeedForward(nn.Module):
         return as_tokens(x + self.convs(x))
 
 
-class Block(nn.Module):
+class LocalBlock(nn.Module):
     """Attention of all tokens and feed-forward of the map's: (B, 1 + N, C) to (B, 1 + N, C)."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -67,13 +66,12 @@ class LocalViT(nn.Module):
         self.patch_embed = nn.Conv2d(3, dim, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)
         self.class_token = ClassToken(dim)
         self.position_embedding = PositionEmbedding(dim, GRID, num_prefix_tokens=1)
-        self.blocks = nn.ModuleList(Block(dim, num_heads) for _ in range(DEPTH))
+        self.blocks = nn.ModuleList(LocalBlock(dim, num_heads) for _ in range(DEPTH))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < PATCH_SIZE:
-            raise refuse("input shape", tuple(x.shape), f"(B, 3, H, W) with H and W of {PATCH_SIZE} pixels or more")
+        check_images(x, in_chans=3, smallest_side=PATCH_SIZE)
         feature_map = self.patch_embed(x)
         size = (feature_map.shape[2], feature_map.shape[3])
         x = self.position_embedding(self.class_token(as_tokens(feature_map)), size)

@@ -12,8 +12,7 @@ from timm.layers import Mlp
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ablations.errors import refuse
-from ablations.model.pvt import ClassToken
+from ablations.model.pvt import ClassToken, check_images
 from ablations.model.tokens import as_map
 
 TOKEN_DIM = 64
@@ -92,8 +91,7 @@ class T2TViT(nn.Module):
         self.head = nn.Linear(dim, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dim() != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 16:
-            raise refuse("input shape", tuple(x.shape), "(B, 3, H, W) with H and W of 16 pixels or more")
+        check_images(x, in_chans=3, smallest_side=16)
         x = self.class_token(self.tokens_to_token(x))
         x = self.blocks(x + sinusoids(x))
         return self.head(self.norm(x)[:, 0])

@@ -53,7 +53,7 @@ def _views(extent: Tensor, centre: Tensor) -> Tensor:
     return torch.cat([torch.diag_embed(extent), centre[:, :, None]], dim=2)
 
 
-def look(images: Tensor, views: Tensor, beyond: str) -> Tensor:
+def sample_views(images: Tensor, views: Tensor, beyond: str) -> Tensor:
     """Returns images (B, C, S, S) of floats through views (B, 2, 3), sampled bilinearly.
 
     A view is the affine map, in coordinates from -1 to 1, from a place in the result to one in the image. Outside

@@ -64,7 +64,7 @@ def digest(value: Any) -> str:
 def load_answer(question: Question, state: State) -> Any:
     """Returns the answer that is kept, a plain value; None where there is none for this state."""
     try:
-        entry = json.loads(_place(question, ".json").read_text(encoding="utf-8"))
+        entry = json.loads(_entry_path(question, ".json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RuntimeError):  # a RuntimeError where the user has no home
         return None
     if isinstance(entry, dict) and (entry.get("question"), entry.get("state")) == (question, state):
@@ -76,7 +76,7 @@ def store_answer(question: Question, state: State, answer: Any) -> None:
     """Keeps an answer, in place of an older one to the same question."""
     entry = {"question": question, "state": state, "answer": answer}
     with suppress(OSError, RuntimeError):
-        write_text(_place(question, ".json"), json.dumps(entry, indent=1))
+        write_text(_entry_path(question, ".json"), json.dumps(entry, indent=1))
 
 
 def load_images(question: Question, state: State, shape: Sequence[int]) -> Tensor | None:
@@ -87,7 +87,7 @@ def load_images(question: Question, state: State, shape: Sequence[int]) -> Tenso
     images = torch.empty(*shape, dtype=torch.uint8)
     content = _bytes_of(images)
     try:
-        with _place(question, ".bin").open("rb") as file:
+        with _entry_path(question, ".bin").open("rb") as file:
             if os.fstat(file.fileno()).st_size != len(content) or file.readinto(content) != len(content):
                 return None
     except OSError:
@@ -99,7 +99,7 @@ def store_images(question: Question, state: State, images: Tensor) -> None:
     """Keeps images, contiguous bytes in main memory, in place of older ones for the same question."""
     content = _bytes_of(images)
     try:
-        write_bytes(_place(question, ".bin"), content)
+        write_bytes(_entry_path(question, ".bin"), content)
     except (OSError, RuntimeError):
         return
     # After a crash in between, the checksum of the older note refuses the newer images.
@@ -111,5 +111,5 @@ def _bytes_of(images: Tensor) -> memoryview:
     return images.numpy().data.cast("B")
 
 
-def _place(question: Question, suffix: str) -> Path:
+def _entry_path(question: Question, suffix: str) -> Path:
     return cache_directory() / f"{digest(question)[:16]}{suffix}"

@@ -3,6 +3,7 @@
 The version for Python, which torchvision reads, is a pickle, and a file from outside is never unpickled here.
 """
 
+import shutil
 import tarfile
 import tempfile
 from contextlib import suppress
@@ -82,7 +83,9 @@ def fetch_cifar(name: str, directory: Path) -> None:
         if folder.exists():  # what is there in part is its owner's to see to
             raise FileNotFoundError("some of its files are missing there")
         download_url(SITE + cifar.archive, directory, md5=cifar.md5)
-        _unpack(cifar, directory / cifar.archive, folder)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as place:  # so that it is there whole or not at all
+            shutil.unpack_archive(directory / cifar.archive, place, filter="data")
+            (Path(place) / folder.name).rename(folder)
     except (OSError, EOFError, HTTPException, RuntimeError, ValueError, tarfile.TarError) as error:
         if not was_there:
             with suppress(OSError):
@@ -92,18 +95,6 @@ def fetch_cifar(name: str, directory: Path) -> None:
             f"{name} can be neither read from {folder} nor downloaded to it ({first_line(error)}); put its files "
             f"there ({files}), the binary version, or give another data directory"
         ) from error
-
-
-def _unpack(cifar: Cifar, archive: Path, folder: Path) -> None:
-    """Unpacks the set's own files, whole or not at all."""
-    with tarfile.open(archive) as packed, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as place:
-        unpacked = Path(place) / folder.name
-        unpacked.mkdir()
-        for name in (*cifar.train, *cifar.validation):
-            source = packed.extractfile(f"{folder.name}/{name}")
-            assert source is not None  # the checksum says what the archive holds
-            (unpacked / name).write_bytes(source.read())
-        unpacked.rename(folder)
 
 
 def _read_records(name: str, file: Path, length: int) -> Tensor:

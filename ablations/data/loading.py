@@ -104,14 +104,18 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> Data:
 def load_eval_images(conditions: Accuracy, data_dir: Path | None) -> Tensor:
     """Returns the images (N, C, S, S) that `load_data` evaluates on, in memory whatever the conditions' loading."""
     question = _ask(conditions, data_dir)
-    _check_memory(_count_eval_images(question), 3, question.resolution, "a lower resolution fits")
-    return _load_eval_images(question)
-
-
-def _count_eval_images(question: "_Question") -> int:
+    resolution, way_out = question.resolution, "a lower resolution fits"
     if is_built_in(question.name):
-        return len(_split_small(question)[1][0])
-    return len(_split_folder(question)[1].paths)
+        small = _split_small(question)[1][0]
+        _check_memory(len(small), small.shape[1], resolution, way_out)
+        return _resize_small(small, resolution)
+    _, validation, _ = _split_folder(question)
+    _check_memory(len(validation.paths), 3, resolution, way_out)
+    unread: dict[str, str] = {}
+    images = _decode_validation(validation, question, unread)
+    if unread:
+        raise unreadable_images(unread, len(images))
+    return images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,17 +144,6 @@ def _ask(conditions: Accuracy, data_dir: Path | None) -> _Question:
 @lru_cache(maxsize=1)
 def _load(question: _Question) -> Data:
     return _load_small(question) if is_built_in(question.name) else _load_folder(question)
-
-
-def _load_eval_images(question: _Question) -> Tensor:
-    if is_built_in(question.name):
-        return _resize_small(_split_small(question)[1][0], question.resolution)
-    _, validation, _ = _split_folder(question)
-    unread: dict[str, str] = {}
-    images = _decode_validation(validation, question, unread)
-    if unread:
-        raise unreadable_images(unread, len(images))
-    return images
 
 
 def read_built_in(name: str, directory: Path) -> tuple[LabelledImages, LabelledImages]:

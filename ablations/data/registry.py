@@ -29,11 +29,6 @@ class DataSet:
     """Whether a mirrored image is still of its class."""
 
     @property
-    def in_memory_only(self) -> bool:
-        """Whether it cannot stream: a reader returns all of it."""
-        return bool(self.reader)
-
-    @property
     def summary(self) -> str:
         """One line for `list`."""
         place = f"DIR/{self.folder}, else downloaded" if self.folder else "shipped with scikit-learn"
@@ -75,7 +70,7 @@ DATA_SETS: dict[str, DataSet] = {
 
 def is_built_in(name: str) -> bool:
     """Whether a data set has a reader of its own; else it is an image folder."""
-    return name in DATA_SETS and DATA_SETS[name].in_memory_only
+    return name in DATA_SETS and bool(DATA_SETS[name].reader)
 
 
 def built_in_names() -> str:

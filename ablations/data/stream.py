@@ -6,16 +6,13 @@ the data set, C channels, S the resolution in pixels.
 """
 
 import multiprocessing
-import os
 import random
 import re
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ from ablations.data.protocols import Transform, build_transform, read_image, rea
 from ablations.data.splits import StreamingData
 from ablations.errors import InputError, refuse
 from ablations.measure import Accuracy
+from ablations.measure.process import follow_parent
 
 Request = tuple[str, int]
 """An image's path and the seed of what is drawn for it."""
@@ -231,17 +229,8 @@ def _start_context() -> BaseContext:
 
 
 def _follow_parent(worker: int) -> None:
-    """Lets a worker live as long as the process that trains, whatever ends that, and no shorter."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; what to do about it, that process says
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # torch's own watch is on the fork server, which lives as long as a worker does.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    """Lets a worker live as long as the process that trains: torch's own watch is on the fork server."""
+    follow_parent()
 
 
 _idle: dict[tuple[Any, ...], _Reader] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
-from ablations.config import LARGEST_INPUT
+from ablations.config import BY_NAME, LARGEST_INPUT
 from ablations.errors import refuse
 from ablations.measure.measurement import (
     Column,
@@ -39,7 +39,7 @@ class Accuracy(Recipe, Measurement):
     main_metric: ClassVar[str] = "top1"
     responses: ClassVar[tuple[str, ...]] = ("top1",)
     axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
-    found: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
+    split_by: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
     pools_machines: ClassVar[bool] = True
     trains: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {
@@ -78,7 +78,7 @@ class Accuracy(Recipe, Measurement):
     """Sides in pixels at which the trained model is evaluated too."""
     seed: int = condition(0, least=0)
     """Of the initial weights, the order of the images and their augmentation: arms with equal seeds are paired."""
-    initial_weights: InitialWeights = condition("by_name", in_key=True)
+    initial_weights: InitialWeights = condition(BY_NAME, in_key=True)
     """How the seed gives the initial weights: `by_name` of each parameter, so that arms share what they have in common,
     or `in_order` of construction, as libraries' models have it."""
 
@@ -124,14 +124,15 @@ class Accuracy(Recipe, Measurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.baselines.build import check_baseline
         from ablations.data.loading import check_data, check_loading, load_data
-        from ablations.measure.network import build_network, check_baseline_of
+        from ablations.measure.network import build_network
         from ablations.training.accuracy import check_shareable
         from ablations.training.distributed import count_ranks
 
         baselines = [cell for cell in cells if cell.config is None]
         for cell in baselines:
-            check_baseline_of(cell)
+            check_baseline(cell.source)
         trained = {
             (cell.source, cell.conditions.num_classes, cell.conditions.resolution, cell.conditions.drop_path_rate): cell
             for cell in baselines

@@ -16,9 +16,8 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from ablations.cells import Cell
-from ablations.config import LARGEST_INPUT, Size, as_pair
+from ablations.config import LARGEST_INPUT, Size, as_pair, size_text
 from ablations.errors import first_line, refuse
-from ablations.measure import Memory
 from ablations.measure.network import build_network_on, input_shape, is_refusal
 from ablations.measure.peak_memory import measure_in_process
 from ablations.measure.predict import predict_peak_memory
@@ -45,12 +44,12 @@ class Largest:
     Peaks are predicted, in bytes. `next_size` and its peak are None where `size` is the largest that is tried.
     """
 
-    size: int | None
+    size: int | None = None
     """0 where not even the smallest fits; None where the model refuses a size on the way, so that none is largest."""
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int | None = None
     """None where `size` is 0 or None."""
-    next_size: int | None
-    next_peak_memory_bytes: int | None
+    next_size: int | None = None
+    next_peak_memory_bytes: int | None = None
     refused: str = ""
     """Why the model refuses, where it does."""
 
@@ -110,14 +109,15 @@ def answer_budget(cell: Cell, budget_bytes: int, resolutions: Sequence[Size]) ->
     Raises InputError for a resolution that the cell cannot have and for a budget into which no image fits.
     """
     for resolution in resolutions:
-        _resized(cell, resolution, 1)  # raises
+        _resized(cell, resolution)  # raises
     predictor = _Predictor(cell)
-    smallest, refusal = _smallest_side(predictor)
-    peaks, refusals = _predict_single(predictor, [*filter(None, [smallest]), *resolutions])
+    smallest = next(filter(predictor.takes, FIRST_SIDES), None)
+    taken = [size for size in (smallest, *resolutions) if size is not None and predictor.takes(size)]
+    peaks = {size: predictor.predict(size, 1) for size in taken}
     if peaks:
         _check_budget(cell, budget_bytes, peaks)
     if smallest is None:
-        largest_resolution = _no_largest(refusal)
+        largest_resolution = Largest(refused=predictor.refusals[FIRST_SIDES[0]])
     else:
         largest_resolution = _find_largest(
             lambda side: predictor.predict(side, 1),
@@ -127,8 +127,8 @@ def answer_budget(cell: Cell, budget_bytes: int, resolutions: Sequence[Size]) ->
             exponent=2,
         )
     batches = [
-        _no_largest(refusals[resolution])
-        if resolution in refusals
+        Largest(refused=predictor.refusals[resolution])
+        if resolution not in peaks
         else _find_largest(
             partial(predictor.predict, resolution),
             range(1, LARGEST_BATCH + 1),
@@ -180,7 +180,7 @@ def verify_answer(answer: BudgetAnswer, cell: Cell) -> Iterator[Verification]:
     Measured are tracked storages on the CPU and the allocator's peak on CUDA. A part that is predicted to need more
     than is free now is not run. Raises InputError where the device is not there.
     """
-    conditions = _memory(cell)
+    conditions = cell.conditions
     for _, resolution, batch_size, largest in _questions(answer):
         predicted = largest.peak_memory_bytes
         if not (resolution and batch_size and predicted):
@@ -192,9 +192,8 @@ def verify_answer(answer: BudgetAnswer, cell: Cell) -> Iterator[Verification]:
         else:
             build = partial(build_network_on, conditions.device, cell)
             try:
-                result = measure_in_process(
-                    build, input_shape(_resized(cell, resolution, 1), batch_size), **conditions.step
-                )
+                shape = input_shape(_resized(cell, resolution), batch_size)
+                result = measure_in_process(build, shape, **conditions.step)
                 measured, note = result["peak_memory_bytes"], result.get("out_of_memory", "")
             except ProcessFailed as failure:
                 note = str(failure)
@@ -222,7 +221,7 @@ def budget_values(answers: Sequence[BudgetAnswer]) -> list[dict[str, Any]]:
                 | {
                     "budget_bytes": answer.budget_bytes,
                     "asked": asked,
-                    "resolution": None if resolution is None else _size_text(resolution),
+                    "resolution": None if resolution is None else size_text(resolution),
                     "batch_size": batch_size,
                     "peak_memory_bytes": largest.peak_memory_bytes,
                     "next_size": largest.next_size,
@@ -248,14 +247,23 @@ class _Predictor:
         self.cell = cell
         self.network = build_network_on("meta", cell).to("meta")
         self.count = 0
+        self.refusals: dict[Size, str] = {}
         self._peaks: dict[tuple[int, ...], _Peak] = {}
 
+    def takes(self, resolution: Size) -> bool:
+        """Whether the model takes one image of this resolution; `refusals` says why it does not."""
+        try:
+            self.predict(resolution, 1)
+        except _Refused as refusal:
+            self.refusals[resolution] = str(refusal)
+        return resolution not in self.refusals
+
     def predict(self, resolution: Size, batch_size: int) -> _Peak:
-        shape = input_shape(_resized(self.cell, resolution, 1), batch_size)
+        shape = input_shape(_resized(self.cell, resolution), batch_size)
         if shape not in self._peaks:
             self.count += 1
             try:
-                result = predict_peak_memory(self.network, shape, **_memory(self.cell).step)
+                result = predict_peak_memory(self.network, shape, **self.cell.conditions.step)
             except (AssertionError, ValueError, RuntimeError) as error:
                 if self.cell.config is not None or not is_refusal(error):
                     raise
@@ -266,36 +274,12 @@ class _Predictor:
         return self._peaks[shape]
 
 
-def _smallest_side(predictor: _Predictor) -> tuple[int | None, str]:
-    """Returns the smallest side that the model takes; where it takes none, None and why it refuses the first."""
-    reasons = []
-    for side in FIRST_SIDES:
-        try:
-            predictor.predict(side, 1)
-        except _Refused as refusal:
-            reasons.append(str(refusal))
-        else:
-            return side, ""
-    return None, reasons[0]
-
-
-def _predict_single(predictor: _Predictor, resolutions: Sequence[Size]) -> tuple[dict[Size, _Peak], dict[Size, str]]:
-    """Returns the peaks of one image, and why the model refuses the other resolutions."""
-    peaks, refusals = {}, {}
-    for resolution in resolutions:
-        try:
-            peaks[resolution] = predictor.predict(resolution, 1)
-        except _Refused as refusal:
-            refusals[resolution] = str(refusal)
-    return peaks, refusals
-
-
 def _check_budget(cell: Cell, budget_bytes: int, peaks: dict[Size, _Peak]) -> None:
     """Raises InputError if none of the peaks of single images is within the budget."""
     size = min(peaks, key=lambda size: peaks[size].nbytes)
     least = peaks[size].nbytes
     if least > budget_bytes:
-        allowed = f"{least}B ({format_bytes(least)}) or more, for one image in: {_resized(cell, size, 1).label}"
+        allowed = f"{least}B ({format_bytes(least)}) or more, for one image in: {_resized(cell, size).label}"
         raise refuse("budget", f"{budget_bytes}B", allowed)
 
 
@@ -310,9 +294,7 @@ def _find_largest(
     peaks = dict(known)
     fits, exceeds = 0, len(sizes)
     if peaks[sizes[0]].nbytes > budget_bytes:
-        return Largest(
-            size=0, peak_memory_bytes=None, next_size=sizes[0], next_peak_memory_bytes=peaks[sizes[0]].nbytes
-        )
+        return Largest(size=0, next_size=sizes[0], next_peak_memory_bytes=peaks[sizes[0]].nbytes)
     for attempt in count(1):
         if exceeds - fits == 1:
             break
@@ -324,18 +306,15 @@ def _find_largest(
         try:
             peak = peaks[sizes[index]] = predict(sizes[index])
         except _Refused as refusal:
-            return _no_largest(str(refusal))
+            return Largest(refused=str(refusal))
         if peak.nbytes <= budget_bytes:
             fits = index
         else:
             exceeds = index
-    following = sizes[exceeds] if exceeds < len(sizes) else None
-    return Largest(
-        size=sizes[fits],
-        peak_memory_bytes=peaks[sizes[fits]].nbytes,
-        next_size=following,
-        next_peak_memory_bytes=None if following is None else peaks[following].nbytes,
-    )
+    largest = Largest(size=sizes[fits], peak_memory_bytes=peaks[sizes[fits]].nbytes)
+    if exceeds == len(sizes):
+        return largest
+    return replace(largest, next_size=sizes[exceeds], next_peak_memory_bytes=peaks[sizes[exceeds]].nbytes)
 
 
 def _guess(peaks: dict[float, _Peak], budget_bytes: int, exponent: float) -> float:
@@ -349,17 +328,8 @@ def _guess(peaks: dict[float, _Peak], budget_bytes: int, exponent: float) -> flo
     return size * (room / growing[0]) ** (1 / exponent)
 
 
-def _no_largest(reason: str) -> Largest:
-    return Largest(size=None, peak_memory_bytes=None, next_size=None, next_peak_memory_bytes=None, refused=reason)
-
-
-def _memory(cell: Cell) -> Memory:
-    assert isinstance(cell.conditions, Memory)
-    return cell.conditions
-
-
-def _resized(cell: Cell, resolution: Size, batch_size: int) -> Cell:
-    return replace(cell, conditions=replace(_memory(cell), resolution=resolution, batch_size=batch_size))
+def _resized(cell: Cell, resolution: Size) -> Cell:
+    return replace(cell, conditions=replace(cell.conditions, resolution=resolution, batch_size=1))
 
 
 def _subject(cell: Cell) -> dict[str, Any]:
@@ -367,9 +337,4 @@ def _subject(cell: Cell) -> dict[str, Any]:
     names = {"model": cell.source} | {name: described.get(name) for name in ("variant", "arm", "base")}
     names["attention"] = cell.config.attention if cell.config else None
     of_input = ("resolution", "batch_size", "method")
-    return names | {name: value for name, value in asdict(_memory(cell)).items() if name not in of_input}
-
-
-def _size_text(size: Size) -> str:
-    height, width = as_pair(size)
-    return str(height) if height == width else f"{height}x{width}"
+    return names | {name: value for name, value in asdict(cell.conditions).items() if name not in of_input}

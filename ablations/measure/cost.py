@@ -51,7 +51,7 @@ class Cost(Measurement):
         return {} if self.head == "classifier" else {"num_classes": 0, "pooling": "average"}
 
     @property
-    def is_exact(self) -> bool:
+    def is_computed(self) -> bool:
         return True
 
     @classmethod

@@ -32,7 +32,7 @@ class Evaluation(Measurement):
     name: ClassVar[str] = "evaluation"
     main_metric: ClassVar[str] = "top1"
     axes: ClassVar[tuple[str, ...]] = ("resolution", "arm", "checkpoint")
-    found: ClassVar[tuple[str, ...]] = ("n_images", "classes")
+    split_by: ClassVar[tuple[str, ...]] = ("n_images", "classes")
     pools_machines: ClassVar[bool] = True
     takes_baselines: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {

@@ -10,14 +10,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
 from ablations.errors import InputError, first_line, pick
@@ -71,7 +70,8 @@ class FvcoreCount:
 def count_with_fvcore(model: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> FvcoreCount:
     """Counts a copy of `model` in evaluation mode on a float32 input of `input_shape`, batch included, with fvcore.
 
-    On `meta`, shapes flow and numbers do not; `cpu` runs real tensors, fvcore's usual way. Raises UncountedOperator for
+    On `meta`, shapes flow and numbers do not, and convolutions are two-dimensional; `cpu` runs real tensors, fvcore's
+    usual way. Raises UncountedOperator for
     an operator that neither fvcore nor this file knows, and InputError for a model that cannot be traced, for another
     device, and where fvcore is not installed.
     """
@@ -161,71 +161,25 @@ def _is_free(kind: str) -> bool:
 
 
 def _convolve(
-    rank: int,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Tensor:
-    if isinstance(padding, str):
-        input = _pad(input, weight, _each(rank, dilation)) if padding == "same" else input
-        padding = 0
-    geometry = (_each(rank, stride), _each(rank, padding), _each(rank, dilation), False, _each(rank, 0), groups)
-    return torch._convolution(input, weight, bias, *geometry, *BACKEND_SETTINGS)
-
-
-def _convolve_transposed(
-    rank: int,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Sequence[int] = 1,
     padding: int | Sequence[int] = 0,
-    output_padding: int | Sequence[int] = 0,
-    groups: int = 1,
     dilation: int | Sequence[int] = 1,
+    groups: int = 1,
 ) -> Tensor:
-    extra = _each(rank, output_padding)
-    geometry = (_each(rank, stride), _each(rank, padding), _each(rank, dilation), True, extra, groups)
-    return torch._convolution(input, weight, bias, *geometry, *BACKEND_SETTINGS)
-
-
-BACKEND_SETTINGS = (False, False, False, False)
-"""How CUDA's convolutions are to be chosen: no matter for what is counted."""
-
-
-def _each(rank: int, value: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns one value for each spatial dimension."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * rank if len(values) == 1 else values
-
-
-def _pad(input: Tensor, weight: Tensor, dilation: tuple[int, ...]) -> Tensor:
-    """Pads with as many zeros as a convolution takes away."""
-    zeros = [step * (int(kernel) - 1) for step, kernel in zip(dilation, weight.shape[2:], strict=True)]
-    return F.pad(input, [side for total in reversed(zeros) for side in (total // 2, total - total // 2)])
-
-
-CONVOLUTIONS: dict[Any, Callable[..., Tensor]] = {
-    torch.conv1d: partial(_convolve, 1),
-    torch.conv2d: partial(_convolve, 2),
-    torch.conv3d: partial(_convolve, 3),
-    torch.conv_transpose1d: partial(_convolve_transposed, 1),
-    torch.conv_transpose2d: partial(_convolve_transposed, 2),
-    torch.conv_transpose3d: partial(_convolve_transposed, 3),
-}
-"""torch's functions, and what they come to in a trace: `aten::_convolution`."""
+    """torch.conv2d by the operator that it comes to in a trace; how CUDA chooses its kernels is no matter here."""
+    sizes = _pair(stride), _pair(padding), _pair(dilation)
+    return torch._convolution(input, weight, bias, *sizes, False, (0, 0), groups, False, False, False, False)
 
 
 class _TraceableConvolutions(TorchFunctionMode):
-    """Has convolutions call the operator by which a trace knows them.
+    """Has two-dimensional convolutions call the operator by which a trace knows them.
 
     By themselves they come to it only where a backend works with numbers. On `meta` a kernel written in Python stands
     before it, and Python sees tensors for sizes while a trace runs, on which that kernel fails.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return CONVOLUTIONS.get(func, func)(*args, **(kwargs or {}))
+        return (_convolve if func is torch.conv2d else func)(*args, **(kwargs or {}))

@@ -7,7 +7,6 @@ is in neither list is an error, never a silent zero.
 
 import copy
 from collections import Counter
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -16,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from ablations.measure.shapes import run_on_meta
 
 aten = torch.ops.aten
 
@@ -120,7 +120,6 @@ class _Counter(TorchDispatchMode):
         # torch's own formulas of flops, each called with an operator's arguments and its result.
         self.formulas = FlopCounterMode(display=False, custom_mapping=FORMULAS).flop_registry
         self.running = [""]
-        self.results: dict[Hashable, tuple[torch.Size, tuple[int, ...], torch.dtype]] = {}
         self.by_module: Counter[str] = Counter()
         self.by_operator: Counter[str] = Counter()
         self.other_values: Counter[str] = Counter()
@@ -134,13 +133,13 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = self.formulas.get(func.overloadpacket)
-        if formula is None and not _is_without_macs(func):
+        if formula is None and not is_without_macs(func):
             with self:
                 result = func.decompose(*args, **kwargs)  # an operator may be made of others
             if result is NotImplemented:
                 raise UncountedOperator(f"nobody knows how many MACs {func} takes")
             return result
-        result = self.run(func, args, kwargs)
+        result = run_on_meta(func, args, kwargs)
         name = func.overloadpacket.__name__
         if formula is not None:
             macs = formula(*args, **kwargs, out_val=result) // 2
@@ -151,40 +150,9 @@ class _Counter(TorchDispatchMode):
             self.other_values[kind] += values.numel()
         return result
 
-    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Returns an operator's result. One that was seen with such arguments before is not worked out again.
 
-        Working out shapes takes most of a trace's time, and blocks repeat.
-        """
-        if func.is_view or func._schema.is_mutable:
-            return func(*args, **kwargs)
-        call = (func, signature(args), signature(kwargs))
-        if call not in self.results:
-            result = func(*args, **kwargs)
-            if isinstance(result, Tensor) and _are_all_on_meta((args, kwargs, result)):
-                self.results[call] = result.shape, result.stride(), result.dtype
-            return result
-        shape, stride, dtype = self.results[call]
-        return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-
-
-def signature(value: Any) -> Hashable:
-    """Returns what the shape of a result on `meta` can depend on, of an operator's argument or arguments."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype, value.device
-    if isinstance(value, tuple | list):
-        return tuple(map(signature, value))
-    if isinstance(value, dict):
-        return tuple((name, signature(each)) for name, each in value.items())
-    return type(value), value  # 1 and 1.0 make different results
-
-
-def _are_all_on_meta(values: Any) -> bool:
-    """Whether there are no numbers, on which the shape of a result might depend: masks, indices."""
-    return all(leaf.is_meta for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
-
-
-def _is_without_macs(operator: torch._ops.OpOverload) -> bool:
+def is_without_macs(operator: torch._ops.OpOverload) -> bool:
+    """Whether an operator is known to multiply nothing that counts."""
     if operator.is_view or {torch.Tag.pointwise, torch.Tag.inplace_view} & set(operator.tags):
         return True
     return operator.namespace == "aten" and operator.overloadpacket.__name__.removesuffix("_") in WITHOUT_MACS

@@ -90,8 +90,8 @@ class Measurement:
     """The metrics that toggles have effects on, in the tables of effects."""
     axes: ClassVar[tuple[str, ...]]
     """The columns in which the records of one table differ; they agree in all other conditions."""
-    found: ClassVar[tuple[str, ...]] = ()
-    """The columns of its results that the records of one table agree in, as if they were conditions."""
+    split_by: ClassVar[tuple[str, ...]] = ()
+    """The columns of its results that split tables, as conditions do."""
     pools_machines: ClassVar[bool] = False
     """Whether records of several machines, thread counts and library versions stand in one table."""
     takes_baselines: ClassVar[bool] = True
@@ -111,17 +111,17 @@ class Measurement:
         return {}
 
     @property
-    def is_exact(self) -> bool:
+    def is_computed(self) -> bool:
         """Whether it is computed from shapes, so that it does not matter what else the machine does."""
         return False
 
     @property
     def needed_device(self) -> str:
         """The device that has to be there."""
-        return "cpu" if self.is_exact else getattr(self, "device", "cpu")
+        return "cpu" if self.is_computed else getattr(self, "device", "cpu")
 
     def as_released(self, model: str) -> Measurement:
-        """Returns the conditions with what they leave to the model, by a variant's or a model's name, filled in."""
+        """Returns the conditions with what they leave to the model, by its variant or its name, filled in."""
         return self
 
     def data_digest(self, data_dir: Path | None) -> str | None:

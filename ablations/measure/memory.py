@@ -36,7 +36,7 @@ class Memory(Measurement):
     main_metric: ClassVar[str] = "peak_memory_bytes"
     responses: ClassVar[tuple[str, ...]] = ("peak_memory_bytes",)
     axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
-    found: ClassVar[tuple[str, ...]] = ("memory_method",)
+    split_by: ClassVar[tuple[str, ...]] = ("memory_method",)
     columns: ClassVar[dict[str, Column]] = {
         "peak_memory_bytes": integer("Peak memory of the step.", "B"),
         "memory_method": Column("How the peak was found."),
@@ -79,11 +79,11 @@ class Memory(Measurement):
             raise refuse("checkpointing", self.checkpointing, "none where mode is inference: nothing is kept there")
 
     @property
-    def is_exact(self) -> bool:
+    def is_computed(self) -> bool:
         return self.method == "predicted"
 
     def environment(self, setting: Setting) -> dict[str, Any]:
-        return {} if self.is_exact else {"keeps_freed_memory": False}
+        return {} if self.is_computed else {"keeps_freed_memory": False}
 
     @property
     def step(self) -> dict[str, Any]:

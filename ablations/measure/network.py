@@ -108,16 +108,11 @@ def traceable_part(network: nn.Module, head: str) -> nn.Module | None:
     return dense_part(network) if head in ("retinanet", "fcos") else network
 
 
-def check_baseline_of(cell: Cell) -> None:
-    """Raises InputError for a model by name that its source does not know."""
-    check_baseline(cell.source)
-
-
 def check_builds(cells: Iterable[Cell]) -> None:
     """Raises InputError for models that are no arms and cannot be built; a file may hold another model by now."""
     baselines = [cell for cell in cells if cell.config is None]
     for cell in baselines:
-        check_baseline_of(cell)
+        check_baseline(cell.source)
     meta_network.cache_clear()
     known = {cell for cell in baselines if cell.source in MODELS.values() and not _has_other_head(cell)}
     for cell in dict.fromkeys(at_any_size(cell) for cell in baselines if cell not in known):

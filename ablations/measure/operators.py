@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from ablations.measure.environment import check_device
 from ablations.measure.interleaved import Step, no_garbage_collection
-from ablations.measure.macs import FORMULAS, WITHOUT_MACS
+from ablations.measure.macs import FORMULAS, is_without_macs
+from ablations.measure.shapes import tensors_in
 
 aten = torch.ops.aten
 
@@ -181,7 +181,7 @@ def count_roofline(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, f
     Keys: `roofline`, a row for each kind with its `kind`, `calls`, `macs`, `bytes` and `bound_s`, sums over the calls;
     `uncounted`, the names of operators of which nobody knows whether they multiply: they count with their bytes.
     """
-    counter = _FloorCounter(macs_per_s, bytes_per_s)
+    counter = _RooflineCounter(macs_per_s, bytes_per_s)
     with counter:
         step()
     rows = [
@@ -190,7 +190,7 @@ def count_roofline(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, f
             "calls": counter.calls[kind],
             "macs": counter.macs[kind],
             "bytes": counter.bytes[kind],
-            "bound_s": counter.floors_s[kind],
+            "bound_s": counter.bounds_s[kind],
         }
         for kind in KINDS
         if kind in counter.calls
@@ -237,8 +237,8 @@ _ONLY_WRITTEN = ("copy", "fill", "zero")
 _MOVES_NOTHING = ("_unsafe_view", "resize", "lift_fresh", "empty", "empty_like", "empty_strided", "new_empty")
 
 
-class _FloorCounter(TorchDispatchMode):
-    """Sums MACs, bytes and roofline of every operator that runs, by kind."""
+class _RooflineCounter(TorchDispatchMode):
+    """Sums MACs, bytes and roofline bounds of every operator that runs, by kind."""
 
     def __init__(self, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> None:
         super().__init__()
@@ -248,7 +248,7 @@ class _FloorCounter(TorchDispatchMode):
         self.calls: Counter[str] = Counter()
         self.macs: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
-        self.floors_s: dict[str, float] = defaultdict(float)
+        self.bounds_s: dict[str, float] = defaultdict(float)
         self.uncounted: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -261,11 +261,12 @@ class _FloorCounter(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
-        tensors = _tensors((args, kwargs, result))
+        tensors = tensors_in((args, kwargs, result))
         if not tensors or func.is_view or torch.Tag.inplace_view in func.tags or name.rstrip("_") in _MOVES_NOTHING:
             return result
         kind = kind_of(name, [leaf.shape if isinstance(leaf, Tensor) else () for leaf in args])
-        if formula is None and not _is_without_macs(func, name, kind):
+        known = kind in _KINDS_WITHOUT_MACS or name in _ALSO_WITHOUT_MACS or is_without_macs(func)
+        if formula is None and not known:
             self.uncounted.add(name)
         macs = formula(*args, **kwargs, out_val=result) // 2 if formula else 0
         moved = moved_bytes(func, args, kwargs, result)
@@ -273,13 +274,8 @@ class _FloorCounter(TorchDispatchMode):
         self.macs[kind] += macs
         self.bytes[kind] += moved
         bytes_per_s = self.rates[max(bisect_right(self.sizes, moved) - 1, 0)]
-        self.floors_s[kind] += max(macs / self.macs_per_s, moved / bytes_per_s)
+        self.bounds_s[kind] += max(macs / self.macs_per_s, moved / bytes_per_s)
         return result
-
-
-def _is_without_macs(operator: torch._ops.OpOverload, name: str, kind: str) -> bool:
-    known = kind in _KINDS_WITHOUT_MACS or name in _ALSO_WITHOUT_MACS or name.removesuffix("_") in WITHOUT_MACS
-    return known or torch.Tag.pointwise in operator.tags
 
 
 def moved_bytes(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
@@ -297,15 +293,11 @@ def moved_bytes(operator: torch._ops.OpOverload, args: Sequence[Any], kwargs: Ma
         unread = changed
     elif name.endswith("_like") or name.startswith("new_"):
         unread = set(given)  # looked at for their shape
-    read = _tensors([value for name, value in given.items() if name not in unread])
-    written = _tensors([value for name, value in given.items() if name in changed])
+    read = tensors_in([value for name, value in given.items() if name not in unread])
+    written = tensors_in([value for name, value in given.items() if name in changed])
     known = {id(tensor) for tensor in written}
-    written += [tensor for tensor in _tensors(result) if id(tensor) not in known]
+    written += [tensor for tensor in tensors_in(result) if id(tensor) not in known]
     return sum(map(_own_bytes, read + written))
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _own_bytes(tensor: Tensor) -> int:

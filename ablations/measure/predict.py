@@ -14,13 +14,13 @@ thread of a busy Xeon, torch 2.14.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from itertools import chain
 from math import prod
 from types import FunctionType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -30,10 +30,10 @@ from torch._prims_common import suggest_memory_format
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from ablations.errors import pick, refuse
-from ablations.measure.macs import signature
+from ablations.measure.shapes import run_on_meta, tensors_in
 
 aten = torch.ops.aten
 
@@ -42,9 +42,6 @@ ROUNDING = {"cpu": 1, "cuda": 512}
 
 KINDS = ("parameters", "gradients", "optimizer", "input", "activations", "temporaries")
 """What bytes are for. Buffers are among the parameters; activations are what the forward pass keeps for backward."""
-
-MOST_RESULTS = 10_000
-"""How many results of operators are kept at most, which take about 13 MB. A model has some hundreds at each size."""
 
 LOWER = frozenset(
     """
@@ -144,8 +141,8 @@ def predict_peak_memory(
     }
 
 
-def _infer(model: nn.Module, images: Tensor, device: str, autocast: bool) -> "_Memory":
-    memory = _Memory(device)
+def _infer(model: nn.Module, images: Tensor, device: str, autocast: bool) -> "_LiveBytes":
+    memory = _LiveBytes(device)
     memory.add_all("parameters", chain(model.parameters(), model.buffers()))
     memory.add_all("input", [images])
     with memory, torch.inference_mode(), _Device(device, autocast, None):
@@ -155,9 +152,9 @@ def _infer(model: nn.Module, images: Tensor, device: str, autocast: bool) -> "_M
 
 def _train(
     model: nn.Module, images: Tensor, device: str, autocast: bool, trained: list[nn.Parameter]
-) -> tuple["_Memory", list[nn.Parameter]]:
+) -> tuple["_LiveBytes", list[nn.Parameter]]:
     """Runs a step with the optimiser's state of `trained`; returns its memory and which of them had a gradient."""
-    memory = _Memory(device)
+    memory = _LiveBytes(device)
     labels = torch.empty(images.shape[:1], dtype=torch.long, device="meta")
     state = []
     memory.add_all("parameters", chain(model.parameters(), model.buffers()))
@@ -189,7 +186,7 @@ def _train(
 
 
 @contextmanager
-def _noting_stages(model: nn.Module, memory: "_Memory") -> Iterator[None]:
+def _noting_stages(model: nn.Module, memory: "_LiveBytes") -> Iterator[None]:
     """Tells `memory` which part of the model runs."""
     with ExitStack() as stack:
         for path, module in model.named_modules():
@@ -207,14 +204,8 @@ class _Storage(NamedTuple):
     stage: str
 
 
-class _Memory(TorchDispatchMode):
-    """Counts the bytes of live storages, as StorageTracker does and by what they are for, and runs operators on `meta`.
-
-    An operator that ran before on the same shapes, in any prediction, does not run again: working shapes out takes most
-    of the time.
-    """
-
-    results: ClassVar[dict[Hashable, tuple[type, list[tuple | None]]]] = {}
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of live storages, as StorageTracker does and by what they are for."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -308,70 +299,12 @@ class _Memory(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
             self._basic.add(func)
-        result = self.run(func, args, kwargs)
-        for tensor in _tensors(result):
+        result = run_on_meta(func, args, kwargs, LAYOUTS.get(func))
+        for tensor in tensors_in(result):
             self.add(tensor)
         if self.live_bytes > self.peak_bytes:
             self._set_peak(str(func.overloadpacket))
         return result
-
-    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Returns an operator's result as the device would lay it out, without running it if that can be."""
-        if func.is_view:
-            return func(*args, **kwargs)
-        if func._schema.is_mutable:
-            if _changes_numbers_only(func) and all(tensor.is_meta for tensor in _tensors(args[0])):
-                return args[0] if func._schema.returns else None
-            return func(*args, **kwargs)
-        call = (func, signature(args), signature(kwargs))
-        if call in self.results:
-            kind, layouts = self.results[call]
-            parts = [layout and torch.empty_strided(*layout[:2], dtype=layout[2], device="meta") for layout in layouts]
-            return parts[0] if kind is Tensor else kind(parts)
-        result = func(*args, **kwargs)
-        given = _tensors((args, kwargs))
-        if func in LAYOUTS and all(tensor.is_meta for tensor in given):
-            result = LAYOUTS[func](args, result)
-        results = result if isinstance(result, tuple | list) else [result]
-        if _are_new(results, given):
-            layouts = [None if each is None else (each.shape, each.stride(), each.dtype) for each in results]
-            if len(self.results) == MOST_RESULTS:
-                self.results.clear()
-            self.results[call] = type(result) if isinstance(result, tuple | list) else Tensor, layouts
-        return result
-
-
-def _are_new(results: Iterable[Any], given: list[Tensor]) -> bool:
-    """Whether an operator's results are tensors of memory of their own, of which numbers did not decide the shape."""
-    storages = {id(tensor.untyped_storage()) for tensor in given}  # `_unsafe_view` shares it and does not say so
-    return all(tensor.is_meta for tensor in given) and all(
-        part is None or (isinstance(part, Tensor) and part.is_meta and id(part.untyped_storage()) not in storages)
-        for part in results
-    )
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    if isinstance(values, Tensor):  # nearly always, and looking into other things takes its time
-        return [values]
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
-
-
-@cache
-def _changes_numbers_only(operator: torch._ops.OpOverload) -> bool:
-    """Whether an operator changes its first argument in place, in numbers only, and returns that or nothing.
-
-    On `meta` there is nothing to change then, and to work out that nothing changes takes long.
-    """
-    name, schema = operator.overloadpacket.__name__, operator._schema
-    changed = [argument.alias_info is not None and argument.alias_info.is_write for argument in schema.arguments]
-    return (
-        (name.endswith("_") or name.startswith("_foreach_"))
-        and torch.Tag.inplace_view not in operator.tags
-        and name not in ("resize_", "resize_as_", "set_")
-        and changed.index(True) == 0
-        and sum(changed) == 1
-        and len(schema.returns) <= 1
-    )
 
 
 def _convolution(args: Any, result: Tensor) -> Tensor:
@@ -468,7 +401,7 @@ STAGE = re.compile(r"[^.]+(\.\d+)?")
 
 def _has_no_dtype(args: Any) -> bool:
     """Whether a function of bfloat16 numbers is not told what to return."""
-    return any(tensor.dtype is torch.bfloat16 for tensor in _tensors(args)) and torch.dtype not in map(type, args)
+    return any(tensor.dtype is torch.bfloat16 for tensor in tensors_in(args)) and torch.dtype not in map(type, args)
 
 
 def _to_full(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Initial weights: each parameter is drawn by the seed, its own name and its shape, and by nothing else.
 
 So two models with one seed start from the same values wherever a parameter has the same name, shape and distribution,
-whatever else they have and in whichever order they are built. Arms can then be compared in pairs.
+whatever else they have and in whichever order they are built. Arms can then be compared in pairs. Records call this
+`ablations.config.BY_NAME`.
 """
 
 import hashlib
@@ -9,9 +10,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-
-SCHEME = "by_name"
-"""What records call this way of drawing; another way would need another name."""
 
 
 def generator_of(seed: int, name: str, shape: torch.Size) -> torch.Generator:

@@ -318,12 +318,11 @@ class PVT(nn.Module):
         config = replace(self.config, num_classes=num_classes)
         self.global_pool = _checked_pool(config, self.global_pool if global_pool is None else global_pool)
         self.config, self.num_classes = config, num_classes
-        weight = next(self.parameters())
-        placed: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         if not num_classes:
             self.head = nn.Identity()
             return
-        head = nn.Linear(self.num_features, num_classes, **placed)
+        like = next(self.parameters())
+        head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
         self.head = head

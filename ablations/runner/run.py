@@ -174,12 +174,12 @@ def run_cells(
 def _run_missing(missing: list[Cell], job: Job, jobs: int, bar: tqdm) -> Iterator[tuple[Cell, Outcome]]:
     """Yields every cell when it is finished: the exact ones first, side by side if that pays, then the others."""
     forecast = Forecast(job.results)
-    exact = [cell for cell in missing if cell.conditions.is_exact]
+    exact = [cell for cell in missing if cell.conditions.is_computed]
     workers = min(available_cores(), len(exact) // CELLS_PER_WORKER)
     if workers > 1:
         bar.set_description_str(f"{exact[0].measurement:8}")
         yield from _run_side_by_side(_of_one_network(exact), job, workers)
-        missing = [cell for cell in missing if not cell.conditions.is_exact]
+        missing = [cell for cell in missing if not cell.conditions.is_computed]
     trained = [cell for cell in missing if cell.conditions.trains and cell.conditions.needed_device == "cpu"]
     if jobs > 1 and len(trained) > 1:
         bar.set_description_str("accuracy")
@@ -273,7 +273,7 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], Non
         failure, is_final = first_line(error), isinstance(error, Diverged)
         if job.debug:
             traceback.print_exc()
-    if not cell.conditions.is_exact:
+    if not cell.conditions.is_computed:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -30,7 +30,7 @@ from typing import Any, cast
 from ablations.baselines.registry import GROUPS
 from ablations.cells import Arm, Cell, arm_cell, build_cell
 from ablations.conditions import choices_of
-from ablations.config import PAPER_TOGGLES, Size, arms_of
+from ablations.config import PAPER_TOGGLES, Size, arms_of, is_int
 from ablations.errors import InputError, pick, refuse
 from ablations.measure import MEASUREMENTS, Evaluation, Measurement
 from ablations.measure.measurement import Device
@@ -188,7 +188,7 @@ def _values(kind: type[Measurement], name: str, given: Any) -> tuple[Any, ...]:
     """Returns the values of a field that a grid combines; raises InputError for one that is not of the field's type."""
     default = next(each.default for each in fields(kind) if each.name == name)
     if isinstance(default, tuple):
-        if not isinstance(given, list) or not all(_is_int(value) for value in given):
+        if not isinstance(given, list) or not all(is_int(value) for value in given):
             raise refuse(name, given, "a list of whole numbers")
         return (tuple(given),)
     if given == []:
@@ -207,19 +207,15 @@ def _value(kind: type[Measurement], name: str, default: Any, value: Any) -> Any:
     if isinstance(default, bool):
         allowed, fits = "true or false", isinstance(value, bool)
     elif isinstance(default, int):
-        allowed, fits = "a whole number", _is_int(value)
+        allowed, fits = "a whole number", is_int(value)
     elif isinstance(default, str):
         allowed, fits = "a text", isinstance(value, str)
     else:
-        allowed, fits = "a number", _is_int(value) or isinstance(value, float)
+        allowed, fits = "a number", is_int(value) or isinstance(value, float)
         value = float(value) if fits else value
     if not fits:
         raise refuse(name, value, allowed)
     return value
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def parse_size(text: str) -> Size:

@@ -20,7 +20,7 @@ from ablations.files import write_bytes
 from ablations.measure import Accuracy
 from ablations.model.compiled import compile_alone
 from ablations.records import pack_bits
-from ablations.training.distributed import Ranks
+from ablations.training.distributed import ALONE, Ranks
 from ablations.training.logs import Logs
 from ablations.training.loop import Diverged, Training
 from ablations.training.resume import Saver
@@ -71,7 +71,7 @@ def measure_accuracy(
     `Training`; with `files` OutOfTime after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
     """
     conditions.check()
-    ranks = ranks or Ranks()
+    ranks = ranks or ALONE
     data = load_data(conditions, data_dir).to(conditions.device)
     saver = Saver(files.checkpoint, files.made_by, deadline=deadline) if files else None
     logs = Logs(files.log, files.tensorboard) if files and ranks.is_first else None
@@ -81,9 +81,9 @@ def measure_accuracy(
             training = Training(model, data, conditions, ranks=ranks, workers=workers)
             if saver:
                 saver.restore(training)
-            training.run(progress=_Teller(progress, logs), save=saver.look if saver else None)
+            training.run(progress=_TrainingMonitor(progress, logs), save=saver.save_if_due if saver else None)
             if saver:
-                saver.look(training, is_over=True)
+                saver.save_if_due(training, is_over=True)
         scores = training.evaluate()
         elsewhere = {
             str(side): training.evaluate(
@@ -154,7 +154,7 @@ def check_shareable(model: nn.Module, processes: int) -> None:
         raise refuse("processes", processes, "1 for a model with batch norm on a CPU, where it is not shared")
 
 
-class _Teller:
+class _TrainingMonitor:
     """Tells of a training about once a second, and logs each epoch."""
 
     def __init__(self, progress: Progress | None, logs: Logs | None) -> None:

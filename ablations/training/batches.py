@@ -20,13 +20,13 @@ from ablations.data.augmentation import (
     draw_noise,
     draw_shifts,
     erase,
-    look,
     normalise,
+    sample_views,
 )
 from ablations.data.splits import Data, StreamingData
 from ablations.data.stream import stream_eval, stream_images
 from ablations.measure import Accuracy
-from ablations.training.distributed import Ranks
+from ablations.training.distributed import ALONE, Ranks
 
 Batch = tuple[Tensor, Tensor]
 """Images (B, 3, S, S), normalised and channels-last, and labels (B,), on the data's device."""
@@ -87,14 +87,13 @@ def training_batches(
     epoch: int,
     *,
     first_step: int = 0,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Yields the batches of an epoch from `first_step` (from 0) on, or this process's share of each.
 
     `workers` processes read streaming images ahead; none where it is 0.
     """
-    ranks = ranks or Ranks()
     drawn = draw_epoch(data, conditions, epoch)
     size = min(conditions.batch_size, len(drawn.images))
     starts = size * torch.arange(first_step, steps_per_epoch(data, conditions))
@@ -104,15 +103,15 @@ def training_batches(
     labels = data.train_labels[drawn.images.to(device)]
     boxes = None if drawn.boxes is None else drawn.boxes[drawn.draws].to(device)
     noise = None if boxes is None else draw_noise(3, conditions.resolution).to(device)
-    looks = _look_at(data, conditions, drawn, places, workers)
-    for images, place in zip(looks, places.to(device), strict=True):
+    cut = _cut_images(data, conditions, drawn, places, workers)
+    for images, place in zip(cut, places.to(device), strict=True):
         images = normalise(images, data.mean, data.std)
         if boxes is not None and noise is not None:
             images = erase(images, boxes[place], noise)
         yield images, labels[place]
 
 
-def _look_at(data: Data, conditions: Accuracy, drawn: Epoch, places: Tensor, workers: int) -> Iterator[Tensor]:
+def _cut_images(data: Data, conditions: Accuracy, drawn: Epoch, places: Tensor, workers: int) -> Iterator[Tensor]:
     """Yields the images (B, C, S, S) at each row of places, cut as was drawn, on the data's device."""
     device = data.train_labels.device
     if isinstance(data, StreamingData):
@@ -125,12 +124,11 @@ def _look_at(data: Data, conditions: Accuracy, drawn: Epoch, places: Tensor, wor
     images, views = drawn.images.to(device), drawn.views[drawn.draws].to(device)
     beyond = "zeros" if data.train_images.shape[-1] <= SMALL else "border"
     for place in places.to(device):
-        yield look(data.train_images[images[place]], views[place], beyond)
+        yield sample_views(data.train_images[images[place]], views[place], beyond)
 
 
-def eval_batches(data: Data, conditions: Accuracy, *, ranks: Ranks | None = None, workers: int = 0) -> Iterator[Batch]:
+def eval_batches(data: Data, conditions: Accuracy, *, ranks: Ranks = ALONE, workers: int = 0) -> Iterator[Batch]:
     """Yields the validation images as they are, each in one batch of one process."""
-    ranks = ranks or Ranks()
     device = data.train_labels.device
     batches = torch.arange(len(data.eval_labels)).split(conditions.batch_size)[ranks.rank :: ranks.count]
     if isinstance(data, StreamingData):

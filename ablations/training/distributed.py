@@ -79,6 +79,10 @@ class Ranks:
         return box[0]
 
 
+ALONE = Ranks()
+"""A process that trains by itself."""
+
+
 def count_ranks() -> int:
     """Returns how many processes `torchrun` started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -93,7 +97,7 @@ def count_local_ranks() -> int:
 def joined(device: str) -> Iterator[Ranks]:
     """Joins the processes that `torchrun` started, over NCCL or gloo; where there is one it is alone."""
     if count_ranks() == 1:
-        yield Ranks()
+        yield ALONE
         return
     if device == "cuda":
         own, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -103,7 +103,7 @@ def evaluate_checkpoint(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         if value < 1:
             raise refuse(name, value, "1 or more")
-    classify = _place(model, device, precision)
+    classify = _prepare(model, device, precision)
     images = open_images(folder, count_logits(classify, resolution))
     stream = read_in_order(images.paths, transform, workers=workers, ahead=batch_size + 2 * workers)
     with closing(stream):
@@ -156,52 +156,7 @@ def _score_all(
     return torch.cat(scores).cpu(), list(faults)
 
 
-def evaluate_resolutions(
-    model: nn.Module,
-    folder: Path,
-    resolutions: Sequence[int],
-    *,
-    protocol: str,
-    batch_size: int,
-    device: str | torch.device,
-    precision: str,
-    workers: int,
-    skip_unreadable: bool = False,
-    progress: Progress | None = None,
-) -> list[dict[str, Any]]:
-    """Returns the scores of one model at several test resolutions, each as `evaluate_checkpoint` does.
-
-    A PVT resizes learned position embeddings itself. A resolution that the model cannot take is refused before any is
-    evaluated. Progress counts the images of all resolutions.
-    """
-    if not resolutions:
-        raise refuse("resolutions", list(resolutions), "one side in pixels or more")
-    classify = _place(model, device, precision)
-    for resolution in resolutions:
-        build_transform(protocol, resolution)
-        count_logits(classify, resolution)
-    return [
-        evaluate_checkpoint(
-            model,
-            folder,
-            protocol=protocol,
-            resolution=resolution,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-            workers=workers,
-            skip_unreadable=skip_unreadable,
-            progress=partial(_count_all, progress, position, len(resolutions)) if progress else None,
-        )
-        for position, resolution in enumerate(resolutions)
-    ]
-
-
-def _count_all(progress: Progress, position: int, rounds: int, done: int, total: int) -> None:
-    progress(position * total + done, rounds * total)
-
-
-def _place(model: nn.Module, device: str | torch.device, precision: str) -> Classify:
+def _prepare(model: nn.Module, device: str | torch.device, precision: str) -> Classify:
     """Moves a model to a device, puts it into evaluation mode and returns how it answers in a precision."""
     place = check_device(device)
     autocast_enabled = pick("precision", precision, get_args(Precision)) == "bf16"

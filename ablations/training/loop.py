@@ -16,7 +16,7 @@ from ablations.errors import refuse
 from ablations.measure import Accuracy
 from ablations.model.pvt import DropPath
 from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
-from ablations.training.distributed import Ranks
+from ablations.training.distributed import ALONE, Ranks
 from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
 from ablations.training.validation import evaluate
 
@@ -44,11 +44,11 @@ class Training:
         data: Data,
         conditions: Accuracy,
         *,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
         workers: int = 0,
     ) -> None:
         self.model, self.data, self.conditions = model, data, conditions
-        self.ranks, self.workers = ranks or Ranks(), workers
+        self.ranks, self.workers = ranks, workers
         self.steps_per_epoch = steps_per_epoch(data, conditions)
         size = min(conditions.batch_size, len(data.train_labels))
         self.ranks.check_batch(size)

@@ -6,6 +6,7 @@ A checkpoint is written whole or not at all, and read without unpickling anythin
 import ast
 import hashlib
 import math
+import re
 import signal
 import sys
 import threading
@@ -62,7 +63,7 @@ class Saver:
         if state is not None:
             training.load_state(state)
 
-    def look(self, training: Training, *, is_over: bool = False) -> None:
+    def save_if_due(self, training: Training, *, is_over: bool = False) -> None:
         """Saves where it is time to, or where the training is over.
 
         Raises OutOfTime or Stopped, after saving, where it has to end. A checkpoint that cannot be written is warned
@@ -189,34 +190,44 @@ def _warn(fact: str) -> None:
 
 PACKAGE = Path(__file__).parents[1]
 
-TRAINS = ("config.py", "recipes.py", "model", "data", "training")
+TRAINS = ("config.py", "recipes.py", "measure/accuracy.py", "measure/network.py", "model", "data", "training")
 """The files and folders of the package that decide the numbers of a training."""
+
+BESIDE_TRAINING = ("model/checkpoint.py", "model/timm_registry.py", "training/evaluation.py", "training/logs.py")
+"""Those in these folders that do not."""
+
+PROSE = re.compile(r"\S \S")
+"""What texts for people have: captions, meanings of columns, messages of errors."""
 
 
 @cache
 def training_code_digest(folder: Path | None = None, *, baselines: bool = False) -> str:
     """Returns the SHA-256 of the code that trains, by which a checkpoint of other code is told apart.
 
-    Comments, docstrings and layout don't count. `folder` adds the Python files of a user's folder, byte by byte, and
-    `baselines` the package's own baseline models.
+    Comments, docstrings, layout and texts for people don't count. `folder` adds the Python files of a user's folder,
+    byte by byte, and `baselines` the package's own baseline models.
     """
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in (*TRAINS, *(["baselines"] if baselines else [])):
         place = PACKAGE / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            code = _without_docstrings(file.read_text(encoding="utf-8"))
-            found.update(f"{file.relative_to(PACKAGE).as_posix()}\0{code}\0".encode())
+            path = file.relative_to(PACKAGE).as_posix()
+            if path not in BESIDE_TRAINING:
+                digest.update(f"{path}\0{_without_texts(file.read_text(encoding='utf-8'))}\0".encode())
     for file in sorted(folder.glob("*.py")) if folder else ():
-        found.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    return found.hexdigest()
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
-def _without_docstrings(source: str) -> str:
+def _without_texts(source: str) -> str:
+    """Returns the syntax tree of a source without docstrings, and with nothing in place of texts for people."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and PROSE.search(node.value):
+            node.value = ""
     return ast.dump(tree)
 
 

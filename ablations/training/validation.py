@@ -9,7 +9,7 @@ from torch import nn
 from ablations.data.splits import Data
 from ablations.measure import Accuracy
 from ablations.training.batches import eval_batches
-from ablations.training.distributed import Ranks
+from ablations.training.distributed import ALONE, Ranks
 from ablations.training.recipe import autocast
 
 
@@ -19,7 +19,7 @@ def evaluate(
     data: Data,
     conditions: Accuracy,
     *,
-    ranks: Ranks | None = None,
+    ranks: Ranks = ALONE,
     workers: int = 0,
 ) -> dict[str, Any]:
     """Returns `top1` (a fraction), `loss` (cross-entropy without smoothing, the mean), `n_images` and `correct`.
@@ -31,7 +31,6 @@ def evaluate(
     """
     model.eval()
     device = data.eval_labels.device
-    ranks = ranks or Ranks()
     correct = torch.zeros(len(data.eval_labels), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     batches = eval_batches(data, conditions, ranks=ranks, workers=workers)

@@ -67,7 +67,7 @@ def test_accuracy_pools_machines_and_names_them(tmp_path, write_cell):
         {"overrides": (("attention", "explicit"),)},
         {"overrides": (("pool_size", 3),)},
         {"conditions": Accuracy(eval_resolutions=(48,))},
-        {"conditions": Accuracy(initial_weights="in_order")},
+        {"conditions": Accuracy(compiled=True)},
     ],
     ids=str,
 )

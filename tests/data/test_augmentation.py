@@ -15,8 +15,8 @@ from ablations.data.augmentation import (
     draw_noise,
     draw_shifts,
     erase,
-    look,
     normalise,
+    sample_views,
 )
 
 
@@ -36,13 +36,13 @@ def test_a_shifted_image_is_moved_and_has_zeros_beyond():
     view = torch.tensor([[[1.0, 0.0, 2 * 3 / 32], [0.0, 1.0, -2 * 4 / 32]]])  # 3 to the right, 4 up
     expected = torch.zeros_like(image)
     expected[:, :, 4:, :-3] = image[:, :, :-4, 3:]
-    torch.testing.assert_close(look(image, view, "zeros"), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(sample_views(image, view, "zeros"), expected, atol=1e-5, rtol=0)
 
 
 def test_a_negative_width_mirrors():
     image = torch.rand(1, 2, 32, 32, generator=generator())
     view = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-    torch.testing.assert_close(look(image, view, "border"), image.flip(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(sample_views(image, view, "border"), image.flip(3), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("least", [0.08, 0.35, 0.9])
@@ -75,7 +75,7 @@ def test_a_crop_of_a_ramp_is_the_part_of_the_ramp():
     side = 96
     ramp = torch.arange(side, dtype=torch.float32).expand(1, 1, side, side)
     view = torch.tensor([[[0.5, 0.0, 0.25], [0.0, 0.5, 0.0]]])  # half as wide, its middle at 5/8 of the width
-    columns = look(ramp, view, "border")[0, 0, 0]
+    columns = sample_views(ramp, view, "border")[0, 0, 0]
     # Column i of the result shows the point (i + 0.5) / 96 of the crop, which begins at 3/8 of 96, so at 36 pixels.
     expected = 36 + (torch.arange(side) + 0.5) / side * 48 - 0.5
     torch.testing.assert_close(columns, expected, atol=1e-3, rtol=0)

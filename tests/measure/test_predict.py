@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ablations.config import ARMS, build_config
 from ablations.errors import InputError
-from ablations.measure import predict
+from ablations.measure import predict, shapes
+from ablations.measure.macs import trace_macs
 from ablations.measure.peak_memory import measure_peak_memory
 from ablations.measure.predict import KINDS, predict_peak_memory
 from ablations.model import build_model
@@ -302,13 +303,13 @@ def test_cuda_autocast_takes_softmax_in_float32() -> None:
 
 def test_resolution_does_not_change_how_many_operators_run(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
-    run = predict._Memory.run
+    run = predict.run_on_meta
 
-    def count(memory: Any, *call: Any) -> Any:
+    def count(*call: Any) -> Any:
         counts[-1] += 1
-        return run(memory, *call)
+        return run(*call)
 
-    monkeypatch.setattr(predict._Memory, "run", count)
+    monkeypatch.setattr(predict, "run_on_meta", count)
     for size in (128, 4096):
         counts.append(0)
         predicted(lambda: build_model(build_config("pico")), (1, 3, size, size), mode="training")
@@ -316,20 +317,32 @@ def test_resolution_does_not_change_how_many_operators_run(monkeypatch: pytest.M
 
 
 def test_shapes_are_worked_out_once_for_all_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict._Memory, "results", {})
-    monkeypatch.setattr(predict, "MOST_RESULTS", 10)
+    monkeypatch.setattr(shapes, "RESULTS", {})
+    monkeypatch.setattr(shapes, "MOST_RESULTS", 10)
     found, known = [], []
     for _ in range(2):
         found.append(predicted(lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU()), (4, 8)))
-        known.append(dict(predict._Memory.results))
+        known.append(dict(shapes.RESULTS))
     assert found[0] == found[1]
     assert 1 < len(known[0]) < 10
     assert known[0] == known[1]
     found += [predicted(lambda: nn.Sequential(nn.Linear(8, 8), nn.GELU()), (4 + rows, 8)) for rows in range(10)]
-    assert 0 < len(predict._Memory.results) <= 10
+    assert 0 < len(shapes.RESULTS) <= 10
     assert found[2] == found[0]
     peaks = [each["peak_memory_bytes"] for each in found[2:]]
     assert [after - before for before, after in pairwise(peaks)] == [3 * 4 * 8] * 9
+
+
+def test_a_trace_of_macs_is_as_if_no_prediction_had_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        model = build_model(build_config("pico", "v1+cffn"))
+    traces = []
+    for predicts_before in (False, True):
+        monkeypatch.setattr(shapes, "RESULTS", {})
+        if predicts_before:
+            predict_peak_memory(model, (2, 3, 96, 64), mode="inference", precision="float32", device="cpu")
+        traces.append(trace_macs(model, (2, 3, 96, 64)))
+    assert traces[0] == traces[1]  # by operator too: laid out channels-last, layers are other operators
 
 
 def test_order_of_images_is_a_condition() -> None:

@@ -8,15 +8,18 @@ import pytest
 from ablations.training import resume
 from ablations.training.resume import training_code_digest
 
-OTHERS = ("cli.py", "records.py", "cost.py", "report/page.py", "measure/macs.py")
-TRAINING = ("config.py", "recipes.py", "model/pvt.py", "data/augmentation.py", "data/digits.py", "training/loop.py")
+OTHERS = ("cli.py", "records.py", "cost.py", "report/page.py", "measure/macs.py", *resume.BESIDE_TRAINING)
+TRAINING = (
+    *("config.py", "recipes.py", "measure/accuracy.py", "measure/network.py"),
+    *("model/pvt.py", "data/augmentation.py", "data/digits.py", "training/loop.py"),
+)
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of parts of the package, which the digest is taken of."""
     copy = tmp_path / "ablations"
-    for file in (*OTHERS, *TRAINING, "model/tokens.py", "baselines/cpvt.py"):
+    for file in (*OTHERS, *TRAINING, "model/tokens.py", "data/registry.py", "baselines/cpvt.py"):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(resume.PACKAGE / file, copy / file)
     monkeypatch.setattr(resume, "PACKAGE", copy)
@@ -55,6 +58,28 @@ def test_comments_docstrings_and_layout_do_not_count(package: Path) -> None:
     file.write_text(source[:start] + '"""Another docstring.' + source[source.index('"""', start + 3) :])
     assert digest() == before
     file.write_text(file.read_text().replace("+ ", "- ", 1))
+    assert digest() != before
+
+
+@pytest.mark.parametrize(
+    ("file", "caption"),
+    [
+        ("config.py", "Overlapping patch embedding"),
+        ("data/registry.py", "1,797 hand-written digits"),
+        ("measure/accuracy.py", "Mean cross-entropy over the validation images."),
+        ("recipes.py", "more than 0, up to 1"),
+    ],
+)
+def test_texts_for_people_do_not_count(package: Path, file: str, caption: str) -> None:
+    before, source = digest(), (package / file).read_text()
+    assert caption in source
+    (package / file).write_text(source.replace(caption, "Other words"))
+    assert digest() == before
+
+
+def test_a_flag_beside_a_caption_counts(package: Path) -> None:
+    before, file = digest(), package / "data" / "registry.py"
+    file.write_text(file.read_text().replace("may_flip=False", "may_flip=True"))
     assert digest() != before
 
 

@@ -20,7 +20,6 @@ from ablations.model.checkpoint import load_weights, save_weights
 from ablations.training.evaluation import (
     EXPECTED,
     evaluate_checkpoint,
-    evaluate_resolutions,
     expected_calibration_error,
     expected_top1,
     imagenet_synsets,
@@ -355,32 +354,9 @@ def test_one_model_at_several_resolutions(tmp_path, arm):
     folder = write_noise(tmp_path, classes=3, images=2)
     model = build_pico(arm, num_classes=3)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    conditions = {name: value for name, value in SETTINGS.items() if name != "resolution"}
-    counted = []
-    scores = evaluate_resolutions(
-        model, folder, [32, 48, 80], **conditions, progress=lambda done, total: counted.append((done, total))
-    )
-    assert [entry["resolution"] for entry in scores] == [32, 48, 80]
+    scores = [evaluate_checkpoint(model, folder, **SETTINGS | {"resolution": side}) for side in (32, 48, 80)]
     assert len({entry["loss"] for entry in scores}) == 3
-    assert counted == [(done, 18) for done in (4, 6, 10, 12, 16, 18)]
-    assert scores[1] == evaluate_checkpoint(model, folder, **SETTINGS | {"resolution": 48})
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
-
-
-def test_a_resolution_that_is_not_possible_is_refused_before_the_first(tmp_path):
-    folder = write_noise(tmp_path, classes=3, images=2)
-    conditions = {name: value for name, value in SETTINGS.items() if name != "resolution"}
-    for resolutions, message in (([32, 16], "input shape"), ([32, 0], "resolution=0"), ([], "resolutions=")):
-        counted = []
-        with pytest.raises(InputError, match=message):
-            evaluate_resolutions(
-                build_pico(num_classes=3),
-                folder,
-                resolutions,
-                **conditions,
-                progress=lambda done, total, counted=counted: counted.append(done),
-            )
-        assert counted == []
 
 
 def test_a_released_checkpoint_from_its_file(tmp_path):

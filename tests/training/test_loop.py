@@ -204,7 +204,7 @@ def test_a_saver_that_was_asked_saves_after_the_step_and_says_how_to_resume(tmp_
             saver._asked = True
 
     with pytest.raises(Stopped) as caught:
-        training.run(progress=ask, save=saver.look)
+        training.run(progress=ask, save=saver.save_if_due)
     words = "stopped in epoch 2 of 2, after 2 of its steps; a checkpoint is saved; rerun the same command to resume"
     assert str(caught.value) == words
     assert isinstance(caught.value, KeyboardInterrupt), "what catches errors lets it pass"
@@ -216,5 +216,5 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch, seconds: 
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", seconds)
     written = []
     monkeypatch.setattr(resume, "save_checkpoint", lambda path, state: written.append(state["step"]))
-    Training(Linear(3), digits(BRIEF), BRIEF).run(save=Saver(tmp_path / "one.pt", {}).look)
+    Training(Linear(3), digits(BRIEF), BRIEF).run(save=Saver(tmp_path / "one.pt", {}).save_if_due)
     assert written == [*range(1, expected + 1)]

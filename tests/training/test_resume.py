@@ -80,7 +80,7 @@ def test_a_training_that_is_stopped_after_every_step_ends_as_one_that_is_not(tmp
         if training.epoch > EVERYTHING.total_epochs:
             break
         with pytest.raises(OutOfTime, match="the time is over in epoch"):
-            training.run(save=saver.look)
+            training.run(save=saver.save_if_due)
     assert stops == 13, "12 steps: 4 in each of 3 epochs"
     assert_same(training, whole)
 
@@ -94,19 +94,19 @@ def test_a_training_resumes_from_its_last_checkpoint_whatever_came_after(tmp_pat
             raise RuntimeError("the power went out")
 
     with pytest.raises(RuntimeError, match="power"):
-        training.run(progress=fail, save=Saver(tmp_path / "one.pt", {}).look)
+        training.run(progress=fail, save=Saver(tmp_path / "one.pt", {}).save_if_due)
     again = Training(build(seed=5), load_data(EVERYTHING, None), EVERYTHING)
     saver = Saver(tmp_path / "one.pt", {})
     saver.restore(again)
     assert again.step == 6
-    again.run(save=saver.look)
+    again.run(save=saver.save_if_due)
     assert_same(again, whole)
 
 
 def test_writing_checkpoints_changes_nothing(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     training = Training(build(), load_data(EVERYTHING, None), EVERYTHING)
-    training.run(save=Saver(tmp_path / "one.pt", {}).look)
+    training.run(save=Saver(tmp_path / "one.pt", {}).save_if_due)
     assert_same(training, whole)
 
 
@@ -162,7 +162,7 @@ def test_a_loss_that_was_lost_before_the_stop_is_found_at_the_end_of_the_epoch(t
         saver = Saver(path, {}, deadline=0.0)
         saver.restore(training)
         with pytest.raises(error) as caught:
-            training.run(progress=lose, save=saver.look)
+            training.run(progress=lose, save=saver.save_if_due)
     assert "at step 2" in str(caught.value)
 
 
