@@ -496,6 +496,7 @@ def test_what_is_not_verified_is_no_success(capsys, monkeypatch):
     assert "not verified: not run: predicted to need" in out
 
 
+@pytest.mark.slow
 def test_models_are_timed_beside_libraries(capsys, tmp_path):
     sizes = ["--resolutions", "32", "--batch-size", "1", "--repeats", "6", "--modes", "inference"]
     code, out, _ = call(
