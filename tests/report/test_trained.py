@@ -1,4 +1,4 @@
-"""Accuracies of our own trainings as they are drawn: the cumulative ablation, and curves by epoch."""
+"""Accuracies of our own trainings as they are drawn: the cumulative ablation, and leads by epoch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,10 +17,8 @@ from ablations.measure import Accuracy
 from ablations.records import load_records
 from ablations.report.accuracy import (
     list_figures,
-    plot_accuracy_by_epoch,
     plot_cumulative_accuracy,
     plot_difference_by_epoch,
-    plot_learning,
 )
 
 CELL = arm_cell("pico", "v1", "v2", Accuracy())
@@ -29,12 +27,8 @@ Write = Callable[..., Path]
 
 
 def write_training(results: Path, write_cell: Write, arm: str, points: list[float], **conditions: Any) -> None:
-    """Writes a training of two epochs with top-1 in points after each, and losses of 2 and 1 and some more a seed."""
-    seed = conditions.get("seed", 0)
-    history: list[dict[str, float]] = [
-        {"epoch": epoch, "loss": loss + 0.1 * epoch * (seed % 3 - 1)} for epoch, loss in ((1, 2.0), (2, 1.0))
-    ]
-    history[0]["top1"] = points[0] / 100
+    """Writes a training of two epochs with top-1 in points after each."""
+    history = [{"epoch": 1, "loss": 2.0, "top1": points[0] / 100}, {"epoch": 2, "loss": 1.0}]
     result = {"top1": points[1] / 100, "history": history, "n_eval_images": 1000, "n_train_images": 2000}
     write_cell(results, replace(CELL.of(arm=arm), conditions=Accuracy(epochs=2, **conditions)), result)
 
@@ -92,22 +86,6 @@ def ends_of_band(ax) -> set[tuple[int, float]]:
     return {(round(x), round(y, 6)) for x, y in ax.collections[0].get_paths()[0].vertices}
 
 
-def test_losses_are_means_within_bands_of_all_seeds(ax, records):
-    assert plot_learning(ax, records) is ax
-    assert [line.get_label() for line in ax.lines] == list(ARMS)
-    assert list(ax.lines[0].get_xdata()) == [1, 2]
-    assert list(ax.lines[0].get_ydata()) == pytest.approx([2, 1])
-    assert len(ax.collections) == len(ARMS)
-    assert ends_of_band(ax) == {(1, 1.9), (1, 2.1), (2, 0.8), (2, 1.2)}
-
-
-def test_accuracy_by_epoch_ends_with_the_record_s_own(ax, records):
-    assert plot_accuracy_by_epoch(ax, records) is ax
-    assert list(ax.lines[0].get_ydata()) == pytest.approx([25, 50])
-    assert ends_of_band(ax) == {(1, 24.5), (1, 25.5), (2, 49), (2, 51)}
-    assert ax.get_ylabel() == "Top-1, %, on validation images"
-
-
 def test_leads_by_epoch_are_over_v1(ax, records):
     plot_difference_by_epoch(ax, records)
     lines = {line.get_label(): list(line.get_ydata()) for line in ax.lines}
@@ -120,8 +98,8 @@ def test_leads_by_epoch_are_over_v1(ax, records):
 
 
 def test_one_seed_is_a_line_without_a_band(ax, records):
-    plot_learning(ax, records[records["seed"] == 0])
-    assert len(ax.lines) == len(ARMS)
+    plot_difference_by_epoch(ax, records[records["seed"] == 0])
+    assert len(ax.lines) == len(ARMS)  # of seven arms, and of 0
     assert len(ax.collections) == 0
 
 
@@ -129,7 +107,7 @@ def draw_cumulative(ax, rows):
     plot_cumulative_accuracy(ax, cumulative_accuracy_values(rows))
 
 
-@pytest.mark.parametrize("draw", [draw_cumulative, plot_learning, plot_accuracy_by_epoch, plot_difference_by_epoch])
+@pytest.mark.parametrize("draw", [draw_cumulative, plot_difference_by_epoch])
 def test_a_plot_refuses_mixed_conditions(ax, records, mixed, draw):
     draw(ax, records)
     with pytest.raises(InputError, match=r"^batch_size is mixed, 32, 64; "):
@@ -145,4 +123,4 @@ def test_accuracy_at_the_end_alone_is_no_curve(records):
     first = records["history"].map(lambda history: history[:1])
     names = [spec.name for spec in list_figures(records.assign(history=first))]
     assert names
-    assert not any("epoch" in name or "learning" in name for name in names)
+    assert not any("epoch" in name for name in names)

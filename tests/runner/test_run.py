@@ -429,6 +429,7 @@ def test_modules_and_operators_sum_to_the_whole(model):
     assert sum(result["macs_by_operator"].values()) == result["macs"] > 0
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_records_that_one_makes(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(UNCOUNTED.replace("NAME", "test_runner_workers"))
@@ -579,6 +580,7 @@ def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(tmp_path, monkeypatch):
     for module in (needs, runner):
         monkeypatch.setattr(module, "available_cores", lambda: 2)
