@@ -9,6 +9,7 @@ WORKERS ?= 2
 DATA_DIR ?=
 
 ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
+pytest := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 data := $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 
 .PHONY: help
@@ -24,15 +25,15 @@ reproduce: $(ready) ## run the study quick, every measurement of every arm, into
 	$(PY) run_ablation.py
 
 .PHONY: test
-test: $(ready) ## lint, format, types, tests in WORKERS processes of one thread each
+test: $(ready) ## lint, format, types, and the tests that take no long time, in WORKERS processes of one thread each
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+	$(pytest)
 
-.PHONY: all-counts
-all-counts: $(ready) ## test the three counts of MACs on every arm, base, variant and size (half an hour)
-	ABLATIONS_ALL_COUNTS=1 $(PY) -m pytest tests/measure/test_fvcore.py
+.PHONY: test-slow
+test-slow: $(ready) ## the tests that `test` leaves out: notebooks, kills, all counts of MACs, committed tables
+	$(pytest) -m slow
 
 .PHONY: gpu-results
 gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first, BUDGET a study; DATA_DIR holds the images
@@ -54,7 +55,7 @@ report-check: $(ready) ## fail if a table or figure in results/ is not what its 
 
 .PHONY: notebooks
 notebooks: $(ready) ## run the notebooks anew, where records or figures have changed
-	ABLATIONS_UPDATE_NOTEBOOKS=1 $(PY) -m pytest tests/test_notebooks.py
+	ABLATIONS_UPDATE_NOTEBOOKS=1 $(PY) -m pytest -m slow tests/test_notebooks.py
 
 .PHONY: clean
 clean: ## remove .venv and all caches; measurements stay

@@ -1,36 +1,39 @@
-"""Fixtures for every test: folders, and records of the study `quick` with made-up numbers and the committed ones."""
+"""Fixtures for every test: folders, and records of the study `quick` with made-up numbers and the committed ones.
+
+What takes long to import (pandas, matplotlib, torch) is imported where it is used, so that one file's tests begin at
+once.
+"""
+
+from __future__ import annotations
 
 import os
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pytest
-from matplotlib import style
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from ablations.cells import Cell
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost, Memory, Speed
-from ablations.records import load_records, write_record
-from ablations.report import cost, paper
-from ablations.report.figures import STYLE, FigureSpec
 from ablations.studies import find_study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Has all tests keep out of the user's cache."""
+def outside_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Has all tests keep out of the user's cache, and wait for no disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ABLATIONS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        # What tests write need not outlive the machine, and waiting for the disk takes longer than most of them.
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
 
 
@@ -125,6 +128,8 @@ def made_up_work(cell: Cell) -> dict[str, Any]:
 
 def write(results: Path, cell: Cell, result: dict[str, Any] | None, **environment: Any) -> Path:
     """Writes the record of a cell; without a result it failed."""
+    from ablations.records import write_record
+
     return write_record(
         results,
         cell,
@@ -162,52 +167,20 @@ def quick_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quick_records(quick_results: Path) -> pd.DataFrame:
+    from ablations.records import load_records
+
     return load_records(quick_results)
 
 
 @pytest.fixture(scope="session")
 def paper_records() -> pd.DataFrame:
     """The committed records of the study `paper`, all of them."""
+    from ablations.records import load_records
+
     records = load_records(RESULTS, "cost")
     keys = {cell.key for cell in find_study("paper").cells()}
     assert keys <= set(records["key"]), "results/ has not all of the study `paper`"
     return records[records["key"].isin(keys)].reset_index(drop=True)
-
-
-@pytest.fixture(scope="session")
-def paper_tables(paper_records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The values of every table of cost and of the paper, by name, from the committed records."""
-    return {table.name: table.values(paper_records) for table in (*paper.TABLES, *cost.TABLES)}
-
-
-def words_of(figure: Figure) -> Iterator[Text]:
-    """Yields all texts of a figure; tick labels beyond an axis's ends exist and are not drawn."""
-    yield from (text for legend in figure.legends for text in legend.get_texts())
-    for ax in figure.axes:
-        yield from (ax.xaxis.label, ax.yaxis.label, *ax.texts)
-        yield from (text for text in ax.get_children() if isinstance(text, Text))  # titles
-        yield from ax.get_legend().get_texts() if ax.get_legend() else ()
-        for axis, ends in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-            yield from (tick.label1 for tick in axis.get_major_ticks() if min(ends) <= tick.get_loc() <= max(ends))
-
-
-def illegible_words(sheet: FigureSpec) -> list[tuple[str, ...]]:
-    with style.context(["default", STYLE], after_reset=True):
-        figure = sheet.draw()
-        figure.draw_without_rendering()
-    texts = {text for text in words_of(figure) if text.get_text()}
-    boxes = [(text.get_text(), text.get_window_extent().padded(-2)) for text in texts]
-    assert len(boxes) > 10
-    outside = [
-        (words,) for words, box in boxes if not all(figure.bbox.fully_contains(*end) for end in (box.min, box.max))
-    ]
-    return outside + [(a, b) for (a, box), (b, other) in combinations(boxes, 2) if box.overlaps(other)]
-
-
-@pytest.fixture(scope="session")
-def find_illegible() -> Callable[[FigureSpec], list[tuple[str, ...]]]:
-    """`find_illegible(sheet)` draws a figure; it returns words that leave it, and pairs that lie on one another."""
-    return illegible_words
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ def test_models_are_trained_instead_of_arms_or_beside_named_ones():
     assert [cell.name for cell in beside] == ["timm:resnet18", "nano v1"]
 
 
+@pytest.mark.slow
 def test_a_training_prints_what_it_was_trained_by_and_a_baseline_stands_in_its_table(capsys, tmp_path):
     arguments = ["accuracy", "--recipe", "smoke", "--train-images", "20", "--batch-size", "10", "--model"]
     models = ["timm:resnet18", "pvt:pico/v1/v2"]
@@ -307,6 +308,7 @@ def test_what_is_named_is_what_is_counted(capsys, tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_a_model_of_one_s_own_stands_in_a_table_with_others(capsys, tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 1000, 10)\n")
@@ -356,6 +358,7 @@ def test_the_closed_form_takes_resolutions(capsys):
     assert err.startswith("288 counts in ")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_count_prints_a_ratio(capsys):
     arguments = ["--variant", "pico", "--resolution", "64", "--repeats", "6"]
     code, out, err = call(capsys, "benchmark-count", *arguments)
@@ -385,6 +388,7 @@ def test_a_measurement_prints_its_table_and_where_the_files_are(capsys, tmp_path
     assert call(capsys, "report", "--check", "--results", str(tmp_path))[0] == 0
 
 
+@pytest.mark.slow
 def test_the_report_is_a_page_too(capsys, tmp_path):
     asked = ["cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path)]
     assert call(capsys, *asked)[0] == 0
@@ -431,6 +435,7 @@ def test_the_script_runs_from_a_shell():
     assert "v1+ope+cffn+lsra" in done.stdout
 
 
+@pytest.mark.slow
 def test_memory_is_predicted_for_a_device_that_is_not_there(capsys, tmp_path):
     sizes = ["--resolutions", "32", "64", "--modes", "inference", "--device", "cuda"]
     code, out, _ = call(
@@ -496,6 +501,7 @@ def test_what_is_not_verified_is_no_success(capsys, monkeypatch):
     assert "not verified: not run: predicted to need" in out
 
 
+@pytest.mark.slow
 def test_models_are_timed_beside_libraries(capsys, tmp_path):
     sizes = ["--resolutions", "32", "--batch-size", "1", "--repeats", "6", "--modes", "inference"]
     code, out, _ = call(

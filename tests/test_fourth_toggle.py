@@ -227,6 +227,7 @@ def without_columns_of(toggle: str, text: str) -> str:
     return written.getvalue()
 
 
+@pytest.mark.slow
 def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
     """Beside all sixteen arms in conditions of their own, and with the eight new ones among committed arms.
 

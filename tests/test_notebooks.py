@@ -1,6 +1,6 @@
 """Every notebook runs from top to bottom on the committed records, and shows what its committed outputs show.
 
-With ABLATIONS_UPDATE_NOTEBOOKS=1 the outputs are written anew instead of compared.
+With ABLATIONS_UPDATE_NOTEBOOKS=1, as by `make notebooks`, the outputs are written anew instead of compared.
 """
 
 import base64
@@ -118,21 +118,24 @@ def test_there_are_notebooks():
     assert {path.name for path in NOTEBOOKS} >= BUILDING_MODELS
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_without_warnings(outcome):
     _, _, current = outcome
     outputs = [output for cell in current.cells for output in cell.get("outputs", ())]
     assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
 
 
+@pytest.mark.slow
 def test_committed_outputs_are_current(outcome):
     path, committed, current = outcome
     stale = find_stale(committed, current)
-    rewrite = "ABLATIONS_UPDATE_NOTEBOOKS=1 python -m pytest tests/test_notebooks.py"
+    rewrite = "make notebooks"
     assert not stale, f"{path.name} shows something else now; {rewrite} writes it anew: {stale}"
 
 
-def test_every_figure_shows_something(outcome):
-    _, committed, _ = outcome
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_figure_shows_something(path):
+    committed = nbformat.read(path, as_version=4)
     images = [output["image/png"] for outputs in shown(committed) for output in outputs if "image/png" in output]
     assert images
     for image in map(open_image, images):
@@ -140,8 +143,9 @@ def test_every_figure_shows_something(outcome):
         assert len(image.convert("RGB").getcolors(maxcolors=2**24)) > 2  # more than paper and ink
 
 
-def test_outputs_name_no_place_or_machine(outcome):
-    _, committed, _ = outcome
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_outputs_name_no_place_or_machine(path):
+    committed = nbformat.read(path, as_version=4)
     for outputs in shown(committed):
         for output in outputs:
             texts = [text for kind, text in output.items() if kind != "image/png"]

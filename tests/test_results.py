@@ -30,5 +30,6 @@ def test_every_record_names_a_commit_without_changes():
     assert [commit for commit in commits if commit is None or commit.endswith("-dirty")] == []
 
 
+@pytest.mark.slow
 def test_tables_and_figures_are_what_the_records_give():
     assert check_report(RESULTS) == []

@@ -373,6 +373,8 @@ def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes
     raise InputError.
     """
     refuse_mixed(values, STUDY_CONDITIONS)
+    for rows in (records[records["arm"].notna()], records[records["arm"].isna()]):
+        refuse_mixed(rows, STUDY_CONDITIONS)
     names = records["arm"].fillna(records["model"])
     labels = [str(row["model"] if pd.isna(row["arm"]) else row["arm"]) for _, row in values.iterrows()]
     for place, (_, row) in enumerate(values.iterrows()):

@@ -1,12 +1,11 @@
 """Accuracy, test resolutions, trials and confounders, from records whose numbers are known."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from ablations.analysis.accuracy import (
+    accuracy_curve,
     accuracy_values,
     cumulative_accuracy_values,
     difference_by_epoch_values,
@@ -16,29 +15,9 @@ from ablations.analysis.accuracy import (
 )
 from ablations.analysis.confounders import GAIN, base_gain_values, single_confounder_values
 from ablations.analysis.effects import effect_values, power_values
-from ablations.cells import arm_cell, build_cell
-from ablations.config import ARMS, PVT_V1, PVT_V2, PVT_V2_LI
-from ablations.measure import Accuracy
+from ablations.config import ARMS, CUMULATIVE, PVT_V1, PVT_V2, PVT_V2_LI
 from ablations.records import load_records, pack_bits
 from ablations.report.effects import render_power
-
-CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
-
-
-@pytest.fixture
-def write_top1(tmp_path, write_cell):
-    """Writes an accuracy of an arm, or of a model that is none; what is not said is the same for all."""
-
-    def write(arm, seed, top1, base="v2", changed=(), result=None, **conditions):
-        conditions = Accuracy(seed=seed, **conditions)
-        if arm.startswith("v1"):
-            cell = replace(CELL.of(arm=arm, base=base, overrides=changed), conditions=conditions)
-        else:
-            cell = build_cell(model=arm, conditions=conditions)
-        counts = {"n_eval_images": 100, "n_train_images": 1000}
-        write_cell(tmp_path, cell, {"top1": top1, "history": [{"epoch": 1, "loss": 1.0}]} | counts | (result or {}))
-
-    return write
 
 
 def noise(seed):
@@ -191,3 +170,39 @@ def test_more_seeds_than_a_study_can_have_are_no_number(tmp_path, write_top1):
     assert power["seeds_needed"].isna().all()
     text = render_power(power, 0.01, 0.8)
     assert text.count("> 10,000") == len(power) == 2
+
+
+def test_the_cumulative_ablation_is_paired_step_by_step(tmp_path, write_factorial, write_top1):
+    write_factorial(CUMULATIVE)
+    write_top1("v1+ope", 7, 0.9)
+    values = cumulative_accuracy_values(load_records(tmp_path)).set_index("arm")
+    assert list(values.index) == list(CUMULATIVE)
+    assert list(values["n_seeds"]) == [6, 7, 6, 6]
+    assert list(values["top1_step_n"]) == [0, 6, 6, 6]
+    assert list(values["top1_mean"]) == pytest.approx([0.61, (6 * 0.66 + 0.9) / 7, 0.71, 0.74])
+    assert list(values["top1_step_mean"][1:]) == pytest.approx([0.05, 0.05, 0.03])
+    assert list(values["reported_top1_step_points"][1:]) == pytest.approx([1.3, 0.9, 0.1])
+    # From v1 the seeds gain 2 points less, as many and 2 more than the mean, twice: a variance of 16 / 5.
+    half = 2.570581835636314 * 0.01 * (16 / 5 / 6) ** 0.5
+    assert values.loc["v1+ope", "top1_step_high"] == pytest.approx(0.05 + half)
+    # The other steps are the same in every seed, which says nothing of how far apart others would lie.
+    assert list(values["top1_step_resolved"]) == [False, True, False, False]
+
+
+def test_a_step_over_a_missing_arm_says_where_it_starts(tmp_path, write_factorial):
+    write_factorial((PVT_V1, PVT_V2, PVT_V2_LI, "v1+cffn"))
+    values = cumulative_accuracy_values(load_records(tmp_path)).set_index("arm")
+    assert values["step_from"].dropna().to_dict() == {PVT_V2: PVT_V1, PVT_V2_LI: PVT_V2}
+    assert list(values["top1_step_mean"][1:]) == pytest.approx([0.10, 0.03])
+
+
+def test_one_arm_is_no_path(tmp_path, write_top1):
+    write_top1("v1", 0, 0.5)
+    assert cumulative_accuracy_values(load_records(tmp_path)).empty
+
+
+def test_a_curve_has_the_epochs_that_were_evaluated_and_ends_with_the_record_s_own():
+    history = [{"epoch": epoch, "loss": 1.0} for epoch in range(1, 6)]
+    history[1]["top1"], history[3]["top1"] = 0.2, 0.4
+    record = pd.Series({"history": history, "top1": 0.5})
+    assert accuracy_curve(record).to_dict() == {2: 0.2, 4: 0.4, 5: 0.5}

@@ -13,6 +13,7 @@ from ablations.analysis.cost import (
     POOL_SIZES,
     at_both_ends,
     complexity_values,
+    cost_values,
     crossover_values,
     part_values,
     scaling_values,
@@ -36,6 +37,27 @@ def write_curve(tmp_path, write_cell, macs_by_size, model="timm:planted", head="
     for size, macs in macs_by_size.items():
         cell = replace(BASELINE.of(name=model), conditions=Cost(resolution=size, head=head))
         write_cell(tmp_path, cell, {"params": 1, "macs": macs, **({} if macs else {"refused": "too large"})})
+
+
+def test_costs_change_against_v1_at_the_same_resolution_and_head(tmp_path, write_cell):
+    planted = {
+        ("classifier", 64, "v1"): (100, 1000),
+        ("classifier", 64, "v1+ope"): (110, 900),
+        ("classifier", 128, "v1"): (100, 4000),
+        ("classifier", 128, "v1+ope"): (110, 5000),
+        ("fcos", 128, "v1+ope"): (200, 9000),
+    }
+    for (head, side, arm), (params, macs) in planted.items():
+        cell = replace(ARM.of(arm=arm), conditions=Cost(head=head, resolution=side))
+        write_cell(tmp_path, cell, {"params": params, "macs": macs, "macs_traced": macs, "breakdown": {}})
+    values = cost_values(load_records(tmp_path))
+    places = zip(values["head"], values["resolution"].astype(int), values["arm"], strict=True)
+    assert list(places) == list(planted)
+    # The detector has no v1 beside it, so nothing to be compared with.
+    changes = values[["params_change_percent", "macs_change_percent"]]
+    assert changes["params_change_percent"].tolist()[:4] == pytest.approx([0, 10, 0, 10])
+    assert changes["macs_change_percent"].tolist()[:4] == pytest.approx([0, -10, 0, 25])
+    assert changes.iloc[4].isna().all()
 
 
 @pytest.mark.parametrize(("power", "exponent"), [(2, 1.0), (3, 1.5), (4, 2.0)])
@@ -104,8 +126,8 @@ def last_side_that_linear_sra_loses(variant: str, pool_size: int) -> int:
 
 
 @pytest.fixture(scope="module")
-def crossover(paper_tables) -> pd.DataFrame:
-    return paper_tables["crossover"].set_index("variant")
+def crossover(paper_records) -> pd.DataFrame:
+    return crossover_values(paper_records).set_index("variant")
 
 
 @pytest.mark.parametrize(("variant", "pool_size"), [("b0", 7), ("b2", 1), ("b2", 7), ("b5", 14)])

@@ -1,17 +1,31 @@
 """Factorials and their effects, on numbers whose answers are worked out here."""
 
 import math
+from functools import partial
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ablations import config
-from ablations.analysis.effects import Factorial, effect_values, estimate_effects, find_factorials
+from ablations.analysis.confounders import confounder_values
+from ablations.analysis.effects import (
+    Factorial,
+    contributions_at_work,
+    effect_values,
+    effects_at_work,
+    estimate_effects,
+    find_factorials,
+    order_values,
+    shapley_values,
+    step_values,
+)
 from ablations.analysis.statistics import estimate_mean
 from ablations.cells import arm_cell
 from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, Toggle, build_config
-from ablations.measure import Cost
+from ablations.errors import InputError
+from ablations.measure import Cost, Memory
 from ablations.records import load_records
 
 PAPER = Factorial(PAPER_TOGGLES)
@@ -233,3 +247,219 @@ def test_changed_confounders_are_a_factorial_of_their_own(tmp_path, write_cell):
         kernels = [(2 * each - 1) ** 2 - each**2 for each in (stride, 2, 2, 2)]
         added = sum(kernel * before * after for kernel, before, after in zip(kernels, dims, dims[1:], strict=False))
         assert values.loc[change, "params_effect"] == added
+
+
+T_5 = 2.570581835636314
+"""The 97.5 % quantile of Student's t with five degrees of freedom."""
+
+OF_ACCURACY = {
+    "effects": partial(effect_values, measurement="accuracy"),
+    "steps": step_values,
+    "orders": order_values,
+    "shapley": partial(shapley_values, measurement="accuracy"),
+}
+
+
+def test_effects_of_accuracies_by_hand(tmp_path, write_factorial):
+    write_factorial()
+    values = effect_values(load_records(tmp_path), "accuracy")
+    assert list(values["effect"]) == list(EFFECTS_BY_HAND)
+    assert list(100 * values["top1_effect_mean"]) == pytest.approx(list(EFFECTS_BY_HAND.values()))
+    assert set(values["n_seeds"]) == {6}
+    names = values[["data", "variant", "base", "epochs", "toggles"]].drop_duplicates()
+    assert names.to_numpy().tolist() == [["digits", "pico", "v2", 20, "ope, cffn, lsra"]]
+    # In a seed seven arms are a point up and v1 a point down, against the mean of eight: a quarter of two points for
+    # or against each effect, by v1's sign. So each has ±0.5, 0 and ±0.5, twice: a variance of 4 / 5 of a quarter.
+    error = math.sqrt(4 / 5 / 4 / 6)
+    for end, sign in (("low", -1), ("high", 1)):
+        ends = [mean + sign * T_5 * error for mean in EFFECTS_BY_HAND.values()]
+        assert list(100 * values[f"top1_effect_{end}"]) == pytest.approx(ends)
+    p = {effect: p_of(mean / error) for effect, mean in EFFECTS_BY_HAND.items()}
+    assert list(values["top1_effect_p"]) == pytest.approx(list(p.values()))
+    # By Holm the smallest counts seven times; the two of one point 5 times, and the three of half a point 3 times.
+    times = {"cffn": 7, "ope": 6, "lsra": 5, "cffn:lsra": 5}
+    holm = [times.get(effect, 3) * each for effect, each in p.items()]
+    assert list(values["top1_effect_p_holm"]) == pytest.approx(holm)
+    assert set(values["effect"][values["top1_effect_resolved"]]) == set(times)
+    # Half a point is beyond its own interval, and nothing after the correction.
+    alone = values["top1_effect_p"] < 0.05
+    assert set(values["effect"][alone & ~values["top1_effect_resolved"]]) == set(p) - set(times)
+
+
+def test_steps_by_hand(tmp_path, write_factorial, means):
+    write_factorial()
+    values = step_values(load_records(tmp_path)).set_index("step")
+    assert len(values) == 12
+    for _, row in values.iterrows():
+        assert row["top1_step_mean"] == pytest.approx(means[row["arm"]] - means[row["start"]])
+    # From v1 the seeds gain 2 points less, as many and 2 more than the mean, twice: a variance of 16 / 5.
+    error = math.sqrt(16 / 5 / 6)
+    at_v1 = values.loc["+ope at v1"]
+    assert (at_v1["toggle"], at_v1["start"], at_v1["arm"]) == ("ope", "v1", "v1+ope")
+    ends = (at_v1["top1_step_low"], at_v1["top1_step_high"])
+    assert ends == pytest.approx((0.05 - 0.01 * T_5 * error, 0.05 + 0.01 * T_5 * error))
+    # Seven points are the first of twelve comparisons, five the second.
+    for step, gain, times in (("+cffn at v1", 7, 12), ("+ope at v1", 5, 11)):
+        assert values.loc[step, "top1_step_p_holm"] == pytest.approx(times * p_of(gain / error))
+    # All other steps are the same in every seed, which says nothing of how far apart others would lie.
+    assert set(values.index[values["top1_step_resolved"]]) == {"+ope at v1", "+cffn at v1"}
+    assert values["top1_step_p"].isna().sum() == 12 - 3
+
+
+def test_orders_add_up_to_the_whole_way(tmp_path, write_factorial):
+    write_factorial()
+    values = order_values(load_records(tmp_path)).set_index("order")
+    assert list(values.index) == [", ".join(order) for order in permutations(PAPER_TOGGLES)]
+    steps = 100 * values[["top1_ope", "top1_cffn", "top1_lsra"]]
+    assert list(steps.sum(axis="columns")) == pytest.approx([13] * 6)
+    # 71 - 68, 68 - 61 and 74 - 71; 74 - 69, 69 - 61 and 61 - 61.
+    assert list(steps.loc["cffn, ope, lsra"]) == pytest.approx([3, 7, 3])
+    assert list(steps.loc["lsra, cffn, ope"]) == pytest.approx([5, 8, 0], abs=1e-12)
+
+
+def test_shapley_values_of_accuracies_by_hand(tmp_path, write_factorial):
+    write_factorial()
+    values = shapley_values(load_records(tmp_path), "accuracy").set_index("toggle")
+    by_hand = pd.Series({"ope": 28 / 6, "cffn": 43 / 6, "lsra": 7 / 6})
+    assert list(100 * values["top1_shapley_mean"]) == pytest.approx(list(by_hand))
+    # Only the first step of an order touches v1, in two orders of six: a third of -2, 0 and 2 points, twice.
+    error = math.sqrt(16 / 5 / 6) / 3
+    half = 100 * (values["top1_shapley_high"] - values["top1_shapley_mean"])
+    assert list(half) == pytest.approx([T_5 * error] * 3)
+    p = by_hand.map(lambda mean: p_of(mean / error))
+    holm = [2 * p["ope"], 3 * p["cffn"], p["lsra"]]
+    assert list(values["top1_shapley_p_holm"]) == pytest.approx(holm)
+    assert list(100 * values["top1_smallest"]) == pytest.approx([3, 5, 0], abs=1e-12)
+    assert list(100 * values["top1_largest"]) == pytest.approx([5, 8, 3])
+
+
+@pytest.mark.parametrize("what", OF_ACCURACY)
+def test_a_seed_without_all_arms_is_left_out_and_counted(tmp_path, write_factorial, write_top1, what):
+    write_factorial()
+    before = OF_ACCURACY[what](load_records(tmp_path))
+    for arm, top1 in (("v1", 0.1), ("v1+ope", 0.9)):
+        write_top1(arm, 6, top1)
+    after = OF_ACCURACY[what](load_records(tmp_path))
+    assert set(after["n_seeds_left_out"]) == {1}
+    pd.testing.assert_frame_equal(after.drop(columns="n_seeds_left_out"), before.drop(columns="n_seeds_left_out"))
+
+
+def test_without_a_common_seed_there_are_rows_and_no_numbers(tmp_path, write_top1):
+    for seed, arm in enumerate(ARMS):
+        write_top1(arm, seed, 0.5)
+    records = load_records(tmp_path)
+    for what, column in (("effects", "effect_mean"), ("steps", "step_mean"), ("shapley", "shapley_mean")):
+        values = OF_ACCURACY[what](records)
+        assert set(values["n_seeds"]) == {0}
+        assert set(values["n_seeds_left_out"]) == {8}
+        assert values[f"top1_{column}"].isna().all()
+    assert order_values(records)[["top1_ope", "top1_cffn", "top1_lsra"]].isna().all(axis=None)
+
+
+def test_one_seed_has_estimates_and_claims_nothing(tmp_path, write_top1, means):
+    for arm, top1 in means.items():
+        write_top1(arm, 0, top1)
+    records = load_records(tmp_path)
+    effects, shapley = effect_values(records, "accuracy"), shapley_values(records, "accuracy")
+    assert list(100 * effects["top1_effect_mean"]) == pytest.approx(list(EFFECTS_BY_HAND.values()))
+    assert list(100 * shapley["top1_shapley_mean"]) == pytest.approx([28 / 6, 43 / 6, 7 / 6])
+    for values, name in ((effects, "top1_effect"), (shapley, "top1_shapley")):
+        assert values[[f"{name}_{each}" for each in ("low", "high", "p", "p_holm")]].isna().all(axis=None)
+        assert [raw for (raw,) in values[f"{name}_raw"]] == list(values[f"{name}_mean"])
+        assert not values[f"{name}_resolved"].any()
+
+
+@pytest.mark.parametrize("what", OF_ACCURACY)
+@pytest.mark.parametrize(
+    ("arms", "base"), [(ARMS[:-1], "v2"), (ARMS, "published"), ((), "v2")], ids=["seven", "published", "none"]
+)
+def test_what_is_no_factorial_has_no_rows(tmp_path, write_factorial, what, arms, base):
+    write_factorial(arms, base=base)
+    assert OF_ACCURACY[what](load_records(tmp_path)).empty
+
+
+def test_costs_are_exact_and_in_percent_of_v1(tmp_path, write_cell):
+    for arm in ARMS:
+        ope, cffn, lsra = (toggle in arm.split("+") for toggle in PAPER_TOGGLES)
+        params = 1000 + 50 * ope + 20 * cffn - 100 * lsra
+        result = {"params": params, "macs": params + 8 * (cffn and lsra), "breakdown": {}}
+        write_cell(tmp_path, arm_cell("pico", arm, "v2", Cost(resolution=64)), result)
+    records = load_records(tmp_path)
+    effects = effect_values(records, "cost").set_index("effect")
+    assert set(effects["resolution"]) == {"64"}
+    assert list(effects["params_effect"]) == [50, 20, -100, 0, 0, 0, 0]
+    assert list(effects["params_effect_percent"]) == [5, 2, -10, 0, 0, 0, 0]
+    # Eight more where both are: half of that in each main effect, and half as their interaction.
+    assert list(effects["macs_effect"]) == [50, 24, -96, 0, 0, 4, 0]
+    shapley = shapley_values(records, "cost").set_index("toggle")
+    assert list(shapley["macs_shapley_percent"]) == [5, 2.4, -9.6]
+    assert list(shapley.loc["lsra", ["macs_smallest", "macs_largest"]]) == [-100, -92]
+    assert [name for name in effects if name.endswith(("resolved", "low", "_p"))] == []
+    # Tables leave out what is 0 everywhere, and the Shapley values that are effects.
+    assert list(effects_at_work(records, "cost")["effect"]) == ["ope", "cffn", "lsra", "cffn:lsra"]
+    assert len(contributions_at_work(records, "cost")) == 3
+
+
+def test_toggles_change_different_modules(tmp_path, write_cell):
+    for arm in ARMS:
+        write_cell(tmp_path, arm_cell("b2", arm, "v2", Cost()))
+    records = load_records(tmp_path)
+    effects = effect_values(records, "cost").set_index("effect")
+    main = list(PAPER_TOGGLES)
+    assert list(effects.loc[main, "params_effect"]) == [1_071_296, 194_560, -2_809_344]
+    assert (effects.drop(main)[["params_effect", "macs_effect"]] == 0).all(axis=None)
+    assert list(effects_at_work(records, "cost")["effect"]) == main
+    assert contributions_at_work(records, "cost").empty
+
+
+def test_a_metric_that_was_not_counted_is_missing(tmp_path, write_cell):
+    for arm in ARMS:
+        for head, macs in (("retinanet", 10), ("mask_rcnn", None)):
+            conditions = Cost(resolution=(800, 1280), head=head)
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", conditions), {"params": 5, "macs": macs})
+    records = load_records(tmp_path)
+    for values_of in (effect_values, shapley_values):
+        values = values_of(records, "cost")
+        macs = values.set_index("head")[[name for name in values if name.startswith("macs")]]
+        assert macs.loc["mask_rcnn"].isna().all(axis=None)
+        assert (macs.loc["retinanet"] == 0).all(axis=None)
+    assert (effect_values(records, "cost")["params_effect"] == 0).all()
+
+
+def test_memory_has_effects_in_every_mode_and_size(tmp_path, write_cell):
+    peaks = {("inference", "64"): 100, ("inference", "128"): 400, ("training", "64"): 1000}
+    for arm in ARMS:
+        for (mode, side), peak in peaks.items():
+            conditions = Memory(mode=mode, resolution=int(side))
+            result = {"peak_memory_bytes": peak + 10 * ("ope" in arm), "memory_method": "tracked_storages"}
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", conditions), result)
+    records = load_records(tmp_path)
+    effects = effect_values(records, "memory")
+    assert len(effects) == 7 * len(peaks)
+    places = ["mode", "resolution"]
+    ope = effects[effects["effect"] == "ope"].set_index(places)
+    assert ope["peak_memory_bytes_effect"].to_dict() == dict.fromkeys(peaks, 10)
+    percent = {place: 1000 / peak for place, peak in peaks.items()}
+    assert ope["peak_memory_bytes_effect_percent"].to_dict() == percent
+    shapley = shapley_values(records, "memory").query("toggle == 'ope'").set_index(places)
+    assert shapley["peak_memory_bytes_shapley_percent"].to_dict() == pytest.approx(percent)
+
+
+def test_memory_of_several_machines_makes_no_factorial(tmp_path, write_cell):
+    for place, arm in enumerate(ARMS):
+        write_cell(tmp_path, arm_cell("pico", arm, "v2", Memory(resolution=64)), threads=1 + place % 2)
+    assert effect_values(load_records(tmp_path), "memory").empty
+
+
+@pytest.mark.parametrize("measurement", ["speed", "accuracies"])
+@pytest.mark.parametrize("values_of", [effect_values, shapley_values, confounder_values])
+def test_a_measurement_without_effects_is_refused(tmp_path, values_of, measurement):
+    allowed = f"measurement='{measurement}' is not possible; allowed: cost, memory, accuracy"
+    with pytest.raises(InputError, match=allowed):
+        values_of(load_records(tmp_path), measurement)
+
+
+@pytest.mark.parametrize("measurement", ["cost", "memory", "accuracy"])
+@pytest.mark.parametrize("values_of", [effect_values, shapley_values, confounder_values])
+def test_no_records_make_no_effects(tmp_path, values_of, measurement):
+    assert values_of(load_records(tmp_path), measurement).empty

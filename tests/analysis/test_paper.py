@@ -9,14 +9,24 @@ import pytest
 
 from ablations.analysis.cost import (
     backbone_values,
+    cost_values,
     model_values,
     operator_values,
     standard_costs,
 )
-from ablations.analysis.paper import REASONS, as_reported, explain, paper_values, table6_values
+from ablations.analysis.paper import (
+    REASONS,
+    as_reported,
+    cumulative_values,
+    explain,
+    imagenet_values,
+    paper_cumulative,
+    paper_values,
+    table6_values,
+)
 from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.cells import arm_cell, build_cell
-from ablations.config import ARMS, BASES, build_config
+from ablations.config import ARMS, BASES, CUMULATIVE, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost
 from ablations.measure.measurement import Setting
@@ -249,6 +259,48 @@ def test_table_6_has_all_arms_in_all_bases(paper_records):
     steps = values[values["arm"] == "v1+ope"].set_index("base")["params_step"] / 1e6
     assert steps[["v1", "v2"]].to_list() == pytest.approx([1.07, 1.07], abs=0.01)
     assert values.loc[values["base"] != "published", "reported_params_m"].isna().all()
+
+
+STEPS_M = [0.7, 0.2, -2.8]
+"""What the paper's Table 6 adds to a RetinaNet's parameters, in M, row by row."""
+
+
+def test_the_cumulative_ablation_has_the_papers_steps(tmp_path, write_cell):
+    for conditions in (Cost(), Cost(resolution=(800, 1280)), Cost(resolution=512), Cost(head="retinanet")):
+        for arm in ARMS:
+            write_cell(tmp_path, replace(ARM.of(arm=arm), conditions=conditions))
+    values = cumulative_values(load_records(tmp_path))
+    # Detectors and other sizes are left out: the paper reports the backbones at 224 px.
+    assert list(values["resolution"]) == ["224"] * 4
+    assert list(values["head"]) == ["classifier"] * 4
+    assert list(values["arm"]) == list(CUMULATIVE)
+    assert list(values["params_step"][1:] / 1e6) == pytest.approx([0.68, 0.19, -2.81], abs=0.005)
+    assert list(values["reported_retinanet_params_step_m"][1:]) == pytest.approx(STEPS_M)
+    assert list(values["macs"].round(-6)) == [3_816_000_000, 3_938_000_000, 4_027_000_000, 3_889_000_000]
+    assert list(values["macs_step"][1:]) == list(values["macs"].astype(int).diff()[1:])
+    assert list(values["reported_gflops"].dropna()) == [3.8, 4.0, 3.9]
+
+
+def test_a_cumulative_ablation_without_an_arm_has_no_step_over_it(tmp_path, write_cell):
+    kept = [arm for arm in CUMULATIVE if arm != "v1+ope"]
+    for arm in kept:
+        write_cell(tmp_path, ARM.of(arm=arm))
+    values = cumulative_values(load_records(tmp_path))
+    assert list(values["arm"]) == kept
+    assert list(values["params_step"].isna()) == [True, True, False]
+
+
+def test_the_cumulative_ablation_is_the_papers():
+    paper = paper_cumulative()
+    assert tuple(paper.index) == CUMULATIVE
+    assert list(paper["reported_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
+    assert list(paper["reported_retinanet_params_step_m"][1:]) == pytest.approx(STEPS_M)
+    assert list(paper["reported_params_m"].dropna()) == [24.5, 25.4, 22.6]
+
+
+@pytest.mark.parametrize("values_of", [cost_values, cumulative_values, imagenet_values, table6_values])
+def test_no_records_make_no_counts(tmp_path, values_of):
+    assert values_of(load_records(tmp_path)).empty
 
 
 def test_every_backbone_that_the_article_names_has_a_row(paper_records):

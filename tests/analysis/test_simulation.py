@@ -76,6 +76,27 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def test_effects_are_found_as_often_as_the_noncentral_t_says():
+    n_seeds = 6
+    p = t_interval(effects_of(make_noise("normal", n_seeds) + SIGNS @ PLANTED / 2))[3]
+    # An effect is the mean of half of the arms minus that of the others, each with a deviation of 1.
+    error = math.sqrt(2 / (N_ARMS / 2) / n_seeds)
+    level = LEVEL / N_EFFECTS  # Holm's first step, and none is harder
+    critical = stats.t.ppf(1 - level / 2, n_seeds - 1)
+    power = stats.nct.sf(critical, n_seeds - 1, np.abs(PLANTED) / error)
+    power += stats.nct.cdf(-critical, n_seeds - 1, np.abs(PLANTED) / error)
+    assert np.abs((p < level).mean(axis=0) - power).max() < 3 * math.sqrt(0.25 / N_STUDIES)
+    assert power[0] > 0.9
+    assert (holm(p) < LEVEL).mean(axis=0)[0] >= (p < level).mean(axis=0)[0]
+
+
+def test_what_all_arms_of_a_seed_share_widens_nothing():
+    noise = make_noise("normal", 6)
+    shared = 7 * np.random.default_rng(8).normal(size=(N_STUDIES, 6, 1))
+    for own, beside in zip(t_interval(effects_of(noise)), t_interval(effects_of(noise + shared)), strict=True):
+        assert np.abs(own - beside).max() < 1e-9
+
+
 def test_the_package_gives_what_the_simulation_counts():
     cells = make_noise("threefold", 6)[:5] + SIGNS @ PLANTED / 2
     effects = effects_of(cells)

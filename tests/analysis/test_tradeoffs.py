@@ -55,8 +55,7 @@ def test_what_is_no_resolved_gain_has_no_price(gain):
     assert all(math.isnan(value) for value in cost_per_point(600, gain))
 
 
-@pytest.fixture
-def records(tmp_path, write_cell) -> pd.DataFrame:
+def write_study(folder, write_cell) -> None:
     """Accuracies of four arms with six seeds, their peak memory, and latency of two."""
     top1 = {
         "v1": (0.50, 0.60, 0.70),
@@ -67,20 +66,25 @@ def records(tmp_path, write_cell) -> pd.DataFrame:
     for arm, values in top1.items():
         for seed, value in enumerate(2 * values):
             cell = replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed))
-            write_cell(tmp_path, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
+            write_cell(folder, cell, {"top1": value, "n_eval_images": 100, "n_train_images": 1000})
     for arm, peak in (("v1", 1000), ("v1+ope", 1600), ("v1+lsra", 1000), ("v1+ope+lsra", 1700)):
         for base, resolution, factor in (("v2", 32, 1), ("v2", 64, 4), ("v1", 32, 2)):
             cell = replace(CELL.of(arm=arm, base=base), conditions=Memory(resolution=resolution))
-            write_cell(tmp_path, cell, {"peak_memory_bytes": factor * peak, "memory_method": "tracked_storages"})
+            write_cell(folder, cell, {"peak_memory_bytes": factor * peak, "memory_method": "tracked_storages"})
     for arm, latency, speed in (("v1", 0.2, 1.0), ("v1+ope", 0.9, 0.8)):
         result = {"latency_s": latency, "relative_speed": speed, "noisy": False}
-        write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Speed(resolution=32, batch_size=16)), result)
-        write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Speed(resolution=96)), result)
-    return load_records(tmp_path)
+        write_cell(folder, replace(CELL.of(arm=arm), conditions=Speed(resolution=32, batch_size=16)), result)
+        write_cell(folder, replace(CELL.of(arm=arm), conditions=Speed(resolution=96)), result)
 
 
-def test_every_cost_stands_beside_the_same_accuracies(records):
-    values = tradeoff_values(records)
+@pytest.fixture(scope="module")
+def values(tmp_path_factory, write_cell) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, write_cell)
+    return tradeoff_values(load_records(folder))
+
+
+def test_every_cost_stands_beside_the_same_accuracies(values):
     assert list(values["cost"].drop_duplicates()) == ["params", "macs", "peak_memory_bytes", "latency_s"]
     assert [len(rows) for _, rows in values.groupby("cost", sort=False)] == [4, 4, 4, 2]
     # Records of another resolution or base are no costs of these models.
@@ -92,8 +96,8 @@ def test_every_cost_stands_beside_the_same_accuracies(records):
     assert "batch 16" in words["latency_s"][0]
 
 
-def test_counts_are_of_the_trained_model(records):
-    values = tradeoff_values(records).set_index(["cost", "arm"])
+def test_counts_are_of_the_trained_model(values):
+    values = values.set_index(["cost", "arm"])
     for arm in ("v1", "v1+ope+lsra"):
         config = build_config("pico", arm, "v2", num_classes=10)
         assert values.loc[("params", arm), "cost_value"] == count_params(config)
@@ -128,8 +132,7 @@ def test_an_arm_without_a_closed_form_has_the_counts_of_its_trace_or_none(tmp_pa
             assert path.dropna().to_dict() == costs
 
 
-def test_the_front_and_the_price_of_memory(records):
-    values = tradeoff_values(records)
+def test_the_front_and_the_price_of_memory(values):
     memory = values[values["cost"] == "peak_memory_bytes"].set_index("arm")
     assert list(memory.index) == ["v1", "v1+ope", "v1+lsra", "v1+ope+lsra"]
     assert list(memory["cost_value"]) == [1000, 1600, 1000, 1700]
@@ -161,8 +164,7 @@ def test_memory_is_that_of_the_trained_resolution(tmp_path, write_cell):
     assert list(zip(memory["resolution"], memory["cost_value"], strict=True)) == [("64", 640)] * 2
 
 
-def test_dominance_is_resolved_where_the_difference_is(records):
-    values = tradeoff_values(records)
+def test_dominance_is_resolved_where_the_difference_is(values):
     params = values[values["cost"] == "params"].set_index("arm")
     # Linear SRA has fewer parameters than v1's and OPE more.
     assert params.loc["v1", "dominated_by"] == "v1+lsra"
@@ -185,7 +187,8 @@ def test_a_dearer_arm_that_is_surely_worse_is_said_to_be(tmp_path, write_cell):
         assert math.isnan(row["cost_per_point"])
 
 
-def test_a_cost_under_two_conditions_is_two_trade_offs(tmp_path, write_cell, records):
+def test_a_cost_under_two_conditions_is_two_trade_offs(tmp_path, write_cell):
+    write_study(tmp_path, write_cell)
     for arm, peak in (("v1", 1), ("v1+ope", 2)):
         cell = replace(CELL.of(arm=arm), conditions=Memory(resolution=32))
         result = {"peak_memory_bytes": peak, "memory_method": "tracked_storages"}
@@ -198,8 +201,7 @@ def test_a_cost_under_two_conditions_is_two_trade_offs(tmp_path, write_cell, rec
     assert list(peaks.values()) == [[1000, 1600, 1000, 1700], [1, 2]]
 
 
-def test_latency_is_that_of_arms_timed_in_turn(records):
-    values = tradeoff_values(records)
+def test_latency_is_that_of_arms_timed_in_turn(values):
     latency = values[values["cost"] == "latency_s"].set_index("arm")
     # v1+ope ran 0.8 times as fast as v1, which took 0.2 s; the 0.9 s of its own were timed at another moment.
     assert list(latency["cost_value"]) == pytest.approx([0.2, 0.25])

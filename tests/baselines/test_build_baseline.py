@@ -102,6 +102,7 @@ def test_cvt_has_as_many_blocks_as_its_name_says_and_a_classifier(name: str, blo
 
 
 @pytest.mark.parametrize("library", EQUAL_MODELS)
+@pytest.mark.slow
 def test_the_equal_models_of_libraries_are_equal_in_size(library: str) -> None:
     assert {arm for _, arm in EQUAL_MODELS[library]} == set(ARMS_OF_LIBRARIES[library])
     for (variant, arm), name in EQUAL_MODELS[library].items():

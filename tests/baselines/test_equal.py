@@ -281,6 +281,7 @@ def loss_curve(
         (V2_LI, PLAIN),
     ],
 )
+@pytest.mark.slow
 def test_the_fast_and_the_plain_path_train_alike_for_a_hundred_steps(arm: str, other: dict[str, Any]) -> None:
     fast = loss_curve(arm, **FAST)
     assert fast[0] != pytest.approx(fast[-1], rel=1e-3)  # it did learn something

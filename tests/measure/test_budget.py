@@ -272,6 +272,7 @@ def test_what_is_wrong_with_a_model_is_no_refusal_of_a_size(picky: Path) -> None
         answer_budget(build_cell(model=f"{picky}:computes", conditions=Memory()), 40 * MIB, (64,))
 
 
+@pytest.mark.slow
 def test_side_by_side_is_as_one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "CELLS_PER_WORKER", 1)
     large = pico(mode="training")

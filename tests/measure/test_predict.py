@@ -71,6 +71,7 @@ def test_autocast_takes_what_it_takes_for_real(arm: str, attention: str, mode: s
         ("swin_tiny_patch4_window7_224", {"img_size": 56, "embed_dim": 24, "depths": (2, 1, 1, 1)}, 56),
     ],
 )
+@pytest.mark.slow
 def test_models_of_others_take_what_they_take_for_real(
     name: str, options: dict[str, Any], size: int, mode: str, precision: str
 ) -> None:
@@ -96,6 +97,7 @@ def torchs_peak(build: Callable[[], nn.Module], input_shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize(("arm", "attention"), [("v1", "explicit"), ("v1+ope+cffn", "fused")])
+@pytest.mark.slow
 def test_torchs_own_tracker_finds_the_same_peak(arm: str, attention: str) -> None:
     config, shape = build_config("pico", arm, attention=attention), (2, 3, 64, 64)
     found = predicted(lambda: build_model(config), shape, mode="training", channels_last=False)

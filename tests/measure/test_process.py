@@ -136,6 +136,7 @@ if __name__ == "__main__":
 
 @on_linux
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+@pytest.mark.slow
 def test_the_process_ends_with_its_parent(tmp_path: Path, name: str) -> None:
     script, said = tmp_path / "main.py", tmp_path / "pid"
     script.write_text(INTERRUPTED.format(root=str(Path(__file__).parents[2])))

@@ -28,6 +28,7 @@ def measure(**conditions: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("peaks")
 @pytest.mark.parametrize("mode", ["inference", "training"])
+@pytest.mark.slow
 def test_operators_of_ours_and_of_the_libraries_in_their_default_layout(mode: str) -> None:
     result = measure(reference="timm+transformers", mode=mode)
     assert {name for name, value in result.items() if not is_of_kind(value, list_columns()[name].kind)} == set()

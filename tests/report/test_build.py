@@ -149,25 +149,31 @@ def built(tmp_path_factory, write_cell) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "change"),
+    "changes",
     [
-        ("README.md", append),
-        ("tables/cost.md", append),
-        ("tables/cost.csv", spoil),
-        ("tables/cost.tex", append),
-        ("tables/accuracy.csv", Path.unlink),
-        ("figures/accuracy_digits_pico_v2.png", spoil),
-        ("figures/accuracy_digits_pico_v2.svg", spoil),
-        ("figures/accuracy_digits_pico_v2.svg", Path.unlink),
-        ("figures/left_over.png", lambda path: path.write_bytes(b"")),
-        ("tables/left_over.md", lambda path: path.write_text("")),
-        ("tables/left_over.tex", lambda path: path.write_text("")),
+        {
+            "README.md": append,
+            "tables/cost.md": append,
+            "tables/cost.csv": spoil,
+            "tables/accuracy.csv": Path.unlink,
+            "figures/accuracy_digits_pico_v2.png": spoil,
+            "figures/accuracy_digits_pico_v2.svg": Path.unlink,
+            "figures/left_over.png": lambda path: path.write_bytes(b""),
+            "tables/left_over.md": lambda path: path.write_text(""),
+        },
+        {
+            "tables/cost.tex": append,
+            "figures/accuracy_digits_pico_v2.svg": spoil,
+            "tables/left_over.tex": lambda path: path.write_text(""),
+        },
     ],
+    ids=["many", "few"],
 )
-def test_check_names_what_is_stale(built, tmp_path, name, change):
+def test_check_names_what_is_stale_and_nothing_else(built, tmp_path, changes):
     results = shutil.copytree(built, tmp_path / "results")
-    change(results / name)
-    assert check_report(results) == [name]
+    for name, change in changes.items():
+        change(results / name)
+    assert check_report(results) == sorted(changes)
 
 
 def test_check_sees_that_a_record_came(results, write_cell):
@@ -189,7 +195,7 @@ def test_failed_and_damaged_records_are_counted_and_named(results, write_failure
     key = CELL.of(arm="v1+lsra").key
     assert f"- cost pico v1+lsra, base v2, {key}: RuntimeError: out of memory" in page
     assert f"- cost timm:no_such_layer, {baseline.key}: RuntimeError: out of memory" in page
-    assert page.count("- records/cost/broken.json: ") == page.count("- records/cost/notes.txt: ") == 1
+    assert "- records/cost/broken.json: not JSON\n- records/cost/notes.txt: neither MEASUREMENT/NAME.json nor" in page
     assert "v1+lsra" not in (results / "tables" / "cost.md").read_text()
 
 
@@ -218,6 +224,17 @@ def test_a_digest_is_of_what_is_shown_and_not_of_rounding():
 
     assert digest(5.0) == digest(5.0 + 1e-9)
     assert len({digest(5.0), digest(5.001), digest(5.0, color="red")}) == 3
+
+
+def test_a_band_is_part_of_what_a_figure_shows():
+    digests = set()
+    for width in (1, 2):
+        figure = Figure()
+        ax = figure.add_subplot()
+        ax.fill_between([1, 2], [0, 0], [width, 1])
+        ax.set_ylim(0, 3)
+        digests.add(figure_digest(figure))
+    assert len(digests) == 2
 
 
 def test_reading_needs_no_torch(results):

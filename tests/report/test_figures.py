@@ -117,13 +117,15 @@ def test_a_plot_refuses_mixed_conditions(ax, quick_records):
         plot_macs_by_resolution(ax, cost_values(quick_records))
 
 
-def test_a_plot_of_accuracy_refuses_mixed_means(ax, tmp_path, write_cell):
+def test_a_plot_of_accuracy_refuses_mixed_means_and_mixed_seeds(ax, tmp_path, write_cell):
     for seed, epochs in ((0, 20), (1, 20), (2, 50)):
         conditions = Accuracy(seed=seed, epochs=epochs)
         write_cell(tmp_path, arm_cell(variant="pico", arm="v1", base="v2", conditions=conditions))
     records = load_records(tmp_path)
-    with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
-        plot_accuracy(ax, accuracy_values(records), records)
+    values = accuracy_values(records)
+    for mixed in ((values, records[records["epochs"] == 20]), (values[values["epochs"] == 20], records)):
+        with pytest.raises(InputError, match=r"^epochs is mixed, 20, 50"):
+            plot_accuracy(ax, *mixed)
 
 
 def test_legends_that_differ_stay_with_their_panels():

@@ -113,7 +113,7 @@ def rendered(quick_records, paper_tables) -> dict[str, str]:
 
 
 def test_every_table_has_balanced_braces_and_environments(rendered):
-    assert len(rendered) > 20
+    assert len(rendered) > 25
     for name, text in rendered.items():
         bare = text.replace(r"\{", "").replace(r"\}", "")
         depths = list(accumulate({"{": 1, "}": -1}.get(letter, 0) for letter in bare))

@@ -223,6 +223,7 @@ def test_the_trace_must_agree_with_the_closed_form(tmp_path, monkeypatch):
     assert reason.endswith("155744): (macs, params) differ")
 
 
+@pytest.mark.slow
 def test_a_kill_loses_only_the_cell_in_progress_and_the_numbers_are_the_same(tmp_path):
     cells = [arm_cell("pico", arm, "v2", each) for each in vary(ACCURACY, seed=(0, 1, 2)) for arm in ("v1", "v1+ope")]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -243,6 +244,7 @@ def test_a_kill_loses_only_the_cell_in_progress_and_the_numbers_are_the_same(tmp
         assert strip_times(find_record(whole, cell)["result"]) == strip_times(find_record(killed, cell)["result"])
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     command = [sys.executable, "run_ablation.py", "accuracy", "--variants", "pico", "--results", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -427,6 +429,7 @@ def test_modules_and_operators_sum_to_the_whole(model):
     assert sum(result["macs_by_operator"].values()) == result["macs"] > 0
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_records_that_one_makes(tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(UNCOUNTED.replace("NAME", "test_runner_workers"))
@@ -458,6 +461,7 @@ def test_several_processes_make_the_records_that_one_makes(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
+@pytest.mark.slow
 def test_an_end_amid_several_processes_leaves_whole_records_and_no_process(tmp_path, name):
     command = [sys.executable, "-c", AMID_SEVERAL_PROCESSES, "--results", str(tmp_path), "--variants", "pico"]
     command += ["--resolutions", *map(str, range(32, 320, 32))]
@@ -576,6 +580,7 @@ def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(tmp_path, monkeypatch):
     for module in (needs, runner):
         monkeypatch.setattr(module, "available_cores", lambda: 2)
@@ -607,6 +612,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_amid_trainings_side_by_side_leaves_their_checkpoints(tmp_path):
     command = [sys.executable, "-c", SIDE_BY_SIDE, "--results", str(tmp_path), "--variants", "pico"]
     command += ["--arms", "v1", "v1+ope", "--epochs", "1000", "--train-images", "100", "--batch-size", "50"]
@@ -759,6 +765,7 @@ def test_a_record_of_another_data_set_of_the_same_name_is_not_taken_for_this_one
     assert run([cell], tmp_path / "runs", data_dir=tmp_path).kept == 1, "records count without their data too"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch):
     for module in (needs, runner):
         monkeypatch.setattr(module, "available_cores", lambda: 2)

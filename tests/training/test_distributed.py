@@ -141,6 +141,7 @@ def start(*command: object) -> subprocess.Popen[str]:
     return subprocess.Popen([*map(str, command)], env=environment, **pipes)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path, script):
     both = [
         start(*command, "accuracy", *RECIPE, "--eval-every", 1, "--results", tmp_path / name)
@@ -173,6 +174,7 @@ def test_two_processes_train_as_one_does(tmp_path, script):
             assert out.count(once) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_is_one_line_of_several_processes(tmp_path, script):
     arguments = ["accuracy", *RECIPE, "--batch-size", 42, "--results", tmp_path / "runs"]
     _, errors = start(*TORCHRUN, script, *arguments).communicate(timeout=120)
@@ -182,6 +184,7 @@ def test_what_cannot_be_shared_is_one_line_of_several_processes(tmp_path, script
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_several_processes_that_are_told_to_stop_write_a_checkpoint_that_as_many_resume_from(tmp_path, script):
     arguments = ["accuracy", *RECIPE, "--epochs", 8, "--results", tmp_path / "runs"]
     process = start(*TORCHRUN, script, *arguments)

@@ -127,6 +127,7 @@ def test_what_would_not_be_the_same_work_is_refused(squares, change, message):
         benchmark_epoch(model, baseline, replace(CONDITIONS, **change), squares, steps=2, workers=0)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_ratio(capsys):
     arguments = "--variant pico --data digits --resolution 72 --batch-size 8 --steps 2 --workers 0".split()
     assert cli.main(["benchmark-epoch", *arguments]) == 0

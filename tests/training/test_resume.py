@@ -295,6 +295,7 @@ def step_of(results: Path) -> int:
     return state["step"] if state else 0
 
 
+@pytest.mark.slow
 def test_a_command_that_is_killed_ten_times_makes_the_same_record_byte_for_byte(tmp_path, command, uninterrupted):
     results, moments = tmp_path / "runs", random.Random(6)
     for _ in range(10):
@@ -317,6 +318,7 @@ def test_a_command_that_is_killed_ten_times_makes_the_same_record_byte_for_byte(
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_command_that_is_told_to_stop_says_how_to_resume_and_does(tmp_path, command, uninterrupted):
     results = tmp_path / "runs"
     for number in (signal.SIGTERM, signal.SIGINT):
