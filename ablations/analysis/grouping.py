@@ -150,7 +150,7 @@ def name_changes(records: pd.DataFrame) -> pd.DataFrame:
 
 
 @cache
-def _changes(variant: str | None, base: str | None, arm: str | None, head: str | None, *values: Any) -> str | None:
+def _changes(variant: str | None, base: str | None, arm: str | None, head: Any, *values: Any) -> str | None:
     """Returns which of CHANGEABLE, whose values follow the names, are unlike what a model's names say."""
     usual = {} if arm is None or base is None else base_confounders(base, arm)
     if arm is not None and variant in VARIANTS:

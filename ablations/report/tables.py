@@ -228,14 +228,11 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
 
 def _show_column(column: Column, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
     cells = [NOTHING if row is None else column.show(row) for row in rows]
-    heading = column.title if isinstance(column.title, str) else column.title(next(filter(_is_row, rows)))
+    first = next(row for row in rows if row is not None)
+    heading = column.title if isinstance(column.title, str) else column.title(first)
     if column.is_best is None:
         return ShownColumn(heading.format(resolution), cells, _best_as_shown(cells, column.best))
     return ShownColumn(heading, cells, [row is not None and column.is_best(row) for row in rows])
-
-
-def _is_row(row: pd.Series | None) -> bool:
-    return row is not None
 
 
 def markdown_rows(lines: list[list[str]]) -> str:
