@@ -123,7 +123,7 @@ COMPARISON = Table(
 
 
 def list_toggle_sentences(values: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yields the short name of each toggle of one comparison, and what it costs and gains in plain words.
+    """Yields the title and name of each toggle of one comparison, and what it costs and gains in plain words.
 
     `values` are the rows of one comparison. Costs and speed are of v1 with the toggle beside v1. The accuracy is the
     toggle's main effect, over all settings of the others; without one, the difference of the two arms.
@@ -133,7 +133,7 @@ def list_toggle_sentences(values: pd.DataFrame) -> Iterator[tuple[str, str]]:
         arm = arm_name([name])
         if arm in rows and REFERENCE in rows:
             clauses = [*_accuracy_clauses(rows[arm]), *_cost_clauses(rows[arm]), *_speed_clauses(rows[arm])]
-            yield name, f"{toggle.title}: {'; '.join(clauses)}."
+            yield f"{toggle.title} ({name})", f"{'; '.join(clauses)}."
 
 
 def _accuracy_clauses(row: pd.Series) -> Iterator[str]:
@@ -142,15 +142,14 @@ def _accuracy_clauses(row: pd.Series) -> Iterator[str]:
     mean = row.get(f"{column}_mean")
     if pd.isna(mean):
         return
-    claim, n = claim_text(row, column), f"n = {row[f'{column}_n']:.0f}"
+    claim, sure = claim_text(row, column), f"{ends_text(row, column)}, n = {row[f'{column}_n']:.0f}"
     if claim == "resolved":
         verb = "adds" if mean > 0 else "loses"
-        ends = ends_text(row, column)
-        yield f"{verb} {abs(mean) / POINTS:.2f} points of top-1 (95 % interval {ends}, {n}, resolved)"
+        yield f"{verb} {abs(mean) / POINTS:.2f} points of top-1 (95 % interval {sure})"
     elif claim == "unresolved":
-        yield f"has no resolved effect on top-1 ({points_text(mean)} points, {ends_text(row, column)}, {n})"
+        yield f"has no resolved effect on top-1 ({points_text(mean)} points, {sure})"
     else:
-        yield f"{points_text(mean)} points of top-1, exploratory ({ends_text(row, column)}; {n}, nothing is claimed)"
+        yield f"exploratory, {points_text(mean)} points of top-1 ({sure})"
 
 
 def _percent(change: float, less: str = "fewer") -> str:
@@ -162,33 +161,31 @@ def _percent(change: float, less: str = "fewer") -> str:
 
 
 def _cost_clauses(row: pd.Series) -> Iterator[str]:
-    counts = [f"{_percent(row['params_change_percent'])} parameters"]
-    for metric, at in (("macs", "counted_at"), ("macs_large", "large_at")):
-        if pd.notna(row.get(f"{metric}_change_percent")):
-            counts.append(f"{_percent(row[f'{metric}_change_percent'])} MACs at {row[at]}")
-    yield f"has {', '.join(counts)}"
+    yield f"{_percent(row['params_change_percent'])} parameters"
+    macs = [
+        f"{_percent(row[f'{metric}_change_percent'])} at {row[at]}"
+        for metric, at in (("macs", "counted_at"), ("macs_large", "large_at"))
+        if pd.notna(row.get(f"{metric}_change_percent"))
+    ]
+    if macs:
+        yield f"MACs: {', '.join(macs)}"
     memory = {
         attention: _percent(row[name], "less")
         for mode, attention in MEMORY_STEPS
         if mode == "training" and pd.notna(row.get(name := f"memory_{mode}_{attention}_change_percent"))
     }
-    if len(set(memory.values())) == 1:
-        yield f"needs {next(iter(memory.values()))} memory in training, with either attention"
-    elif memory:
-        words = ", ".join(f"{words} with {attention} attention" for attention, words in memory.items())
-        yield f"training memory: {words}"
+    if memory:
+        words = [f"{change} ({attention} attention)" for attention, change in memory.items()]
+        yield f"training memory: {', '.join(words)}"
 
 
 def _speed_clauses(row: pd.Series) -> Iterator[str]:
-    words = []
     for mode in SPEED_MODES:
         speed = row.get(f"relative_speed_{mode}")
         if pd.notna(speed):
             low, high = row[f"relative_speed_{mode}_low"], row[f"relative_speed_{mode}_high"]
             unresolved = ", unresolved" if holds_one(low, high) else ""
-            words.append(f"{mode} {speed:.2f} times as fast ({speed_range(row, mode)}{unresolved})")
-    if words:
-        yield f"makes {' and '.join(words)}"
+            yield f"speed of {mode} {speed:.2f} ({speed_range(row, mode)}{unresolved})"
 
 
 def list_comparisons(values: pd.DataFrame) -> list[Group]:

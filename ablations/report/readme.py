@@ -9,7 +9,7 @@ from ablations.analysis.comparison import comparison_values
 from ablations.errors import InputError
 from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
 
-BRIEF = ("Arm", "Parameters", "MACs", "MiB, training", "Speed of training", "Top-1", "Against v1")
+BRIEF = ("Arm", "Parameters", "MACs", "MiB, training, explicit", "Speed of training", "Top-1", "Against v1")
 """How the headings of the columns begin that a text has room for; `compare` prints the others."""
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -42,10 +42,15 @@ def _table(shown: ShownComparison) -> str:
     """Returns the columns of BRIEF as Markdown without padding, the title above."""
     section = shown.section
     columns = [place for place, column in enumerate(section.columns) if column.heading.startswith(BRIEF)]
-    head, *rows = ([line[place] for place in columns] for line in section.marked_lines)
+    head, *rows = ([_without_percent(line[place]) for place in columns] for line in section.marked_lines)
     rule = ["---", *["--:"] * (len(columns) - 1)]
     lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))
     return f"**{section.title}**\n\n{lines}"
+
+
+def _without_percent(cell: str) -> str:
+    """Returns a cell without the change in brackets, which a text has no room for."""
+    return re.sub(r" \([^()]* %\)", "", cell)
 
 
 def _sentences(shown: ShownComparison) -> str:

@@ -12,7 +12,7 @@ from scipy import stats
 from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
 from ablations.cells import arm_cell
 from ablations.cli import main
-from ablations.config import ARMS, PAPER_TOGGLES
+from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records
 from ablations.report.comparison import COMPARISON
@@ -52,8 +52,8 @@ def shown_of(results: Path) -> ShownComparison:
 
 def test_a_sentence_a_toggle_says_what_was_planted(write_model):
     shown = shown_of(write_model(6))
-    sentences = {each.topic: each.text for each in shown.statements}
-    assert list(sentences) == list(PAPER_TOGGLES)
+    assert [each.topic for each in shown.statements] == [f"{TOGGLES[name].title} ({name})" for name in PAPER_TOGGLES]
+    sentences = dict(zip(PAPER_TOGGLES, (each.text for each in shown.statements), strict=True))
     # Six values, 0.1 points above or below their mean: a deviation of 0.1 * sqrt(6 / 5) with 5 degrees of freedom.
     half = stats.t.ppf(0.975, 5) * 0.1 / math.sqrt(5)
     assert f"adds 1.00 points of top-1 (95 % interval {1 - half:+.2f} to {1 + half:+.2f}, n = 6" in sentences["ope"]
@@ -65,12 +65,12 @@ def test_costs_in_a_sentence_are_those_of_the_table(write_model):
     results = write_model(6)
     shown = shown_of(results)
     row = shown.group.rows.set_index("arm").loc["v1+cffn"]
-    text = next(each.text for each in shown.statements if each.topic == "cffn")
+    text = next(each.text for each in shown.statements if "(cffn)" in each.topic)
     assert f"{row['params_change_percent']:.1f} % more parameters" in text or "more parameters" in text
-    assert re.search(r"[\d.]+ % more MACs at 32 px", text)
+    assert re.search(r"MACs: [\d.]+ % more at 32 px", text)
     speed, low, high = (row[f"relative_speed_inference{end}"] for end in ("", "_low", "_high"))
-    assert f"inference {speed:.2f} times as fast ({low:.2f} to {high:.2f}" in text
-    assert ("unresolved" in text.partition("as fast")[2]) == (low <= 1 <= high)
+    assert f"speed of inference {speed:.2f} ({low:.2f} to {high:.2f}" in text
+    assert ("unresolved" in text.partition("speed of")[2]) == (low <= 1 <= high)
 
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "values: "), (5, " to ")])
@@ -78,7 +78,7 @@ def test_few_seeds_are_exploratory(write_model, seeds, words):
     for each in shown_of(write_model(seeds)).statements:
         assert "exploratory" in each.text
         assert words in each.text
-        assert f"n = {seeds}, nothing is claimed" in each.text
+        assert f"n = {seeds})" in each.text
         assert " adds " not in each.text
         assert " loses " not in each.text
 
