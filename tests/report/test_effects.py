@@ -18,12 +18,14 @@ from ablations.cost import count_macs, count_params
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost, Memory
 from ablations.records import load_records
-from ablations.report.effects import TABLES, list_figures, plot_effects, plot_interaction, plot_tradeoff
+from ablations.report.contents import list_figures
+from ablations.report.effects import TABLES, plot_effects, plot_interaction, plot_tradeoff
 from ablations.report.figures import FigureSpec, arm_colour
 from ablations.report.tables import Section, list_sections
 
 CELL = arm_cell("pico", "v1", "v2", Accuracy())
 BY_NAME = {table.name: table for table in TABLES}
+KINDS = ("effects_accuracy", "interactions", "tradeoff")
 
 HALF = 2.570581835636314 * (1 / 30) ** 0.5
 """Points on each side of every effect of `records`.
@@ -295,7 +297,7 @@ def shown_in(spec: FigureSpec) -> list[str]:
 
 
 def test_the_figures_are_legible(records, find_illegible):
-    specs = {spec.name.partition("_")[0]: spec for spec in list_figures(records)}
+    specs = {spec.name.partition("_")[0]: spec for spec in list_figures(records, kinds=KINDS)}
     assert shown_in(specs["interactions"]) == ["ope x cffn", "ope x lsra", "cffn x lsra"]
     assert shown_in(specs["tradeoff"]) == ["parameters", "MACs"]
     for name, spec in specs.items():
@@ -307,6 +309,6 @@ def test_costs_that_were_measured_in_two_ways_are_told_apart(tmp_path, write_cel
         write_points(tmp_path, write_cell, arm, [planted(arm), planted(arm) + 1])
         for mode in ("inference", "training"):
             write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Memory(resolution=32, mode=mode)))
-    (spec,) = (spec for spec in list_figures(load_records(tmp_path)) if spec.name.startswith("tradeoff"))
+    (spec,) = list_figures(load_records(tmp_path), kinds=["tradeoff"])
     assert shown_in(spec) == ["parameters", "MACs", "peak memory of inference", "peak memory of training"]
     assert find_illegible(spec) == []
