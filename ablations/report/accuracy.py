@@ -78,7 +78,7 @@ def seeds_text(row: pd.Series) -> str:
     """Returns the number of seeds: `3 of 6` where the study declared how many."""
     declared = row.get("declared_seeds")
     n = f"{row['n_seeds']:.0f}"
-    return n if pd.isna(declared) or row["n_seeds"] >= declared else f"{n} of {declared:.0f}"
+    return n if pd.isna(declared) or row["n_seeds"] == declared else f"{n} of {declared:.0f}"
 
 
 def raw_text(row: pd.Series, name: str, form: str = "+z.2f") -> str:
