@@ -26,7 +26,7 @@ from filelock import FileLock
 from ablations.cells import Cell, address
 from ablations.conditions import field_docstrings
 from ablations.config import BASES, CONFOUNDERS, TOGGLES, VARIANTS, AttentionKernel, PVTConfig
-from ablations.errors import FEW, InputError, pick, refuse
+from ablations.errors import FEW, InputError, pick, refuse, without_folders
 from ablations.files import write_text
 from ablations.measure import MEASUREMENTS
 from ablations.measure.cost import HEADS
@@ -72,7 +72,7 @@ def write_record(
         "study": study,
         **cell.describe(),
         "status": "failed" if failure else "done",
-        "failure": failure,
+        "failure": failure and without_folders(failure),
         "result": result,
         "environment": environment,
         "started": started,
