@@ -265,7 +265,7 @@ def _print_tables(cells: list[Cell], command: Any) -> None:
     if isinstance(command, MeasureCost) and command.breakdown:
         print(render_breakdown(records))
     if others:
-        print(f"more in {command.results / 'tables'}: {', '.join(others)}\n")
+        print(f"more by `report --all`, in {command.results / 'tables'}: {', '.join(others)}\n")
 
 
 def _print_closed_form(command: ClosedForm) -> int:

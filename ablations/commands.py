@@ -714,7 +714,11 @@ def parse(arguments: list[str]) -> Any:
     command, prog = COMMANDS[pick("command", name, COMMANDS)], f"{PROG} {name}"
     defaults = _recipe_defaults(words) if command is MeasureAccuracy else {}
     if {*HELP, HELP_ALL} & {*words}:
-        layout = Layout(groups=GROUPS, rest="conditions", first=FIRST[command]) if command in FIRST else Layout()
+        layout = Layout()
+        if command in FIRST:
+            # Elsewhere than in a training no flag is a recipe's, whatever its name.
+            groups = {title: names for title, names in GROUPS.items() if title != "recipe" or defaults}
+            layout = Layout(groups=groups, rest="conditions", first=FIRST[command])
         print(describe_flags(command, prog, layout, defaults, everything=HELP_ALL in words), end="")
         raise SystemExit(0)
     return _with_data_by_name(parse_flags(command, prog, words, defaults))

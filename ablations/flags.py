@@ -38,10 +38,10 @@ class Layout:
     def group(self, name: str) -> str:
         return next((title for title, names in self.groups.items() if name in names), self.rest)
 
-    def rank(self, name: str) -> tuple[int, int]:
-        """Sorts the fields: those that come first, then the others in their groups' order."""
+    def rank(self, name: str) -> tuple[bool, bool, int]:
+        """Sorts the fields: those that come first, then the others in their groups' order, `debug` last."""
         places = [*self.first, *(name for names in self.groups.values() for name in names)]
-        return (name not in self.first, places.index(name) if name in places else len(places))
+        return (name == "debug", name not in self.first, places.index(name) if name in places else len(places))
 
 
 class _Parser(argparse.ArgumentParser):
