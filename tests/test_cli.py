@@ -216,7 +216,7 @@ def test_list_names_arms_and_studies(capsys):
         (["memory", "--checkpointing", "5", "--modes", "inference"], "checkpointing='5' is not possible"),
         (["speed", "--versus", "keras"], "versus='keras' is not possible; allowed: timm, transformers"),
         (["speed", "--versus", "timm", "--arms", "v1"], "arm='v1' is not possible; allowed: v1+ope+cffn, "),
-        (["report", "--check", "--html"], "html=True is not possible; allowed: False with --check"),
+        (["report", "--check", "--html"], "html=True is not possible; allowed: none with --check"),
         (["evaluate", "--checkpoint", "nowhere.pth"], "checkpoint='nowhere.pth' is not possible; allowed: a file"),
         (["cost", "--model", "timm:resnet81"], "model='resnet81' is not possible; allowed: one of"),
         (["cost", "--model", "timm:resnet18?nonsense=3"], "model='timm:resnet18' cannot be built with {'nonsense': 3}"),
@@ -609,7 +609,8 @@ def test_the_table_that_answers_is_printed_and_the_others_are_named(capsys, tmp_
     code, out, _ = call(capsys, *arguments, "--results", str(tmp_path))
     assert code == 0
     assert re.findall(r"^# (.*)", out, re.MULTILINE) == ["Parameters and MACs"]
-    named = re.search(rf"^more in {re.escape(str(tmp_path))}/tables: (.*)$", out, re.MULTILINE)
+    named = re.search(rf"^more by `report --all`, in {re.escape(str(tmp_path))}/tables: (.*)$", out, re.MULTILINE)
+    assert call(capsys, "report", "--all", "--no-figures", "--results", str(tmp_path))[0] == 0
     assert {"cumulative.md", "parts.md"} <= set(named[1].split(", "))
     assert {path.name for path in (tmp_path / "tables").glob("*.md")} >= set(named[1].split(", "))
 
@@ -736,7 +737,6 @@ def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_a
     assert code == 0
     (row,) = (line for line in out.splitlines() if line.startswith("| `v1+ope+cffn"))
     assert row.count("66.67") == 2
-    assert (folder / "runs" / "figures" / "evaluation_pets_pico_v2.png").exists()
     assert "0 cells measured" in call(capsys, *command, *where, "--resolutions", "32", "64")[1]
     (record,) = (
         json.loads(path.read_text())
