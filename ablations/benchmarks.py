@@ -15,7 +15,7 @@ from ablations.studies import parse_size
 
 
 def benchmark_count(command: Any) -> int:
-    config = build_config(command.variant, command.arm)
+    config = build_config(command.model.variant, command.model.arm, command.model.base)
     size = as_pair(config.check_size("resolution", parse_size(command.resolution)))
 
     from ablations.measure.fvcore_count import count_with_fvcore
@@ -33,7 +33,7 @@ def benchmark_count(command: Any) -> int:
         "fvcore, real": lambda: count_with_fvcore(model, shape, device="cpu"),
     }
     samples = time_interleaved(counts, repeats=command.repeats, device="cpu")
-    print(f"{command.variant} {command.arm} at {command.resolution} px, {command.repeats} repeats of each interleaved")
+    print(f"{command.model.name} at {command.resolution} px, {command.repeats} repeats of each interleaved")
     for name, times in samples.items():
         summary = summarise_times(times)
         print(f"{name:14} median {summary['median']:.3f} s, IQR {100 * summary['iqr_over_median']:.0f} % of it")

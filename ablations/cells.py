@@ -14,13 +14,15 @@ from ablations.config import (
     BY_NAME,
     CONFOUNDERS,
     LARGEST_INPUT,
+    PUBLISHED_MODELS,
     PVTConfig,
     as_pair,
     base_confounders,
     build_config,
+    published_model,
     variant_name,
 )
-from ablations.errors import pick, refuse
+from ablations.errors import did_you_mean, pick, refuse
 from ablations.measure import MEASUREMENTS, Measurement
 
 
@@ -84,15 +86,15 @@ class NamedModel:
     """A model that is no arm, by its name (`ablations.baselines.registry`)."""
 
     name: str
-    folder: Path | None = None
-    """Where the file of a user's model is, which the name leaves out."""
+    file: str | None = None
+    """Of a user's model: the whole path of its file and the function, which the name leaves out."""
 
     is_arm = False
 
     @property
     def source(self) -> str:
-        """What builds the model: its name, with the folder of a user's file before it."""
-        return self.name if self.folder is None else str(self.folder / self.name)
+        """What builds the model: its name, or a user's file and function."""
+        return self.file or self.name
 
     @cached_property
     def file_digest(self) -> str:
@@ -215,10 +217,12 @@ def arm_cell(variant: str, arm: str, base: str, conditions: Measurement, **overr
     return Cell(model=model, conditions=conditions)
 
 
-def build_cell(model: str, conditions: Measurement) -> Cell:
-    """Returns the cell of a model by its name: of an arm for `pvt:VARIANT/ARM/BASE`, else of a NamedModel.
+def build_cell(model: str, conditions: Measurement, label: str | None = None) -> Cell:
+    """Returns the cell of a model by its name.
 
-    Raises InputError for a name that no source has the form of; whether the source knows it, is seen when it is built.
+    `pvt:VARIANT/ARM/BASE` and published models such as `PVTv2-B2` are arms, all others NamedModels. One from a user's
+    file is called by the `label`, or else by the names of its file and function. Raises InputError for a name that no
+    source has the form of; whether the source knows it, is seen when it is built.
     """
     source, _, rest = model.partition(":")
     if source == "pvt":
@@ -226,14 +230,27 @@ def build_cell(model: str, conditions: Measurement) -> Cell:
             raise refuse("model", model, "pvt:VARIANT/ARM/BASE, such as pvt:b2/v1+ope/published")
         variant, arm, base = rest.split("/")
         return arm_cell(variant, arm, base, conditions)
+    if published := published_model(model):
+        variant, arm = published
+        return arm_cell(variant, arm, "published", conditions)
     if file := split_file_model(model):
         path, function = file
-        named = NamedModel(name=f"{path.name}:{function}", folder=path.resolve().parent)
+        name = f"{path.name}:{function}" if label is None else check_label(label)
+        named = NamedModel(name=name, file=f"{path.resolve()}:{function}")
         return Cell(model=named, conditions=conditions)
     if not (source in MODEL_SOURCES and rest):
         sources = ", ".join(f"{name}:NAME" for name in MODEL_SOURCES)
-        raise refuse("model", model, f"{sources}, pvt:VARIANT/ARM/BASE or FILE.py:FUNCTION")
+        allowed = f"{sources}, pvt:VARIANT/ARM/BASE, FILE.py:FUNCTION, or a published model such as PVTv2-B2"
+        raise refuse("model", model, allowed + did_you_mean(model, PUBLISHED_MODELS))
     return Cell(model=NamedModel(name=model), conditions=conditions)
+
+
+def check_label(label: str) -> str:
+    """Returns a name for tables and figures; raises InputError for one that is none, or another model's."""
+    if not re.fullmatch(r"\w[\w .+()-]{0,39}", label) or published_model(label):
+        allowed = "up to 40 letters, digits, spaces and .+()-_, and no published model's name"
+        raise refuse("label", label, allowed)
+    return label
 
 
 def split_file_model(model: str) -> tuple[Path, str] | None:

@@ -20,10 +20,12 @@ from ablations.commands import (
     BenchmarkEpoch,
     ClosedForm,
     Compare,
+    Evaluate,
     List,
     MeasureAccuracy,
     MeasureCost,
     MeasureMemory,
+    MeasureSpeed,
     Power,
     Records,
     Report,
@@ -32,7 +34,15 @@ from ablations.commands import (
     parse,
     parse_duration,
 )
-from ablations.config import ARMS, BASES, VARIANT_ALIASES, VARIANTS, PVTConfig, build_config
+from ablations.config import (
+    ARMS,
+    BASES,
+    PUBLISHED_MODELS,
+    VARIANT_ALIASES,
+    VARIANTS,
+    PVTConfig,
+    build_config,
+)
 from ablations.cost import count_macs, count_params
 from ablations.data.registry import list_data_sets
 from ablations.errors import InputError, pick, refuse
@@ -130,12 +140,12 @@ def _measure(command: Any, arguments: str) -> int:
         study=named.name if named else cells[0].measurement,
         declared_seeds=named.seeds() if named else None,
         results=command.results,
-        data_dir=command.data_dir,
+        data_dir=getattr(command, "data_dir", None),
         weights=getattr(command, "checkpoint", None),
         time_budget_s=budget_s,
         jobs=training.jobs,
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
-        force=command.force,
+        force=getattr(command, "force", False),
         debug=command.debug,
         begin=lambda: _print_recipe(cells) if isinstance(command, MeasureAccuracy) else None,
     )
@@ -181,8 +191,17 @@ def _print_recipe(cells: list[Cell]) -> None:
         print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)
 
 
-NAMED_MODELS_TABLES = ("models", "operators")
-"""What is printed of models that were named one by one, arms among them."""
+MAIN_TABLES: dict[Any, tuple[str, ...]] = {
+    MeasureCost: ("cost",),
+    MeasureMemory: ("memory", "memory_models"),
+    MeasureSpeed: ("speed", "speed_libraries"),
+    MeasureAccuracy: ("accuracy",),
+    Evaluate: ("evaluation",),
+}
+"""The tables that answer a command; those beside them are named with their folder."""
+
+NAMED_MODELS_TABLES = ("models",)
+"""What answers for models that were named one by one, arms among them."""
 
 NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 """Long tables that the count of the whole paper leaves in their files."""
@@ -220,7 +239,7 @@ def _print_comparison(shown: Any, width: int) -> None:
 
 
 def _print_tables(cells: list[Cell], command: Any) -> None:
-    """Prints the tables that the records of these cells give, and no others'."""
+    """Prints the tables of these cells' records that answer the command, and names the others."""
     from ablations.analysis.cost import model_values
     from ablations.records import load_records
     from ablations.report.build import TABLES
@@ -229,17 +248,24 @@ def _print_tables(cells: list[Cell], command: Any) -> None:
 
     named = isinstance(command, MeasureCost) and bool(command.model)
     whole_paper = {cell.key for cell in find_study("paper").cells()} <= {cell.key for cell in cells}
+    main = NAMED_MODELS_TABLES if named else MAIN_TABLES.get(type(command), ())
+    if whole_paper or not main:
+        main = tuple(table.name for table in TABLES if not (whole_paper and table.name in NOT_PRINTED_OF_PAPER))
     records = load_records(command.results)
     records = records[records["key"].isin([cell.key for cell in cells])] if "key" in records else records
+    others = []
     for table in TABLES:
-        left_out = table.name not in NAMED_MODELS_TABLES if named else table.name in NOT_PRINTED_OF_PAPER
-        if left_out and (named or whole_paper):
-            continue
         values = model_values(records, arms=True) if named and table.name == "models" else table.values(records)
-        if not values.empty:
+        if values.empty:
+            continue
+        if table.name in main:
             print(f"\n{render_markdown(table, values)}")
+        else:
+            others.append(f"{table.name}.md")
     if isinstance(command, MeasureCost) and command.breakdown:
         print(render_breakdown(records))
+    if others:
+        print(f"more by `report --all`, in {command.results / 'tables'}: {', '.join(others)}\n")
 
 
 def _print_closed_form(command: ClosedForm) -> int:
@@ -325,8 +351,9 @@ def _report(command: Report) -> int:
         report = build_report(
             command.results, everything=command.all, with_figures=command.figures, with_page=command.html
         )
-        for path in report.files:
-            print(path)
+        print(f"{len(report.files)} files written or kept; {command.results / 'README.md'} lists them")
+        if command.html:
+            print(command.results / "report.html")
         _say_not_rebuilt(report.not_rebuilt)
         if command.readme:
             from ablations.files import write_text
@@ -447,6 +474,9 @@ def _list() -> int:
     studies = {name: find_study(name) for name in list_studies()}
     sections: dict[str, dict[str, str]] = {
         "arms": dict.fromkeys(ARMS, ""),
+        "published models": {
+            name: f"variant {variant}, arm {arm}, base published" for name, (variant, arm) in PUBLISHED_MODELS.items()
+        },
         "variants": {name: _describe_variant(name) for name in VARIANTS},
         "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
         "bases": dict(zip(BASES, confounders, strict=True)),

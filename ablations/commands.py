@@ -1,42 +1,56 @@
-"""The commands: what each takes, as dataclasses whose docstrings are the help, and the cells that it asks for."""
+"""The commands: what each takes, as dataclasses whose docstrings are the help, and its cells."""
 
 # No torch is imported here, so that help and lists answer at once.
 import hashlib
-import io
 import itertools
 import re
-from contextlib import redirect_stderr
-from dataclasses import MISSING, dataclass, field, fields, make_dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
-
-import tyro
+from typing import Any, Literal, get_type_hints
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
-from ablations.cells import Cell, arm_cell, build_cell
-from ablations.conditions import field_docstrings
+from ablations.cells import Arm, Cell, arm_cell, build_cell, split_file_model
 from ablations.config import (
     ARMS,
     BASES,
     CONFOUNDERS,
+    PUBLISHED_MODELS,
     PVT_V1,
     PVT_V2,
+    TOGGLES,
     VARIANT_ALIASES,
     VARIANTS,
     AttentionKernel,
     Size,
     arm_toggles,
+    arms_of,
+    published_model,
+    variant_name,
 )
-from ablations.data.registry import count_classes
+from ablations.data.registry import DATA_SETS, count_classes
 from ablations.errors import InputError, pick, refuse
-from ablations.measure import Accuracy, Cost, Evaluation, Measurement, Memory, Speed
+from ablations.flags import (
+    HELP,
+    HELP_ALL,
+    POSITIONAL,
+    Layout,
+    describe_flags,
+    like,
+    parse_flags,
+)
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Evaluation, Measurement, Memory, Speed
+from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device
 from ablations.measure.memory import parse_stages
-from ablations.recipes import RECIPES, recipe_values
-from ablations.studies import find_study, on_devices, parse_size, select, vary
+from ablations.recipes import Recipe, recipe_values
+from ablations.studies import find_study, list_studies, on_devices, parse_size, select, vary
 
 Library = Literal["timm", "transformers"]
+
+DEFAULT_BASE = "v2"
+"""What every command adds the toggles to unless it is told otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +63,28 @@ class Debug:
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Debug):
-    """Where records go and how the command behaves."""
+    """Where records go and how a measuring command behaves."""
 
     results: Path = Path("runs")
     """Folder of records, tables and figures."""
-    data_dir: Path | None = None
-    """Folder of the data sets; else the environment variable ABLATIONS_DATA_DIR, else `data`."""
     time_budget: str | None = None
     """Such as 20min, 90s or 1.5h: start no cell that by the records of its like would end later."""
     dry_run: bool = False
     """Print the cells and which are done, and measure nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFolder:
+    """Where images are."""
+
+    data_dir: Path | None = None
+    """Folder of the data sets; else the environment variable ABLATIONS_DATA_DIR, else `data`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Force:
+    """For measured memory."""
+
     force: bool = False
     """Measure memory even where a prediction says that there is not enough, and again where there was not."""
 
@@ -73,21 +99,21 @@ class Training:
     tensorboard: bool = False
     """Write TensorBoard's events to RESULTS/tensorboard; the history is in the records and RESULTS/logs anyway."""
     save_weights: bool = False
-    """Write the trained weights to RESULTS/weights; `evaluate` takes them, with image folders."""
+    """Write the trained weights to RESULTS/weights; `evaluate` takes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Training, Output):
+class Run(Training, Force, DataFolder, Output):
     """Measure a study; the flags choose among its cells."""
 
-    study: tyro.conf.Positional[str] = "quick"
+    study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own; `list` says what there is."""
     measurements: tuple[str, ...] = ()
     """Among cost, memory, speed and accuracy."""
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
-    """Toggles that are on; see `list`."""
+    """Toggles that are on, or published models such as PVTv2-B2; see `list`."""
     bases: tuple[str, ...] = ()
     """What the toggles are added to; see `list`."""
     resolutions: tuple[str, ...] = ()
@@ -101,46 +127,77 @@ class Run(Training, Output):
 
     def cells(self) -> list[Cell]:
         study = find_study(self.study)
+        for name in self.measurements:
+            pick("measurements", name, MEASUREMENTS)
         cells = select(
-            study.cells(),
+            self._of_models(study.cells()),
             measurement=self.measurements,
-            variant=tuple(VARIANT_ALIASES.get(name, name) for name in self.variants),
-            arm=self.arms,
-            base=self.bases,
             resolution=tuple(map(parse_size, self.resolutions)),
             seed=self.seeds,
         )
         return on_devices(cells, self.devices or _default_devices()) if self.devices or study.portable else cells
 
+    def _of_models(self, cells: list[Cell]) -> list[Cell]:
+        """Returns the cells of the arms, variants and bases that are named; of all where none is."""
+        named, plain = _split_arms(self.arms, self.variants, self.bases)
+        variants = tuple(map(variant_name, self.variants))
+        for base in self.bases:
+            pick("base", base, BASES)
+        chosen = select(cells, variant=variants, base=self.bases, arm=plain) if plain or not named else []
+        for name, (variant, arm) in named.items():
+            own = [cell for cell in cells if cell.model == Arm(variant=variant, arm=arm, base="published")]
+            if not own:
+                raise refuse("arm", name, f"{arm}, with --variants {variant} if the study has it in another base")
+            chosen += own
+        return [cell for cell in cells if cell in chosen] if named else chosen
+
+
+def _split_arms(
+    arms: tuple[str, ...], variants: tuple[str, ...], bases: tuple[str, ...]
+) -> tuple[dict[str, tuple[str, str]], tuple[str, ...]]:
+    """Returns the variant and the arm of each published model among `arms`, and the other arms.
+
+    Raises InputError for an unknown one, and for a variant or a base beside a model that has another.
+    """
+    named = {name: model for name in arms if (model := published_model(name))}
+    for name, (variant, _) in named.items():
+        if any(variant_name(given) != variant for given in variants):
+            raise refuse("variants", variants, f"none beside {name}, which is variant {variant}")
+        if any(given != "published" for given in bases):
+            raise refuse("bases", bases, f"none beside {name}, which is in base published")
+    plain = tuple(name for name in arms if name not in named)
+    for name in plain:
+        _check_arm(name)
+    return named, plain
+
+
+def _check_arm(name: str) -> None:
+    """Raises InputError for a name that is no arm's; it lists those of published models too."""
+    if not name.startswith("v2"):  # which names a base
+        pick("arm", name, (*arms_of(TOGGLES), *PUBLISHED_MODELS))
+    arm_toggles(name)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Models(Output):
-    """Which models a single measurement takes."""
+class Arms(Output):
+    """Which arms a single measurement takes."""
 
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
-    """Toggles that are on, all arms of the paper's by default; see `list`."""
+    """Toggles that are on, or published models such as PVTv2-B2; all arms of the paper's by default; see `list`."""
     bases: tuple[str, ...] = ()
     """What the toggles are added to, v2 by default; see `list`."""
     pool_size: int | None = None
     """P of linear SRA; the variant's own by default."""
     set: tuple[str, ...] = ()
     """Single confounders that are not the base's, such as stage_norm=every."""
-    model: tuple[str, ...] = ()
-    """Models by name, instead of arms or beside named ones: timm:NAME, transformers:cvt-13, baselines:NAME,
-    pvt:VARIANT/ARM/BASE, or FILE.py:FUNCTION that returns a module."""
 
     DEFAULT_VARIANT = "b2"
 
     def cells(self) -> list[Cell]:
         """Returns the cells that are asked for, each once."""
-        cells = list({cell.key: cell for cell in self._cells()}.values())
-        sources: dict[str, str] = {}
-        for cell in cells:
-            if sources.setdefault(cell.name, cell.source) != cell.source and not cell.model.is_arm:
-                raise refuse("model", cell.source, f"files of different names: {sources[cell.name]} has this one's")
-        return cells
+        return list({cell.key: cell for cell in self._cells()}.values())
 
     def _cells(self) -> list[Cell]:
         raise NotImplementedError
@@ -149,9 +206,56 @@ class Models(Output):
     def names_arms(self) -> bool:
         return bool(self.variants or self.arms or self.bases or self.pool_size is not None or self.set)
 
+    def _of_arms(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
+        changed = dict(map(_parse_setting, self.set)) | {"pool_size": self.pool_size}
+        return [
+            arm_cell(variant, arm, base, each, attention=kernel, **changed)
+            for variant, base, arms in self._groups()
+            for kernel, each, arm in product(attention, conditions, arms)
+        ]
+
+    def _groups(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """Yields each variant and base with its arms."""
+        for name, choices in (("base", BASES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
+            for value in getattr(self, f"{name}s"):
+                pick(name, value, choices)
+        named, plain = _split_arms(self.arms, self.variants, self.bases)
+        if named and (self.set or self.pool_size is not None):
+            name = "set" if self.set else "pool_size"
+            raise refuse(name, getattr(self, name), f"none beside {next(iter(named))}, which is as published")
+        if plain or not named:
+            for variant, base in product(self.variants or (self.DEFAULT_VARIANT,), self.bases or (DEFAULT_BASE,)):
+                yield variant, base, plain or ARMS
+        for variant, arm in named.values():
+            yield variant, "published", (arm,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Arms):
+    """Which models a single measurement takes, arms or not."""
+
+    model: tuple[str, ...] = ()
+    """Models by name, instead of arms or beside named ones: PVTv2-B2, timm:NAME, transformers:cvt-13, baselines:NAME,
+    pvt:VARIANT/ARM/BASE, or FILE.py:FUNCTION that returns a module."""
+    label: tuple[str, ...] = ()
+    """What tables and figures call the models from files, one name for each."""
+
+    def cells(self) -> list[Cell]:
+        cells = super().cells()
+        sources: dict[str, str] = {}
+        for cell in cells:
+            if sources.setdefault(cell.name, cell.source) != cell.source and not cell.model.is_arm:
+                allowed = f"models of different names, by --label: {sources[cell.name]} has this one's"
+                raise refuse("model", cell.source, allowed)
+        return cells
+
     def _of_models(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
         """Returns the cells of the models by name, and of the arms unless only models were named."""
-        named = [build_cell(model, each) for model in self.model for each in conditions]
+        from_files = [model for model in self.model if split_file_model(model)]
+        if self.label and len(self.label) != len(from_files):
+            raise refuse("label", self.label, f"{len(from_files)} names, one for each FILE.py:FUNCTION of --model")
+        labels = dict(zip(from_files, self.label, strict=False))
+        named = [build_cell(model, each, labels.get(model)) for model in self.model for each in conditions]
         if not self.names_arms and self.model:
             return named
         if self.model and not (self.variants or self.arms):
@@ -159,20 +263,6 @@ class Models(Output):
                 if value := getattr(self, name):
                     raise refuse(name, value, "none beside --model without --arms or --variants: it is the arms'")
         return named + self._of_arms(conditions, attention)
-
-    def _of_arms(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
-        for arm in self.arms:
-            arm_toggles(arm)
-        for name, choices in (("base", BASES), ("variant", (*VARIANTS, *VARIANT_ALIASES))):
-            for value in getattr(self, f"{name}s"):
-                pick(name, value, choices)
-        changed = dict(map(_parse_setting, self.set)) | {"pool_size": self.pool_size}
-        rows = product(
-            self.variants or (self.DEFAULT_VARIANT,), self.bases or ("v2",), attention, conditions, self.arms or ARMS
-        )
-        return [
-            arm_cell(variant, arm, base, each, attention=kernel, **changed) for variant, base, kernel, each, arm in rows
-        ]
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:
@@ -184,11 +274,11 @@ def _parse_setting(text: str) -> tuple[str, Any]:
 
 
 def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_out: tuple[str, ...] = ()) -> list[Any]:
-    """Returns the conditions of a measurement as fields of a command, with their docstrings as help.
+    """Returns the conditions of a measurement as fields of a command.
 
     `plural` are those of which a command takes several: the flag's name and its default values.
     """
-    hints, meanings, flags = get_type_hints(kind), field_docstrings(kind), []
+    hints, flags = get_type_hints(kind), []
     for each in fields(kind):
         if each.name in leave_out:
             continue
@@ -197,8 +287,7 @@ def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_ou
             name, default = plural[each.name]
             kind_of_value = str if each.name == "resolution" else annotation
             annotation = tuple[kind_of_value, ...]  # type: ignore[valid-type]
-        help_text = " ".join(meanings.get(each.name, "").split())
-        flags.append((name, Annotated[annotation, tyro.conf.arg(help=help_text)], field(default=default)))
+        flags.append((name, annotation, like(kind, each.name, default)))
     return flags
 
 
@@ -232,7 +321,7 @@ MeasureCost = _command("MeasureCost", _Cost, Cost, plural={"resolution": ("resol
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Memory(Models):
+class _Memory(Force, Models):
     """Measure peak memory of inference and of training steps, or predict it."""
 
     predict: bool = False
@@ -276,12 +365,12 @@ MeasureMemory = _command(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Speed(Models):
+class _Speed(Arms):
     """Time inference and training steps of each arm, interleaved with arm v1's or with the same model of a library."""
 
     versus: tuple[Library, ...] = ()
     """Libraries whose models are timed beside ours, with the same weights and outputs that are compared first. Then the
-    arms are those that the libraries have, in base published."""
+    arms are those that the libraries have, as published."""
     attention: tuple[AttentionKernel, ...] = ("fused",)
     """Of our models; timm's attend with the fused kernel, transformers' explicitly."""
 
@@ -293,10 +382,8 @@ class _Speed(Models):
         small = any("stem_stride" in VARIANTS.get(name, {}) for name in self.variants)
         if self.versus and (small or set(sizes) != {224}):  # libraries' v1 has patches of 4 px and inputs of 224
             shared = [arm for arm in shared if arm != PVT_V1]
-        bases = self.bases or (("published",) if self.versus else ("v2",))
+        bases = self.bases or (("published",) if self.versus else ())
         models = replace(self, arms=self.arms or tuple(shared), bases=bases)
-        if self.model:
-            raise refuse("model", self.model, "no such flag with speed, which is measured of arms alone")
         return models._of_arms(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
 
@@ -310,55 +397,101 @@ MeasureSpeed = _command(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureAccuracy(Training, Models):
+class _Accuracy(Training, DataFolder, Models):
     """Train each arm, or any model, from scratch by a recipe and evaluate it; a training that was stopped resumes."""
 
     DEFAULT_VARIANT = "nano"
 
     recipe: str = "small"
-    """Where the fields below begin; each may be given by itself. One of those that `list` names."""
-    seeds: tuple[int, ...] = ()
-    """Several seeds instead of the one of --seed."""
-    training: tyro.conf.OmitArgPrefixes[Accuracy] = field(default_factory=lambda: start_recipe("small"))
+    """Where the fields of a training begin, of which each is a flag. One of those that `list` names."""
 
-    def _cells(self) -> list[Cell]:
-        conditions = self.training
-        if not conditions.num_classes:
-            conditions = replace(conditions, num_classes=count_classes(conditions.data, self.data_dir))
-        if self.seeds and conditions.seed:
-            raise refuse("seed", conditions.seed, "no such flag beside --seeds")
-        return self._of_models(vary(conditions, seed=self.seeds or (conditions.seed,)))
+    @property
+    def conditions(self: Any) -> Accuracy:
+        """What is trained by, with the classes of the data set."""
+        given = _given(self, Accuracy, ("seed", "num_classes"))
+        return replace(given, num_classes=count_classes(self.data, self.data_dir))
+
+    def _cells(self: Any) -> list[Cell]:
+        return self._of_models(vary(self.conditions, seed=self.seeds))
 
 
-def start_recipe(name: str) -> Accuracy:
-    """Returns the conditions that a recipe begins with; 0 classes are those of the data set, whatever it is."""
-    values: dict[str, Any] = recipe_values(name)
-    return Accuracy(**values, num_classes=0)
+MeasureAccuracy = _command(
+    "MeasureAccuracy", _Accuracy, Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes",)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(Output):
-    """Evaluate finished weights on a folder of images, at one test resolution or several."""
+class _Evaluate(DataFolder, Output):
+    """Evaluate finished weights on validation images, at one test resolution or several.
+
+    Weights that `accuracy --save-weights` wrote say themselves which model they are of, and which data.
+    """
 
     checkpoint: Path
     """File of weights, by torch.save or .safetensors: this project's, the released code's, timm's or transformers'."""
-    variant: str = "b2"
-    """Size; see `list`."""
-    arm: str = PVT_V2
-    """Toggles that are on; see `list`."""
-    base: str = "published"
-    """What the toggles are added to; see `list`."""
+    data: str | None = None
+    """A data set that `list` shows, or an image folder with images as val/CLASS/* or CLASS/*; that of the training
+    where the file of weights says it, else imagenet."""
+    variant: str | None = None
+    """Size; see `list`. b2 where the file of weights does not say it."""
+    arm: str | None = None
+    """Toggles that are on, or a published model such as PVTv2-B2-Li; see `list`. PVT v2 where the file does not say."""
+    base: str | None = None
+    """What the toggles are added to; see `list`. v2 where the file does not say it."""
+    resolutions: tuple[str, ...] = ()
+    """Sides in pixels of the centre crop that the model sees; that of the training where the file says it, else 224."""
+    protocol: Protocol | None = None
+    """The crop is 0.875 of the resized image's short side in `paper`, as trainings here have it, 0.9 in `timm`, the
+    default for other weights."""
+    num_classes: int | None = like(Evaluation, "num_classes", None)
+    img_size: int | None = like(Evaluation, "img_size", None)
 
     def cells(self: Any) -> list[Cell]:
         if not self.checkpoint.is_file():
             raise refuse("checkpoint", str(self.checkpoint), "a file of weights")
+
+        from ablations.model.checkpoint import read_description
+
+        told = read_description(self.checkpoint)
+        if told and "config" not in told:
+            raise refuse("checkpoint", self.checkpoint.name, f"weights of an arm; these are of {told['model']}")
         with self.checkpoint.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        conditions = replace(_given(self, Evaluation, ("checkpoint", "resolution")), checkpoint=digest)
-        return [
-            arm_cell(self.variant, self.arm, self.base, each)
-            for each in vary(conditions, resolution=tuple(map(_parse_side, self.resolutions)))
-        ]
+        held = {"num_classes": told["config"]["num_classes"], "img_size": told["config"]["img_size"]} if told else {}
+        conditions = Evaluation(
+            checkpoint=digest,
+            data=self.data or told.get("data") or Evaluation.data,
+            protocol=self.protocol or ("paper" if told else Evaluation.protocol),
+            **{name: self._agreed(name, held) or getattr(Evaluation, name) for name in ("num_classes", "img_size")},
+            **{name: getattr(self, name) for name in ("skip_unreadable", "batch_size", "precision", "device")},
+        )
+        sizes = tuple(map(_parse_side, self.resolutions)) or (conditions.img_size,)
+        model = self._arm(told)
+        return [Cell(model=model, conditions=each) for each in vary(conditions, resolution=sizes)]
+
+    def _arm(self, told: dict[str, Any]) -> Arm:
+        """Returns the arm that the file of weights says it is of, or else the flags."""
+        given: Any = self
+        if model := published_model(self.arm or ""):
+            _split_arms((str(self.arm),), tuple(filter(None, [self.variant])), tuple(filter(None, [self.base])))
+            given = replace(self, variant=model[0], arm=model[1], base="published")
+        elif self.arm:
+            _check_arm(self.arm)
+        if given.variant:
+            given = replace(given, variant=variant_name(given.variant))
+        held = told.get("model", {})
+        names = {name: given._agreed(name, held) for name in ("variant", "arm", "base")}
+        defaults = {"variant": Models.DEFAULT_VARIANT, "arm": PVT_V2, "base": DEFAULT_BASE}
+        names = {name: value or defaults[name] for name, value in names.items()}
+        overrides = tuple((name, told["config"][name]) for name in Arm.ALLOWED) if told else ()
+        return Arm(**names, overrides=overrides)
+
+    def _agreed(self, name: str, held: dict[str, Any]) -> Any:
+        """Returns a flag's value, or what the file of weights holds; raises InputError where the two differ."""
+        given = getattr(self, name)
+        if name in held and given not in (None, held[name]):
+            raise refuse(name, given, f"{held[name]}, which the weights in {self.checkpoint.name} have")
+        return held.get(name, given)
 
 
 def _parse_side(text: str) -> int:
@@ -369,7 +502,11 @@ def _parse_side(text: str) -> int:
 
 
 Evaluate = _command(
-    "Evaluate", _Evaluate, Evaluation, plural={"resolution": ("resolutions", ("224",))}, leave_out=("checkpoint",)
+    "Evaluate",
+    _Evaluate,
+    Evaluation,
+    plural={},
+    leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"),
 )
 
 
@@ -385,26 +522,32 @@ class ClosedForm(Debug):
 class BenchmarkCount(Debug):
     """Time the count of MACs: our trace beside fvcore's on real tensors, interleaved in one process."""
 
-    variant: str = "b2"
-    """Size; see `list`."""
+    variant: str | None = None
+    """Size, b2 by default; see `list`."""
     arm: str = PVT_V2
-    """Toggles that are on; see `list`."""
+    """Toggles that are on, or a published model such as PVTv2-B2; see `list`."""
     resolution: str = "1024"
     """Pixels, such as 224 or 800x1280."""
     repeats: int = 6
     """Counts of each."""
 
+    @property
+    def model(self) -> Arm:
+        named, _ = _split_arms((self.arm,), tuple(filter(None, [self.variant])), ())
+        if named:
+            ((variant, arm),) = named.values()
+            return Arm(variant=variant, arm=arm, base="published")
+        return Arm(variant=self.variant or Arms.DEFAULT_VARIANT, arm=self.arm, base=DEFAULT_BASE)
+
 
 @dataclass(frozen=True, kw_only=True)
-class _BenchmarkEpoch(Debug):
+class _BenchmarkEpoch(DataFolder, Debug):
     """Time an epoch of training beside timm's step and loader doing the same work, interleaved in one process."""
 
     variant: str = "b0"
     """Of PVT v2 as published, which timm has too."""
     data: str | None = None
     """`digits`, ... or an image folder; imagenette224 by default if the data directory has it, else digits."""
-    data_dir: Path | None = None
-    """Folder of the data sets; else the environment variable ABLATIONS_DATA_DIR, else `data`."""
     resolution: int = 224
     """Side in pixels; more than 64."""
     batch_size: int = 64
@@ -449,7 +592,7 @@ class Report(Debug):
 class Compare(Debug):
     """Print what each change costs and gains, from records: a row an arm and a sentence a toggle."""
 
-    study: tyro.conf.Positional[str | None] = None
+    study: str | None = field(default=None, metadata=POSITIONAL)
     """Compare the models of this study, by its name or the path of a file; by default the largest of each kind."""
     results: Path = Path("runs")
     """Folder of records."""
@@ -461,10 +604,10 @@ class Compare(Debug):
 class Records(Debug):
     """Pack, unpack, merge or move aside records; none is changed or lost."""
 
-    action: tyro.conf.Positional[Literal["pack", "unpack", "merge", "drop"]]
+    action: Literal["pack", "unpack", "merge", "drop"] = field(metadata=POSITIONAL)
     """pack: one file a measurement. unpack: one file a record. merge: copy those of other results folders. drop: move
     those that --where names to RESULTS/dropped."""
-    folders: tyro.conf.Positional[tuple[Path, ...]] = ()
+    folders: tuple[Path, ...] = field(default=(), metadata=POSITIONAL)
     """With merge: the other results folders."""
     results: Path = Path("runs")
     """Results folder."""
@@ -486,66 +629,135 @@ class Power(Debug):
 
 @dataclass(frozen=True, kw_only=True)
 class List(Debug):
-    """List the arms, variants, bases, data sets, recipes and studies."""
+    """List the arms, published models, variants, bases, data sets, recipes and studies."""
 
 
-ABOUT = "Honest ablations of the Pyramid Vision Transformer, v1 to v2. Without a command it runs the study `quick`."
+PROG = "run_ablation.py"
+
+ABOUT = "Honest ablations of the Pyramid Vision Transformer, v1 to v2."
 
 COMMANDS: dict[str, Any] = {
     "run": Run,
     "cost": MeasureCost,
-    "closed-form": ClosedForm,
     "memory": MeasureMemory,
     "speed": MeasureSpeed,
     "accuracy": MeasureAccuracy,
     "evaluate": Evaluate,
     "compare": Compare,
-    "benchmark-count": BenchmarkCount,
-    "benchmark-epoch": BenchmarkEpoch,
     "report": Report,
     "records": Records,
     "power": Power,
     "list": List,
+    "closed-form": ClosedForm,
+    "benchmark-count": BenchmarkCount,
+    "benchmark-epoch": BenchmarkEpoch,
 }
+"""Every command by its name, the commonest first."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "models": (
+        *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
+        *("label", "set", "pool_size", "attention", "heads", "versus", "img_size", "num_classes"),
+    ),
+    "data": (
+        *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),
+        *("resolution", "resolutions", "eval_resolutions", "protocol"),
+    ),
+    "conditions": (),
+    "recipe": ("recipe", *(each.name for each in fields(Recipe))),
+    "run": (
+        *("results", "seeds", "devices", "device", "precision", "compiled", "dry_run", "time_budget", "jobs"),
+        *("workers", "force", "save_weights", "tensorboard", "breakdown", "verbose", "debug"),
+    ),
+}
+"""The headings of the commands' help, and their flags; the first that has a flag shows it."""
+
+FIRST: dict[Any, tuple[str, ...]] = {
+    Run: (
+        *("study", "measurements", "arms", "variants", "data_dir"),
+        *("results", "dry_run", "time_budget", "jobs", "devices"),
+    ),
+    MeasureCost: ("arms", "variants", "bases", "model", "resolutions", "heads", "breakdown", "results", "dry_run"),
+    MeasureMemory: (
+        *("arms", "variants", "model", "resolutions", "modes", "attention", "predict", "budget"),
+        *("device", "results"),
+    ),
+    MeasureSpeed: (
+        *("arms", "variants", "versus", "resolutions", "modes", "batch_size", "repeats"),
+        *("device", "results", "dry_run"),
+    ),
+    MeasureAccuracy: (
+        *("arms", "variants", "data", "data_dir", "recipe", "epochs"),
+        *("seeds", "jobs", "save_weights", "results"),
+    ),
+    Evaluate: (
+        *("checkpoint", "arm", "variant", "base", "data", "data_dir", "resolutions"),
+        *("batch_size", "device", "results"),
+    ),
+    BenchmarkEpoch: ("variant", "data", "data_dir", "resolution", "batch_size", "steps", "workers", "device"),
+}
+"""The flags that `--help` shows of commands that have many."""
 
 
 def parse(arguments: list[str]) -> Any:
-    """Returns the command; raises InputError with the parser's complaint, and SystemExit where help was asked for."""
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        arguments = ["run", *arguments]
-    complaint = io.StringIO()
-    try:
-        with redirect_stderr(complaint):
-            command: Any = tyro.cli(_build(arguments), prog="run_ablation.py", description=ABOUT, args=arguments)
-    except SystemExit as leaving:
-        if leaving.code:
-            raise InputError(_one_line(complaint.getvalue())) from None
-        raise
-    for name, value in vars(command).items():
-        if value == () and f"--{name.replace('_', '-')}" in arguments:
-            raise refuse(name, (), "one or more values")
-    return command
+    """Returns the command that arguments ask for; raises InputError with what is wrong, and what may be meant.
+
+    Where they ask for help, prints it and raises SystemExit.
+    """
+    if arguments and arguments[0] in (*HELP, HELP_ALL):
+        print(_overview())
+        raise SystemExit(0)
+    words = arguments if arguments and not arguments[0].startswith("-") else ["run", *arguments]
+    name, words = words[0], words[1:]
+    if name not in COMMANDS and (name in list_studies() or name.endswith(".toml")):
+        raise InputError(f"command={name!r} is not possible: it is a study (did you mean 'run {name}'?)")
+    command, prog = COMMANDS[pick("command", name, COMMANDS)], f"{PROG} {name}"
+    defaults = _recipe_defaults(words) if command is MeasureAccuracy else {}
+    if {*HELP, HELP_ALL} & {*words}:
+        layout = Layout()
+        if command in FIRST:
+            # Elsewhere than in a training no flag is a recipe's, whatever its name.
+            groups = {title: names for title, names in GROUPS.items() if title != "recipe" or defaults}
+            layout = Layout(groups=groups, rest="conditions", first=FIRST[command])
+        print(describe_flags(command, prog, layout, defaults, everything=HELP_ALL in words), end="")
+        raise SystemExit(0)
+    return _with_data_by_name(parse_flags(command, prog, words, defaults))
 
 
-def _build(arguments: list[str]) -> Any:
-    """Returns the commands; `accuracy` has the defaults, and so the help, of the recipe that the arguments name."""
-    name = next((after for flag, after in itertools.pairwise(arguments) if flag == "--recipe"), "small")
-    name = next((each.partition("=")[2] for each in arguments if each.startswith("--recipe=")), name)
-    pick("recipe", name, RECIPES)
-    accuracy = MeasureAccuracy(recipe=name, training=start_recipe(name))
-    union: Any = None
-    for word, command in COMMANDS.items():
-        default = accuracy if command is MeasureAccuracy else MISSING
-        chosen = tyro.conf.subcommand(word) if default is MISSING else tyro.conf.subcommand(word, default=default)
-        annotated = Annotated[command, chosen]  # type: ignore[valid-type]
-        union = annotated if union is None else union | annotated
-    return union
+def _overview() -> str:
+    """Returns the help of all commands together."""
+    lines = [f"  {name:17}{command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROG} COMMAND [FLAGS]",
+            "",
+            f"{ABOUT} Without a command it runs the study `quick`.",
+            "",
+            *lines,
+            "",
+            f"COMMAND --help shows a command's commonest flags, COMMAND {HELP_ALL} all of them.",
+        ]
+    )
 
 
-def _one_line(box: str) -> str:
-    """Returns the first section of the parser's framed complaint as one line."""
-    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()[1:]]
-    return " ".join(lines).partition("───")[0].strip()
+def _recipe_defaults(words: list[str]) -> dict[str, Any]:
+    """Returns what flags of a training are by default: the fields of the recipe that the words name."""
+    name = next((after for flag, after in itertools.pairwise(words) if flag == "--recipe"), "small")
+    name = next((word.partition("=")[2] for word in words if word.startswith("--recipe=")), name)
+    return dict(recipe_values(name))
+
+
+def _with_data_by_name(command: Any) -> Any:
+    """Returns the command with an image folder's path as its name and the folder that it lies in."""
+    data = getattr(command, "data", None)
+    if not data or Path(data).name == data:
+        return command
+    if command.data_dir:
+        raise refuse("data", data, f"the name of a folder in --data-dir {command.data_dir}")
+    if not Path(data).is_dir():
+        raise refuse("data", data, f"an image folder that exists, or one of {', '.join(DATA_SETS)}")
+    path = Path(data).resolve()
+    return replace(command, data=path.name, data_dir=path.parent)
 
 
 def _default_devices() -> tuple[Device, ...]:

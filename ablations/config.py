@@ -320,6 +320,30 @@ VARIANTS: dict[str, dict[str, Any]] = {
 VARIANT_ALIASES = {"tiny": "b1", "small": "b2", "medium": "b3", "large": "b4"}
 """PVT v1's names: the same shapes."""
 
+PUBLISHED_MODELS: dict[str, tuple[str, str]] = {
+    **{f"PVTv1-{name.capitalize()}": (variant, PVT_V1) for name, variant in VARIANT_ALIASES.items()},
+    **{
+        f"PVTv2-{variant.upper()}{suffix}": (variant, arm)
+        for suffix, arm in (("", PVT_V2), ("-Li", PVT_V2_LI))
+        for variant, sizes in VARIANTS.items()
+        if "stem_stride" not in sizes
+    },
+}
+"""The variant and the arm, in base `published`, that each published model is."""
+
+
+def published_model(name: str) -> tuple[str, str] | None:
+    """Returns the variant and the arm of a published model; None for another name.
+
+    Capitals, hyphens and underscores do not matter: `PVTv2-B2-Li` is `pvt_v2_b2_li`.
+    """
+    plain = {_plain_name(known): model for known, model in PUBLISHED_MODELS.items()}
+    return plain.get(_plain_name(name))
+
+
+def _plain_name(name: str) -> str:
+    return name.casefold().replace("-", "").replace("_", "")
+
 
 def variant_name(name: str) -> str:
     """Returns the variant that `name` or its PVT v1 name stands for; raises InputError for any other."""
@@ -329,6 +353,10 @@ def variant_name(name: str) -> str:
 def arm_toggles(arm: str) -> tuple[str, ...]:
     """Returns the toggles of an arm such as `v1+ope`; raises InputError for an unknown one."""
     start, *names = str(arm).split("+")
+    if start == "v2":
+        raise InputError(
+            f"arm={arm!r} is not possible: v2 names a base; PVT v2 is arm {PVT_V2}, PVT v2-Li arm {PVT_V2_LI}"
+        )
     if start != "v1" or arm not in arms_of(name for name in names if name in TOGGLES):
         pick("arm", arm, arms_of(TOGGLES))
     return tuple(names)

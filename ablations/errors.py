@@ -1,5 +1,6 @@
 """The one kind of error that is the user's and not ours."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -24,11 +25,25 @@ def pick(field: str, name: str, choices: Iterable[str]) -> str:
     known = list(choices)
     if name in known:
         return name
-    near = get_close_matches(str(name), known, n=5, cutoff=0.5)
     if len(known) > FEW:
+        near = get_close_matches(str(name), known, n=5, cutoff=0.5)
         raise refuse(field, name, f"one of {len(known)} names; nearest: {', '.join(near) or 'none'}")
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise refuse(field, name, ", ".join(known) + hint)
+    raise refuse(field, name, ", ".join(known) + did_you_mean(str(name), known))
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Returns the nearest of the choices as a question in brackets; nothing where none is near."""
+    known = {choice.casefold(): choice for choice in choices}
+    near = get_close_matches(name.casefold(), known, n=1, cutoff=0.5)
+    return f" (did you mean {known[near[0]]!r}?)" if near else ""
+
+
+_FOLDERS = re.compile(r"(?<![\w.~/])/(?:[\w.+@-]+/)+(?=[\w.+@-])")
+
+
+def without_folders(text: str) -> str:
+    """Returns a text with the absolute paths in it cut down to the names of the files."""
+    return _FOLDERS.sub("", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -36,7 +36,7 @@ from ablations.config import (
     as_pair,
     size_text,
 )
-from ablations.errors import FEW, InputError, pick, refuse
+from ablations.errors import FEW, InputError, pick, refuse, without_folders
 from ablations.files import write_text
 from ablations.measure import MEASUREMENTS
 from ablations.measure.cost import HEADS
@@ -86,7 +86,7 @@ def write_record(
         "study": study,
         **cell.describe(),
         "status": "failed" if failure else "done",
-        "failure": failure,
+        "failure": failure and without_folders(failure),
         "result": result,
         "environment": environment,
         "started": started,

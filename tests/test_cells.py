@@ -256,7 +256,7 @@ def test_a_file_s_name_may_hold_colons(tmp_path):
     assert split_file_model("timm:resnet18") is None
 
 
-SOURCES = "timm:NAME, transformers:NAME, baselines:NAME, pvt:VARIANT/ARM/BASE or FILE.py:FUNCTION"
+SOURCES = "timm:NAME, transformers:NAME, baselines:NAME, pvt:VARIANT/ARM/BASE, FILE.py:FUNCTION, or a"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ SOURCES = "timm:NAME, transformers:NAME, baselines:NAME, pvt:VARIANT/ARM/BASE or
         ("pvt:b2/v1", "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/BASE, such as pvt:b2/v1+ope/"),
         ("pvt:b2/v1/v1/v1", "model='pvt:b2/v1/v1/v1' is not possible; allowed: pvt:VARIANT/ARM/BASE"),
         ("pvt:b7/v1/v1", "variant='b7' is not possible; allowed: pico, nano, b0"),
-        ("pvt:b2/v2/v1", "arm='v2' is not possible; allowed: v1, v1+ope"),
+        ("pvt:b2/v2/v1", "arm='v2' is not possible: v2 names a base; PVT v2 is arm v1+ope+cffn"),
         ("pvt:b2/v1/v3", "base='v3' is not possible; allowed: published, v1, v2"),
     ],
 )

@@ -1,26 +1,25 @@
 """The command line as people meet it: help, lists, plans, refusals, exit codes."""
 
-import contextlib
 import json
 import re
 import subprocess
 import sys
 from dataclasses import fields
-from typing import get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 
 from ablations import cli
-from ablations.commands import COMMANDS
-from ablations.conditions import field_docstrings
-from ablations.config import ARMS, build_config
+from ablations.commands import COMMANDS, FIRST, GROUPS
+from ablations.config import ARMS, PUBLISHED_MODELS, build_config
 from ablations.cost import count_macs, count_params
-from ablations.measure import Accuracy, cost
+from ablations.flags import flag_of, meanings_of
+from ablations.measure import cost
 from ablations.model import build_model
-from ablations.model.checkpoint import save_weights
+from ablations.model.checkpoint import read_description, save_weights
 from ablations.recipes import RECIPES, recipe_values
+from ablations.report.build import TABLES
 from ablations.studies import find_study, list_studies
 
 
@@ -41,57 +40,91 @@ def test_help_names_every_command(capsys):
         assert command in out
 
 
+def flags_in(text):
+    """Returns the flags that a help text explains, in order."""
+    return re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(capsys, command):
+def test_all_of_a_command_s_flags_are_in_its_whole_help(capsys, command):
+    code, out, _ = call(capsys, command, "--help-all")
+    assert code == 0
+    names = [each.name for each in fields(COMMANDS[command]) if not each.metadata.get("positional")]
+    assert sorted(flag.replace("--no-", "--") for flag in flags_in(out)) == sorted(map(flag_of, names))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_short_help_has_ten_flags_at_most_and_says_how_many_more_there_are(capsys, command):
     code, out, _ = call(capsys, command, "--help")
     assert code == 0
-    assert "--debug" in out
+    shown, every = flags_in(out), flags_in(call(capsys, command, "--help-all")[1])
+    assert len(shown) <= 10
+    assert set(shown) <= set(every)
+    if len(shown) < len(every):
+        assert out.splitlines()[-1] == f"{len(every) - len(shown)} more flags: run_ablation.py {command} --help-all"
 
 
-def help_texts(kind: type) -> dict[str, str]:
-    """The help of each field of a command: its docstring, or what a measurement says of its condition."""
-    texts = {}
-    for owner in reversed(kind.__mro__[:-1]):
-        with contextlib.suppress(OSError):  # a class that was made, and has no source of its own
-            texts |= field_docstrings(owner)
-    hints = get_type_hints(kind, include_extras=True)
-    made = {
-        name: [getattr(each, "help", None) for each in getattr(hint, "__metadata__", ())]
-        for name, hint in hints.items()
+def test_the_help_of_a_training_begins_with_what_most_need_by_group(capsys):
+    out = call(capsys, "accuracy", "--help")[1]
+    groups = {part.partition("\n")[0].rstrip(":"): flags_in(part) for part in out.split("\n\n")}
+    assert {title: flags for title, flags in groups.items() if flags} == {
+        "models": ["--arms", "--variants"],
+        "data": ["--data", "--data-dir"],
+        "recipe": ["--recipe", "--epochs"],
+        "run": ["--seeds", "--jobs", "--save-weights", "--results"],
     }
-    return texts | {name: found[0] for name, found in made.items() if found and found[0]}
+
+
+def test_every_name_of_the_help_s_layout_is_a_flag_s():
+    names = {each.name for command in COMMANDS.values() for each in fields(command)}
+    assert {name for group in GROUPS.values() for name in group} <= names
+    for command, first in FIRST.items():
+        assert set(first) <= {each.name for each in fields(command)}
+
+
+@pytest.mark.parametrize(
+    ("flag", "commands"),
+    [
+        ("force", {"run", "memory"}),
+        ("data_dir", {"run", "accuracy", "evaluate", "benchmark-epoch"}),
+        ("model", {"cost", "memory", "accuracy"}),
+        ("label", {"cost", "memory", "accuracy"}),
+        ("jobs", {"run", "accuracy"}),
+        ("seed", set()),
+    ],
+)
+def test_a_flag_is_only_where_it_means_something(flag, commands):
+    having = {name for name, command in COMMANDS.items() if flag in {each.name for each in fields(command)}}
+    assert having == commands
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_of_every_command_has_a_help_text(command):
-    kinds = [COMMANDS[command], *([Accuracy] if command == "accuracy" else [])]
-    for kind in kinds:
-        texts = help_texts(kind)
-        assert [each.name for each in fields(kind) if each.name != "training" and not texts.get(each.name)] == []
+    texts = meanings_of(COMMANDS[command])
+    assert [each.name for each in fields(COMMANDS[command]) if not texts.get(each.name)] == []
 
 
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("flag", ["--recipe {}", "--recipe={}"])
-def test_a_recipe_s_defaults_show_in_its_help_and_are_what_is_trained_by(capsys, name, flag):
+def test_a_recipe_s_defaults_show_in_its_help_and_are_what_is_trained_by(capsys, monkeypatch, name, flag):
+    monkeypatch.setenv("COLUMNS", "1000")  # no word is broken at a hyphen
     arguments = flag.format(name).split()
-    _, out, _ = call(capsys, "accuracy", *arguments, "--help")
-    shown = " ".join(out.replace("│", " ").split())
+    _, out, _ = call(capsys, "accuracy", *arguments, "--help-all")
+    shown = " ".join(out.split())
     values = recipe_values(name)
-    defaults = vars(cli.parse(["accuracy", *arguments]).training)
+    command = cli.parse(["accuracy", *arguments])
     for field, value in values.items():
-        option = shown.partition(f"--{field.replace('_', '-')} ")[2].partition(" --")[0]
-        text = "''" if value == "" else str(value)
-        assert f"(default: {text})" in option.replace("(default: )", "(default: '')")
-        assert defaults[field] == value
-    assert defaults["num_classes"] == 0, "those of the data"
+        option = shown.partition(f"{flag_of(field)} ")[2].partition(" --")[0]
+        assert f"(default: {value!r})" in option.replace(f"(default: {value})", f"(default: {value!r})")
+        assert getattr(command, field) == value
 
 
 def test_what_is_given_beats_the_recipe_wherever_it_stands():
     given = ["--epochs", "3", "--drop-path-rate", "0.2", "--mixup", "0"]
     for arguments in ([*given, "--recipe", "paper"], ["--recipe", "paper", *given]):
-        training = cli.parse(["accuracy", *arguments]).training
+        training = cli.parse(["accuracy", *arguments, "--data", "digits"]).conditions
         changed = {name: value for name, value in recipe_values("paper").items() if getattr(training, name) != value}
-        assert changed == {"epochs": 300, "drop_path_rate": None, "mixup": 0.8}
+        assert changed == {"data": "imagenet", "epochs": 300, "drop_path_rate": None, "mixup": 0.8}
         assert (training.epochs, training.drop_path_rate, training.mixup) == (3, 0.2, 0.0)
 
 
@@ -169,8 +202,9 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--resolutions", "22x"], "resolution='22x' is not possible; allowed: pixels such as 224"),
         (["cost", "--resolutions", "31"], "resolution=31 is not possible; allowed: 32 to 65536 pixels a side"),
         (["cost", "--pool-size", "0", "--arms", "v1+lsra"], "pool_size=0"),
-        (["cost", "--no-such-flag"], "--no-such-flag"),
-        (["nonsense"], "nonsense"),
+        (["cost", "--no-such-flag"], "flag='--no-such-flag' is not possible; allowed: those that run_ablation.py cost"),
+        (["cost", "b2"], "flag='b2' is not possible"),
+        (["nonsense"], "command='nonsense' is not possible; allowed: run, cost, memory"),
         (["cost", "--resolutions", "99999999999999999999"], "allowed: 32 to 65536 pixels"),
         (["cost", "--arms"], "arms=() is not possible; allowed: one or more values"),
         (["cost", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
@@ -181,13 +215,14 @@ def test_list_names_arms_and_studies(capsys):
         (["memory", "--budget", "1GiB", "--dry-run"], "dry_run=True is not possible; allowed: no such flag beside"),
         (["memory", "--verify"], "verify=True is not possible; allowed: False without --budget"),
         (["memory", "--checkpointing", "5", "--modes", "inference"], "checkpointing='5' is not possible"),
-        (["speed", "--versus", "keras"], "invalid choice"),
+        (["speed", "--versus", "keras"], "versus='keras' is not possible; allowed: timm, transformers"),
         (["speed", "--versus", "timm", "--arms", "v1"], "arm='v1' is not possible; allowed: v1+ope+cffn, "),
-        (["report", "--check", "--html"], "html=True is not possible; allowed: False with --check"),
+        (["report", "--check", "--html"], "html=True is not possible; allowed: none with --check"),
         (["evaluate", "--checkpoint", "nowhere.pth"], "checkpoint='nowhere.pth' is not possible; allowed: a file"),
         (["cost", "--model", "timm:resnet81"], "model='resnet81' is not possible; allowed: one of"),
         (["cost", "--model", "timm:resnet18?nonsense=3"], "model='timm:resnet18' cannot be built with {'nonsense': 3}"),
         (["cost", "--model", "resnet18"], "model='resnet18' is not possible; allowed: timm:NAME, transformers:NAME"),
+        (["speed", "--model", "timm:resnet18"], "flag='--model' is not possible"),
         (["cost", "--model", "pvt:b2/v1"], "model='pvt:b2/v1' is not possible; allowed: pvt:VARIANT/ARM/BASE"),
         (["cost", "--model", "mine.py"], "model='mine.py' is not possible; allowed: a file and its function"),
         (
@@ -206,7 +241,11 @@ def test_list_names_arms_and_studies(capsys):
         (["report", "--dry-run"], "--dry-run"),
         (["accuracy", "--weight-decay", "nan"], "weight_decay=nan"),
         (["accuracy", "--train-images", "55"], "train_images=55 is not possible; allowed: 0 for all, or a multiple"),
-        (["accuracy", "--num-classes", "7"], "num_classes=7 is not possible; allowed: 10, which digits has"),
+        (["accuracy", "--epochs", "many"], "epochs='many' is not possible; allowed: a whole number"),
+        (["accuracy", "--base-lr", "x"], "base_lr='x' is not possible; allowed: a number"),
+        (["accuracy", "--epochs"], "argument --epochs: expected one argument"),
+        (["accuracy", "--data", "no/such/folder"], "data='no/such/folder' is not possible; allowed: an image folder"),
+        (["accuracy", "--data", "a/b", "--data-dir", "c"], "data='a/b' is not possible; allowed: the name of a folder"),
         (["memory", "--modes", "train"], "'train'"),
         (["speed", "--repeats", "many"], "many"),
         (["accuracy", "--epochs", "0"], "epochs=0"),
@@ -244,6 +283,123 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(capsys, tmp_path,
     assert err.count("\n") == 1
     assert message in err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (["acuracy"], "accuracy"),
+        (["quick"], "run quick"),
+        (["cost", "--arm", "v1"], "--arms"),
+        (["accuracy", "--lr", "0.1"], "--base-lr"),
+        (["accuracy", "--seed", "0"], "--seeds"),
+        (["accuracy", "--data_dir", "data"], "--data-dir"),
+        (["memory", "--resolution=64"], "--resolutions"),
+        (["speed", "--batchsize", "2"], "--batch-size"),
+        (["cost", "--arms", "v1+op"], "v1+ope"),
+        (["cost", "--arms", "PVTv2-B2-Lin"], "PVTv2-B2-Li"),
+        (["cost", "--variants", "nanno"], "nano"),
+        (["cost", "--bases", "publshed"], "published"),
+        (["cost", "--model", "PVTv2-B22"], "PVTv2-B2"),
+        (["run", "quik"], "quick"),
+        (["run", "quick", "--arms", "v1+op"], "v1+ope"),
+        (["run", "quick", "--measurements", "sped"], "speed"),
+        (["accuracy", "--data", "Fashion-MNIT"], "fashion-mnist"),
+        (["accuracy", "--recipe", "papr"], "paper"),
+        (["memory", "--modes", "train"], "training"),
+        (["evaluate", "--checkpoint", "w.pth", "--arm", "v1+op"], "v1+ope"),
+    ],
+    ids=str,
+)
+def test_what_is_mistyped_gets_the_nearest_name(capsys, tmp_path, monkeypatch, arguments, nearest):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pth").write_bytes(b"")
+    code, out, err = call(capsys, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith(f" (did you mean {nearest!r}?)\n")
+
+
+# Published models by their names.
+
+
+def models_of(*arguments):
+    """Returns the variant, the arm and the base of each cell of a command, each once."""
+    cells = cli.parse(list(arguments)).cells()
+    return list(dict.fromkeys((cell.model.variant, cell.model.arm, cell.model.base) for cell in cells))
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("PVTv1-Small", ("b2", "v1", "published")),
+        ("PVTv1-Large", ("b4", "v1", "published")),
+        ("PVTv2-B0", ("b0", "v1+ope+cffn", "published")),
+        ("PVTv2-B2-Li", ("b2", "v1+ope+cffn+lsra", "published")),
+        ("pvt_v2_b5_li", ("b5", "v1+ope+cffn+lsra", "published")),
+    ],
+)
+def test_a_published_model_names_variant_arm_and_base(name, model):
+    for command in (["cost"], ["memory", "--predict"], ["speed"], ["accuracy"]):
+        assert models_of(*command, "--arms", name) == [model]
+    assert models_of("cost", "--model", name) == [model]
+    assert models_of("cost", "--arms", name, "--variants", model[0], "--bases", "published") == [model]
+
+
+def test_published_models_stand_beside_arms():
+    assert models_of("cost", "--arms", "v1+ope", "PVTv2-B0", "PVTv1-Tiny", "v1") == [
+        ("b2", "v1+ope", "v2"),
+        ("b2", "v1", "v2"),
+        ("b0", "v1+ope+cffn", "published"),
+        ("b1", "v1", "published"),
+    ]
+
+
+def test_published_models_choose_among_a_study_s_cells():
+    cells = cli.parse(["run", "paper", "--arms", "PVTv2-B2", "PVTv1-Small", "--resolutions", "224"]).cells()
+    assert {cell.source for cell in cells} == {"pvt:b2/v1+ope+cffn/published", "pvt:b2/v1/published"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arms", "PVTv2-B2", "--variants", "b0"], "variants=('b0',) is not possible; allowed: none beside PVTv2-B2"),
+        (["--arms", "PVTv2-B2", "--bases", "v2"], "bases=('v2',) is not possible; allowed: none beside PVTv2-B2"),
+        (["--arms", "PVTv2-B2", "--set", "stage_norm=last"], "set=('stage_norm=last',) is not possible"),
+        (["--arms", "v2"], "v2 names a base; PVT v2 is arm v1+ope+cffn, PVT v2-Li arm v1+ope+cffn+lsra"),
+        (["--arms", "v2+lsra"], "arm='v2+lsra' is not possible: v2 names a base"),
+    ],
+)
+def test_what_a_published_model_s_name_fixes_is_not_chosen_beside_it(capsys, arguments, message):
+    code, out, err = call(capsys, "cost", *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_every_published_model_is_listed(capsys):
+    out = call(capsys, "list")[1]
+    for name, (variant, arm) in PUBLISHED_MODELS.items():
+        assert re.search(rf"^  {name} +variant {variant}, arm {re.escape(arm)}, base published$", out, re.MULTILINE)
+    assert {"PVTv1-Tiny", "PVTv2-B0", "PVTv2-B2", "PVTv2-B2-Li"} <= PUBLISHED_MODELS.keys()
+
+
+def test_one_base_is_every_command_s_default(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"")
+    evaluate = ["evaluate", "--checkpoint", str(tmp_path / "w.pth")]
+    for command in (["cost", "--variants", "b2"], ["memory"], ["speed"], ["accuracy"], evaluate):
+        assert {base for _, _, base in models_of(*command)} == {"v2"}
+    assert cli.parse(["benchmark-count"]).model.base == "v2"
+
+
+def test_a_folder_of_images_may_be_given_by_its_path(tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / "train" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "pets", "./pets", "pets/"):
+        command = cli.parse(["accuracy", "--data", str(path), "--arms", "v1"])
+        assert (command.data, command.data_dir) == ("pets", tmp_path)
+        (cell,) = command.cells()
+        assert (cell.conditions.data, cell.conditions.num_classes) == ("pets", 2)
+        assert str(tmp_path) not in json.dumps(cell.describe())
 
 
 def test_a_fault_of_ours_shows_its_traceback_on_request(capsys, monkeypatch):
@@ -324,6 +480,41 @@ def test_a_model_of_one_s_own_stands_in_a_table_with_others(capsys, tmp_path):
     assert "Input height (64) doesn't match model (224)" in out
     assert "layer1" in out
     assert call(capsys, "report", "--check", "--results", str(tmp_path / "out"))[0] == 0
+
+
+def test_a_model_of_one_s_own_has_a_name_for_people(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from torch import nn\ndef build():\n    return nn.Conv2d(3, 1000, 10)\n")
+    asked = ["cost", "--model", f"{path}:build", "--resolutions", "64", "--results", str(tmp_path / "out")]
+    code, out, _ = call(capsys, *asked, "--label", "Mine (wide)")
+    assert (code, "Mine (wide)" in out, "mine.py" in out) == (0, True, False)
+    (record,) = (json.loads(file.read_text()) for file in (tmp_path / "out" / "records" / "cost").iterdir())
+    assert record["model"] == "Mine (wide)"
+    assert len(record["file_sha256"]) == 64
+    texts = [file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert not any(str(tmp_path).encode() in text for text in texts)
+    for labels, message in (
+        (["one", "two"], "label=('one', 'two') is not possible; allowed: 1 names, one for each FILE.py:FUNCTION"),
+        (["PVTv2-B2"], "label='PVTv2-B2' is not possible; allowed: up to 40 letters"),
+        (["timm:resnet18"], "label='timm:resnet18' is not possible"),
+        (["a|b"], "label='a|b' is not possible"),
+    ):
+        code, _, err = call(capsys, *asked, "--label", *labels)
+        assert (code, message in err) == (2, True)
+
+
+def test_why_a_cell_failed_names_no_folder(capsys, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import pathlib, torch\nclass Net(torch.nn.Linear):\n    def forward(self, x):\n"
+        "        raise OSError(2, 'No such file', str(pathlib.Path(__file__).parent / 'w.pt'))\n"
+        "def build():\n    return Net(1, 1)\n"
+    )
+    code, _, _ = call(capsys, "cost", "--model", f"{path}:build", "--results", str(tmp_path / "out"))
+    assert code == 1
+    (record,) = (json.loads(file.read_text()) for file in (tmp_path / "out" / "records" / "cost").iterdir())
+    assert "'w.pt'" in record["failure"]
+    assert str(tmp_path) not in record["failure"]
 
 
 def run_script(*arguments):
@@ -417,12 +608,21 @@ def test_a_spent_time_budget_says_how_to_go_on(capsys, tmp_path):
     assert f"resume with: run_ablation.py {' '.join(arguments)} --time-budget 0s" in err
 
 
-def test_both_tables_of_the_cost_are_printed(capsys, tmp_path):
+def test_the_table_that_answers_is_printed_and_the_others_are_named(capsys, tmp_path):
     arguments = ["cost", "--variants", "b2", "--arms", "v1", "v1+ope", "--bases", "published"]
     code, out, _ = call(capsys, *arguments, "--results", str(tmp_path))
     assert code == 0
-    assert "# Parameters and MACs" in out
-    assert "# The paper's cumulative ablation" in out
+    assert re.findall(r"^# (.*)", out, re.MULTILINE) == ["Parameters and MACs"]
+    named = re.search(rf"^more by `report --all`, in {re.escape(str(tmp_path))}/tables: (.*)$", out, re.MULTILINE)
+    assert call(capsys, "report", "--all", "--no-figures", "--results", str(tmp_path))[0] == 0
+    assert {"cumulative.md", "parts.md"} <= set(named[1].split(", "))
+    assert {path.name for path in (tmp_path / "tables").glob("*.md")} >= set(named[1].split(", "))
+
+
+def test_every_table_that_answers_a_command_is_one_of_the_report_s():
+    known = {table.name for table in TABLES}
+    main = {name for names in cli.MAIN_TABLES.values() for name in names}
+    assert main | set(cli.NAMED_MODELS_TABLES) | set(cli.NOT_PRINTED_OF_PAPER) <= known
 
 
 @pytest.mark.parametrize("text", ["90s", "1.5min", "0.025h"])
@@ -446,7 +646,7 @@ def test_memory_is_predicted_for_a_device_that_is_not_there(capsys, tmp_path):
         str(tmp_path),
     )
     assert code == 0
-    assert "# How predicted memory grows" in out
+    assert "memory_growth.md" in out
     assert "Predicted from shapes alone" in out
     code, out, _ = call(capsys, "memory", "--predict", "--model", "timm:resnet18", *sizes, "--results", str(tmp_path))
     assert code == 0
@@ -508,8 +708,8 @@ def test_models_are_timed_beside_libraries(capsys, tmp_path):
         capsys, "speed", "--versus", "timm", "transformers", "--variants", "pico", *sizes, "--results", str(tmp_path)
     )
     assert code == 0
-    beside, shares = out.split("# Where the time of a step goes")
-    beside, shares = ([line for line in text.splitlines() if line.startswith("| pico")] for text in (beside, shares))
+    shares = (tmp_path / "tables" / "speed_operators.md").read_text()
+    beside, shares = ([line for line in text.splitlines() if line.startswith("| pico")] for text in (out, shares))
     models = ["pico v1+ope+cffn, 32 px, batch 1", "pico v1+ope+cffn+lsra, 32 px, batch 1"]
     assert [row.split("|")[1].strip() for row in beside] == models
     assert all(len(re.findall(r"\d \([\d.]+ to [\d.]+\)", row)) == 4 for row in beside)
@@ -543,7 +743,6 @@ def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_a
     assert code == 0
     (row,) = (line for line in out.splitlines() if line.startswith("| `v1+ope+cffn"))
     assert row.count("66.67") == 2
-    assert (folder / "runs" / "figures" / "evaluation_pets_pico_published.png").exists()
     assert "0 cells measured" in call(capsys, *command, *where, "--resolutions", "32", "64")[1]
     (record,) = (
         json.loads(path.read_text())
@@ -558,6 +757,60 @@ def test_finished_weights_are_evaluated_at_several_resolutions(capsys, weights_a
     code, _, err = call(capsys, *command, *where[:3], "elsewhere", *where[4:])
     assert code == 2
     assert err.startswith("error: elsewhere/pets is missing or has no class folders; allowed: ")
+
+
+def read_records(results, measurement):
+    return [json.loads(path.read_text()) for path in (results / "records" / measurement).glob("*.json")]
+
+
+def test_weights_that_were_trained_here_need_no_other_word(capsys, tmp_path):
+    asked = "accuracy --recipe smoke --variants pico --arms v1+lsra --bases v1 --set stage_norm=every --save-weights"
+    sizes = "--train-images 100 --batch-size 20 --eval-resolutions 48"
+    assert call(capsys, *asked.split(), *sizes.split(), "--results", str(tmp_path))[0] == 0
+    (trained,) = read_records(tmp_path, "accuracy")
+    (weights,) = (tmp_path / "weights").iterdir()
+    told = read_description(weights)
+    assert told["model"] == {"variant": "pico", "arm": "v1+lsra", "base": "v1"}
+    assert (told["config"], told["recipe"]) == (trained["config"], trained["conditions"])
+    assert (told["num_classes"], told["class_names"], told["data"]) == (10, list("0123456789"), "digits")
+    assert str(tmp_path).encode() not in weights.read_bytes()
+
+    evaluate = ["evaluate", "--checkpoint", str(weights), "--results", str(tmp_path)]
+    assert call(capsys, *evaluate)[0] == 0  # the data are known, too
+    (record,) = read_records(tmp_path, "evaluation")
+    assert record["config"] == trained["config"] | {"drop_path_rate": 0.0}
+    assert (record["conditions"]["data"], record["conditions"]["resolution"]) == ("digits", 32)
+    # The layout of the weights in memory decides the order of additions.
+    one_image = 1 / trained["result"]["n_eval_images"]
+    assert record["result"]["top1"] == pytest.approx(trained["result"]["top1"], abs=1.01 * one_image)
+    assert record["result"]["loss"] == pytest.approx(trained["result"]["eval_loss"], rel=1e-4)
+    again = call(capsys, *evaluate, "--data", "digits", "--resolutions", "32", "48")[1]
+    assert "1 cells measured" in again
+    (larger,) = (each for each in read_records(tmp_path, "evaluation") if each["conditions"]["resolution"] == 48)
+    assert larger["result"]["top1"] == pytest.approx(
+        trained["result"]["top1_by_resolution"]["48"], abs=1.01 * one_image
+    )
+
+    for flags, message in (
+        (["--arm", "v1"], "arm='v1' is not possible; allowed: v1+lsra, which the weights in "),
+        (["--base", "v2"], "base='v2' is not possible; allowed: v1, which the weights in "),
+        (["--variant", "b0"], "variant='b0' is not possible; allowed: pico, which the weights in "),
+        (["--arm", "PVTv2-B0"], "variant='b0' is not possible; allowed: pico, "),
+        (["--num-classes", "7"], "num_classes=7 is not possible; allowed: 10, "),
+        (["--img-size", "64"], "img_size=64 is not possible; allowed: 32, "),
+    ):
+        code, out, err = call(capsys, *evaluate, *flags)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+    agreeing = ["--arm", "v1+lsra", "--variant", "pico", "--base", "v1", "--dry-run"]
+    assert call(capsys, *evaluate, *agreeing)[1].endswith("1 cells, 1 done\n")
+
+
+def test_weights_of_a_model_that_is_no_arm_are_not_evaluated(capsys, tmp_path):
+    save_weights({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", {"model": "timm:resnet18", "recipe": {}})
+    code, _, err = call(capsys, "evaluate", "--checkpoint", str(tmp_path / "w.safetensors"))
+    message = "checkpoint='w.safetensors' is not possible; allowed: weights of an arm; these are of timm:resnet18"
+    assert (code, err) == (2, f"error: {message}\n")
 
 
 def test_records_are_packed_unpacked_merged_and_moved_aside(capsys, tmp_path):

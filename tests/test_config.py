@@ -6,11 +6,13 @@ from importlib.resources import files
 
 import pytest
 
+from ablations.baselines.registry import MODELS
 from ablations.config import (
     ARMS,
     BASES,
     CONFOUNDERS,
     PAPER_TOGGLES,
+    PUBLISHED_MODELS,
     PVT_V1,
     PVT_V2,
     PVT_V2_LI,
@@ -24,6 +26,7 @@ from ablations.config import (
     as_pair,
     base_confounders,
     build_config,
+    published_model,
     variant_name,
 )
 from ablations.errors import InputError
@@ -115,7 +118,7 @@ def test_two_toggles_of_one_slot_are_no_arm(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({"variant": "b6"}, "variant='b6' is not possible; allowed: pico, nano, b0"),
         ({"variant": "smal"}, "(did you mean 'small'?)"),
-        ({"arm": "v2"}, "arm='v2' is not possible; allowed: v1, v1+ope"),
+        ({"arm": "v2"}, "arm='v2' is not possible: v2 names a base; PVT v2 is arm v1+ope+cffn"),
         ({"arm": "v1+ope+cfn"}, "(did you mean 'v1+ope+cffn'?)"),
         ({"base": "v3"}, "base='v3' is not possible; allowed: published, v1, v2"),
         ({"image_size": 64}, "field='image_size' is not possible; allowed: "),
@@ -250,3 +253,25 @@ def test_prefix_tokens_and_norms_by_stage() -> None:
     assert [v2.num_prefix_tokens(stage) for stage in range(4)] == [0, 0, 0, 0]
     assert [v1.has_stage_norm(stage) for stage in range(4)] == [False, False, False, True]
     assert [v2.has_stage_norm(stage) for stage in range(4)] == [True] * 4
+
+
+def test_published_models_are_those_of_the_baselines_too():
+    named = {name: source for name, source in MODELS.items() if source.startswith("pvt:")}
+    assert len(named) > 9
+    for name, source in named.items():
+        variant, arm = PUBLISHED_MODELS[name]
+        assert source == f"pvt:{variant}/{arm}/published"
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("PVTv2-B2-Li", ("b2", "v1+ope+cffn+lsra")),
+        ("pvtv1-medium", ("b3", "v1")),
+        ("pvt_v2_b0", ("b0", "v1+ope+cffn")),
+        ("PVTv2-pico", None),
+        ("v2", None),
+    ],
+)
+def test_published_models_by_name(name, model):
+    assert published_model(name) == model

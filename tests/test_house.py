@@ -90,7 +90,7 @@ DESCRIBE = parts(
 MODELS = parts("model", "baselines", "heads")
 RUNS = (*MODELS, *parts("data", "training", "measure", "runner", "benchmarks"))
 REPORTS = parts("analysis", "report")
-COMMAND_LINE = parts("commands", "cli")
+COMMAND_LINE = parts("flags", "commands", "cli")
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 
@@ -126,12 +126,12 @@ FORBIDDEN_IMPORTS = {
 
 OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "records", "paper"),
-    *("baselines.registry", "data.registry", "analysis", "report", "commands", "cli"),
+    *("baselines.registry", "data.registry", "analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 
 TOP_LEVEL = {
-    *("ablations", "notebooks", "results", "tests", "run_ablation.py"),
+    *("ablations", "notebooks", "results", "tests", "run_ablation.py", "hubconf.py"),
     *("pyproject.toml", "constraints.txt", "Makefile", "README.md", "LICENSE", "CONTRIBUTING.md"),
 }
 """All that stands at the project's root, beside names that begin with a dot."""

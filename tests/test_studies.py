@@ -103,7 +103,7 @@ FAULTS = {
         "mine.toml, grid 1: eval_resolutions=48 is not possible; allowed: a list of whole"
     ),
     f"{GRID}resolution = 'big'\n": "mine.toml, grid 1: resolution='big' is not possible; allowed: pixels such as 224",
-    f"{GRID}arms = ['v2']\n": "mine.toml, grid 1: arm='v2' is not possible; allowed: v1, v1+ope",
+    f"{GRID}arms = ['v2']\n": "mine.toml, grid 1: arm='v2' is not possible: v2 names a base",
     f"{GRID}stage_norm = 'some'\n": "mine.toml, grid 1: stage_norm='some' is not possible; allowed: last, every",
     f"{GRID}recipe = 'big'\n": "mine.toml, grid 1: recipe='big' is not possible; allowed: small, smoke, paper",
     f"{GRID}bases = []\n": "mine.toml, grid 1: bases=[] is not possible; allowed: one value or more",

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.errors import refuse
+from ablations.errors import did_you_mean, refuse
 
 SPLITS = ("train", "val")
 """The parts of an image folder: training and validation images, with a folder for each class."""
@@ -97,8 +97,23 @@ def count_classes(name: str, data_dir: Path | None) -> int:
     """
     if name in DATA_SETS:
         return DATA_SETS[name].num_classes
-    folder = data_directory(data_dir) / name / SPLITS[0]
-    classes = sum(entry.is_dir() for entry in folder.iterdir()) if folder.is_dir() else 0
+    classes = len(_class_folders(name, data_dir))
     if classes < 2:
-        raise refuse("data", name, f"{built_in_names()}, or an image folder: {folder}/CLASS/* of 2 classes or more")
+        place = data_directory(data_dir) / name / SPLITS[0]
+        hint = did_you_mean(name, DATA_SETS)
+        raise refuse(
+            "data", name, f"{built_in_names()}, or an image folder: {place}/CLASS/* of 2 classes or more{hint}"
+        )
     return classes
+
+
+def list_classes(name: str, data_dir: Path | None) -> list[str]:
+    """Returns the names of a data set's classes in the order of their labels: numbers for a built-in set."""
+    if is_built_in(name):
+        return [str(label) for label in range(DATA_SETS[name].num_classes)]
+    return _class_folders(name, data_dir)
+
+
+def _class_folders(name: str, data_dir: Path | None) -> list[str]:
+    folder = data_directory(data_dir) / name / SPLITS[0]
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []

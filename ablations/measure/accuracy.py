@@ -162,4 +162,20 @@ class Accuracy(Recipe, Measurement):
             files=setting.files,
             deadline=setting.deadline,
             progress=lambda words: setting.tell(f"{cell.name} {words}"),
+            description=self._describe(cell, setting.data_dir),
         )
+
+    def _describe(self, cell: Cell, data_dir: Path | None) -> dict[str, Any]:
+        """Returns what weights that are trained so say of themselves, as `ablations.model.checkpoint` has it."""
+        from ablations.data.registry import list_classes
+
+        said = cell.describe()
+        names = {name: said[name] for name in ("variant", "arm", "base") if name in said}
+        return {
+            "model": names or said["model"],
+            **{name: said[name] for name in ("config",) if name in said},
+            "num_classes": self.num_classes,
+            "class_names": list_classes(self.data, data_dir),
+            "data": self.data,
+            "recipe": said["conditions"],
+        }

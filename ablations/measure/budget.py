@@ -334,7 +334,9 @@ def _resized(cell: Cell, resolution: Size) -> Cell:
 
 def _subject(cell: Cell) -> dict[str, Any]:
     described = cell.describe()
-    names = {"model": cell.source} | {name: described.get(name) for name in ("variant", "arm", "base")}
+    names = {"model": cell.source if cell.model.is_arm else cell.name} | {
+        name: described.get(name) for name in ("variant", "arm", "base")
+    }
     names["attention"] = cell.config.attention if cell.config else None
     of_input = ("resolution", "batch_size", "method")
     return names | {name: value for name, value in asdict(cell.conditions).items() if name not in of_input}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ablations.conditions import condition
+from ablations.measure.accuracy import Accuracy
 from ablations.measure.measurement import (
     Column,
     Device,
@@ -27,7 +28,7 @@ Protocol = Literal["paper", "timm"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Measurement):
-    """Accuracy of finished weights on a folder of images, as they are."""
+    """Accuracy of finished weights on validation images, as they are."""
 
     name: ClassVar[str] = "evaluation"
     main_metric: ClassVar[str] = "top1"
@@ -50,7 +51,8 @@ class Evaluation(Measurement):
     checkpoint: str = condition("")
     """SHA-256 of the file of weights."""
     data: str = condition("imagenet")
-    """Name of the folder in the data directory, with images as val/CLASS/* or CLASS/*."""
+    """A data set that `list` shows, or the name of a folder in the data directory, with images as val/CLASS/* or
+    CLASS/*."""
     resolution: int = condition(224, unit="px")
     """Side in pixels of the centre crop that the model sees."""
     protocol: Protocol = condition("timm")
@@ -82,23 +84,33 @@ class Evaluation(Measurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
-        from ablations.data.registry import data_directory
+        from ablations.data.loading import check_data
+        from ablations.data.registry import data_directory, is_built_in
         from ablations.model import build_model
-        from ablations.model.checkpoint import load_weights
+        from ablations.model.checkpoint import load_weights, read_description
         from ablations.training.evaluation import open_images
 
+        weights = cast(Path, setting.weights)
+        class_names = read_description(weights).get("class_names", ())
         for config, data in {(cell.arm_config, cell.conditions.data) for cell in cells}:
-            load_weights(build_model(config), cast(Path, setting.weights))
-            open_images(data_directory(setting.data_dir) / data, config.num_classes)
+            load_weights(build_model(config), weights)
+            if is_built_in(data):
+                check_data(data, config.num_classes, setting.data_dir)
+            else:
+                open_images(data_directory(setting.data_dir) / data, config.num_classes, class_names)
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
-        from ablations.data.registry import data_directory
+        from ablations.data.registry import data_directory, is_built_in
         from ablations.model import build_model
-        from ablations.model.checkpoint import load_weights
-        from ablations.training.evaluation import evaluate_checkpoint
+        from ablations.model.checkpoint import load_weights, read_description
+        from ablations.training.evaluation import evaluate_built_in, evaluate_checkpoint
 
+        weights = cast(Path, setting.weights)
+        description = read_description(weights)
         model = build_model(cell.arm_config)
-        load_weights(model, cast(Path, setting.weights))
+        load_weights(model, weights)
+        if is_built_in(self.data):
+            return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}
         scores = evaluate_checkpoint(
@@ -106,6 +118,20 @@ class Evaluation(Measurement):
             data_directory(setting.data_dir) / self.data,
             **how,
             workers=setting.workers,
+            class_names=description.get("class_names", ()),
             progress=lambda done, total: setting.tell(f"{cell.name} {self.resolution} px, {done}/{total} images"),
         )
         return {name: value for name, value in scores.items() if name not in names}
+
+    def _training(self, description: dict[str, Any]) -> Accuracy:
+        """Returns what decides how the images of a built-in set are shown: as in the training, where it is known."""
+        recipe = description["recipe"] if description.get("data") == self.data else {}
+        return Accuracy(
+            data=self.data,
+            resolution=self.img_size,
+            num_classes=self.num_classes,
+            train_images=recipe.get("train_images", 0),
+            batch_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+        )

@@ -3,6 +3,7 @@
 A format is a table of what it calls the parts of our keys, read from ours to theirs; everything else is one loop.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,11 +11,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ablations.config import CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, arm_name, build_config
+from ablations.config import (
+    CONFOUNDERS,
+    PVT_V1,
+    PVT_V2,
+    PVT_V2_LI,
+    PVTConfig,
+    arm_name,
+    build_config,
+)
 from ablations.errors import InputError, pick, refuse
 from ablations.files import written_whole
 from ablations.model.pvt import PVT
@@ -173,7 +183,7 @@ def load_weights(
         raise _misfit_error(model, format, expected, found, misfits)
 
     loaded = {
-        key: torch.cat([given[name] for name in names]) if len(names) > 1 else given[names[0]]
+        key: _join([given[name] for name in names])
         for key, names in parts.items()
         if all(name in given and name not in ignored for name in names)
     }
@@ -204,19 +214,85 @@ def export_weights(model: PVT, format: str) -> dict[str, Tensor]:
     return {arms[arm].keys(key)[0]: tensor for key, tensor in model.state_dict().items()}
 
 
-def save_weights(weights: nn.Module | Mapping[str, Tensor], path: str | PathLike[str]) -> None:
-    """Writes a model's weights, or a state dict such as `export_weights` returns, to a file that `load_weights` takes.
+def save_weights(
+    weights: nn.Module | Mapping[str, Tensor],
+    path: str | PathLike[str],
+    description: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes weights, a model's or a state dict's, to a file that `load_weights` takes.
 
-    The suffix `.safetensors` makes it one; any other file is by `torch.save`.
+    The suffix `.safetensors` makes it one; any other file is by `torch.save`. What the weights are goes into the
+    metadata of a safetensors file: plain values, which `read_description` returns.
     """
     state = weights.state_dict() if isinstance(weights, nn.Module) else weights
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     path = Path(path)
     with written_whole(path) as file:
         if path.suffix == ".safetensors":
-            file.write(safetensors.torch.save(tensors))
+            metadata = {name: json.dumps(value) for name, value in (description or {}).items()}
+            file.write(safetensors.torch.save(tensors, {"format": "pt"} | metadata))
         else:
             torch.save(tensors, file)
+
+
+DESCRIPTION = ("model", "config", "num_classes", "class_names", "data", "recipe")
+"""What a file of weights that was trained here says of itself.
+
+`model` is a dict of variant, arm and base, or the name of a model that is no arm, which has no `config`; `config` has
+the fields of PVTConfig, `recipe` the conditions of the training.
+"""
+
+
+def read_description(path: str | PathLike[str]) -> dict[str, Any]:
+    """Returns the DESCRIPTION of a file of weights; an empty dict where it does not say what it is.
+
+    Raises InputError for a file that is damaged, or described in another way.
+    """
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _no_checkpoint(Path(path)) from error
+    if "recipe" not in metadata:
+        return {}
+    try:
+        return {name: json.loads(metadata[name]) for name in DESCRIPTION if name in metadata}
+    except ValueError as error:
+        raise InputError(
+            f"checkpoint {str(path)!r} has metadata that are no JSON; allowed: as save_weights writes them"
+        ) from error
+
+
+def load_model(path: str | PathLike[str]) -> PVT:
+    """Returns the model of a file of weights that says which it is, in evaluation mode.
+
+    Raises InputError for a file that does not say it, and as `load_weights` does.
+    """
+    description = read_description(path)
+    if "config" not in description:
+        raise InputError(
+            f"checkpoint {str(path)!r} does not say which arm it is of; allowed: one that a training here wrote"
+        )
+    model = PVT(PVTConfig(**description["config"]))
+    load_weights(model, path)
+    return model.eval()
+
+
+def rename_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Returns tensors in any of FORMATS under the keys of `model`; what it has no place for keeps its name."""
+    given = {_PREFIXES.sub("", key): tensor for key, tensor in weights.items()}
+    format = next((each for each in FORMATS if each.mark in given), OWN)
+    parts = {key: format.keys(key) for key in model.state_dict()}
+    parts = {key: names for key, names in parts.items() if all(name in given for name in names)}
+    used = {name for names in parts.values() for name in names}
+    own = {key: _join([given[name] for name in names]) for key, names in parts.items()}
+    return own | {name: tensor for name, tensor in given.items() if name not in used}
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
 
 def _read_state_dict(source: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
@@ -245,10 +321,14 @@ def _read_file(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"checkpoint {str(path)!r} cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged or foreign file fails in every way that a parser can
-        raise InputError(
-            f"checkpoint {str(path)!r} is not a file of tensors; allowed: a state dict saved by torch.save or in a "
-            ".safetensors file (pickled objects are never loaded)"
-        ) from error
+        raise _no_checkpoint(path) from error
+
+
+def _no_checkpoint(path: Path) -> InputError:
+    return InputError(
+        f"checkpoint {str(path)!r} is not a file of tensors; allowed: a state dict saved by torch.save or in a "
+        ".safetensors file (pickled objects are never loaded)"
+    )
 
 
 def _recognise(given: Mapping[str, Tensor]) -> Format:

@@ -81,7 +81,11 @@ class ClassToken(nn.Module):
 @torch.fx.wrap
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], size: tuple[int, int], num_prefix_tokens: int) -> Tensor:
     """Returns position embeddings (1, prefix + grid's, C) for a map of another size, interpolated bilinearly."""
-    if grid[0] == size[0] and grid[1] == size[1]:
+    exporting = False
+    if not torch.jit.is_scripting():
+        # An exported model takes any size, and must not be bound to sizes other than the grid's.
+        exporting = torch.compiler.is_exporting()
+    if not exporting and grid[0] == size[0] and grid[1] == size[1]:
         return pos_embed
     resized = F.interpolate(as_map(pos_embed, grid, num_prefix_tokens), [size[0], size[1]], mode="bilinear")
     return torch.cat([pos_embed[:, :num_prefix_tokens], as_tokens(resized)], dim=1)

@@ -31,7 +31,7 @@ from ablations.baselines.registry import GROUPS
 from ablations.cells import Arm, Cell, arm_cell, build_cell
 from ablations.conditions import choices_of
 from ablations.config import PAPER_TOGGLES, Size, arms_of, is_int
-from ablations.errors import InputError, pick, refuse
+from ablations.errors import InputError, did_you_mean, pick, refuse
 from ablations.measure import MEASUREMENTS, Evaluation, Measurement
 from ablations.measure.measurement import Device
 from ablations.recipes import recipe_values
@@ -241,7 +241,9 @@ def select(cells: list[Cell], **wanted: tuple) -> list[Cell]:
         present = list(dict.fromkeys(_field(cell, name) for cell in cells if _field(cell, name) is not None))
         for value in values:
             if value not in present:
-                raise refuse(name, value, ", ".join(map(str, present)) or "nothing: no cell is left to choose from")
+                known = list(map(str, present))
+                allowed = ", ".join(known) + did_you_mean(str(value), known)
+                raise refuse(name, value, allowed or "nothing: no cell is left to choose from")
         if values:
             cells = [cell for cell in cells if _field(cell, name) in (None, *values)]
     return cells

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from ablations.data.loading import load_data, load_eval_images
 from ablations.data.splits import Data, StreamingData
 from ablations.errors import refuse
-from ablations.files import write_bytes
 from ablations.measure import Accuracy
+from ablations.model.checkpoint import save_weights
 from ablations.model.compiled import compile_alone
 from ablations.records import pack_bits
 from ablations.training.distributed import ALONE, Ranks
@@ -57,6 +56,7 @@ def measure_accuracy(
     files: Files | None = None,
     deadline: float = math.inf,
     progress: Progress | None = None,
+    description: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds a model, trains it from scratch and evaluates it; returns the record's result, as plain values.
 
@@ -66,9 +66,10 @@ def measure_accuracy(
     `skipped` (images that could not be read), `peak_lr`, `history` as of `Training`, `train_s` (the epochs without
     loading and evaluation), `train_img_per_s` and `wait_fraction` (of `train_s`, waiting for images).
 
-    With `files` a training that was stopped or killed resumes from its last checkpoint, which stays. The caller's
-    random state is left as it was. Raises InputError as `load_data` does, or for a model of other classes; Diverged as
-    `Training`; with `files` OutOfTime after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
+    `description` is what the file of trained weights says of itself. With `files` a training that was stopped or
+    killed resumes from its last checkpoint, which stays. The caller's random state is left as it was. Raises
+    InputError as `load_data` does, or for a model of other classes; Diverged as `Training`; with `files` OutOfTime
+    after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
     """
     conditions.check()
     ranks = ranks or ALONE
@@ -87,17 +88,15 @@ def measure_accuracy(
         scores = training.evaluate()
         elsewhere = {
             str(side): training.evaluate(
-                replace(conditions, resolution=side), _at_resolution(data, conditions, side, data_dir)
+                replace(conditions, resolution=side), at_resolution(data, conditions, side, data_dir)
             )["top1"]
             for side in conditions.eval_resolutions
         }
     last = training.history[-1]
     if not math.isfinite(scores["loss"]):
         raise Diverged(training.step, last["lr"], scores["loss"], last["grad_norm"])
-    weights = training.trained.state_dict()
     if files and files.weights and ranks.is_first:
-        # Not `save_file`, which writes in place.
-        write_bytes(files.weights, save({name: value.contiguous() for name, value in weights.items()}))
+        save_weights(training.trained, files.weights, description)
     seconds = sum(entry["seconds"] for entry in training.history)
     seen = training.step * min(conditions.batch_size, len(data.train_labels))
     return {
@@ -116,7 +115,7 @@ def measure_accuracy(
     }
 
 
-def _at_resolution(data: Data, conditions: Accuracy, side: int, data_dir: Path | None) -> Data:
+def at_resolution(data: Data, conditions: Accuracy, side: int, data_dir: Path | None) -> Data:
     """Returns the data with validation images of another resolution, on the same device."""
     if isinstance(data, StreamingData):
         return data

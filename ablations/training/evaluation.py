@@ -22,11 +22,16 @@ from torch import Tensor, nn
 from ablations.baselines.registry import PAPER_MODELS
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
 from ablations.data.folders import listed, open_split, unreadable_images, validation_folder
+from ablations.data.loading import load_data
 from ablations.data.protocols import CROPS, build_transform, normalise_bytes, read_in_order
 from ablations.errors import InputError, first_line, pick, refuse
+from ablations.measure import Accuracy
 from ablations.measure.environment import check_device
 from ablations.measure.measurement import Precision
 from ablations.paper import load_paper_table
+from ablations.training.accuracy import at_resolution
+from ablations.training.batches import eval_batches
+from ablations.training.recipe import autocast
 
 Progress = Callable[[int, int], None]
 """Called after each batch with the number of images that are done, and of all."""
@@ -83,6 +88,7 @@ def evaluate_checkpoint(
     device: str | torch.device,
     precision: str,
     workers: int,
+    class_names: Sequence[str] = (),
     skip_unreadable: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def evaluate_checkpoint(
     `n_images` that count, `skipped` (the images that could not be read, by path in the folder of classes),
     `n_classes` of the folder, `classes` (in words, with the logits that they compete with), `protocol`, `resolution`
     and `expected_top1` (of the released checkpoint of such a model, where the folder has all of ImageNet's classes and
-    one is known, else None).
+    one is known, else None). `class_names` are those of the logits, where they are known.
 
     `workers` threads read ahead. Precision `float32` is what torch is set to on CUDA, `bf16` is autocast. The model is
     moved to the device, put into evaluation mode and left so. Raises InputError for a folder as `open_images` does;
@@ -104,7 +110,7 @@ def evaluate_checkpoint(
         if value < 1:
             raise refuse(name, value, "1 or more")
     classify = _prepare(model, device, precision)
-    images = open_images(folder, count_logits(classify, resolution))
+    images = open_images(folder, count_logits(classify, resolution), class_names)
     stream = read_in_order(images.paths, transform, workers=workers, ahead=batch_size + 2 * workers)
     with closing(stream):
         scores, skipped = _score_all(classify, images, stream, batch_size, skip_unreadable, progress)
@@ -156,6 +162,33 @@ def _score_all(
     return torch.cat(scores).cpu(), list(faults)
 
 
+@torch.inference_mode()
+def evaluate_built_in(model: nn.Module, conditions: Accuracy, resolution: int, data_dir: Path | None) -> dict[str, Any]:
+    """Returns the scores of a classifier on the validation images of a data set that has a reader, at a resolution.
+
+    The conditions are those of its training, so that images are normalised as there, with the batch size, device and
+    precision of the evaluation. Keys are those of `evaluate_checkpoint`, but for `protocol` and `resolution`. Raises
+    InputError as `load_data` does.
+    """
+    place = check_device(conditions.device)
+    data = at_resolution(load_data(conditions, data_dir), conditions, resolution, data_dir).to(place)
+    model.to(place)
+    model.to(memory_format=torch.channels_last)
+    model.eval()
+    scores = []
+    for images, labels in eval_batches(data, conditions):
+        with autocast(conditions):
+            logits = model(images)
+        scores.append(score_images(logits, labels))
+    return {
+        **mean_scores(torch.cat(scores).cpu()),
+        "skipped": [],
+        "n_classes": conditions.num_classes,
+        "classes": f"the {conditions.num_classes} classes of {conditions.data}, in order of label",
+        "expected_top1": None,
+    }
+
+
 def _prepare(model: nn.Module, device: str | torch.device, precision: str) -> Classify:
     """Moves a model to a device, puts it into evaluation mode and returns how it answers in a precision."""
     place = check_device(device)
@@ -182,20 +215,22 @@ def count_logits(classify: Classify, resolution: int) -> int:
         raise InputError(f"resolution={resolution} is not possible for this model: {first_line(error)}") from error
 
 
-def open_images(folder: Path, num_logits: int) -> Images:
+def open_images(folder: Path, num_logits: int, class_names: Sequence[str] = ()) -> Images:
     """Returns the images of `folder/val/CLASS/*`, or where there is no `val` of `folder/CLASS/*`, in order of name.
 
-    Classes that have ImageNet's names (synsets, such as n01440764) have ImageNet's labels beside a model of 1000
-    logits, even if there are only some of them. Any other classes are numbered in order of name, and must be as many
-    as the logits. Raises InputError where they are not, for a class without images, and for a folder that is missing
-    or has no classes.
+    Where the logits' `class_names` are known, the folder's classes are some of them. Else classes that have
+    ImageNet's names (synsets, such as n01440764) have ImageNet's labels beside a model of 1000 logits, even if there
+    are only some of them; any other classes are numbered in order of name, and must be as many as the logits. Raises
+    InputError where they are not, for a class without images, and for a folder that is missing or has no classes.
     """
     root = validation_folder(folder)
     found = open_split(root, LAYOUT)
-    logits = label_classes(found.classes, num_logits)
+    logits = label_classes(found.classes, num_logits, class_names)
     count = len(found.classes)
     by_synset = num_logits == len(imagenet_synsets()) and found.classes[0] in imagenet_synsets()
     in_order = f"the folder's {count} classes, in order of name"
+    if class_names and not by_synset:
+        in_order = f"{count} of the weights' {num_logits} classes, by name, among all {num_logits} logits"
     return Images(
         root=root,
         paths=found.paths,
@@ -206,8 +241,15 @@ def open_images(folder: Path, num_logits: int) -> Images:
     )
 
 
-def label_classes(classes: Sequence[str], num_logits: int) -> list[int]:
-    """Returns the logit of each class, as `open_images` says: all are synsets then, or none is."""
+def label_classes(classes: Sequence[str], num_logits: int, class_names: Sequence[str] = ()) -> list[int]:
+    """Returns the logit of each class, as `open_images` says: all are known names then, or none is."""
+    if class_names:
+        known = {name: label for label, name in enumerate(class_names)}
+        if unknown := [name for name in classes if name not in known]:
+            raise refuse(
+                "classes", listed(unknown), f"some of those that the weights tell apart: {listed(class_names)}"
+            )
+        return [known[name] for name in classes]
     synsets = imagenet_synsets() if num_logits == len(imagenet_synsets()) else {}
     foreign = [name for name in classes if name not in synsets]
     if not foreign:

@@ -379,5 +379,5 @@ def test_a_row_for_each_question(picky: Path) -> None:
     }
     assert first["peak_memory_bytes"] <= 4 * MIB < first["next_peak_memory_bytes"]
     assert [bool(row["refused"]) for row in rows] == [False] * 3 + [True] * 2
-    assert rows[3]["model"] == f"{picky}:takes_none"
+    assert rows[3]["model"] == f"{picky.name}:takes_none"
     assert rows[3]["arm"] is None

@@ -20,10 +20,21 @@ from transformers import (
     PvtV2Model,
 )
 
+from ablations.cells import as_plain
 from ablations.config import ARMS, build_config
 from ablations.errors import InputError
 from ablations.model import PVT, build_model
-from ablations.model.checkpoint import FORMATS, Format, LoadReport, export_weights, load_weights, save_weights
+from ablations.model.checkpoint import (
+    FORMATS,
+    Format,
+    LoadReport,
+    export_weights,
+    load_model,
+    load_weights,
+    read_description,
+    rename_weights,
+    save_weights,
+)
 
 V2 = "v1+ope+cffn"
 V2_LI = "v1+ope+cffn+lsra"
@@ -502,3 +513,52 @@ def test_what_a_format_cannot_express_is_not_exported(
 
 def test_fields_without_effect_do_not_hinder_export() -> None:
     export_weights(small_model(V2, pool_size=2, conv_init="default", qkv_bias=False), "timm")
+
+
+# What weights say of themselves.
+
+DESCRIBED: dict[str, Any] = {
+    "model": {"variant": "pico", "arm": "v1+ope", "base": "v1"},
+    "num_classes": 3,
+    "class_names": ["ant", "b\u00e9e", "cat"],
+    "data": "pets",
+    "recipe": {"epochs": 2, "base_lr": 0.003, "eval_resolutions": [48]},
+}
+
+
+def test_weights_know_what_they_are(tmp_path: Path) -> None:
+    model = build_model(build_config("pico", "v1+ope", "v1", num_classes=3, img_size=(64, 32)), seed=1).eval()
+    description = DESCRIBED | {"config": as_plain(model.config)}
+    path = tmp_path / "weights.safetensors"
+    save_weights(model, path, description)
+    assert read_description(path) == description
+    loaded = load_model(path)
+    assert loaded.config == model.config
+    x = torch.randn(2, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(x), model(x))
+
+
+def test_weights_that_do_not_know_what_they_are(tmp_path: Path) -> None:
+    for name in ("weights.safetensors", "weights.pth"):
+        save_weights(small_model(), tmp_path / name)
+        assert read_description(tmp_path / name) == {}
+        with pytest.raises(InputError, match="does not say which arm it is of"):
+            load_model(tmp_path / name)
+    for content in (b"", b"not eight bytes of length"):
+        (tmp_path / "damaged.safetensors").write_bytes(content)
+        with pytest.raises(InputError, match="is not a file of tensors"):
+            read_description(tmp_path / "damaged.safetensors")
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors", {"recipe": "soup"})
+    with pytest.raises(InputError, match="has metadata that are no JSON"):
+        read_description(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arm", "format"), [("v1", "released"), (V2, "released"), (V2_LI, "released"), (V2, "timm"), (V2_LI, "timm")]
+)
+def test_weights_are_renamed_from_every_format_that_is_written(arm: str, format: str) -> None:
+    model = small_model(arm)
+    exported = {f"module.{key}": tensor for key, tensor in export_weights(model, format).items()}
+    renamed = rename_weights(exported | {"more": torch.zeros(1)}, model)
+    assert set(renamed) == {*model.state_dict(), "more"}
+    assert all(torch.equal(renamed[key], tensor) for key, tensor in model.state_dict().items())

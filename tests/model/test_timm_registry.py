@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ablations.config import ARMS, VARIANTS, build_config
 from ablations.errors import InputError
 from ablations.model import PVT, build_model, timm_registry
-from ablations.model.checkpoint import save_weights
+from ablations.model.checkpoint import export_weights, save_weights
 
 EVERY_ARM_IN_BOTH_BASES = pytest.mark.parametrize(("arm", "base"), list(product(ARMS, ("v1", "v2"))))
 BOTH_POOLINGS = pytest.mark.parametrize(("base", "pool"), [("v1", "token"), ("v2", "avg")])
@@ -79,6 +79,30 @@ def test_pretrained_cfg_is_true_of_the_model(variant: str, side: int) -> None:
     assert isinstance(first, nn.Conv2d)
     assert first.in_channels == 3
     assert next(module for module in model.modules() if isinstance(module, nn.Conv2d)) is first
+
+
+@pytest.mark.parametrize("img_size", [None, (100, 70)])
+@EVERY_ARM_IN_BOTH_BASES
+def test_default_cfgs_are_as_timm_s_own_test_wants_them(arm: str, base: str, img_size: Any) -> None:
+    """timm's test of every model's default_cfg; with a class token, features are tokens, as in its ViTs."""
+    options = {"arm": arm, "base": base} | ({"img_size": img_size} if img_size else {})
+    model = create_pico(**options).eval()
+    weights, cfg = model.state_dict(), model.default_cfg
+    for name in (cfg["classifier"], cfg["first_conv"]):
+        assert f"{name}.weight" in weights
+    x = torch.randn(1, *cfg["input_size"])
+    features = model.forward_features(x)
+    assert model.forward_head(features, pre_logits=True).shape == (1, model.head_hidden_size)
+    if cfg["pool_size"] is None:
+        assert features.shape[-1] == model.num_features
+        assert base == "v1"
+    else:
+        assert tuple(features.shape) == (1, model.num_features, *cfg["pool_size"])
+    model.reset_classifier(0)
+    assert model(x).shape == (1, model.num_features)
+    model.reset_classifier(0, "")
+    assert model(x).shape == features.shape
+    assert create_pico(**options, num_classes=0, global_pool="").eval()(x).shape == features.shape
 
 
 @EVERY_ARM_IN_BOTH_BASES
@@ -432,6 +456,39 @@ def test_weights_of_another_task_are_adapted(tmp_path: Path) -> None:
     assert all(torch.equal(adapted[name], weights[name]) for name in others)
     extractor = create_pico(pretrained=True, pretrained_cfg_overlay=source, features_only=True)
     assert torch.equal(extractor.state_dict()[f"model.{first}"], weights[first])
+
+
+FOREIGN = pytest.mark.parametrize(
+    ("arm", "format"),
+    [
+        ("v1", "released"),
+        ("v1+ope+cffn", "released"),
+        ("v1+ope+cffn", "timm"),
+        ("v1+ope+cffn+lsra", "released"),
+        ("v1+ope+cffn+lsra", "timm"),
+    ],
+)
+
+
+@FOREIGN
+def test_weights_under_other_keys_load_as_ours(tmp_path: Path, arm: str, format: str) -> None:
+    size = {"stem_stride": 4, "pool_size": 7, "img_size": 64}
+    trained = build_model(build_config("pico", arm, "published", num_classes=10, **size), seed=5).eval()
+    path = str(tmp_path / "weights.pth")
+    torch.save({"state_dict": export_weights(trained, format)}, path)
+    x = images(64)
+    source = {"file": path, "num_classes": 10}
+    for where in (
+        {"checkpoint_path": path, "num_classes": 10},
+        {"checkpoint_path": path, "num_classes": 10, "pretrained": True},
+        {"pretrained": True, "pretrained_cfg_overlay": source},
+    ):
+        assert torch.equal(create_pico(arm=arm, **size, **where).eval()(x), trained(x))
+    adapted = create_pico(arm=arm, **size, pretrained=True, pretrained_cfg_overlay=source, num_classes=4)
+    blocks = [name for name in trained.state_dict() if not name.startswith("head.")]
+    assert all(torch.equal(adapted.state_dict()[name], trained.state_dict()[name]) for name in blocks)
+    with pytest.raises(RuntimeError, match=r"^Error\(s\) in loading state_dict for PVT"):
+        create_pico(arm="v1+cffn", **size, num_classes=10, checkpoint_path=path)
 
 
 class Trap:

@@ -378,6 +378,16 @@ def test_a_checkpoint_of_another_model_is_one_line(tmp_path, other):
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_know_their_classes_are_told_them_by_name(tmp_path):
+    folder = write_images(tmp_path, {"cat": [3, 3], "ant": [0]})
+    names = ["ant", "bee", "cow", "cat"]
+    scores = evaluate_checkpoint(ReadsTheAnswer(4), folder, **SETTINGS, class_names=names)
+    assert (scores["top1"], scores["n_classes"]) == (1.0, 2)
+    assert scores["classes"] == "2 of the weights' 4 classes, by name, among all 4 logits"
+    with pytest.raises(InputError, match="classes='cat' is not possible; allowed: some of those that the weights tell"):
+        evaluate_checkpoint(ReadsTheAnswer(4), folder, **SETTINGS, class_names=["ant", "bee", "cow", "dog"])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_cuda_scores_as_the_cpu_does(tmp_path, precision):
