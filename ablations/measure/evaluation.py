@@ -106,6 +106,8 @@ class Evaluation(Measurement):
             data_directory(setting.data_dir) / self.data,
             **how,
             workers=setting.workers,
-            progress=lambda done, total: setting.tell(f"{cell.name} {self.resolution} px, {done}/{total} images"),
+            progress=lambda done, total: setting.tell(
+                done / total, f"{cell.name} {self.resolution} px, {done}/{total} images"
+            ),
         )
         return {name: value for name, value in scores.items() if name not in names}
