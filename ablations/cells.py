@@ -38,7 +38,7 @@ class Arm:
     base: str
     overrides: tuple[tuple[str, Any], ...] = ()
 
-    ALLOWED = ("attention", "pool_size", "stem_stride", *CONFOUNDERS)
+    ALLOWED = ("attention", "pool_size", "stem_stride", "img_size", "num_classes", *CONFOUNDERS)
     is_arm = True
 
     def __post_init__(self) -> None:

@@ -127,7 +127,7 @@ def _measure(command: Any, arguments: str) -> int:
     if command.dry_run:
         return _print_plan(cells, command.results)
 
-    from ablations.runner import Keep, run_cells
+    from ablations.runner import Keep, default_jobs, run_cells
 
     training = command if isinstance(command, Training) else Training()
     if training.tensorboard:
@@ -143,7 +143,7 @@ def _measure(command: Any, arguments: str) -> int:
         data_dir=getattr(command, "data_dir", None),
         weights=getattr(command, "checkpoint", None),
         time_budget_s=budget_s,
-        jobs=training.jobs,
+        jobs=default_jobs() if training.jobs is None else training.jobs,
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
         force=getattr(command, "force", False),
         debug=command.debug,

@@ -93,9 +93,8 @@ class Force:
 class Training:
     """How trainings run, and what is kept of them."""
 
-    jobs: int = 1
-    """Trainings side by side on the CPU, which share its cores; for small models one a core is fastest. The last digits
-    depend on the threads that each has."""
+    jobs: int | None = None
+    """Trainings side by side on the CPU, one thread each; by default one a core."""
     tensorboard: bool = False
     """Write TensorBoard's events to RESULTS/tensorboard; the history is in the records and RESULTS/logs anyway."""
     save_weights: bool = False

@@ -78,8 +78,8 @@ def test_overrides_are_what_differs_from_the_names():
     assert changed.model.overrides == (("pool_size", 4), ("stage_norm", "last"))
     assert (changed.config.stage_norm, changed.config.pool_size) == ("last", 4)
     assert "stage_norm=last" in changed.label
-    with pytest.raises(InputError, match=r"^field='num_classes' is not possible; allowed: attention, pool_size"):
-        CELL.of(overrides=(("num_classes", 5),))
+    with pytest.raises(InputError, match=r"^field='in_chans' is not possible; allowed: attention, pool_size"):
+        CELL.of(overrides=(("in_chans", 1),))
 
 
 def test_the_scheme_of_initial_weights_is_in_the_key_at_its_default_too():

@@ -8,9 +8,9 @@ import pytest
 from ablations.baselines.equal import check_has_baseline
 from ablations.baselines.registry import EQUAL_MODELS, MODELS
 from ablations.cells import Cell, arm_cell, build_cell
-from ablations.config import ARMS, BASES, CUMULATIVE
+from ablations.config import ARMS, BASES, CUMULATIVE, PVTConfig
 from ablations.errors import InputError
-from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
 from ablations.studies import find_study, list_studies, on_devices, parse_study, select, vary
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
@@ -140,10 +140,39 @@ def test_a_study_of_ones_own_is_found_by_its_path(tmp_path):
         find_study("quik")
 
 
-def test_quick_has_every_measurement_and_seeds_enough_for_an_interval():
+def test_quick_measures_one_model_in_every_way_beside_counts_of_the_paper_s():
     cells = find_study("quick").cells()
-    assert {cell.measurement for cell in cells} == {"cost", "memory", "speed", "accuracy"}
-    assert len({cell.conditions.seed for cell in cells if cell.conditions.trains}) >= 3
+    own = [cell for cell in cells if cell.model.variant != "b2"]
+    assert {cell.measurement for cell in own} == {"cost", "memory", "speed", "accuracy"}
+    assert {cell.measurement for cell in cells if cell not in own} == {"cost"}
+    for arm in ARMS:
+        models = {replace(cell.config, attention="fused") for cell in own if cell.arm == arm}
+        assert len(models) == 1
+    sizes = {kind: {c.conditions.resolution for c in own if c.measurement == kind} for kind in MEASUREMENTS}
+    assert sizes["accuracy"] < sizes["speed"] <= sizes["memory"] <= sizes["cost"]
+    assert len({cell.conditions.seed for cell in own if cell.conditions.trains}) >= 6
+    digits = {cell.key for cell in find_study("digits").cells()}
+    assert {cell.key for cell in own if cell.conditions.trains} < digits
+
+
+def trained_models(cells: list[Cell]) -> set[tuple[PVTConfig, int]]:
+    return {(cell.config, cell.conditions.resolution) for cell in cells}
+
+
+def test_the_comparison_measures_every_model_that_the_accuracy_studies_train():
+    trained = {
+        model
+        for name in ("digits", "fashion-mnist", "imagenette")
+        for model in trained_models(find_study(name).cells())
+    }
+    kinds: dict[str, list[Cell]] = {}
+    for cell in find_study("comparison").cells():
+        kinds.setdefault(f"{cell.measurement} {getattr(cell.conditions, 'mode', '')}", []).append(cell)
+    assert list(kinds) == ["cost ", "memory inference", "memory training", "speed inference", "speed training"]
+    for cells in kinds.values():
+        measured = trained_models([cell for cell in cells if cell.config.attention == "fused"])
+        assert trained < measured
+        assert {config for config, _ in trained} == {config for config, _ in measured}
 
 
 def test_select_keeps_cells_that_lack_the_field():
@@ -157,7 +186,7 @@ def test_select_keeps_cells_that_lack_the_field():
     ("wanted", "message"),
     [
         ({"arm": ("v2",)}, "arm='v2' is not possible; allowed: v1, v1"),
-        ({"seed": (99,)}, "seed=99 is not possible; allowed: 0, 1, 2"),
+        ({"seed": (99,)}, "seed=99 is not possible; allowed: 0, 1, 2, 3, 4, 5"),
         ({"measurement": ("sped",)}, "measurement='sped'"),
     ],
 )

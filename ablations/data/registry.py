@@ -19,6 +19,8 @@ class DataSet:
 
     description: str
     num_classes: int
+    train_images: int
+    """Training images."""
     reader: str = ""
     """A function of (name, data directory) that fetches what is missing and returns the training and the validation
     images, each as (bytes (N, C, h, w), labels (N,) of int64); it raises InputError for files that are not the set's.
@@ -42,28 +44,32 @@ DATA_SETS: dict[str, DataSet] = {
     "digits": DataSet(
         description="1,797 hand-written digits, 8 x 8 px",
         num_classes=10,
+        train_images=1_437,
         reader="ablations.data.digits:read_digits",
         may_flip=False,
     ),
     "fashion-mnist": DataSet(
         description="70,000 images of clothes, 28 x 28 px",
         num_classes=10,
+        train_images=60_000,
         reader="ablations.data.fashion_mnist:read_fashion_mnist",
         folder="FashionMNIST/raw",
     ),
     "cifar10": DataSet(
         description="60,000 images, 32 x 32 px",
         num_classes=10,
+        train_images=50_000,
         reader="ablations.data.cifar:read_cifar",
         folder="cifar-10-batches-bin",
     ),
     "cifar100": DataSet(
         description="60,000 images, 32 x 32 px",
         num_classes=100,
+        train_images=50_000,
         reader="ablations.data.cifar:read_cifar",
         folder="cifar-100-binary",
     ),
-    "imagenet": DataSet(description="ImageNet-1k as an image folder", num_classes=1000),
+    "imagenet": DataSet(description="ImageNet-1k as an image folder", num_classes=1000, train_images=1_281_167),
 }
 """Every data set by its name. Any other name is an image folder's."""
 
@@ -117,3 +123,8 @@ def list_classes(name: str, data_dir: Path | None) -> list[str]:
 def _class_folders(name: str, data_dir: Path | None) -> list[str]:
     folder = data_directory(data_dir) / name / SPLITS[0]
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+
+
+def count_train_images(name: str) -> int:
+    """Returns how many training images a data set has; of an image folder that the registry does not know, 10,000."""
+    return DATA_SETS[name].train_images if name in DATA_SETS else 10_000

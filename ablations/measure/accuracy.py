@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.config import BY_NAME, LARGEST_INPUT
+from ablations.data.registry import count_train_images
 from ablations.errors import refuse
 from ablations.measure.measurement import (
+    MACS_PER_S,
     Column,
     Device,
     Measurement,
@@ -108,6 +110,10 @@ class Accuracy(Recipe, Measurement):
         released: dict[str, Any] = as_released(model)
         return replace(self, **{name: value for name, value in released.items() if getattr(self, name) is None})
 
+    def typical_seconds(self, macs: int) -> float:
+        images = self.total_epochs * (self.train_images or count_train_images(self.data))
+        return 0.5 + 0.018 * images / self.batch_size + 3 * images * macs / MACS_PER_S
+
     def data_digest(self, data_dir: Path | None) -> str | None:
         from ablations.data.loading import data_digest
 
@@ -161,7 +167,7 @@ class Accuracy(Recipe, Measurement):
             workers=setting.workers,
             files=setting.files,
             deadline=setting.deadline,
-            progress=lambda words: setting.tell(f"{cell.name} {words}"),
+            progress=lambda share, words: setting.tell(share, f"{cell.name} {words}"),
             description=self._describe(cell, setting.data_dir),
         )
 

@@ -119,7 +119,9 @@ class Evaluation(Measurement):
             **how,
             workers=setting.workers,
             class_names=description.get("class_names", ()),
-            progress=lambda done, total: setting.tell(f"{cell.name} {self.resolution} px, {done}/{total} images"),
+            progress=lambda done, total: setting.tell(
+                done / total, f"{cell.name} {self.resolution} px, {done}/{total} images"
+            ),
         )
         return {name: value for name, value in scores.items() if name not in names}
 

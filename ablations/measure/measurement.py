@@ -39,6 +39,10 @@ class Column:
     kind: Kind = "text"
 
 
+MACS_PER_S = 1.5e10
+"""Of small models, about, on a core or two; where forecasts begin."""
+
+
 def integer(meaning: str, unit: str = "") -> Column:
     return Column(meaning, unit, "integer")
 
@@ -51,7 +55,7 @@ def table(meaning: str, unit: str = "") -> Column:
     return Column(meaning, unit, "object")
 
 
-def tell_nobody(words: str) -> None:
+def tell_nobody(share: float, words: str) -> None:
     """Ignores how far a cell is."""
 
 
@@ -72,8 +76,8 @@ class Setting:
     """When a training has to end, in seconds of the monotonic clock."""
     files: Files | None = None
     """Where a training writes its checkpoint and log."""
-    tell: Callable[[str], None] = tell_nobody
-    """Takes a few words on how far the cell is."""
+    tell: Callable[[float, str], None] = tell_nobody
+    """Takes the share of the cell that is done, and a few words on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,13 @@ class Measurement:
     def needed_device(self) -> str:
         """The device that has to be there."""
         return "cpu" if self.is_computed else getattr(self, "device", "cpu")
+
+    def typical_seconds(self, macs: int) -> float:
+        """Returns about how long a cell takes on two cores, of a model with so many MACs an image.
+
+        Forecasts begin with it, and scale it by what cells take.
+        """
+        return 0.1
 
     def as_released(self, model: str) -> Measurement:
         """Returns the conditions with what they leave to the model, by its variant or its name, filled in."""

@@ -11,6 +11,7 @@ from ablations.conditions import condition
 from ablations.config import NUM_STAGES, Size
 from ablations.errors import first_line, refuse
 from ablations.measure.measurement import (
+    MACS_PER_S,
     Column,
     Device,
     Measurement,
@@ -84,6 +85,12 @@ class Memory(Measurement):
 
     def environment(self, setting: Setting) -> dict[str, Any]:
         return {} if self.is_computed else {"keeps_freed_memory": False}
+
+    def typical_seconds(self, macs: int) -> float:
+        if self.is_computed:
+            return 0.3 if self.mode == "inference" else 1.0
+        fixed, steps = (0.5, 5) if self.mode == "inference" else (0.8, 15)
+        return fixed + steps * self.batch_size * macs / MACS_PER_S
 
     @property
     def step(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from ablations.errors import first_line
-from ablations.measure.environment import check_device
+from ablations.measure.environment import PACKAGE, check_device
 
 T = TypeVar("T")
 
@@ -41,10 +42,10 @@ def run_in_fresh_process(
     The function must be a module's, and its arguments and result are pickled. The process starts with torch's defaults:
     it has no thread, no cached memory and no setting of this one. On Linux it cannot allocate more than
     `memory_limit_bytes` beside what it starts with; other systems keep no such limit. The modules that `imports` names
-    are imported once for all processes, if no process was started before. Raises ProcessFailed with kind and message
+    are imported ahead, as `fresh_process_context` has it. Raises ProcessFailed with kind and message
     of an exception, whose traceback is a note, or with the signal or exit code that ended the process.
     """
-    context = _context(imports)
+    context = fresh_process_context(imports)
     reader, writer = context.Pipe(duplex=False)
     # Not left to multiprocessing, which would move tensors of this process to shared memory.
     work = pickle.dumps((function, args))
@@ -72,11 +73,26 @@ def run_in_fresh_process(
     raise failure
 
 
-def _context(imports: Sequence[str]) -> Any:
+def fresh_process_context(imports: Sequence[str] = ()) -> Any:
+    """Returns the `multiprocessing` context whose processes start as if they were alone.
+
+    On Linux a server forks them that has imported PRELOADED and `imports`, and run nothing: so they
+    start in milliseconds, and share no thread, no cached memory and no setting with this one. The
+    server is started once; `imports` of later calls are imported by each process itself.
+    """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED, *imports])
+    before = dict(os.environ)
+    # Else it would look for this package in the folder that it is started in.
+    places = [str(PACKAGE.parent), *filter(None, [before.get("PYTHONPATH")])]
+    os.environ |= {"PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ |= before
     return context
 
 
@@ -85,9 +101,9 @@ def _answer(work: bytes, memory_limit_bytes: int | None, writer: Connection) -> 
     follow_parent()
     gc.freeze()  # what is imported stays: collections that looked through it would take most of a small cell's time
     try:
+        function, args = pickle.loads(work)  # before the limit, for it may import
         if memory_limit_bytes is not None:
             _limit_memory(memory_limit_bytes)
-        function, args = pickle.loads(work)
         answer = pickle.dumps((True, function(*args)))
     except BaseException as error:
         answer = pickle.dumps((False, (first_line(error), traceback.format_exc())))

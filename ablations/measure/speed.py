@@ -11,6 +11,7 @@ from ablations.conditions import condition
 from ablations.config import PVT_V1, Size
 from ablations.cost import count_macs, has_closed_form
 from ablations.measure.measurement import (
+    MACS_PER_S,
     Column,
     Device,
     Measurement,
@@ -88,6 +89,12 @@ class Speed(Measurement):
     def libraries(self) -> tuple[str, ...]:
         """The libraries whose models are timed beside it."""
         return () if self.reference == "v1" else tuple(self.reference.split("+"))
+
+    def typical_seconds(self, macs: int) -> float:
+        models = 1 + max(2 * len(self.libraries), 1)
+        step = 0.008 + self.batch_size * macs / MACS_PER_S
+        passes = 1 if self.mode == "inference" else 3
+        return 0.2 + (self.repeats + 4) * models * passes * step
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:

@@ -12,9 +12,23 @@ from ablations.measure import MEASUREMENTS
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
 from ablations.measure.measurement import Setting
+from ablations.measure.process import available_memory
 from ablations.training.distributed import Ranks, count_ranks
 
 T = TypeVar("T")
+
+MEMORY_OF_A_TRAINING = 2 * 2**30
+"""Bytes that a training on the CPU may take, its images included: more than any of our studies'."""
+
+
+def default_jobs() -> int:
+    """Returns how many trainings go side by side: one a core, if memory may do.
+
+    It is one where `torchrun` started several processes.
+    """
+    if count_ranks() > 1:
+        return 1
+    return max(1, min(available_cores(), available_memory("cpu") // MEMORY_OF_A_TRAINING))
 
 
 def check_processes(missing: Sequence[Cell], jobs: int) -> str:

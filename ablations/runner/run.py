@@ -1,6 +1,6 @@
-"""From cells to records: measures what is missing, one cell at a time, and leaves cleanly.
+"""From cells to records: measures what is missing, and leaves cleanly.
 
-A cell's record is written when the cell is finished, so a kill loses the cell in progress and no other.
+A cell's record is written when the cell is finished, so a kill loses the cells in progress and no other.
 """
 
 import gc
@@ -10,24 +10,25 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 import torch
-from tqdm import tqdm
 
 from ablations.cells import Cell, split_file_model
 from ablations.errors import first_line
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, use_full_float32
-from ablations.measure.measurement import Setting, tell_nobody
+from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
-from ablations.measure.process import follow_parent
+from ablations.measure.process import follow_parent, fresh_process_context
 from ablations.records import find_record, write_record
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
@@ -37,15 +38,14 @@ from ablations.runner.needs import (
     refuse_other_data,
     warn_of_other_machines,
 )
+from ablations.runner.progress import REFRESH_S, Progress, State
 from ablations.training.accuracy import Files
 from ablations.training.distributed import Ranks, count_local_ranks, joined
 from ablations.training.loop import Diverged
 from ablations.training.resume import OutOfTime, Stopped, training_code_digest
 
-BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-
 CELLS_PER_WORKER = 20
-"""How many cells there must be for each process: starting one takes as long as counting some tens of cells."""
+"""How many exact cells there must be for each process: starting one takes as long as counting some tens of them."""
 
 
 @dataclass
@@ -90,10 +90,25 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Cells that are measured one after the other, or by several processes side by side."""
+
+    groups: list[list[Cell]]
+    """The cells of a group go to one process."""
+    processes: int = 1
+    threads: int = 1
+    """Of each of several processes."""
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for group in self.groups for cell in group]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of one cell: the seconds it took where it was measured, and why where it failed."""
 
-    state: Literal["measured", "failed", "kept", "left"]
+    state: State
     seconds: float = 0.0
     failure: str = ""
 
@@ -113,11 +128,11 @@ def run_cells(
     debug: bool = False,
     begin: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Measures the cells that have no finished record under `results`, with a progress bar.
+    """Measures the cells that have no finished record under `results`, and shows the progress.
 
     Costs and predictions, which do not depend on what else the machine does, are computed on all cores; so many `jobs`
-    as are given train side by side on the CPU; all else is measured one by one. Where `torchrun` started several
-    processes, all of them train each cell together, and the first one writes.
+    as are given train side by side on the CPU, one thread each; all else is measured one by one. Where `torchrun`
+    started several processes, all of them train each cell together, and the first one writes.
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
     and so does a model from a user's file, and with `force` a cell for which there was not enough memory.
     No cell is started that by the records of its like will not be finished within the budget, but trainings, which are
@@ -157,43 +172,45 @@ def run_cells(
         )
         if ranks.is_first:
             warn_of_other_machines(kept.values(), environments)
-        with tqdm(
-            total=len(missing), unit="cell", dynamic_ncols=True, bar_format=BAR, disable=not ranks.is_first
-        ) as bar:
-            for cell, outcome in _run_missing(missing, job, jobs, bar):
-                summary.measured += outcome.state == "measured"
-                summary.kept += outcome.state == "kept"
-                summary.left += outcome.state == "left"
-                if outcome.state == "failed":
-                    summary.failed.append((cell.label, outcome.failure))
-                bar.update()
+        for cell, outcome in _run_missing(missing, job, jobs):
+            summary.measured += outcome.state == "measured"
+            summary.kept += outcome.state == "kept"
+            summary.left += outcome.state == "left"
+            if outcome.state == "failed":
+                summary.failed.append((cell.label, outcome.failure))
     summary.seconds = time.monotonic() - start
     return summary
 
 
-def _run_missing(missing: list[Cell], job: Job, jobs: int, bar: tqdm) -> Iterator[tuple[Cell, Outcome]]:
-    """Yields every cell when it is finished: the exact ones first, side by side if that pays, then the others."""
+def _run_missing(missing: list[Cell], job: Job, jobs: int) -> Iterator[tuple[Cell, Outcome]]:
+    """Yields every cell when it is finished, and shows the progress."""
+    phases = _plan(missing, jobs)
     forecast = Forecast(job.results)
+    shared = [(phase.cells, phase.processes) for phase in phases]
+    with closing(Progress(shared, forecast, is_shown=job.ranks.is_first)) as progress:
+        for phase in phases:
+            if phase.processes > 1:
+                outcomes = _run_side_by_side(phase, job, progress)
+            else:
+                outcomes = _run_one_by_one(phase.cells, job, progress, forecast)
+            for cell, outcome in outcomes:
+                progress.finish(cell, outcome.state, outcome.seconds)
+                yield cell, outcome
+
+
+def _plan(missing: list[Cell], jobs: int) -> list[Phase]:
+    """Returns the exact cells first, then trainings that go side by side, and then the others."""
+    phases = []
     exact = [cell for cell in missing if cell.conditions.is_computed]
-    workers = min(available_cores(), len(exact) // CELLS_PER_WORKER)
-    if workers > 1:
-        bar.set_description_str(f"{exact[0].measurement:8}")
-        yield from _run_side_by_side(_of_one_network(exact), job, workers)
+    processes = min(available_cores(), len(exact) // CELLS_PER_WORKER)
+    if processes > 1:
+        phases.append(Phase(_of_one_network(exact), processes, max(available_cores() // processes, 1)))
         missing = [cell for cell in missing if not cell.conditions.is_computed]
-    trained = [cell for cell in missing if cell.conditions.trains and cell.conditions.needed_device == "cpu"]
-    if jobs > 1 and len(trained) > 1:
-        bar.set_description_str("accuracy")
-        bar.set_postfix_str(f"{forecast.left(trained)} over {jobs}, each epoch is in {job.results / 'logs'}")
-        yield from _run_side_by_side([[cell] for cell in trained], job, jobs)
-        missing = [cell for cell in missing if cell not in trained]
-    for number, cell in enumerate(missing):
-        bar.set_description_str(f"{cell.measurement:8}")
-        tell = partial(_tell, bar, forecast.left(missing[number:]))
-        tell(cell.name)
-        outcome = _run_cell(cell, job, forecast.of_like(cell), tell)
-        if outcome.state in ("measured", "failed"):
-            forecast.learn(cell.describe(), outcome.seconds)
-        yield cell, outcome
+    trained = [cell for cell in missing if _trains_on_cpu(cell)]
+    if min(jobs, len(trained)) > 1:
+        phases.append(Phase([[cell] for cell in trained], min(jobs, len(trained))))
+        missing = [cell for cell in missing if not _trains_on_cpu(cell)]
+    return [*phases, Phase([[cell] for cell in missing])]
 
 
 def _of_one_network(cells: list[Cell]) -> list[list[Cell]]:
@@ -204,41 +221,88 @@ def _of_one_network(cells: list[Cell]) -> list[list[Cell]]:
     return list(networks.values())
 
 
-def _run_side_by_side(
-    groups: list[list[Cell]], job: Job, workers: int, threads: int = 0
-) -> Iterator[tuple[Cell, Outcome]]:
-    """Yields every cell when one of the worker processes has done it; the cells of a group go to one worker.
+def _trains_on_cpu(cell: Cell) -> bool:
+    return cell.conditions.trains and cell.conditions.needed_device == "cpu"
 
-    A worker has its share of the cores unless it is told a number of threads. Where one is killed, by the system for
-    want of memory, say, the groups that are not done run one by one, with as many threads, for a training goes on with
-    no other number: the one at fault is found, and the others are measured.
+
+def _run_one_by_one(
+    cells: list[Cell], job: Job, progress: Progress, forecast: Forecast
+) -> Iterator[tuple[Cell, Outcome]]:
+    """Yields every cell when this process has done it."""
+    for cell in cells:
+        progress.tell(cell, 0.0)
+        with _one_thread() if _trains_on_cpu(cell) and job.ranks.count == 1 else nullcontext():
+            outcome = _run_cell(cell, job, forecast.longest_of_like(cell), partial(progress.tell, cell))
+        yield cell, outcome
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Gives torch one thread: so a training's numbers depend neither on cores nor on `jobs`."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_side_by_side(phase: Phase, job: Job, progress: Progress) -> Iterator[tuple[Cell, Outcome]]:
+    """Yields every cell when one of the worker processes has done it.
+
+    Where one is killed, by the system for want of memory, say, the groups that are not done run
+    one by one, with as many threads, for a training goes on with no other number: the one at fault
+    is found, and the others are measured.
     """
-    context = multiprocessing.get_context("spawn")
-    threads = threads or max(available_cores() // workers, 1)
+    context = fresh_process_context([__name__])
+    # Below 0 is not begun. There is no lock, which a kill might leave taken.
+    shares = context.RawArray("d", [-1.0] * len(phase.cells))
     broken: list[list[Cell]] = []
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker, initargs=(threads,)) as pool:
-        waiting = {pool.submit(_run_in_worker, own, job): own for own in groups}
+    waiting: dict[Future, dict[int, Cell]] = {}
+    with ProcessPoolExecutor(
+        phase.processes,
+        mp_context=context,
+        initializer=_begin_worker,
+        initargs=(phase.threads, shares),
+    ) as pool:
+        places = iter(range(len(shares)))
+        for group in phase.groups:
+            own = dict(zip(islice(places, len(group)), group, strict=True))
+            waiting[pool.submit(_run_in_worker, own, job)] = own
         try:
-            for finished in as_completed(waiting):
-                own = waiting[finished]
-                try:
-                    outcomes = finished.result()
-                except BrokenProcessPool:
-                    if len(groups) > 1:
-                        broken.append(own)
-                        continue
-                    outcomes = [Outcome("failed", failure="the process that computed it was killed") for _ in own]
-                yield from zip(own, outcomes, strict=True)
+            while waiting:
+                finished, _ = wait(waiting, REFRESH_S, FIRST_COMPLETED)
+                for own in waiting.values():
+                    for place, cell in own.items():
+                        if shares[place] >= 0:
+                            progress.tell(cell, shares[place])
+                for future in finished:
+                    group = list(waiting.pop(future).values())
+                    try:
+                        outcomes = future.result()
+                    except BrokenProcessPool:
+                        if len(phase.groups) > 1:
+                            broken.append(group)
+                            continue
+                        why = "the process that computed it was killed"
+                        outcomes = [Outcome("failed", failure=why) for _ in group]
+                    yield from zip(group, outcomes, strict=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():
                 worker.terminate()  # what it has written is whole, and a training writes a checkpoint
             raise
-    for own in broken:
-        yield from _run_side_by_side([own], job, 1, threads)
+    for group in broken:
+        yield from _run_side_by_side(Phase([group], threads=phase.threads), job, progress)
 
 
-def _begin_worker(threads: int) -> None:
+_shares: Any = None
+"""In a worker: which share of each of the phase's cells is done, for the parent to see."""
+
+
+def _begin_worker(threads: int, shares: Any) -> None:
+    global _shares
+    _shares = shares
     follow_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent then tells its workers
     torch.set_num_threads(threads)
@@ -246,15 +310,24 @@ def _begin_worker(threads: int) -> None:
     use_full_float32()
 
 
-def _run_in_worker(cells: list[Cell], job: Job) -> list[Outcome]:
+def _run_in_worker(cells: dict[int, Cell], job: Job) -> list[Outcome]:
     gc.freeze()  # as in the parent
-    try:
-        return [_run_cell(cell, job, expected_s=0.0) for cell in cells]
-    except Stopped:
-        os._exit(1)  # else the pool would give it the next cell
+    outcomes = []
+    for place, cell in cells.items():
+        _shares[place] = 0.0
+        try:
+            outcomes.append(_run_cell(cell, job, expected_s=0.0, tell=partial(_note_share, place)))
+        except Stopped:
+            os._exit(1)  # else the pool would give it the next cell
+        _shares[place] = 1.0
+    return outcomes
 
 
-def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[str], None] = tell_nobody) -> Outcome:
+def _note_share(place: int, share: float, words: str = "") -> None:
+    _shares[place] = share
+
+
+def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, str], None]) -> Outcome:
     """Measures a cell and writes its record, unless another process did or the budget is spent."""
     ranks = job.ranks
     if state := ranks.tell_all(_skip(cell, job, expected_s)):
@@ -331,8 +404,3 @@ def _is_done(record: dict[str, Any] | None, force: bool = False) -> TypeGuard[di
     if record is None or record["status"] != "done":
         return False
     return not (force and "out_of_memory" in record["result"])
-
-
-def _tell(bar: tqdm, left: str, words: str) -> None:
-    """Shows what is being done beside the time left."""
-    bar.set_postfix_str(f"{left}, {words}")

@@ -154,7 +154,8 @@ def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
         replace(kind(), **recipe),  # type: ignore[call-arg]
         **{name: _values(kind, name, grid[name]) for name in grid if name in known},
     )
-    overrides = {name: _listed(grid[name]) for name in Arm.ALLOWED if name in grid}
+    allowed = [name for name in Arm.ALLOWED if name not in known]
+    overrides = {name: _listed(grid[name]) for name in allowed if name in grid}
     seeds: dict[int, list[Measurement]] = {}
     for each in conditions:
         seeds.setdefault(getattr(each, "seed", 0), []).append(each)

@@ -24,8 +24,8 @@ from ablations.training.logs import Logs
 from ablations.training.loop import Diverged, Training
 from ablations.training.resume import Saver
 
-Progress = Callable[[str], None]
-"""Takes in words how far a training is."""
+Progress = Callable[[float, str], None]
+"""Takes the share of a training's steps that are done, and in words how far it is."""
 
 TELL_EVERY_S = 1.0
 
@@ -167,7 +167,8 @@ class _TrainingMonitor:
             self._logged = history[-1]["epoch"]
         if self.progress and time.monotonic() - self._told >= TELL_EVERY_S:
             self._told = time.monotonic()
-            self.progress(_describe(training))
+            steps = training.steps_per_epoch * training.conditions.total_epochs
+            self.progress(training.step / steps, _describe(training))
 
 
 def _describe(training: Training) -> str:

@@ -82,22 +82,25 @@ def test_records_that_differ_in_a_condition_are_apart(tmp_path, write_cell, othe
     assert len(varying(group.conditions for group in groups)) >= 1
 
 
+COLUMNS = [name for name in Arm.ALLOWED if name != "img_size"]
+"""The fields that an arm may override and that split tables; img_size is refused where it would have to."""
+
 OTHERS = {
     **{"attention": "explicit", "pool_size": 3, "stem_stride": 4},
     **{"position_embedding": "learned", "pooling": "class_token", "stage_norm": "last"},
-    **{"conv_init": "default", "ffn_relu": True},
+    **{"conv_init": "default", "ffn_relu": True, "num_classes": 5},
 }
 """Of each field that an arm may override, a value that pico with v1+cffn in base v2 has not by itself."""
 
 
-@pytest.mark.parametrize("field", Arm.ALLOWED)
+@pytest.mark.parametrize("field", COLUMNS)
 @pytest.mark.parametrize("measurement", MEASUREMENTS)
 def test_every_field_that_an_arm_may_override_is_a_condition(field, measurement):
     assert field in {*CONDITIONS[measurement], *CHANGEABLE}
     assert "changed" in CONDITIONS[measurement]
 
 
-@pytest.mark.parametrize("field", Arm.ALLOWED)
+@pytest.mark.parametrize("field", COLUMNS)
 def test_what_an_arm_overrides_keeps_it_apart_and_is_said(tmp_path, write_cell, field):
     names = {"variant": "pico", "arm": "v1+cffn", "base": "v2", "conditions": Cost(resolution=64)}
     for overrides in ({}, {field: OTHERS[field]}):
@@ -132,6 +135,13 @@ def test_two_models_under_one_name_are_refused(tmp_path, write_cell, monkeypatch
         split_by_conditions(load_records(tmp_path), "memory")
 
 
+def test_two_sizes_of_position_embeddings_in_one_place_are_refused(tmp_path, write_cell):
+    for img_size in (32, 64):
+        write_cell(tmp_path, arm_cell("pico", "v1", "v1", Memory(resolution=64), img_size=img_size))
+    with pytest.raises(InputError, match="are of different models under one name"):
+        split_by_conditions(load_records(tmp_path), "memory")
+
+
 def test_groups_keep_their_order_and_say_their_conditions(quick_records):
     groups = split_by_conditions(quick_records, "memory")
     assert [(group.conditions["attention"], group.conditions["mode"]) for group in groups] == [
@@ -143,7 +153,7 @@ def test_groups_keep_their_order_and_say_their_conditions(quick_records):
     assert varying(group.conditions for group in groups) == ["attention", "mode"]
     assert list(groups[0].rows["arm"])[:8] == list(ARMS)
     assert describe(groups[0].conditions) == (
-        "nano, base v2, fused attention, P = 2, 1,000 classes, inference, batch 1, float32, cpu, "
+        "pico, base v2, fused attention, P = 2, 10 classes, inference, batch 1, float32, cpu, "
         "measured, tracked_storages, "
         "Imaginary CPU, torch 2.8.0, 2 threads"
     )

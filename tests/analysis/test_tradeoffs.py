@@ -220,7 +220,9 @@ def test_without_v1_there_is_a_front_and_no_price(tmp_path, write_cell):
 
 def test_the_whole_study_has_every_arm(quick_records):
     values = tradeoff_values(quick_records)
-    assert [list(rows["arm"]) for _, rows in values.groupby("cost")] == [list(ARMS)] * 2
+    costs = 2 + 4 + 2  # counts, peaks by mode and attention, latencies by mode
+    places = values.groupby(["cost", "measured_as"])
+    assert [list(rows["arm"]) for _, rows in places] == [list(ARMS)] * costs
 
 
 def test_no_records_make_no_values(tmp_path):

@@ -1,5 +1,6 @@
 """Peaks of live storages that can be worked out by hand, in this process and in fresh ones."""
 
+import multiprocessing
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -9,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ablations.analysis.memory import ALLOWED_PERCENT
 from ablations.config import build_config
 from ablations.errors import InputError
-from ablations.measure import peak_memory
+from ablations.measure import peak_memory, process
 from ablations.measure.peak_memory import (
     StorageTracker,
     measure_in_process,
@@ -227,6 +229,20 @@ def test_resident_memory_without_a_peak_that_can_be_reset(monkeypatch, tmp_path)
     monkeypatch.setattr(peak_memory, "_peak_of_life", lambda: None)
     measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
     assert measured == {"resident_peak_bytes": None, "resident_method": None}
+
+
+@on_linux
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_forked_processes_measure_what_fresh_ones_do(monkeypatch, mode: str) -> None:
+    side = 1024 if mode == "inference" else 512  # so that a page or two is no share of the peak
+    shape = (1, 3, side, side)
+    forked = measure_there(build_pico, shape, mode=mode)
+    spawning = multiprocessing.get_context("spawn")
+    monkeypatch.setattr(process, "fresh_process_context", lambda imports: spawning)
+    fresh = measure_there(build_pico, shape, mode=mode)
+    assert forked["peak_memory_bytes"] == fresh["peak_memory_bytes"]
+    allowed = ALLOWED_PERCENT["resident", mode] / 100
+    assert forked["resident_peak_bytes"] == pytest.approx(fresh["resident_peak_bytes"], rel=allowed)
 
 
 @on_linux

@@ -63,6 +63,25 @@ def test_tensors_are_copied_and_stay_where_they_are() -> None:
     assert not here.is_shared()
 
 
+ELSEWHERE = """
+import sys
+sys.path.insert(0, {root!r})
+from ablations.measure import process
+
+if __name__ == "__main__":
+    process.PRELOADED = ()
+    print(process.run_in_fresh_process(process.read_status, imports=["ablations.measure.process"])["VmRSS"])
+"""
+
+
+@on_linux
+def test_the_process_imports_the_package_of_its_parent(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(ELSEWHERE.format(root=str(Path(__file__).parents[2])))
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations" / "__init__.py").write_text("raise SystemExit('another copy')")
+    subprocess.run([sys.executable, "main.py"], cwd=tmp_path, check=True)
+
+
 def test_the_process_is_fresh() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)

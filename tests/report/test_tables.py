@@ -153,10 +153,10 @@ def test_accuracies_say_n_and_that_few_seeds_are_exploratory(tmp_path, write_cel
     # Against v1 seed by seed: 3, 4 and 5 points of a standard error of 0.577, so t = 6.93 of two degrees of freedom;
     # 1, 0 and -1; and two values, which have no p and count as one of Holm's three. Signs flip in eight ways.
     assert accuracy_rows(tmp_path) == {
-        "v1": ["3 of 3", "60.00", "35.16 to 84.84", *("-",) * 6],
-        "v1+ope": ["3 of 3", "64.00", "36.67 to 91.33", "+4.00", "+1.52 to +6.48", "0.020", "0.061", "0.250", EARLY],
-        "v1+cffn": ["3 of 3", "60.00", "37.64 to 82.36", "+0.00", "-2.48 to +2.48", *("1.000",) * 3, EARLY],
-        "v1+lsra": ["2 of 3", "45.00", "values: 40.00, 50.00", "-10.00", "values: -10.00, -10.00", *"---", EARLY],
+        "v1": ["3 of 6", "60.00", "35.16 to 84.84", *("-",) * 6],
+        "v1+ope": ["3 of 6", "64.00", "36.67 to 91.33", "+4.00", "+1.52 to +6.48", "0.020", "0.061", "0.250", EARLY],
+        "v1+cffn": ["3 of 6", "60.00", "37.64 to 82.36", "+0.00", "-2.48 to +2.48", *("1.000",) * 3, EARLY],
+        "v1+lsra": ["2 of 6", "45.00", "values: 40.00, 50.00", "-10.00", "values: -10.00, -10.00", *"---", EARLY],
     }
 
 
@@ -172,8 +172,8 @@ def test_one_seed_has_no_interval_and_the_table_says_so(tmp_path, write_cell):
     write_top1(tmp_path, write_cell, "v1", 0.5)
     write_top1(tmp_path, write_cell, "v1+ope", 0.6, 0.7)
     assert accuracy_rows(tmp_path) == {
-        "v1": ["1 of 3", "50.00", "values: 50.00", "-", "-", "-"],
-        "v1+ope": ["2 of 3", "65.00", "values: 60.00, 70.00", "+10.00 (n = 1)", "values: +10.00", EARLY],
+        "v1": ["1 of 6", "50.00", "values: 50.00", "-", "-", "-"],
+        "v1+ope": ["2 of 6", "65.00", "values: 60.00, 70.00", "+10.00 (n = 1)", "values: +10.00", EARLY],
     }
 
 
@@ -224,9 +224,9 @@ def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
     lines = render("accuracy", load_records(tmp_path)).splitlines()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
     assert [row[:3] for row in rows[2:]] == [
-        ["v1", "2 of 3", "55.00"],
-        ["timm:resnet18", "2 of 3", "56.00"],
-        ["timm:resnet34", "2 of 3", "55.00"],
+        ["v1", "2 of 6", "55.00"],
+        ["timm:resnet18", "2 of 6", "56.00"],
+        ["timm:resnet34", "2 of 6", "55.00"],
     ]
     assert [row[4] for row in rows[2:]] == ["-", "+1.00", "+0.00"]
     assert rows[0][0] == "Arm or model"

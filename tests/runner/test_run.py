@@ -580,20 +580,31 @@ def test_so_many_trainings_side_by_side_are_refused(tmp_path, monkeypatch, jobs)
     assert not (tmp_path / "runs").exists()
 
 
+def test_by_default_so_many_trainings_go_side_by_side_as_cores_and_memory_allow(monkeypatch):
+    monkeypatch.setattr(needs, "available_cores", lambda: 4)
+    for gibibytes, jobs in ((64, 4), (7, 3), (1, 1)):
+        monkeypatch.setattr(needs, "available_memory", lambda device, free=gibibytes: free * 2**30)
+        assert needs.default_jobs() == jobs
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert needs.default_jobs() == 1
+
+
 @pytest.mark.slow
 def test_trainings_side_by_side_make_the_records_that_one_after_the_other_makes(tmp_path, monkeypatch):
     for module in (needs, runner):
         monkeypatch.setattr(module, "available_cores", lambda: 2)
-    conditions = replace(ACCURACY, mixup=0.8, drop_path_rate=0.2)
+    conditions = replace(ACCURACY, epochs=20, mixup=0.8, drop_path_rate=0.2)
     cells = [arm_cell("pico", arm, "v2", each) for each in (conditions,) for arm in ("v1", "v1+ope", "v1+cffn")]
+    told = []
+    tell = runner.Progress.tell
+    monkeypatch.setattr(runner.Progress, "tell", lambda *how_far: (told.append(how_far[1:3]), tell(*how_far)))
     summary = run(cells, tmp_path / "together", jobs=2)
     assert (summary.measured, summary.failed) == (3, [])
+    assert {cell for cell, _ in told} == set(cells)
+    assert any(0 < share < 1 for _, share in told), "how far they are comes from their processes"
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of two processes on two cores has
-    try:
-        run(cells, tmp_path / "alone")
-    finally:
-        torch.set_num_threads(threads)
+    run(cells, tmp_path / "alone")
+    assert torch.get_num_threads() == threads
     for cell in cells:
         one, other = (find_record(tmp_path / name, cell) for name in ("together", "alone"))
         assert strip_times(one["result"]) == strip_times(other["result"])

@@ -51,8 +51,8 @@ class Linear(nn.Sequential):
 def test_a_pvt_learns_digits_in_two_epochs(monkeypatch):
     monkeypatch.setattr(accuracy, "TELL_EVERY_S", 0.0)
     conditions = Accuracy(epochs=2, batch_size=32, base_lr=3e-3, warmup_epochs=0.5, eval_every=1)
-    told: list[str] = []
-    result = measure_accuracy(build_pico, conditions, None, progress=told.append)
+    told: list[tuple[float, str]] = []
+    result = measure_accuracy(build_pico, conditions, None, progress=lambda *how_far: told.append(how_far))
     assert result["top1"] > 0.3  # chance is 0.1
     assert result["eval_loss"] < math.log(10)
     assert (result["n_eval_images"], result["n_train_images"]) == (360, 1437)
@@ -66,9 +66,9 @@ def test_a_pvt_learns_digits_in_two_epochs(monkeypatch):
     assert result["wait_fraction"] == (first["wait_s"] + last["wait_s"]) / result["train_s"]
     assert 0 < result["wait_fraction"] < 1
     assert len(told) == 88
-    assert told[0] == "epoch 1/2 step 1/44"
+    assert told[0] == (1 / 88, "epoch 1/2 step 1/44")
     words = f"epoch 2/2 loss {first['loss']:.3f} lr {first['lr']:.1e} {44 * 32 / first['seconds']:.0f} img/s"
-    assert told[50] == f"{words} {first['wait_s'] / first['seconds']:.0%} waiting top-1 {first['top1']:.1%}"
+    assert told[50] == (51 / 88, f"{words} {first['wait_s'] / first['seconds']:.0%} waiting top-1 {first['top1']:.1%}")
     json.dumps(result, allow_nan=False)  # plain values
 
 
