@@ -4,7 +4,6 @@ PYTHON ?= python3
 PY ?= .venv/bin/python
 BUDGET ?= 25min
 SELECT ?=
-JOBS ?= 1
 WORKERS ?= 2
 DATA_DIR ?=
 
@@ -15,7 +14,7 @@ data := $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
 .PHONY: help
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 14
-	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) JOBS=$(JOBS) WORKERS=$(WORKERS) DATA_DIR=$(DATA_DIR)"
+	@echo "Variables: PYTHON=$(PYTHON) PY=$(PY) BUDGET=$(BUDGET) WORKERS=$(WORKERS) DATA_DIR=$(DATA_DIR)"
 
 .PHONY: install
 install: $(ready) ## make .venv with everything, and nothing else
@@ -41,13 +40,13 @@ gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first,
 	  $(PY) run_ablation.py run $$study --devices cuda --results results --time-budget $(BUDGET) $(data) $(SELECT) || exit; done
 
 .PHONY: results
-results: $(ready) ## fill the CPU cells that results/ lacks, study by study, trainings from DATA_DIR, JOBS at once (hours)
+results: $(ready) ## fill the CPU cells that results/ lacks, study by study, trainings from DATA_DIR (hours)
 	$(PY) run_ablation.py run paper --results results
 	$(PY) run_ablation.py run memory --results results
 	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
 	for study in digits fashion-mnist imagenette confounders; do \
-	  $(PY) run_ablation.py run $$study --devices cpu --jobs $(JOBS) --results results $(data) || exit; done
+	  $(PY) run_ablation.py run $$study --devices cpu --results results $(data) || exit; done
 
 .PHONY: report-check
 report-check: $(ready) ## fail if a table or figure in results/ is not what its records give

@@ -26,7 +26,8 @@ from ablations.analysis.speed import speed_values
 from ablations.analysis.statistics import FEWEST_TO_CLAIM, Estimate, estimate_difference
 from ablations.config import TOGGLES, VARIANTS, arm_name, arms_of, base_confounders, build_config
 
-MODEL = ("variant", "base", "stem_stride", "pool_size")
+PLACE = ("variant", "base", "pool_size")
+MODEL = ("stem_stride", *PLACE)
 """What all columns of one comparison have in common."""
 
 TRAINED_ON = ("data", "epochs", "n_train_images")
@@ -99,6 +100,10 @@ def _is_plain(group: Group) -> bool:
     return conditions["variant"] in VARIANTS and not _given(conditions.get("changed"))
 
 
+def _is_same(group: Group, conditions: dict[str, Any], names: Iterable[str]) -> bool:
+    return all(group.conditions[name] == conditions[name] for name in names)
+
+
 def _is_among(group: Group, keys: Collection[str] | None) -> bool:
     return keys is None or bool(group.rows["key"].isin(keys).any())
 
@@ -108,16 +113,14 @@ def _given(value: Any) -> bool:
 
 
 def _model_of(conditions: dict[str, Any], measured: dict[str, list[Group]]) -> _Model:
-    """Returns the groups of the same variant, base and P that were measured as they usually are."""
-    own = {
-        name: [
-            group
-            for group in groups
-            if _is_plain(group)
-            and all(group.conditions[each] == conditions[each] for each in ("variant", "base", "pool_size"))
-        ]
-        for name, groups in measured.items()
-    }
+    """Returns the groups of the same variant, base and P that were measured as they usually are.
+
+    Where some have as many classes, it is only those.
+    """
+    own = {}
+    for name, groups in measured.items():
+        alike = [group for group in groups if _is_plain(group) and _is_same(group, conditions, PLACE)]
+        own[name] = [group for group in alike if _is_same(group, conditions, ("num_classes",))] or alike
     names = {
         "variant": conditions["variant"],
         "base": conditions["base"],
