@@ -37,6 +37,7 @@ from ablations.commands import (
 from ablations.config import (
     ARMS,
     BASES,
+    CUMULATIVE,
     PUBLISHED_MODELS,
     VARIANT_ALIASES,
     VARIANTS,
@@ -207,10 +208,15 @@ NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 """Long tables that the count of the whole paper leaves in their files."""
 
 
+OF_TABLE_6 = ("Row", "Parameters", "GFLOPs", "reported")
+"""How the headings of the columns begin that the end of a run shows of the paper's Table 6."""
+
+
 def _print_answer(cells: list[Cell], results: Path) -> None:
     """Prints what a study says: its largest comparison, a sentence a toggle, and the paper's Table 6 beside ours."""
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records
+    from ablations.report.comparison import BRIEF
     from ablations.report.paper import TABLES as PAPER_TABLES
     from ablations.report.summary import show_comparisons
     from ablations.report.tables import list_sections, render_terminal
@@ -220,13 +226,14 @@ def _print_answer(cells: list[Cell], results: Path) -> None:
     width = shutil.get_terminal_size().columns
     comparisons = show_comparisons(comparison_values(records, keys))
     if comparisons:
-        _print_comparison(comparisons[0], width)
+        first = comparisons[0]
+        _print_comparison(replace(first, section=first.section.only(BRIEF)), width)
     own = records[records["key"].isin(keys)] if "key" in records else records
     (table6,) = (table for table in PAPER_TABLES if table.name == "table6_ablation")
     if not (values := table6.values(own)).empty:
         print(f"{table6.title}\n")
-        for section in list_sections(table6, values):
-            print(f"{render_terminal(section, width)}\n")
+        for section in list_sections(table6, values[values["arm"].isin(CUMULATIVE)]):
+            print(f"{render_terminal(section.only(OF_TABLE_6), width)}\n")
 
 
 def _print_comparison(shown: Any, width: int) -> None:
@@ -235,7 +242,7 @@ def _print_comparison(shown: Any, width: int) -> None:
     print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width)}\n")
     for each in shown.statements:
         print(textwrap.fill(f"{each.topic}: {each.text}", width))
-    print(textwrap.fill(shown.section.caption, width) + "\n")
+    print()
 
 
 def _print_tables(cells: list[Cell], command: Any) -> None:
@@ -401,8 +408,10 @@ def _compare(command: Compare) -> int:
             print(renderers[command.format](COMPARISON, values), end="")
         case _:
             every = show_comparisons(values)
+            width = shutil.get_terminal_size().columns
             for shown in every if command.study else largest_of_each_kind(every):
-                _print_comparison(shown, shutil.get_terminal_size().columns)
+                _print_comparison(shown, width)
+                print(textwrap.fill(shown.section.caption, width) + "\n")
     return 0
 
 

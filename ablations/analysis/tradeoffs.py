@@ -7,6 +7,7 @@ have another number of classes than the training had: that adds as much to every
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,7 @@ from ablations.analysis.accuracy import (
     trained_costs,
 )
 from ablations.analysis.grouping import REFERENCE, Group, describe, join_rows, split_by_conditions
-from ablations.analysis.statistics import estimate_difference
+from ablations.analysis.statistics import Estimate, estimate_difference
 
 SAME_MODEL = ("variant", "base", "attention", "pool_size")
 """What a cost's record must have in common with the accuracy's, beside the resolution."""
@@ -76,49 +77,50 @@ def tradeoff_values(records: pd.DataFrame) -> pd.DataFrame:
             *_peaks(group.conditions, measured["memory"]),
             *_latencies(group.conditions, measured["speed"]),
         ]
+        study = _Study(group.rows)
         for cost, measured_as, costs in sources:
             names = {"cost": cost, "measured_as": measured_as}
-            compared = _compared(group.rows, costs)
+            compared = _compared(study, costs)
             rows += [group.conditions | names | row for row in compared] if len(compared) > 1 else []
     return join_rows(rows)
 
 
-def _compared(rows: pd.DataFrame, costs: pd.Series) -> list[dict[str, Any]]:
+class _Study:
+    """The accuracies of one study, and the estimates of differences that all costs share."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        self.top1, self.declared = top1_by_arm(rows), declared_seeds(rows)
+        self.means = pd.Series({arm: values.mean() for arm, values in self.top1.items()})
+        paired = is_paired(rows)
+        self.lead = cache(lambda arm, other: estimate_difference(self.top1[arm], self.top1[other], paired=paired))
+        nothing = estimate_difference(NO_SEEDS, NO_SEEDS, paired=paired)
+        family: list[tuple[dict[str, Any], Estimate]] = [
+            ({}, self.lead(arm, REFERENCE) if arm != REFERENCE and REFERENCE in self.top1 else nothing)
+            for arm in self.top1
+        ]
+        self.gains = dict(zip(self.top1, difference_rows("", family, self.declared), strict=True))
+        self.levels = {arm: level_columns(values) for arm, values in self.top1.items()}
+
+
+def _compared(study: _Study, costs: pd.Series) -> list[dict[str, Any]]:
     """Returns a row for each arm that has both an accuracy and a cost."""
-    top1, paired, declared = top1_by_arm(rows), is_paired(rows), declared_seeds(rows)
-    dominators = find_dominators(costs, pd.Series({arm: values.mean() for arm, values in top1.items()}))
-    gains = difference_rows(
-        "",
-        [
-            (
-                {},
-                estimate_difference(
-                    top1[arm], top1.get(REFERENCE, NO_SEEDS) if arm != REFERENCE else NO_SEEDS, paired=paired
-                ),
-            )
-            for arm in top1
-        ],
-        declared,
-    )
-    gain_of = dict(zip(top1, gains, strict=True))
+    dominators = find_dominators(costs, study.means)
     pairs = [(arm, other) for arm, own in dominators.items() for other in own]
-    leads = difference_rows(
-        "", [({}, estimate_difference(top1[other], top1[arm], paired=paired)) for arm, other in pairs], declared
-    )
+    leads = difference_rows("", [({}, study.lead(other, arm)) for arm, other in pairs], study.declared)
     surpassed = {arm for (arm, _), lead in zip(pairs, leads, strict=True) if lead["resolved"] and lead["mean"] > 0}
     reference_cost = float(costs.get(REFERENCE, math.nan))
     compared = []
     for arm, own in dominators.items():
         added = costs[arm] - reference_cost
-        price, low, high = cost_per_point(added, gain_of[arm])
+        price, low, high = cost_per_point(added, study.gains[arm])
         compared.append(
             {
                 "arm": arm,
-                **level_columns(top1[arm]),
+                **study.levels[arm],
                 "cost_value": costs[arm],
                 "cost_change": added,
                 "cost_change_percent": 100 * added / reference_cost,
-                **{f"top1_difference_{name}": value for name, value in gain_of[arm].items()},
+                **{f"top1_difference_{name}": value for name, value in study.gains[arm].items()},
                 "on_front": not own,
                 "dominated_by": ", ".join(own),
                 "dominance_resolved": arm in surpassed,

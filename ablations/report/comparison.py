@@ -26,6 +26,9 @@ OF_MODEL = ("variant", "base", "stem_stride", "pool_size", "data")
 """The conditions that head a comparison."""
 
 
+BRIEF = ("Arm", "Parameters", "MACs", "MiB, training, explicit", "Speed of training", "n", "Top-1", "Against v1")
+"""How the headings of the columns begin that there is room for everywhere; `compare` prints the others."""
+
 _UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
 
 

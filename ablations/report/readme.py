@@ -7,10 +7,8 @@ import pandas as pd
 
 from ablations.analysis.comparison import comparison_values
 from ablations.errors import InputError
+from ablations.report.comparison import BRIEF
 from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
-
-BRIEF = ("Arm", "Parameters", "MACs", "MiB, training, explicit", "Speed of training", "Top-1", "Against v1")
-"""How the headings of the columns begin that a text has room for; `compare` prints the others."""
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -40,10 +38,9 @@ def _kind(shown: ShownComparison) -> str:
 
 def _table(shown: ShownComparison) -> str:
     """Returns the columns of BRIEF as Markdown without padding, the title above."""
-    section = shown.section
-    columns = [place for place, column in enumerate(section.columns) if column.heading.startswith(BRIEF)]
-    head, *rows = ([_without_percent(line[place]) for place in columns] for line in section.marked_lines)
-    rule = ["---", *["--:"] * (len(columns) - 1)]
+    section = shown.section.only(tuple(heading for heading in BRIEF if heading != "n"))
+    head, *rows = (list(map(_without_percent, line)) for line in section.marked_lines)
+    rule = ["---", *["--:"] * (len(head) - 1)]
     lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))
     return f"**{section.title}**\n\n{lines}"
 

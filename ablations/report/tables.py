@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -166,6 +166,10 @@ class Section:
         """The headings and then the rows."""
         columns = [[column.heading, *column.cells] for column in self.columns]
         return [list(line) for line in zip(*columns, strict=True)]
+
+    def only(self, headings: tuple[str, ...]) -> "Section":
+        """Returns the section with those of its columns whose headings begin so."""
+        return replace(self, columns=[column for column in self.columns if column.heading.startswith(headings)])
 
     @property
     def marked_lines(self) -> list[list[str]]:

@@ -220,7 +220,7 @@ def test_without_v1_there_is_a_front_and_no_price(tmp_path, write_cell):
 
 def test_the_whole_study_has_every_arm(quick_records):
     values = tradeoff_values(quick_records)
-    costs = 2 + 4 + 2  # counts, peaks by mode and attention, latencies by mode
+    costs = 2 + 2 + 2  # counts, peaks by mode, latencies by mode
     places = values.groupby(["cost", "measured_as"])
     assert [list(rows["arm"]) for _, rows in places] == [list(ARMS)] * costs
 

@@ -51,7 +51,9 @@ def read_stripes(name: str, directory: Path) -> tuple[tuple[torch.Tensor, torch.
 
 
 def test_a_new_data_set_is_one_entry_and_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    entry = DataSet(description="stripes", num_classes=3, reader=f"{__name__}:read_stripes", may_flip=False)
+    entry = DataSet(
+        description="stripes", num_classes=3, reader=f"{__name__}:read_stripes", may_flip=False, train_images=6
+    )
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     monkeypatch.setitem(DATA_SETS, "stripes", entry)
     conditions = Accuracy(data="stripes", num_classes=3, resolution=32, train_images=6)

@@ -357,6 +357,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes end otherwise here")
 def test_workers_end_with_the_process_that_trains_even_if_it_is_killed(folder, tmp_path):
     (tmp_path / "child.py").write_text(CHILD)

@@ -231,6 +231,7 @@ def test_resident_memory_without_a_peak_that_can_be_reset(monkeypatch, tmp_path)
     assert measured == {"resident_peak_bytes": None, "resident_method": None}
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_forked_processes_measure_what_fresh_ones_do(monkeypatch, mode: str) -> None:

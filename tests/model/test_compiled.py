@@ -53,6 +53,7 @@ def small_pvt(side: int) -> nn.Module:
     return build_model(build_config("pico", "v1+cffn+lsra", "v2", num_classes=10, img_size=side, depths=(1, 1, 1, 1)))
 
 
+@pytest.mark.slow
 def test_all_sizes_are_static_and_every_one_trains(compiled_inputs: list[Any]) -> None:
     for side in SIDES:
         compiled_inputs.clear()
@@ -62,6 +63,7 @@ def test_all_sizes_are_static_and_every_one_trains(compiled_inputs: list[Any]) -
         assert not symbolic(compiled_inputs)
 
 
+@pytest.mark.slow
 def test_left_alone_torch_takes_symbolic_sizes(compiled_inputs: list[Any]) -> None:
     model = small_pvt(SIDES[0])
     model.compile()

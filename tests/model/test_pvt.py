@@ -431,6 +431,7 @@ def test_compiles_into_one_graph_with_its_gradients(randomise: Randomise, arm: s
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiles_for_all_sizes_at_once(randomise: Randomise) -> None:
     model = randomise(build_model(build_config("pico", "v1", "published")))
