@@ -588,7 +588,7 @@ def test_the_report_is_a_page_too(capsys, tmp_path):
     assert out.splitlines()[-1] == str(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
-    assert "Parameters and MACs" in page
+    assert "What each change does" in page
 
 
 def test_failed_cells_set_the_exit_code(capsys, tmp_path, monkeypatch):
@@ -709,6 +709,7 @@ def test_models_are_timed_beside_libraries(capsys, tmp_path):
         capsys, "speed", "--versus", "timm", "transformers", "--variants", "pico", *sizes, "--results", str(tmp_path)
     )
     assert code == 0
+    assert call(capsys, "report", "--all", "--no-figures", "--results", str(tmp_path))[0] == 0
     shares = (tmp_path / "tables" / "speed_operators.md").read_text()
     beside, shares = ([line for line in text.splitlines() if line.startswith("| pico")] for text in (out, shares))
     models = ["pico v1+ope+cffn, 32 px, batch 1", "pico v1+ope+cffn+lsra, 32 px, batch 1"]
