@@ -232,7 +232,8 @@ def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cel
     """Beside all sixteen arms in conditions of their own, and with the eight new ones among committed arms.
 
     Every line of a committed table is there, byte for byte, and what else is there is of the new arms. Groups of lines
-    stand in the order of records, among which new ones come. Every figure shows the same, but that in which pico's new arms have a panel.
+    stand in the order of records, among which new ones come. Every figure shows the same, but that in which pico's new
+    arms have a panel.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(TOGGLES, "rms")
