@@ -45,7 +45,8 @@ results: $(ready) ## fill the CPU cells that results/ lacks, study by study, tra
 	$(PY) run_ablation.py run memory --results results
 	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
-	for study in digits fashion-mnist imagenette confounders; do \
+	$(PY) run_ablation.py run comparison --devices cpu --results results
+	for study in tuning-digits digits tuning-fashion-mnist fashion-mnist tuning-imagenette imagenette confounders; do \
 	  $(PY) run_ablation.py run $$study --devices cpu --results results $(data) || exit; done
 
 .PHONY: report-check

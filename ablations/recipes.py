@@ -98,7 +98,7 @@ class Small(Recipe):
     """For small images and small sets: the paper's recipe without what hundreds of epochs need.
 
     Source: PVT v2, 4.1, less mixup, cutmix, RandAugment, random erasing and repeated augmentation; learning rate and
-    shifts by what was tried on Fashion-MNIST (results/LOG.md). Expect what results/tables/accuracy.md says.
+    shifts by what was tried on Fashion-MNIST (results/LOG.md). Expect what results/tables/comparison.md says.
     """
 
 

@@ -250,6 +250,8 @@ def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
             str(arm): pd.DataFrame({row["seed"]: resolution_curve(row) for _, row in rows.iterrows()}).T
             for arm, rows in group.rows.groupby("arm", sort=False)
         }
+        if all(len(curve.columns) < 2 for curve in curves.values()):
+            continue
         paired, declared = is_paired(group.rows), declared_seeds(group.rows)
         v1 = curves.get(PVT_V1, pd.DataFrame())
         leads: list[tuple[dict[str, Any], Estimate]] = []

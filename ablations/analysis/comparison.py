@@ -73,12 +73,18 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval, and
     accuracies as `accuracy_values` has them; the row of an arm with one toggle has that toggle's main effect too, as
     `top1_effect_mean` and so on. `_change_percent` is against v1. `counted_at`, `memory_at` and `speed_at`
-    say under which conditions; memory and speed may be of another number of classes than the training.
+    say under which conditions. All is of one number of classes.
     """
     if records.empty:
         return pd.DataFrame()
     measured = {name: split_by_conditions(records, name) for name in ("cost", "memory", "speed")}
-    studies = [group for group in split_studies(records) if _is_plain(group) and _is_among(group, keys)]
+    asked = [group for group in measured["cost"] if _is_plain(group) and _is_among(group, keys)]
+    studies = [
+        group
+        for group in split_studies(records)
+        if _is_plain(group)
+        and (_is_among(group, keys) or any(_is_same(cost, group.conditions, PLACE) for cost in asked))
+    ]
     rows: list[dict[str, Any]] = []
     compared = set()
     for study in studies:
@@ -113,14 +119,12 @@ def _given(value: Any) -> bool:
 
 
 def _model_of(conditions: dict[str, Any], measured: dict[str, list[Group]]) -> _Model:
-    """Returns the groups of the same variant, base and P that were measured as they usually are.
-
-    Where some have as many classes, it is only those.
-    """
-    own = {}
-    for name, groups in measured.items():
-        alike = [group for group in groups if _is_plain(group) and _is_same(group, conditions, PLACE)]
-        own[name] = [group for group in alike if _is_same(group, conditions, ("num_classes",))] or alike
+    """Returns the groups of the same variant, base, P and classes that were measured as they usually are."""
+    names_of_model = (*PLACE, "num_classes")
+    own = {
+        name: [group for group in groups if _is_plain(group) and _is_same(group, conditions, names_of_model)]
+        for name, groups in measured.items()
+    }
     names = {
         "variant": conditions["variant"],
         "base": conditions["base"],
@@ -151,13 +155,14 @@ def _rows_of(records: pd.DataFrame, model: _Model, study: Group | None) -> list[
         side = str(study.conditions["resolution"])
         own = pd.DataFrame({arm: trained_costs(records, study.conditions, arm) for arm in arms}).T
         conditions |= {name: study.conditions[name] for name in TRAINED_ON}
-        others = [name for name in study.conditions if name not in (*MODEL, *TRAINED_ON, "changed", "attention")]
+        others = [name for name in study.conditions if name not in (*MODEL, *TRAINED_ON, "changed")]
         conditions["recipe"] = describe(study.conditions, others)
         kept = [name for name in columns if str(name).startswith(("n_seeds", "declared_seeds", "top1_"))]
         accuracy = columns[kept].assign(at_chance=_at_chance(columns, study), top1_is_best=_best_accuracies(study))
         parts += [_Columns(accuracy, ""), _Columns(_main_effects(study), "")]
     else:
-        side = counts.sort_values("pixels")["resolution"].iloc[0]
+        arms_at = counts.groupby(["pixels", "resolution"])["arm"].nunique()
+        side = str(arms_at.index[int(arms_at.to_numpy().argmax())][1])  # the smallest of those with most arms
         own = counts[counts["resolution"] == side].set_index("arm")[["params", "macs"]]
         arms = list(own.index)
     if len(arms) < 2:
@@ -181,6 +186,8 @@ def _rows_of(records: pd.DataFrame, model: _Model, study: Group | None) -> list[
     conditions["missing"] = ", ".join([*missing, *(() if study else (ACCURACY,))]) or None
     for part in parts:
         table = table.join(part.table)
+    marks = [name for name in table if str(name).endswith("_is_best")]
+    table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
     table = table.join(_reported(model.names, arms))
     return [
         conditions | {"arm": str(arm)} | {str(name): value for name, value in row.items()}
@@ -245,15 +252,16 @@ def _memory_columns(groups: Sequence[Group]) -> _Columns:
         if step not in MEMORY_STEPS or names["batch_size"] != 1:
             continue
         for resolution, rows in group.rows.groupby("resolution"):
-            place = (names["method"] == "measured", int(rows["pixels"].iloc[0]), str(resolution), names["device"])
+            machine = tuple(str(names.get(each)) for each in ("device_name", "torch", "threads", "memory_method"))
+            size = (int(rows["pixels"].iloc[0]), str(resolution), names["device"])
+            place = (names["method"] == "measured", *size, *machine)
             peaks = rows.set_index("arm")["peak_memory_bytes"].dropna().astype(float)
             if len(peaks):
                 places.setdefault(place, {})[f"memory_{step[0]}_{step[1]}_bytes"] = peaks
     if not places:
         return _Columns(pd.DataFrame(), "")
-    is_measured, _, resolution, device = best = max(
-        places, key=lambda place: (sum(map(len, places[place].values())), place[:2])
-    )
+    best = max(places, key=lambda place: (sum(map(len, places[place].values())), place[:2]))
+    is_measured, _, resolution, device = best[:4]
     values = pd.DataFrame(places[best])
     for name in list(values):
         values[str(name).replace("_bytes", "_change_percent")] = _change(values[name])
@@ -272,7 +280,8 @@ def _speed_columns(groups: Sequence[Group], study: Group | None) -> _Columns:
             continue
         pixels = int(group.rows["pixels"].iloc[0])
         machine = tuple(str(names.get(each)) for each in ("device", "device_name", "threads", "torch"))
-        place = (str(names["resolution"]) == side, pixels, names["resolution"], names["batch_size"], *machine)
+        size = (str(names["resolution"]) == side, pixels, names["resolution"], names["batch_size"])
+        place = (*size, *machine, names["repeats"])
         rows = speed_values(group.rows).set_index("arm")
         columns = {f"relative_speed{end}": f"relative_speed_{names['mode']}{end}" for end in ("", "_low", "_high")}
         values = rows[list(columns)].rename(columns=columns)
@@ -280,19 +289,21 @@ def _speed_columns(groups: Sequence[Group], study: Group | None) -> _Columns:
     if not places:
         return _Columns(pd.DataFrame(), "")
     best = max(places, key=lambda place: (place[0], places[place].size, place[1]))
-    resolution, batch_size, device, device_name = best[2:6]
+    resolution, batch_size, device, device_name, threads, _, repeats = best[2:]
     values = places[best]
     for mode in SPEED_MODES:
         name = f"relative_speed_{mode}"
         if name in values:
-            fastest = values[f"{name}_low"].iloc[int(values[name].to_numpy().argmax())]
+            fastest = values[f"{name}_low"].iloc[int(values[name].fillna(0).to_numpy().argmax())]
             values[f"{name}_is_best"] = values[f"{name}_high"] >= fastest
-    return _Columns(values, f"{resolution} px, batch {batch_size}, fused attention, {device}, {device_name}")
+    machine_words = f"{device}, {device_name}, {threads} thread{'s' * (threads != '1')}"
+    words = f"{resolution} px, batch {batch_size}, float32, fused attention, {repeats} repeats, {machine_words}"
+    return _Columns(values, words)
 
 
 def _reported(names: dict[str, Any], arms: Iterable[str]) -> pd.DataFrame:
     """Returns what the paper reports of b2's arms, where this base gives them the published confounders."""
-    if names["variant"] != "b2":
+    if names["variant"] != "b2" or names["pool_size"] != build_config("b2").pool_size:
         return pd.DataFrame()
     counted = ("position_embedding", "pooling", "stage_norm")
     same = [

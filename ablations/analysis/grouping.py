@@ -273,7 +273,8 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
             phrase = plain if value else f"no {plain}"
         else:
             phrase = f"{plain} {{}}" if value != "" else f"no {plain}"
-        text = value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else f"{value:,}"
+        is_fraction = isinstance(value, float) and not value.is_integer()
+        text = value if isinstance(value, str) else f"{value:g}" if is_fraction else f"{int(value):,}"
         if text == "1" and phrase.startswith("{} "):
             phrase = phrase.removesuffix("s")
         words.append(phrase.format(text))

@@ -117,8 +117,8 @@ COMPARISON = Table(
     about=(
         "All columns of one table are of one model. In brackets the change against v1, or the 95 % interval: of speeds "
         "over repeats, of accuracies over n seeds, of which equal seeds are paired. MACs are those of convolutions and "
-        f"matrix products. {CLAIMS} Bold: the best of a column; of speeds and accuracies, the best and all that are "
-        "not resolved to be worse. Reported numbers are the paper's, of b2 on ImageNet."
+        f"matrix products. {CLAIMS} Bold: the best of a column; of speeds, all whose interval reaches the best's; of "
+        "accuracies, all that are not resolved to be worse. Reported numbers are the paper's, of b2 on ImageNet."
     ),
     note=_note,
 )
@@ -145,7 +145,9 @@ def _accuracy_clauses(row: pd.Series) -> Iterator[str]:
     mean = row.get(f"{column}_mean")
     if pd.isna(mean):
         return
-    claim, sure = claim_text(row, column), f"{ends_text(row, column)}, n = {row[f'{column}_n']:.0f}"
+    declared, n = row.get("declared_seeds"), f"{row[f'{column}_n']:.0f}"
+    n = n if pd.isna(declared) or row[f"{column}_n"] >= declared else f"{n} of {declared:.0f}"
+    claim, sure = claim_text(row, column), f"{ends_text(row, column)}, n = {n}"
     if claim == "resolved":
         verb = "adds" if mean > 0 else "loses"
         yield f"{verb} {abs(mean) / POINTS:.2f} points of top-1 (95 % interval {sure})"
@@ -164,7 +166,8 @@ def _percent(change: float, less: str = "fewer") -> str:
 
 
 def _cost_clauses(row: pd.Series) -> Iterator[str]:
-    yield f"{_percent(row['params_change_percent'])} parameters"
+    if pd.notna(row.get("params_change_percent")):
+        yield f"{_percent(row['params_change_percent'])} parameters"
     macs = [
         f"{_percent(row[f'{metric}_change_percent'])} at {row[at]}"
         for metric, at in (("macs", "counted_at"), ("macs_large", "large_at"))
@@ -178,8 +181,10 @@ def _cost_clauses(row: pd.Series) -> Iterator[str]:
         if mode == "training" and pd.notna(row.get(name := f"memory_{mode}_{attention}_change_percent"))
     }
     if memory:
-        words = [f"{change} ({attention} attention)" for attention, change in memory.items()]
-        yield f"training memory: {', '.join(words)}"
+        either = f"{next(iter(memory.values()))} with either attention"
+        each = ", ".join(f"{change} ({attention} attention)" for attention, change in memory.items())
+        words = either if len(memory) > 1 and len(set(memory.values())) == 1 else each
+        yield f"training memory at {row['memory_at'].partition(',')[0]}: {words}"
 
 
 def _speed_clauses(row: pd.Series) -> Iterator[str]:

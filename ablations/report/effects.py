@@ -206,7 +206,7 @@ TABLES: tuple[Table, ...] = (
     Table(
         name="base_gains",
         measurement="accuracy",
-        title="Do v2's toggles gain more in v2's surroundings?",
+        title="Do the toggles gain more in base v2?",
         values=base_gain_values,
         conditions=(*(name for name in STUDY_CONDITIONS if name != "base"), "arm"),
         titled_by=("data", "variant", "arm", "changed"),
@@ -429,9 +429,7 @@ def _base_gains(records: pd.DataFrame) -> list[FigureSpec]:
     values = base_gain_values(records)
     names = [*(name for name in STUDY_CONDITIONS if name != "base"), "arm"]
     panels = [Panel(group.conditions, partial(plot_base_gains, values=group.rows)) for group in group_by(values, names)]
-    return group_panels(
-        "base_gains", "Do v2's toggles gain more in v2's surroundings?", ("data",), panels, 2.2, caption
-    )
+    return group_panels("base_gains", "Do the toggles gain more in base v2?", ("data",), panels, 2.2, caption)
 
 
 def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
@@ -488,7 +486,7 @@ def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
 def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the means; "
-        "hollow arms are not on it. Whether an arm is surely beaten, the table says."
+        "hollow arms are not on it. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
     )
     panels = []
     for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):

@@ -27,6 +27,7 @@ def render_index(
             section = each.section
             sections += [f"## {section.title}", markdown_rows(section.marked_lines), section.caption]
             sections += ["\n".join(f"- **{one.topic}**: {one.text}" for one in each.statements)]
+        sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
     statements = list_statements(tables)
     if statements:
         lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]

@@ -332,8 +332,8 @@ def _name_curves(curves: list[tuple[str, str]], number_of_arms: int) -> str:
 def _figures_of_arms(records: pd.DataFrame) -> list[FigureSpec]:
     caption = (
         "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms within "
-        f"{100 * ALIKE:.0f} % of another's line everywhere share that line. The table has every number and says what "
-        "is counted."
+        f"{100 * ALIKE:.0f} % of another's line everywhere share that line, drawn as the first of them. The table "
+        "`memory` (`report --all`) has every number and says what is counted."
     )
     names = [name for name in CONDITIONS["memory"] if name != "attention"]
     panels = [

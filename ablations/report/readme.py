@@ -28,6 +28,9 @@ def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
             raise InputError(f"numbers {match[2]!r} in the text are none that the records give; allowed: {allowed}")
         return f"{match[1]}{RENDERERS[what](shown[kind])}\n{match[4]}"
 
+    whole = [match for match in _MARKED.finditer(text) if "<!-- numbers:" not in match[3]]
+    if len(whole) != text.count("<!-- numbers:"):
+        raise InputError("a block of numbers in the text lacks its <!-- end -->, or its name is none")
     return _MARKED.sub(write, text)
 
 
@@ -51,7 +54,9 @@ def _without_percent(cell: str) -> str:
 
 
 def _sentences(shown: ShownComparison) -> str:
-    return "\n".join(f"- **{each.topic}**: {each.text}" for each in shown.statements)
+    """Returns a line a toggle, without the speed of inference, which a text has no room for."""
+    texts = [re.sub(r"; speed of inference [^;]*\)", "", each.text) for each in shown.statements]
+    return "\n".join(f"- **{each.topic}**: {text}" for each, text in zip(shown.statements, texts, strict=True))
 
 
 RENDERERS: dict[str, Callable[[ShownComparison], str]] = {"table": _table, "sentences": _sentences}

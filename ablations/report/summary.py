@@ -80,9 +80,7 @@ def _of_base_gains(tables: Tables) -> Iterator[Statement]:
             f"{rows['arm'].iloc[0]} gains over v1, in points of top-1: {parts['gain in base v1']} in base v1 and "
             f"{parts['gain in base v2']} in base v2; the difference is {parts[DIFFERENCE_OF_GAINS]}."
         )
-        yield Statement(
-            "Do toggles and confounders need each other?", f"{title}, n = {rows['top1_part_n'].min()}", text
-        )
+        yield Statement("Do the toggles gain more in base v2?", f"{title}, n = {rows['top1_part_n'].min()}", text)
 
 
 def _of_single_confounders(tables: Tables) -> Iterator[Statement]:

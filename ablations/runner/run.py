@@ -145,6 +145,7 @@ def run_cells(
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
     kept = {key: record for key, record in records.items() if _is_done(record, force)}
     missing = [cell for cell in cells if cell.key not in kept]
+    trainings = sum(map(_trains_on_cpu, missing))
     device = check_processes(missing, jobs)
     with joined(device) as ranks:
         missing, summary = ranks.tell_all((missing, Summary(kept=len(cells) - len(missing))))
@@ -153,7 +154,7 @@ def run_cells(
             weights=weights,
             force=force,
             ranks=ranks,
-            workers=max(available_cores() // max(count_local_ranks(), jobs), 1),
+            workers=max(available_cores() // max(count_local_ranks(), min(jobs, trainings), 1), 1),
             deadline=start + time_budget_s,
         )
         environments = check_together(ranks, partial(check_needs, missing, results, setting))
