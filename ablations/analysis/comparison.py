@@ -186,7 +186,7 @@ def _rows_of(records: pd.DataFrame, model: _Model, study: Group | None) -> list[
     conditions["missing"] = ", ".join([*missing, *(() if study else (ACCURACY,))]) or None
     for part in parts:
         table = table.join(part.table)
-    marks = [name for name in table if str(name).endswith("_is_best")]
+    marks = [str(name) for name in table if str(name).endswith("_is_best")]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
     table = table.join(_reported(model.names, arms))
     return [
