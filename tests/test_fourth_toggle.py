@@ -231,9 +231,8 @@ def without_columns_of(toggle: str, text: str) -> str:
 def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cell: Callable[..., Path]) -> None:
     """Beside all sixteen arms in conditions of their own, and with the eight new ones among committed arms.
 
-    Every line of a committed table is there, byte for byte, and what else is there is of the new arms. Groups of lines
-    stand in the order of records, among which new ones come. Every figure shows the same, but that in which pico's new
-    arms have a panel.
+    Every line of a committed table is there, byte for byte and in its order, and what came between is of the new
+    arms. Every committed figure shows the same, but that in which pico's new arms have a panel.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.delitem(TOGGLES, "rms")
@@ -255,7 +254,7 @@ def test_committed_tables_and_figures_stay_as_they_are(tmp_path: Path, write_cel
     for name, text in committed.tables.items():
         old, new = text.splitlines(), without_columns_of("rms", made.tables[name]).splitlines()
         kept = set(old)
-        assert sorted(line for line in new if line in kept) == sorted(old), name
+        assert [line for line in new if line in kept] == old, name
         assert [line for line in new if line not in kept and not re.search(r"\b(pico|rms)\b", line)] == [], name
     assert any("rms" in line and "nano" in line for line in made.tables["effects_cost"].splitlines())
     # A figure's title says what tells its study from the others, so another data set's records may change it.

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.config import CONFOUNDERS, PVT_V1, VARIANTS, base_confounders, build_config
+from ablations.config import CONFOUNDERS, PAPER_TOGGLES, PVT_V1, VARIANTS, arms_of, base_confounders, build_config
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Cost, Measurement
 
@@ -170,6 +170,9 @@ def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
     of_arms = (records["measurement"] == measurement) & records["arm"].notna()
     chosen = name_changes(records[of_arms]).dropna(axis="columns", how="all")
     groups = [_name_machines(group, measurement) for group in group_by(chosen, CONDITIONS[measurement])]
+    # In the order of the paper's arms among them, so that records of later toggles move no group.
+    first = {label: number for number, label in enumerate(chosen.index[chosen["arm"].isin(arms_of(PAPER_TOGGLES))])}
+    groups.sort(key=lambda group: min((first.get(label, len(first)) for label in group.rows.index), default=0))
     place = list(AXES[measurement])
     for group in groups:
         for _, same in group.rows[group.rows.duplicated(place, keep=False)].groupby(place):

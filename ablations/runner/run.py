@@ -294,7 +294,9 @@ def _run_side_by_side(phase: Phase, job: Job, progress: Progress) -> Iterator[tu
                 worker.terminate()  # what it has written is whole, and a training writes a checkpoint
             raise
     for group in broken:
-        yield from _run_side_by_side(Phase([group], threads=phase.threads), job, progress)
+        for cell, outcome in _run_side_by_side(Phase([group], threads=phase.threads), job, progress):
+            # What is recorded by now was measured before the pool broke, and its outcome was lost.
+            yield cell, replace(outcome, state="measured") if outcome.state == "kept" else outcome
 
 
 _shares: Any = None
