@@ -171,7 +171,8 @@ def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
     chosen = name_changes(records[of_arms]).dropna(axis="columns", how="all")
     groups = [_name_machines(group, measurement) for group in group_by(chosen, CONDITIONS[measurement])]
     # In the order of the paper's arms among them, so that records of later toggles move no group.
-    first = {label: number for number, label in enumerate(chosen.index[chosen["arm"].isin(arms_of(PAPER_TOGGLES))])}
+    arms = records.loc[of_arms, "arm"]
+    first = {label: number for number, label in enumerate(arms.index[arms.isin(arms_of(PAPER_TOGGLES))])}
     groups.sort(key=lambda group: min((first.get(label, len(first)) for label in group.rows.index), default=0))
     place = list(AXES[measurement])
     for group in groups:
