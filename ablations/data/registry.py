@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablations.data.listing import as_text, class_folders
 from ablations.errors import did_you_mean, refuse
 
 SPLITS = ("train", "val")
@@ -93,7 +94,7 @@ def list_data_sets() -> dict[str, str]:
 
 def data_directory(given: Path | None) -> Path:
     """Returns the folder of the data sets: the one `given`, else ABLATIONS_DATA_DIR, else `data`."""
-    return given or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data")
+    return given or Path(os.environ.get("ABLATIONS_DATA_DIR") or "data").expanduser()
 
 
 def count_classes(name: str, data_dir: Path | None) -> int:
@@ -121,8 +122,7 @@ def list_classes(name: str, data_dir: Path | None) -> list[str]:
 
 
 def _class_folders(name: str, data_dir: Path | None) -> list[str]:
-    folder = data_directory(data_dir) / name / SPLITS[0]
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    return [as_text(each) for each in class_folders(data_directory(data_dir) / name / SPLITS[0])]
 
 
 def count_train_images(name: str) -> int:

@@ -84,6 +84,7 @@ class Evaluation(Measurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.data.folders import say_left_out
         from ablations.data.loading import check_data
         from ablations.data.registry import data_directory, is_built_in
         from ablations.model import build_model
@@ -97,7 +98,8 @@ class Evaluation(Measurement):
             if is_built_in(data):
                 check_data(data, config.num_classes, setting.data_dir)
             else:
-                open_images(data_directory(setting.data_dir) / data, config.num_classes, class_names)
+                images = open_images(data_directory(setting.data_dir) / data, config.num_classes, class_names)
+                say_left_out([images.complaint])
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
         from ablations.data.registry import data_directory, is_built_in
