@@ -28,9 +28,9 @@ from ablations.commands import (
     MeasureSpeed,
     Power,
     Records,
-    Report,
+    BuildReport,
     Run,
-    Training,
+    TrainingRuns,
     parse,
     parse_duration,
 )
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         match command:
             case List():
                 return _list()
-            case Report():
+            case BuildReport():
                 return _report(command)
             case Compare():
                 return _compare(command)
@@ -130,7 +130,7 @@ def _measure(command: Any, arguments: str) -> int:
 
     from ablations.runner import Keep, default_jobs, run_cells
 
-    training = command if isinstance(command, Training) else Training()
+    training = command if isinstance(command, TrainingRuns) else TrainingRuns()
     if training.tensorboard:
         from ablations.training.logs import check_tensorboard
 
@@ -343,7 +343,7 @@ def _print_plan(cells: list[Cell], results: Path) -> int:
     return 0
 
 
-def _report(command: Report) -> int:
+def _report(command: BuildReport) -> int:
     for name in ("html", "readme"):
         if command.check and getattr(command, name):
             raise refuse(name, getattr(command, name), "none with --check, which writes nothing")

@@ -90,7 +90,7 @@ class Force:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingRuns:
     """How trainings run, and what is kept of them."""
 
     jobs: int | None = None
@@ -102,7 +102,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Training, Force, DataFolder, Output):
+class Run(TrainingRuns, Force, DataFolder, Output):
     """Measure a study; the flags choose among its cells."""
 
     study: str = field(default="quick", metadata=POSITIONAL)
@@ -396,7 +396,7 @@ MeasureSpeed = _command(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Accuracy(Training, DataFolder, Models):
+class _Accuracy(TrainingRuns, DataFolder, Models):
     """Train each arm, or any model, from scratch by a recipe and evaluate it; a training that was stopped resumes."""
 
     DEFAULT_VARIANT = "nano"
@@ -570,7 +570,7 @@ BenchmarkEpoch.__doc__ = _BenchmarkEpoch.__doc__
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Debug):
+class BuildReport(Debug):
     """Rebuild the tables and figures from the records."""
 
     results: Path = Path("runs")
@@ -643,7 +643,7 @@ COMMANDS: dict[str, Any] = {
     "accuracy": MeasureAccuracy,
     "evaluate": Evaluate,
     "compare": Compare,
-    "report": Report,
+    "report": BuildReport,
     "records": Records,
     "power": Power,
     "list": List,
