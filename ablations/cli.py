@@ -18,6 +18,7 @@ from ablations.cells import Cell
 from ablations.commands import (
     BenchmarkCount,
     BenchmarkEpoch,
+    BuildReport,
     ClosedForm,
     Compare,
     Evaluate,
@@ -28,7 +29,6 @@ from ablations.commands import (
     MeasureSpeed,
     Power,
     Records,
-    BuildReport,
     Run,
     TrainingRuns,
     parse,

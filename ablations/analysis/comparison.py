@@ -34,7 +34,7 @@ TRAINED_ON = ("data", "epochs", "n_train_images")
 """What is told of a training by itself; `recipe` has its other conditions in words."""
 
 COMPARISON_CONDITIONS = (
-    *("variant", "base", "stem_stride", "pool_size", "data", "epochs", "n_train_images", "recipe"),
+    *("variant", "base", "stem_stride", "pool_size", "num_classes", "data", "epochs", "n_train_images", "recipe"),
     *("counted_at", "large_at", "memory_at", "speed_at", "missing"),
 )
 """The columns that are equal within one comparison."""
@@ -94,8 +94,8 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     for group in measured["cost"]:
         if _is_plain(group) and group.conditions["head"] == "classifier" and _is_among(group, keys):
             model = _model_of(group.conditions, measured)
-            if tuple(model.names.values()) not in compared:
-                compared.add(tuple(model.names.values()))
+            if not compared & {names := tuple(model.names.values()), (*names, group.conditions["num_classes"])}:
+                compared.add((*names, group.conditions["num_classes"]))
                 rows += _rows_of(records, model, None)
     return join_rows(rows)
 
@@ -161,6 +161,7 @@ def _rows_of(records: pd.DataFrame, model: _Model, study: Group | None) -> list[
         accuracy = columns[kept].assign(at_chance=_at_chance(columns, study), top1_is_best=_best_accuracies(study))
         parts += [_Columns(accuracy, ""), _Columns(_main_effects(study), "")]
     else:
+        conditions["num_classes"] = int(counts["num_classes"].iloc[0])
         arms_at = counts.groupby(["pixels", "resolution"])["arm"].nunique()
         side = str(arms_at.index[int(arms_at.to_numpy().argmax())][1])  # the smallest of those with most arms
         own = counts[counts["resolution"] == side].set_index("arm")[["params", "macs"]]

@@ -17,8 +17,11 @@ REFERENCE = PVT_V1
 AXES = {name: kind.axes for name, kind in MEASUREMENTS.items()}
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
 
-CHANGEABLE = ("stem_stride", *CONFOUNDERS)
+CHANGEABLE = ("stem_stride", *CONFOUNDERS, "img_size")
 """The fields of a model that the column `changed` names where they are unlike its variant's and base's."""
+
+_SET_IMG_SIZE = [name for name, kind in MEASUREMENTS.items() if "img_size" in kind().config_fields]  # type: ignore[call-arg]
+"""The measurements whose conditions decide it, so that it is no change of the model."""
 
 _OF_ARMS = ("variant", "base", "changed", "attention", "pool_size")
 MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
@@ -145,6 +148,7 @@ def name_changes(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the records with a column `changed`: the fields of CHANGEABLE that are unlike what the model's names say,
     as `stage_norm=every`, or None."""
     columns = records.reindex(columns=["variant", "base", "arm", "head", *CHANGEABLE]).astype(object)
+    columns.loc[records["measurement"].isin(_SET_IMG_SIZE), "img_size"] = None
     rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
     return records.assign(changed=pd.Series([_changes(*row) for row in rows], index=records.index, dtype=object))
 
@@ -154,7 +158,7 @@ def _changes(variant: str | None, base: str | None, arm: str | None, head: Any, 
     """Returns which of CHANGEABLE, whose values follow the names, are unlike what a model's names say."""
     usual = {} if arm is None or base is None else base_confounders(base, arm)
     if arm is not None and variant in VARIANTS:
-        usual |= {"stem_stride": build_config(variant).stem_stride}
+        usual |= {name: getattr(build_config(variant), name) for name in ("stem_stride", "img_size")}
     if head is not None:
         usual |= {name: value for name, value in Cost(head=head).config_fields.items() if name in usual}
     given = {name: value for name, value in zip(CHANGEABLE, values, strict=True) if value is not None}
