@@ -4,10 +4,11 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
@@ -272,8 +273,10 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     return name, truths.get(value, value)
 
 
-def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_out: tuple[str, ...] = ()) -> list[Any]:
-    """Returns the conditions of a measurement as fields of a command.
+def _with_flags_of(
+    kind: type[Measurement], plural: Mapping[str, tuple[str, Any]] = MappingProxyType({}), leave_out: Container = ()
+) -> Any:
+    """Makes of a class a command that has the conditions of a measurement as flags, too.
 
     `plural` are those of which a command takes several: the flag's name and its default values.
     """
@@ -287,14 +290,13 @@ def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_ou
             kind_of_value = str if each.name == "resolution" else annotation
             annotation = tuple[kind_of_value, ...]  # type: ignore[valid-type]
         flags.append((name, annotation, like(kind, each.name, default)))
-    return flags
 
+    def extend(behaviour: type) -> Any:
+        made = make_dataclass(behaviour.__name__, flags, bases=(behaviour,), frozen=True, kw_only=True)
+        made.__doc__ = behaviour.__doc__
+        return made
 
-def _command(name: str, behaviour: type, kind: type[Measurement], **options: Any) -> Any:
-    """Returns a command: a behaviour, and the conditions of a measurement as flags."""
-    made = make_dataclass(name, _flags(kind, **options), bases=(behaviour,), frozen=True, kw_only=True)
-    made.__doc__ = behaviour.__doc__
-    return made
+    return extend
 
 
 def _given(command: Any, kind: type[Measurement], leave_out: tuple[str, ...]) -> Any:
@@ -302,8 +304,9 @@ def _given(command: Any, kind: type[Measurement], leave_out: tuple[str, ...]) ->
     return kind(**{each.name: getattr(command, each.name) for each in fields(kind) if each.name not in leave_out})
 
 
+@_with_flags_of(Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())})
 @dataclass(frozen=True, kw_only=True)
-class _Cost(Models):
+class MeasureCost(Models):
     """Count parameters and MACs: of every table of the paper, or of what the flags name."""
 
     breakdown: bool = False
@@ -316,11 +319,13 @@ class _Cost(Models):
         return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=sizes))
 
 
-MeasureCost = _command("MeasureCost", _Cost, Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())})
-
-
+@_with_flags_of(
+    Memory,
+    plural={"resolution": ("resolutions", ()), "mode": ("modes", MODES), "checkpointing": ("checkpointing", ("none",))},
+    leave_out=("method",),
+)
 @dataclass(frozen=True, kw_only=True)
-class _Memory(Force, Models):
+class MeasureMemory(Force, Models):
     """Measure peak memory of inference and of training steps, or predict it."""
 
     predict: bool = False
@@ -350,21 +355,11 @@ class _Memory(Force, Models):
         return tuple(map(parse_size, self.resolutions)) or default
 
 
-MeasureMemory = _command(
-    "MeasureMemory",
-    _Memory,
-    Memory,
-    plural={
-        "resolution": ("resolutions", ()),
-        "mode": ("modes", MODES),
-        "checkpointing": ("checkpointing", ("none",)),
-    },
-    leave_out=("method",),
+@_with_flags_of(
+    Speed, plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES)}, leave_out=("reference",)
 )
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Speed(Arms):
+class MeasureSpeed(Arms):
     """Time inference and training steps of each arm, interleaved with arm v1's or with the same model of a library."""
 
     versus: tuple[Library, ...] = ()
@@ -386,17 +381,9 @@ class _Speed(Arms):
         return models._of_arms(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
 
-MeasureSpeed = _command(
-    "MeasureSpeed",
-    _Speed,
-    Speed,
-    plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES)},
-    leave_out=("reference",),
-)
-
-
+@_with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes",))
 @dataclass(frozen=True, kw_only=True)
-class _Accuracy(TrainingRuns, DataFolder, Models):
+class MeasureAccuracy(TrainingRuns, DataFolder, Models):
     """Train each arm, or any model, from scratch by a recipe and evaluate it; a training that was stopped resumes."""
 
     DEFAULT_VARIANT = "nano"
@@ -414,13 +401,9 @@ class _Accuracy(TrainingRuns, DataFolder, Models):
         return self._of_models(vary(self.conditions, seed=self.seeds))
 
 
-MeasureAccuracy = _command(
-    "MeasureAccuracy", _Accuracy, Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes",)
-)
-
-
+@_with_flags_of(Evaluation, leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"))
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(DataFolder, Output):
+class Evaluate(DataFolder, Output):
     """Evaluate finished weights on validation images, at one test resolution or several.
 
     Weights that `accuracy --save-weights` wrote say themselves which model they are of, and which data.
@@ -500,15 +483,6 @@ def _parse_side(text: str) -> int:
     return size
 
 
-Evaluate = _command(
-    "Evaluate",
-    _Evaluate,
-    Evaluation,
-    plural={},
-    leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm(Debug):
     """Print parameters and MACs of all arms, bases and published variants as CSV, in closed form."""
@@ -539,8 +513,9 @@ class BenchmarkCount(Debug):
         return Arm(variant=self.variant or Arms.DEFAULT_VARIANT, arm=self.arm, base=DEFAULT_BASE)
 
 
+@_with_flags_of(Accuracy, leave_out={each.name for each in fields(Accuracy)} - {"precision", "device", "compiled"})
 @dataclass(frozen=True, kw_only=True)
-class _BenchmarkEpoch(DataFolder, Debug):
+class BenchmarkEpoch(DataFolder, Debug):
     """Time an epoch of training beside timm's step and loader doing the same work, interleaved in one process."""
 
     variant: str = "b0"
@@ -557,16 +532,6 @@ class _BenchmarkEpoch(DataFolder, Debug):
     """Processes of timm's loader; one a core by default."""
     channels_last: bool = False
     """Lay timm's images and weights out channels-last, as ours are; by default as in timm's train.py."""
-
-
-BenchmarkEpoch: Any = make_dataclass(
-    "BenchmarkEpoch",
-    [flag for flag in _flags(Accuracy, {}) if flag[0] in ("precision", "device", "compiled")],
-    bases=(_BenchmarkEpoch,),
-    frozen=True,
-    kw_only=True,
-)
-BenchmarkEpoch.__doc__ = _BenchmarkEpoch.__doc__
 
 
 @dataclass(frozen=True, kw_only=True)
