@@ -19,15 +19,7 @@ from typing import Any, cast
 from ablations import commands
 from ablations.cells import Cell
 from ablations.commands import parse, parse_duration
-from ablations.config import (
-    ARMS,
-    BASES,
-    CUMULATIVE,
-    PUBLISHED_MODELS,
-    VARIANT_ALIASES,
-    VARIANTS,
-    build_config,
-)
+from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.data.registry import list_data_sets
 from ablations.errors import InputError, pick, refuse

@@ -32,15 +32,7 @@ from ablations.config import (
 )
 from ablations.data.registry import DATA_SETS, count_classes
 from ablations.errors import InputError, pick, refuse
-from ablations.flags import (
-    HELP,
-    HELP_ALL,
-    POSITIONAL,
-    Layout,
-    describe_flags,
-    like,
-    parse_flags,
-)
+from ablations.flags import HELP, HELP_ALL, POSITIONAL, Layout, describe_flags, like, parse_flags
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Evaluation, Measurement, Memory, Speed
 from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device

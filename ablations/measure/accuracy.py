@@ -100,11 +100,7 @@ class Accuracy(Recipe, Measurement):
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        return {
-            "img_size": self.resolution,
-            "num_classes": self.num_classes,
-            "drop_path_rate": self.drop_path_rate,
-        }
+        return {"img_size": self.resolution, "num_classes": self.num_classes, "drop_path_rate": self.drop_path_rate}
 
     def as_released(self, model: str) -> Accuracy:
         released: dict[str, Any] = as_released(model)

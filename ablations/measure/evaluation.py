@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ablations.conditions import condition
 from ablations.measure.accuracy import Accuracy
-from ablations.measure.measurement import (
-    Column,
-    Device,
-    Measurement,
-    Precision,
-    Setting,
-    integer,
-    number,
-    table,
-)
+from ablations.measure.measurement import Column, Device, Measurement, Precision, Setting, integer, number, table
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
