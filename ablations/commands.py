@@ -194,6 +194,10 @@ class Arms(Output):
     def _cells(self) -> list[Cell]:
         raise NotImplementedError
 
+    def sizes(self: Any, default: tuple[Size, ...] = ()) -> tuple[Size, ...]:
+        """Returns the resolutions that are asked for."""
+        return tuple(map(parse_size, self.resolutions)) or default
+
     @property
     def names_arms(self) -> bool:
         return bool(self.variants or self.arms or self.bases or self.pool_size is not None or self.set)
@@ -307,8 +311,7 @@ class MeasureCost(Models):
     def _cells(self: Any) -> list[Cell]:
         if not (self.names_arms or self.model or self.resolutions or self.heads):
             return find_study("paper").cells()
-        sizes = tuple(map(parse_size, self.resolutions)) or (224,)
-        return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=sizes))
+        return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=self.sizes((224,))))
 
 
 @_with_flags_of(
@@ -343,9 +346,6 @@ class MeasureMemory(Force, Models):
         ]
         return self._of_models(varied, self.attention or (("fused",) if self.budget else ("fused", "explicit")))
 
-    def sizes(self: Any, default: tuple[Size, ...]) -> tuple[Size, ...]:
-        return tuple(map(parse_size, self.resolutions)) or default
-
 
 @_with_flags_of(
     Speed, plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES)}, leave_out=("reference",)
@@ -363,7 +363,7 @@ class MeasureSpeed(Arms):
     def _cells(self: Any) -> list[Cell]:
         reference: Any = "+".join(name for name in LIBRARIES if name in self.versus) or PVT_V1
         conditions = replace(_given(self, Speed, ("resolution", "mode", "reference")), reference=reference)
-        sizes = tuple(map(parse_size, self.resolutions))
+        sizes = self.sizes()
         shared = [arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)]
         small = any("stem_stride" in VARIANTS.get(name, {}) for name in self.variants)
         if self.versus and (small or set(sizes) != {224}):  # libraries' v1 has patches of 4 px and inputs of 224
