@@ -266,12 +266,12 @@ def _print_closed_form(command: commands.ClosedForm) -> int:
     return 0
 
 
-def _answer_budget(command: commands.MeasureMemory) -> int:
+def _answer_budget(command: Any) -> int:
     """Prints what fits into a budget; with `verify` returns 1 unless all of it was measured to fit."""
     for name in ("predict", "dry_run", "time_budget", "force"):
         if getattr(command, name):
             raise refuse(name, getattr(command, name), "no such flag beside --budget, which writes no records")
-    budget_bytes = parse_bytes(cast(str, command.budget))
+    budget_bytes = parse_bytes(command.budget)
     sizes = command.sizes((224, 512, 1024))
     # One cell for all sizes: the first of them stands for the others.
     cells = list({_without_size(cell): cell for cell in reversed(command.cells())}.values())[::-1]
