@@ -96,7 +96,7 @@ def test_every_form_has_every_cell(write_model, tmp_path, capsys):
     results = write_model(6)
     values = comparison_values(load_records(results))
     (section,) = list_sections(COMPARISON, values)
-    cells = [cell for line in section.lines for cell in line]
+    cells = [cell for line in section.lines() for cell in line]
     markdown, latex = render_markdown(COMPARISON, values), render_latex(COMPARISON, values)
     assert [cell for cell in cells if cell not in markdown] == []
     assert latex.count(r"\\") == len(ARMS) + 1

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ablations.report.build import TABLES
-from ablations.report.tables import LATEX_PREAMBLE, Column, Table, escape_latex, list_sections, render_latex
+from ablations.report.tables import LATEX_PREAMBLE, Table, TableColumn, escape_latex, list_sections, render_latex
 
 
 @pytest.mark.parametrize(
@@ -36,16 +36,15 @@ def show(name: str) -> Callable[[pd.Series], str]:
 
 TABLE = Table(
     name="made_up",
-    measurement="cost",
     title="Made up",
     values=lambda records: records,
     conditions=("variant",),
     titled_by=("variant",),
     columns=(
-        Column("Arm", show("arm")),
-        Column("Cost, %", show("cost"), best="min"),
-        Column("Gain", show("gain"), best="max"),
-        Column("Odd", show("odd")),
+        TableColumn("Arm", show("arm")),
+        TableColumn("Cost, %", show("cost"), best="min"),
+        TableColumn("Gain", show("gain"), best="max"),
+        TableColumn("Odd", show("odd")),
     ),
     about="All.",
     note=lambda values: "50 % off.",
@@ -154,6 +153,6 @@ def test_both_renderings_have_the_same_cells(quick_records):
     text = render_latex(table, values)
     sections = list_sections(table, values)
     for section in sections:
-        assert all(escape_latex(cell) in text for line in section.lines for cell in line)
+        assert all(escape_latex(cell) in text for line in section.lines() for cell in line)
     bold = sum(sum(column.is_best) for section in sections for column in section.columns)
     assert text.count(r"\textbf{") == bold > 0

@@ -121,12 +121,12 @@ def test_the_headlines_are_there_by_question(page: Page, text: str, quick_record
         values = table.values(quick_records)
         if table.name in HEADLINE_TABLES and not values.empty and table is not COMPARISON:
             for section in list_sections(table, values):
-                assert [[cell.replace("`", "") for cell in line] for line in section.lines] in page.tables
+                assert [[cell.replace("`", "") for cell in line] for line in section.lines()] in page.tables
 
 
 def test_the_page_opens_with_the_comparison_and_a_sentence_a_toggle(page: Page, quick_records: pd.DataFrame) -> None:
     shown = largest_of_each_kind(show_comparisons(comparison_values(quick_records)))
-    assert page.tables[0] == shown[0].section.lines
+    assert page.tables[0] == shown[0].section.lines()
     words = "".join(page.words)
     for each in shown[0].statements:
         assert each.text in words
