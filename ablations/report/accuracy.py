@@ -108,7 +108,7 @@ def claim_columns(name: str, heading: str = "Points of top-1") -> tuple[TableCol
 
 SEED_COLUMNS = (
     TableColumn("n", seeds_text),
-    metric_column("top1", "top1_mean", best="max"),
+    metric_column("top1", "top1_mean"),
     TableColumn("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
 )
 """What a table has of an arm's accuracy: over how many seeds, the mean, and its interval."""
@@ -182,7 +182,7 @@ TABLES: tuple[Table, ...] = (
         titled_by=(*OF_DESIGN, "trained_at", "changed"),
         columns=(ARM, TableColumn("n", seeds_text)),
         spread=(
-            metric_column("top1", "top1_mean", "{} px: " + METRICS["top1"].title, "max"),
+            metric_column("top1", "top1_mean", "{} px: " + METRICS["top1"].title),
             TableColumn("ahead of v1, points", lambda row: difference_text(row, "top1_difference")),
             TableColumn("lead gained or lost", lambda row: difference_text(row, "top1_fall")),
         ),
@@ -222,9 +222,9 @@ TABLES: tuple[Table, ...] = (
         rows_by="weights",
         columns=(TableColumn("Weights", "weights", "`{}`"),),
         spread=(
-            metric_column("top1", title="{} px: " + METRICS["top1"].title, best="max"),
-            metric_column("top5", best="max"),
-            metric_column("ece", best="min"),
+            metric_column("top1", title="{} px: " + METRICS["top1"].title),
+            metric_column("top5"),
+            metric_column("ece"),
             metric_column("top1", "expected_top1", "Released weights' top-1, %"),
         ),
         about=(

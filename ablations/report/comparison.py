@@ -114,8 +114,7 @@ COMPARISON = Table(
     about=(
         "All columns of one table are of one model. In brackets the change against v1, or the 95 % interval: of speeds "
         "over repeats, of accuracies over n seeds, of which equal seeds are paired. MACs are those of convolutions and "
-        f"matrix products. {CLAIMS} Bold: the best of a column; of speeds, all whose interval reaches the best's; of "
-        "accuracies, all that are not resolved to be worse. Reported numbers are the paper's, of b2 on ImageNet."
+        f"matrix products. {CLAIMS} Reported numbers are the paper's, of b2 on ImageNet."
     ),
     note=_note,
 )

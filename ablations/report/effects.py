@@ -352,7 +352,7 @@ TABLES: tuple[Table, ...] = (
         columns=(
             ARM,
             *SEED_COLUMNS,
-            TableColumn("Cost", _cost_text, best="min"),
+            TableColumn("Cost", _cost_text),
             TableColumn("Change, %", "cost_change_percent", "+z.1f", beside_v1=True),
             TableColumn("Against v1, points", lambda row: difference_text(row, "top1_difference")),
             TableColumn("A point costs, % of v1's", _price),

@@ -266,7 +266,7 @@ def _sections(table: Table, values: pd.DataFrame) -> str:
         body += [
             f"<h4>{escape(section.title)}</h4>\n",
             _section_table(section, label),
-            _paragraph(" ".join(filter(None, (section.caption, section.emphasis))), "quiet"),
+            _paragraph(section.caption, "quiet"),
         ]
     return "".join(body)
 

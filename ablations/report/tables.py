@@ -33,7 +33,8 @@ class TableColumn:
     best: Literal["min", "max"] | None = None
     """Which end is the better one, where rows compete; nothing where none is better or they are no rivals."""
     is_best: Callable[[pd.Series], bool] | None = None
-    """Says it of a row where noise decides, instead of `best`."""
+    """Says of a row that has noise whether it is not resolved to be worse than the best, instead of `best`: the only
+    such row of several is the best one."""
     beside_v1: bool = False
     """Shows nothing of arm v1, which all others are compared with."""
 
@@ -129,7 +130,7 @@ def render_csv(values: pd.DataFrame) -> str:
     return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 
-BOLD = "Bold: the best of a column as it is shown."
+BOLD = "Bold: the best of a column; where it has noise, only if all others are resolved to be worse."
 
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
 
@@ -163,12 +164,7 @@ class Section:
     columns: list[ShownColumn]
     """Those in which some row has a value."""
     caption: str
-    """The note and the conditions."""
-
-    @property
-    def emphasis(self) -> str:
-        """What bold cells say, where there are any."""
-        return BOLD if any(any(column.is_best) for column in self.columns) else ""
+    """The note, the conditions, and what bold cells say, where there are any."""
 
     def lines(self, write: Callable[[str], str] = str, bold: str = "{}") -> list[list[str]]:
         """Returns the headings and then the rows, each cell as `write` gives it, the best ones within `bold`."""
@@ -197,13 +193,11 @@ def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
     for group, title in zip(groups, titles, strict=True):
         namesakes = [other.conditions for other, its_title in zip(groups, titles, strict=True) if its_title == title]
         apart = tell_apart(group.conditions, varying(namesakes))
-        sections.append(
-            Section(
-                title=", ".join(filter(None, (title, apart))),
-                columns=_show_columns(table, group.rows),
-                caption=f"{table.note(group.rows)} Conditions: {describe(group.conditions)}.".strip(),
-            )
-        )
+        columns = _show_columns(table, group.rows)
+        bold = BOLD if any(any(column.is_best) for column in columns) else ""
+        conditions = f"Conditions: {describe(group.conditions)}."
+        caption = " ".join(filter(None, (table.note(group.rows), conditions, bold)))
+        sections.append(Section(", ".join(filter(None, (title, apart))), columns, caption))
     return sections
 
 
@@ -211,7 +205,7 @@ def render_markdown(table: Table, values: pd.DataFrame) -> str:
     """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
     sections = [f"# {table.title}", table.about]
     for section in list_sections(table, values):
-        sections += [f"## {section.title}", markdown_rows(section.lines()), section.caption]
+        sections += [f"## {section.title}", markdown_rows(section.lines(bold="**{}**")), section.caption]
     return "\n\n".join(sections) + "\n"
 
 
@@ -237,7 +231,8 @@ def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resoluti
     heading = column.title if isinstance(column.title, str) else column.title(first)
     if column.is_best is None:
         return ShownColumn(heading.format(resolution), cells, _best_as_shown(cells, column.best))
-    return ShownColumn(heading, cells, [row is not None and column.is_best(row) for row in rows])
+    leaders = [row is not None and column.is_best(row) for row in rows]
+    return ShownColumn(heading, cells, [leads and sum(leaders) == 1 < len(rows) for leads in leaders])
 
 
 def markdown_rows(lines: list[list[str]]) -> str:
@@ -340,7 +335,7 @@ def escape_latex(text: str) -> str:
 def render_latex(table: Table, values: pd.DataFrame) -> str:
     """Returns a `table` float for each group of equal conditions, with the title, the note and the conditions above.
 
-    Where a column has a better end, its best cells are bold as they are shown: those that show the same share it.
+    Where a column has a better end, its best cells are bold: those that show the same share it.
     """
     sections = list_sections(table, values)
     return "\n\n".join([LATEX_PREAMBLE, *(_latex_section(table, section) for section in sections)]) + "\n"
@@ -353,7 +348,7 @@ def latex_label(table: Table, section: Section) -> str:
 
 def _latex_section(table: Table, section: Section) -> str:
     title = f"{table.title}: {section.title}."
-    caption = " ".join(filter(None, (title, table.about, section.caption, section.emphasis)))
+    caption = " ".join(filter(None, (title, table.about, section.caption)))
     headings, *rows = (" & ".join(line) + r" \\" for line in section.lines(escape_latex, r"\textbf{{{}}}"))
     return "\n".join(
         [

@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from ablations.report.build import TABLES
-from ablations.report.tables import LATEX_PREAMBLE, Table, TableColumn, escape_latex, list_sections, render_latex
+from ablations.report.tables import (
+    BOLD,
+    LATEX_PREAMBLE,
+    Table,
+    TableColumn,
+    escape_latex,
+    list_sections,
+    render_latex,
+    render_markdown,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +72,9 @@ def test_a_table_word_for_word():
         LATEX_PREAMBLE + "\n\n"
         r"""\begin{table}
 \centering
-\caption[{Made up: b2.}]{Made up: b2. All. 50 \% off. Conditions: b2. Bold: the best of a column as it is shown.}
+\caption[{Made up: b2.}]{Made up: b2. All. 50 \% off. Conditions: b2. """
+        + BOLD
+        + r"""}
 \label{tab:made-up-b2}
 \smallskip
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
@@ -89,7 +100,8 @@ def test_the_best_as_shown_are_bold_and_share_it():
     assert bold_cells(values_of(cost=["1,000", "999.9", "out of memory"])) == ["999.9"]
     (section,) = list_sections(TABLE, values_of(cost=["1,000", "999.9", "out of memory"]))
     assert [column.is_best for column in section.columns][1] == [False, True, False]
-    assert section.emphasis == "Bold: the best of a column as it is shown."
+    assert section.caption.endswith(BOLD)
+    assert " **999.9** |" in render_markdown(TABLE, values_of(cost=["1,000", "999.9", "out of memory"]))
 
 
 @pytest.mark.parametrize("cost", [["1.10", "1.10"], ["1.10"], ["1.10", "-"], ["none", "-"]])
