@@ -30,6 +30,7 @@ from ablations.report.page import render_page
 from ablations.report.tables import Table, render_csv, render_latex, render_markdown
 
 PAGE = "report.html"
+INDEX = "README.md"
 
 USED_BY_SENTENCES = ("crossover",)
 """Tables whose values stand in sentences, beside the headlines."""
@@ -70,6 +71,8 @@ def build_report(
                 continue
             if any(not path.exists() or image_digest(path) != figure_digest(figure) for path in paths):
                 files |= dict(zip(paths, save_figure(figure), strict=True))
+    shown = [spec for spec in contents.headlines if _images(results, spec, files)]
+    files[results / INDEX] = contents.render_index(shown).encode()
     if with_page:
         images = {spec.name: _images(results, spec, files) for spec in contents.headlines}
         files[results / PAGE] = render_page(
@@ -98,6 +101,7 @@ def check_report(results: Path) -> list[str]:
     """
     contents = _make(results)
     current = {results / name: _text_digest(text.encode()) for name, text in contents.texts.items()}
+    current[results / INDEX] = _text_digest(contents.render_index(contents.headlines).encode())
     with drawing():
         for spec in contents.figures:
             current |= dict.fromkeys(_image_paths(results, spec), figure_digest(spec.draw()))
@@ -121,6 +125,10 @@ class _Contents:
     damaged: dict[str, str]
     failures: dict[str, str]
 
+    def render_index(self, figures: list[FigureSpec]) -> str:
+        """Returns the page that the folder opens with, which shows those `figures` that there are files of."""
+        return render_index(self.records, self.damaged, self.tables, figures)
+
 
 def _make(results: Path, *, everything: bool = False) -> _Contents:
     table = load_records(results)
@@ -143,7 +151,6 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
     headlines = headline_figures(every_figure)
     figures = [spec for spec in every_figure if everything or spec in headlines or spec.name in there]
     damaged, records = find_damaged(results), list(iterate_records(results))
-    texts["README.md"] = render_index(records, damaged, tables, headlines)
     return _Contents(texts, figures, headlines, tables, records, damaged, failures)
 
 
@@ -164,8 +171,8 @@ def _generated(results: Path) -> Iterator[Path]:
     """Yields the files of a report that are there."""
     for folder, suffixes in (("tables", (".md", ".csv", ".tex")), ("figures", SUFFIXES)):
         yield from (path for path in sorted((results / folder).glob("*")) if path.suffix in suffixes)
-    if (results / "README.md").exists():
-        yield results / "README.md"
+    if (results / INDEX).exists():
+        yield results / INDEX
 
 
 def _text_digest(content: bytes) -> str:

@@ -106,6 +106,7 @@ def test_what_is_there_beside_the_headlines_is_kept_up_to_date(results, write_ce
 def test_figures_can_be_left_out(results):
     build_report(results, with_figures=False)
     assert set(contents(results)) == HEADLINES - OF_ONE_EFFECT
+    assert "](figures/" not in (results / "README.md").read_text()
     build_report(results)
     (results / "figures" / "effects_accuracy_digits_ope.png").write_bytes(b"of the user")
     build_report(results, with_figures=False)
