@@ -9,8 +9,9 @@ from ablations.analysis.grouping import AXES
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
-from ablations.report.summary import largest_of_each_kind, list_statements, show_comparisons
+from ablations.report.summary import comparison_markdown, largest_of_each_kind, list_statements, show_comparisons
 from ablations.report.tables import NOTHING, Table, markdown_rows
+from ablations.studies import list_studies
 
 
 def render_index(
@@ -21,11 +22,7 @@ def render_index(
     sections = ["# Results"]
     if COMPARISON.name in by_name:
         shown = largest_of_each_kind(show_comparisons(tables[COMPARISON]))
-        sections.append(COMPARISON.about)
-        for each in shown:
-            section = each.section
-            sections += [f"## {section.title}", markdown_rows(section.lines(bold="**{}**")), section.caption]
-            sections += ["\n".join(f"- **{one.topic}**: {one.text}" for one in each.statements)]
+        sections += [COMPARISON.about, comparison_markdown(shown).rstrip()]
         sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
     statements = list_statements(tables)
     if statements:
@@ -90,7 +87,7 @@ def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     def cells(own: list[dict[str, Any]]) -> list[str]:
         environments = [record["environment"] for record in own]
         return [
-            list_different(record["study"] for record in own),
+            list_different(map(_study_text, own)),
             *(list_different(each.get(name) for each in environments) for name in ("device_name", "torch")),
             list_different((each.get("commit") or "unknown")[:12] for each in environments),
             list_different(record["started"][:10] for record in own),
@@ -98,6 +95,12 @@ def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
         ]
 
     return by_measurement(records, ("Studies", "Machines", "torch", "Commits", "Days", "Hours"), cells)
+
+
+def _study_text(record: dict[str, Any]) -> str:
+    """Returns the study that a record was measured for; a command that names none leaves its measurement there."""
+    study = record["study"]
+    return "single commands" if study == record["measurement"] and study not in list_studies() else str(study)
 
 
 def list_different(values: Iterable[Any]) -> str:
