@@ -33,7 +33,14 @@ from ablations.report.comparison import COMPARISON
 from ablations.report.contents import QUESTIONS
 from ablations.report.figures import DPI, FigureSpec
 from ablations.report.index import by_measurement, count_records, list_different, list_failed, provenance_lines
-from ablations.report.summary import Statement, Tables, largest_of_each_kind, list_statements, show_comparisons
+from ablations.report.summary import (
+    ShownComparison,
+    Statement,
+    Tables,
+    largest_of_each_kind,
+    list_statements,
+    show_comparisons,
+)
 from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
@@ -163,23 +170,21 @@ def _summary(tables: Tables) -> str:
         return (
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
+    comparisons = comparison_html(largest_of_each_kind(show_comparisons(values)))
+    return comparisons + _paragraph(COMPARISON.about, "about") + statements
+
+
+def comparison_html(comparisons: Iterable[ShownComparison]) -> str:
+    """Returns comparisons as HTML tables with their sentences and captions, to stand in any page."""
     body = []
-    for shown in largest_of_each_kind(show_comparisons(values)):
+    for shown in comparisons:
         body += [
             f"<h3>{escape(shown.section.title)}</h3>\n",
             _list(shown.statements),
             _section_table(shown.section, f"Comparison: {shown.section.title}"),
             _paragraph(shown.section.caption, "quiet"),
         ]
-    return "".join([*body, _paragraph(COMPARISON.about, "about"), statements])
-
-
-def comparison_html(values: pd.DataFrame) -> str:
-    """Returns all comparisons of `comparison_values` as HTML tables, to stand in another page."""
-    return "".join(
-        f"<h3>{escape(shown.section.title)}</h3>\n{_section_table(shown.section, shown.section.title)}"
-        for shown in show_comparisons(values)
-    )
+    return "".join(body)
 
 
 def _list(statements: list[Statement]) -> str:

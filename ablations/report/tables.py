@@ -338,7 +338,7 @@ def render_latex(table: Table, values: pd.DataFrame) -> str:
     Where a column has a better end, its best cells are bold: those that show the same share it.
     """
     sections = list_sections(table, values)
-    return "\n\n".join([LATEX_PREAMBLE, *(_latex_section(table, section) for section in sections)]) + "\n"
+    return "\n\n".join([LATEX_PREAMBLE, *(latex_section(table, section) for section in sections)]) + "\n"
 
 
 def latex_label(table: Table, section: Section) -> str:
@@ -346,7 +346,8 @@ def latex_label(table: Table, section: Section) -> str:
     return "tab:" + re.sub(r"[^a-z0-9]+", "-", f"{table.name} {section.title}".lower()).strip("-")
 
 
-def _latex_section(table: Table, section: Section) -> str:
+def latex_section(table: Table, section: Section) -> str:
+    """Returns a section as a `table` float."""
     title = f"{table.title}: {section.title}."
     caption = " ".join(filter(None, (title, table.about, section.caption)))
     headings, *rows = (" & ".join(line) + r" \\" for line in section.lines(escape_latex, r"\textbf{{{}}}"))

@@ -106,6 +106,22 @@ def test_every_form_has_every_cell(write_model, tmp_path, capsys):
         assert all(arm in out.replace(r"\_", "_") for arm in ARMS)
 
 
+def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model, write_cell, capsys):
+    results = write_model(6)
+    for variant in ("b0", "b2"):
+        for arm in ARMS:
+            write_cell(results, arm_cell(variant, arm, "v2", Cost()))
+    shown = show_comparisons(comparison_values(load_records(results)))[0]
+    sentence = shown.statements[0].text.partition(";")[0].replace(" %", "")
+    for form in ("terminal", "markdown", "csv", "latex", "html"):
+        assert main(["compare", "--results", str(results), "--format", form]) == 0
+        out = re.sub(r"\s+", " ", capsys.readouterr().out).replace("$-$", "-").replace(" \\%", "").replace(" %", "")
+        assert "pico" in out, form
+        assert "b2" in out, form
+        assert "b0" not in out, form
+        assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
+
+
 def test_the_terminal_folds_columns_that_do_not_fit(write_model):
     section = shown_of(write_model(6)).section
     text = render_terminal(section, WIDTH)
