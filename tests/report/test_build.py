@@ -227,6 +227,15 @@ def test_a_digest_is_of_what_is_shown_and_not_of_rounding():
     assert len({digest(5.0), digest(5.001), digest(5.0, color="red")}) == 3
 
 
+def test_a_hollow_marker_is_part_of_what_a_figure_shows():
+    digests = set()
+    for look in ({}, {"markerfacecolor": "white"}, {"fillstyle": "none"}):
+        figure = Figure()
+        figure.add_subplot().plot([1], [1], "o", **look)
+        digests.add(figure_digest(figure))
+    assert len(digests) == 3
+
+
 def test_a_band_is_part_of_what_a_figure_shows():
     digests = set()
     for width in (1, 2):
