@@ -277,7 +277,7 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
 
 
 def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the paper's terms of one attention layer as lines and the traced layer as dots, against the input's side.
+    """Draws the paper's terms of one attention layer as lines and the traced layer as crosses, by the input's side.
 
     `values` are rows of `complexity_values` of one stage.
     """
@@ -289,8 +289,8 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
     ):
         ax.plot(side(values), values[f"reported_{column}"], color=colour, linewidth=1.2, label=words)
         traced = values[values[column] > 0]
-        ax.plot(side(traced), traced[column], "o", color=colour, markersize=4, markerfacecolor="white")
-    ax.plot([], [], "o", color=GREY, markersize=4, markerfacecolor="white", label="traced layer")
+        ax.plot(side(traced), traced[column], "x", color=colour, markersize=5)
+    ax.plot([], [], "x", color=GREY, markersize=5, label="traced layer")
     log_ticks(ax, of_counts=True)
     return label_sizes(ax, values, "MACs of a layer")
 
@@ -331,9 +331,9 @@ FIGURES = (
         ),
         height=3.6,
         caption=(
-            "One attention layer of PVTv2-B2 and B2-Li (P = 7): the paper's terms as lines, the traced layer as dots. "
-            "The traced reduction is hwc², R² below the paper's term; where R = 1, in stage 4, there is none. Linear "
-            "projections are in neither, and linear SRA's reduction is in the table."
+            "One attention layer of PVTv2-B2 and B2-Li (P = 7): the paper's terms as lines, the traced layer as "
+            "crosses. The traced reduction is hwc², R² below the paper's term; where R = 1, in stage 4, there is none. "
+            "Linear projections are in neither, and linear SRA's reduction is in the table."
         ),
     ),
 )

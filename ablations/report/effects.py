@@ -447,7 +447,8 @@ def _plot_differences(ax: Axes, values: pd.DataFrame, name: str, arms: Iterable[
     """Draws a difference and its interval in each row, in the arm's colour, hollow where it is not claimed."""
     ax.axvline(0, color=GREY, linewidth=1)
     for place, (arm, (_, row)) in enumerate(zip(arms, values.iterrows(), strict=True)):
-        plot_interval(ax, place, row, name, arm, hollow=claim_text(row, name) != "resolved")
+        plot_interval(ax, place, row, name, arm, claimed=claim_text(row, name) == "resolved")
+    figures.explain_hollow(ax)
     return figures.list_rows(ax, labels)
 
 
@@ -487,7 +488,7 @@ def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes
 
 
 def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's mean top-1 against a cost, and the Pareto front of the means; hollow arms are not on it.
+    """Draws each arm's mean top-1 against a cost, and the Pareto front of the means.
 
     `values` are rows of `tradeoff_values` of one cost.
     """
@@ -498,7 +499,7 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
     front = values[values["on_front"]].assign(cost=costs).sort_values("cost")
     ax.plot(front["cost"], front["top1_mean"] / POINTS, color=GREY, linewidth=1, drawstyle="steps-post")
     for (_, row), cost in zip(values.iterrows(), costs, strict=True):
-        plot_interval(ax, cost, row, "top1", row["arm"], along="y", hollow=not row["on_front"])
+        plot_interval(ax, cost, row, "top1", row["arm"], along="y")
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(unit.title)
     ax.set_ylabel(f"{METRICS['top1'].title}: mean, 95 % interval")
@@ -532,7 +533,7 @@ FIGURES = (
         title="What does each toggle do to accuracy?",
         named_by=("data", "toggles"),
         panels=_panels_of_effects,
-        height=2.6,
+        height=2.8,
         caption=(
             "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % "
             "interval over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
@@ -555,7 +556,7 @@ FIGURES = (
         title="Do the toggles gain more in base v2?",
         named_by=("data",),
         panels=panels_of(base_gain_values, BASE_GAIN_CONDITIONS, plot_base_gains),
-        height=2.2,
+        height=2.5,
         caption=(
             "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of "
             f"the two gains, the base alone, and all together. {_NOT_CLAIMED}"
@@ -566,7 +567,7 @@ FIGURES = (
         title="Which of the confounders is it?",
         named_by=("data",),
         panels=panels_of(_gains_by_confounder, (*CHANGE_CONDITIONS, "arm"), plot_single_confounders),
-        height=2.2,
+        height=2.5,
         caption=(
             "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
             f"{_NOT_CLAIMED}"
@@ -580,8 +581,7 @@ FIGURES = (
         height=3.6,
         caption=(
             "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the "
-            "means; hollow arms are not on it. Whether an arm is surely beaten, the table `tradeoff` says (`report "
-            "--all`)."
+            "means. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
         ),
     ),
 )

@@ -331,19 +331,28 @@ def has_sizes(group: Group) -> bool:
 
 
 def plot_interval(
-    ax: Axes, place: float, row: pd.Series, name: str, arm: str, *, along: str = "x", hollow: bool = False
+    ax: Axes, place: float, row: pd.Series, name: str, arm: str, *, along: str = "x", claimed: bool = True
 ) -> None:
-    """Draws a mean of fractions, in percent, or a ratio, and its interval if it has one, along the axis `x` or `y`."""
+    """Draws a mean of fractions, in percent, or a ratio, and its interval if it has one, along the axis `x` or `y`.
+
+    A marker is hollow where no difference is `claimed`, and nowhere else in the report.
+    """
     is_mean = f"{name}_mean" in row
     low, middle, high = (row[f"{name}{end}"] for end in ("_low", "_mean" if is_mean else "", "_high"))
     if is_mean:
         low, middle, high = (value / METRICS["top1"].divisor for value in (low, middle, high))
     whiskers = None if pd.isna(low) else [[middle - low], [high - middle]]
-    style = arm_line(arm, linestyle="none", capsize=2, **({"markerfacecolor": "white"} if hollow else {}))
+    style = arm_line(arm, linestyle="none", capsize=2, **({} if claimed else {"markerfacecolor": "white"}))
     if along == "x":
         ax.errorbar([middle], [place], xerr=whiskers, **style)
     else:
         ax.errorbar([place], [middle], yerr=whiskers, **style)
+
+
+def explain_hollow(ax: Axes) -> None:
+    """Puts a legend below that says what hollow markers are."""
+    look: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
+    legend_below(ax, handles=[Line2D([], [], label="hollow: no difference is claimed", **look)])
 
 
 BASELINE_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))

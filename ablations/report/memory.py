@@ -265,11 +265,11 @@ TABLES = (
     ),
 )
 
-KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--", "markerfacecolor": "white"}}
+KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--"}}
 
 
 def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws peak memory against the side of the input on logarithmic axes; dashed and hollow is explicit attention.
+    """Draws peak memory against the side of the input on logarithmic axes; dashed is explicit attention.
 
     Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
     rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.

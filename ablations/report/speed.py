@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ablations.analysis import speed as analysis
-from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed
 from ablations.analysis.speed import LIBRARIES, LIBRARY_CONDITIONS, OURS, column_of, holds_one
 from ablations.measure.metrics import METRICS
 from ablations.report import figures
@@ -228,14 +228,14 @@ TABLES = (
 )
 
 LIBRARY_STYLES: dict[str, dict[str, Any]] = {
-    name: {"color": colour, "marker": marker, "fillstyle": filling, "markersize": 4, "linewidth": 1}
-    for name, (colour, marker, filling) in zip(
+    name: {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+    for name, (colour, marker) in zip(
         LIBRARIES,
-        (("#D55E00", "o", "full"), ("#D55E00", "o", "none"), ("#0072B2", "s", "full"), ("#0072B2", "s", "none")),
+        (("#D55E00", "o"), ("#D55E00", "x"), ("#0072B2", "s"), ("#0072B2", "+")),
         strict=True,
     )
 }
-"""How each library's model is drawn: hollow is channels-last."""
+"""How each library's model is drawn: a cross is channels-last."""
 
 OURS_STYLE: dict[str, Any] = {"color": "black", "marker": "^", "markersize": 5, "linewidth": 1.6, "zorder": 3}
 """How our model's line is drawn: not in its arm's colour, which may be a library's."""
@@ -268,16 +268,19 @@ def _ratios(values: pd.DataFrame) -> Iterator[tuple[str, float, list[pd.Series]]
 
 
 def plot_speed(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's speed relative to v1 with its interval; a hollow marker is a noisy row.
+    """Draws each arm's speed relative to v1 with its interval; a noisy row is named so.
 
     `values` are rows of `speed_values` under the same conditions.
     """
     refuse_mixed(values, CONDITIONS["speed"])
     ax.axvline(1, color=GREY, linewidth=1)
     for place, (_, row) in enumerate(values.iterrows()):
-        figures.plot_interval(ax, place, row, "relative_speed", row["arm"], hollow=row["noisy"])
+        ends = row["relative_speed_low"], row["relative_speed_high"]
+        is_claimed = row["arm"] == REFERENCE or not holds_one(*ends)
+        figures.plot_interval(ax, place, row, "relative_speed", row["arm"], claimed=is_claimed)
     ax.set_xlabel("Speed relative to v1 (over 1 is faster)")
-    return figures.list_rows(ax, values["arm"])
+    figures.explain_hollow(ax)
+    return figures.list_rows(ax, values["arm"] + values["noisy"].map({True: ", noisy", False: ""}))
 
 
 def plot_speed_libraries(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -303,7 +306,7 @@ def plot_speed_libraries(ax: Axes, values: pd.DataFrame) -> Axes:
 
 
 def plot_speed_operators(ax: Axes, values: pd.DataFrame, longest: float = 0.0) -> Axes:
-    """Draws each model's time as a bar by kind of operator, ours = 1, and our roofline bound as a hollow bar.
+    """Draws each model's time as a bar by kind of operator, ours = 1, and our roofline bound as an outlined bar.
 
     A bar is as long as the time without a profiler, and is divided as the profiled step was. `values` are rows of
     `operator_time_values` under the same conditions; the axis has room for `longest` at least.
@@ -362,8 +365,8 @@ def plot_throughput(ax: Axes, values: pd.DataFrame) -> Axes:
 
 
 _LAYOUT_WORDS = (
-    "Filled: the library's model in the default layout; hollow: with images and weights channels-last, which ours "
-    "always has."
+    "Circles and squares: the library's model in the default layout; crosses: with images and weights channels-last, "
+    "which ours always has."
 )
 
 
@@ -381,10 +384,10 @@ FIGURES = (
         title="Speed",
         named_by=("variant", "base", "device"),
         panels=panels_of(analysis.speed_values, CONDITIONS["speed"], plot_speed),
-        height=2.0,
+        height=2.3,
         caption=(
             "Speed relative to v1, timed interleaved in one process: median ratio and its 95 % interval, unresolved "
-            "where that holds 1. Hollow markers are noisy: their times' interquartile range is over 10 % of the "
+            "where that holds 1. Rows are named noisy where their times' interquartile range is over 10 % of the "
             "median. It holds for this machine, batch and size."
         ),
     ),
@@ -413,8 +416,8 @@ FIGURES = (
         caption=(
             "Where the time of our steps and of libraries' goes, our time = 1. A bar is as long as the median ratio of "
             "interleaved times and is divided as a profiled step was, the profiler's own time with it. Libraries' "
-            "models are in the default layout. Hollow: our operators at their roofline bound, each run by itself: its "
-            "MACs at the machine's peak, or its bytes at the rate of a copy of as many."
+            "models are in the default layout. Outlined: our operators at their roofline bound, each run by itself: "
+            "its MACs at the machine's peak, or its bytes at the rate of a copy of as many."
         ),
     ),
     FigureKind(

@@ -213,6 +213,7 @@ def test_effects_stand_at_their_means_and_what_is_not_claimed_is_hollow(ax, reco
     means = [1, 3, 0, -1, 0, 0, 0]
     assert [line.get_xdata()[0] for line in dots(ax)] == pytest.approx(means)
     hollow = {label for label, line in zip(labels, dots(ax), strict=True) if is_hollow(line)}
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["hollow: no difference is claimed"]
     assert hollow == {"lsra", "ope x lsra", "cffn x lsra", "ope x cffn x lsra"}
     ends = [end[0] for whisker in whiskers(ax) for end in whisker]
     assert ends == pytest.approx([mean + side for mean in means for side in (-HALF, HALF)])
@@ -261,7 +262,7 @@ def test_the_front_goes_through_what_nothing_beats(ax, records):
     assert list(line.get_xdata()) == pytest.approx(sorted((costs[0], costs[3])))
     assert [dot.get_xdata()[0] for dot in dots(ax)] == pytest.approx(costs)
     assert [dot.get_ydata()[0] for dot in dots(ax)] == pytest.approx(list(map(planted, ARMS)))
-    assert [is_hollow(dot) for dot in dots(ax)] == [arm not in front for arm in ARMS]
+    assert not any(map(is_hollow, dots(ax)))
     assert ax.get_xlabel() == "Parameters, thousands"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(ARMS)
 
