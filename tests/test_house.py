@@ -108,7 +108,7 @@ ALLOWED_IMPORTS = {
     "data.listing": DESCRIBE,
     "data.registry": DESCRIBE,
     "records": (*DESCRIBE, *parts("measure"), "filelock", "numpy", "pandas"),
-    "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors"),
+    "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
     "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers"),
 }

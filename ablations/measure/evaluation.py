@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ class Evaluation(Measurement):
     """Classes that the weights tell apart."""
     img_size: int = condition(224, unit="px")
     """Pixels that learned position embeddings of the checkpoint are made for."""
+    raw_weights: bool = condition(False)
+    """Take the weights themselves where the file has a moving average of them too, which is the default."""
     skip_unreadable: bool = condition(False)
     """Leave out images that cannot be read, and name them."""
     batch_size: int = condition(64, least=1, unit="images")
@@ -85,7 +88,12 @@ class Evaluation(Measurement):
         weights = cast(Path, setting.weights)
         class_names = read_description(weights).get("class_names", ())
         for config, data in {(cell.arm_config, cell.conditions.data) for cell in cells}:
-            load_weights(build_model(config), weights)
+            report = load_weights(build_model(config), weights, raw=cells[0].conditions.raw_weights)
+            if report.others:
+                others = ", ".join(report.others)
+                print(
+                    f"note: {weights.name}: took {report.place}, and not {others}; see --raw-weights", file=sys.stderr
+                )
             if is_built_in(data):
                 check_data(data, config.num_classes, setting.data_dir)
             else:
@@ -101,7 +109,7 @@ class Evaluation(Measurement):
         weights = cast(Path, setting.weights)
         description = read_description(weights)
         model = build_model(cell.arm_config)
-        load_weights(model, weights)
+        load_weights(model, weights, raw=self.raw_weights)
         if is_built_in(self.data):
             return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
