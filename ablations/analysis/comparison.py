@@ -15,6 +15,7 @@ from ablations.analysis.grouping import REFERENCE, Group, arm_rows, describe, gr
 from ablations.analysis.paper import paper_cumulative
 from ablations.analysis.statistics import FEWEST_TO_CLAIM
 from ablations.config import TOGGLES, VARIANTS, arm_name, arms_of, base_confounders, build_config
+from ablations.measure import Accuracy
 
 PLACE = ("variant", "base", "pool_size")
 """What makes the model of a comparison, with the stem stride of its variant."""
@@ -152,12 +153,12 @@ def _compare(
 
 
 def _at_chance(columns: pd.DataFrame, study: Study) -> pd.Series:
-    """Returns which arms are no better, within their interval over images, than always naming one class."""
-    chance = 1 / int(study.conditions["num_classes"])
-    if "largest_class_share" in study.rows and study.rows["largest_class_share"].notna().any():
-        chance = float(study.rows["largest_class_share"].max())
+    """Returns which arms are no better, within their interval over images, than always naming the largest class."""
+    names = study.conditions
+    trained = Accuracy(data=names["data"], num_classes=int(names["num_classes"]))
+    recorded = study.rows["largest_class_share"].max() if "largest_class_share" in study.rows else None
     lowest = columns["top1_images_low"] if "top1_images_low" in columns else columns["top1_mean"]
-    return lowest <= chance
+    return lowest <= (trained.chance_level(int(names["n_eval_images"])) if pd.isna(recorded) else recorded)
 
 
 def _best_accuracies(study: Study) -> pd.Series:
