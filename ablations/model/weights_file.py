@@ -44,8 +44,8 @@ HARMLESS: list[Any] = [
     np.ndarray,
     *(type(np.dtype(name)) for name in _SCALAR_TYPES),
     *(
-        (getattr(np._core.multiarray, name), f"numpy.{core}.multiarray.{name}")
-        for name in ("scalar", "_reconstruct")
+        (value.__reduce__()[0], f"numpy.{core}.multiarray.{name}")
+        for name, value in (("scalar", np.float64()), ("_reconstruct", np.empty(0)))
         for core in ("core", "_core")
     ),
     (_Placeholder, "mmengine.logging.history_buffer.HistoryBuffer"),
