@@ -59,6 +59,9 @@ MOST_LEVEL_TICKS = 5
 ALIKE = 0.08
 """Curves that are nowhere further apart than this share are drawn as one."""
 
+LONGEST_NAME = 100
+"""Letters of a figure's file, without its suffix."""
+
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
 
@@ -273,7 +276,7 @@ def group_panels(
     for panel in panels:
         named = [panel.conditions.get(name) for name in named_by]
         words = [kind, *(str(value) for value in named if pd.notna(value))]
-        together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
+        together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words))[:LONGEST_NAME], []).append(panel)
     specs = []
     for name, own in together.items():
         differing = varying(panel.conditions for panel in own)

@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.grouping import AXES
+from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
 from ablations.report.summary import largest_of_each_kind, list_statements, show_comparisons
-from ablations.report.tables import Table, markdown_rows
+from ablations.report.tables import Table, escape_markdown, markdown_rows
 
 
 def render_index(
@@ -25,12 +26,14 @@ def render_index(
         sections.append(COMPARISON.about)
         for each in shown:
             section = each.section
-            sections += [f"## {section.title}", markdown_rows(section.marked_lines), section.caption]
-            sections += ["\n".join(f"- **{one.topic}**: {one.text}" for one in each.statements)]
+            title, caption = escape_markdown(section.title), escape_markdown(section.caption)
+            sections += [f"## {title}", markdown_rows(section.marked_lines), caption]
+            sections += ["\n".join(f"- **{one.topic}**: {escape_markdown(one.text)}" for one in each.statements)]
         sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
     statements = list_statements(tables)
     if statements:
         lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]
+        lines = list(map(escape_markdown, lines))
         sections += ["## What else the records say", "\n".join(lines)]
     for question in QUESTIONS:
         own = [by_name[name] for name in question.tables if name in by_name]
@@ -38,7 +41,8 @@ def render_index(
         if own or drawn:
             sections.append(f"## {question.title}")
         for spec in drawn:
-            sections += [f"![{spec.title}](figures/{spec.name}.png)", f"{spec.caption} [SVG](figures/{spec.name}.svg)"]
+            title, caption = escape_markdown(spec.title), escape_markdown(spec.caption)
+            sections += [f"![{title}](figures/{spec.name}.png)", f"{caption} [SVG](figures/{spec.name}.svg)"]
         links = "{0.title} [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["\n".join(f"- {links.format(table)}" for table in own)] if own else []
     others = ", ".join(f"`{table.name}`" for table in TABLES if table.name not in HEADLINE_TABLES)
@@ -53,9 +57,10 @@ def render_index(
         sections.append(markdown_rows(provenance_lines(records)))
     if failed:
         lines = [f"- {each['measurement']} {name_record(each)}, {each['key']}: {each['failure']}" for each in failed]
-        sections += ["## Failed cells", "\n".join(lines)]
+        sections += ["## Failed cells", "\n".join(map(escape_markdown, lines))]
     if damaged:
-        sections += ["## Damaged files, left out", "\n".join(f"- {name}: {why}" for name, why in damaged.items())]
+        lines = [escape_markdown(f"- {as_text(name)}: {why}") for name, why in damaged.items()]
+        sections += ["## Damaged files, left out", "\n".join(lines)]
     return "\n\n".join(sections) + "\n"
 
 

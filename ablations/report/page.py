@@ -33,7 +33,7 @@ from ablations.report.contents import QUESTIONS
 from ablations.report.figures import DPI, FigureSpec
 from ablations.report.index import name_record, provenance_lines
 from ablations.report.summary import Statement, Tables, largest_of_each_kind, list_statements, show_comparisons
-from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
+from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, left_out, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
 
@@ -76,9 +76,9 @@ def render_page(
     have their values; `images` are the figures, by name, as PNG and SVG.
     """
     toggles = toggles_at_hand(records)
-    first = Part("summary", "What each change does", _summary(tables))
+    first = Part("summary", "What each change does", _summary(tables, damaged))
     rest = [
-        *_questions(tables, figures, images),
+        *_questions(tables, figures, images, damaged),
         Part("design", "The study's design", _design(records, toggles)),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),
@@ -155,7 +155,7 @@ def _words(text: str) -> str:
     return "".join(f"<code>{word}</code>" if place % 2 else word for place, word in enumerate(words))
 
 
-def _summary(tables: Tables) -> str:
+def _summary(tables: Tables, damaged: dict[str, str]) -> str:
     """Returns the comparison of the largest study of each kind, a sentence a toggle, and what else is known."""
     values = next((values for table, values in tables.items() if table is COMPARISON), None)
     statements = _list(list_statements(tables))
@@ -171,6 +171,7 @@ def _summary(tables: Tables) -> str:
             _section_table(shown.section, f"Comparison: {shown.section.title}"),
             _paragraph(shown.section.caption, "quiet"),
         ]
+    body.append(_paragraph(left_out(COMPARISON, damaged)))
     return "".join([*body, _paragraph(COMPARISON.about, "about"), statements])
 
 
@@ -234,7 +235,10 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
 
 
 def _questions(
-    tables: Tables, figures: Iterable[FigureSpec], images: dict[str, tuple[bytes, bytes] | None]
+    tables: Tables,
+    figures: Iterable[FigureSpec],
+    images: dict[str, tuple[bytes, bytes] | None],
+    damaged: dict[str, str],
 ) -> list[Part]:
     """Returns a part for each question that has something to show: its figures and its tables."""
     by_name = {table.name: table for table in tables}
@@ -247,7 +251,7 @@ def _questions(
             if spec.kind in question.figures
         ]
         own = [by_name[name] for name in question.tables if name in by_name]
-        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table])) for table in own]
+        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table], damaged)) for table in own]
         if shown:
             parts.append(Part(question.name, question.title, "", shown))
     return parts
@@ -262,8 +266,8 @@ def _figure(spec: FigureSpec, png: bytes, svg: bytes) -> str:
     return f"<figure>\n{_scroll(image, spec.title)}<figcaption>{_words(spec.caption)}</figcaption>\n</figure>\n"
 
 
-def _sections(table: Table, values: pd.DataFrame) -> str:
-    body = [_paragraph(table.about, "about")]
+def _sections(table: Table, values: pd.DataFrame, damaged: dict[str, str]) -> str:
+    body = [_paragraph(table.about, "about"), _paragraph(left_out(table, damaged))]
     for section in list_sections(table, values):
         label = f"{table.title}: {section.title}"
         body += [
