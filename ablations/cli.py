@@ -21,7 +21,7 @@ from ablations.commands import parse, parse_duration
 from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.data.registry import list_data_sets
-from ablations.errors import InputError, pick, refuse
+from ablations.errors import InputError, as_text, pick, refuse
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
 from ablations.studies import find_study, list_studies, parse_size
@@ -72,13 +72,22 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OSError, UnicodeEncodeError) as error:  # a full disk, a folder that may not be read, a terminal's letters
+        place = f"{as_text(str(error.filename))}: " if isinstance(error, OSError) and error.filename else ""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        print(f"error: {place}cannot be read or written: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         if _is_first_process():
             print(f"\n{str(stop) or 'stopped; rerun the same command to resume'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if getattr(error, "is_told", False):  # by the process of a training that failed
+            return 1
         if "--debug" in arguments:
             traceback.print_exc()
+        elif hasattr(error, "is_told"):
+            print(f"error: {error}", file=sys.stderr)
         else:
             print(f"internal error: {error!r}; --debug prints the traceback", file=sys.stderr)
         return 1
@@ -320,25 +329,24 @@ def _report(command: commands.BuildReport) -> int:
             raise refuse(name, getattr(command, name), "none with --check, which writes nothing")
     _check_has_records(command.results)
 
-    from ablations.records import find_damaged
     from ablations.report.build import build_report, check_report
 
-    for name, why in find_damaged(command.results).items():
-        print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
     if not command.check:
         report = build_report(
             command.results, everything=command.all, with_figures=command.figures, with_page=command.html
         )
+        for name, why in report.found.damaged.items():
+            print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
         print(f"{len(report.files)} files written or kept; {command.results / 'README.md'} lists them")
         if command.html:
             print(command.results / "report.html")
         _say_not_rebuilt(report.not_rebuilt)
         if command.readme:
             from ablations.files import write_text
-            from ablations.records import load_records
+            from ablations.records import tabulate
             from ablations.report.readme import rewrite_numbers
 
-            write_text(command.readme, rewrite_numbers(_read(command.readme), load_records(command.results)))
+            write_text(command.readme, rewrite_numbers(_read(command.readme), tabulate(report.found.records)))
             print(command.readme)
         return 1 if report.not_rebuilt else 0
     stale = check_report(command.results)

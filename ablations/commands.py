@@ -437,7 +437,10 @@ class Evaluate(DataFolder, Output):
             data=self.data or told.get("data") or Evaluation.data,
             protocol=self.protocol or ("paper" if told else Evaluation.protocol),
             **{name: self._agreed(name, held) or getattr(Evaluation, name) for name in ("num_classes", "img_size")},
-            **{name: getattr(self, name) for name in ("skip_unreadable", "batch_size", "precision", "device")},
+            **{
+                name: getattr(self, name)
+                for name in ("raw_weights", "skip_unreadable", "batch_size", "precision", "device")
+            },
         )
         sizes = tuple(map(_parse_side, self.resolutions)) or (conditions.img_size,)
         model = self._arm(told)
@@ -613,7 +616,7 @@ COMMANDS: dict[str, Any] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
         *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "versus", "img_size", "num_classes"),
+        *("label", "set", "pool_size", "attention", "heads", "versus", "img_size", "num_classes", "raw_weights"),
     ),
     "data": (
         *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),
@@ -709,7 +712,9 @@ def _with_data_by_name(command: Any) -> Any:
     if not data or Path(data).name == data:
         return command
     if command.data_dir:
-        raise refuse("data", data, f"the name of a folder in --data-dir {command.data_dir}")
+        if Path(data).is_absolute() or ".." in Path(data).parts or not (command.data_dir / data).is_dir():
+            raise refuse("data", data, f"the name of a folder in --data-dir {command.data_dir}")
+        return command  # a set that lies deeper has its whole path there as its name
     if not Path(data).is_dir():
         raise refuse("data", data, f"an image folder that exists, or one of {', '.join(DATA_SETS)}")
     path = Path(data).resolve()

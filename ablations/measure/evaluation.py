@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ablations.conditions import condition
+from ablations.errors import InputError
 from ablations.measure.accuracy import Accuracy
-from ablations.measure.measurement import Column, Device, Measurement, Precision, Setting, integer, number, table
+from ablations.measure.measurement import (
+    NAME,
+    Column,
+    Device,
+    Measurement,
+    Precision,
+    Setting,
+    integer,
+    number,
+    share,
+    table,
+)
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -28,15 +42,15 @@ class Evaluation(Measurement):
     pools_machines: ClassVar[bool] = True
     takes_baselines: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {
-        "top1": number("Share of the validation images whose class has the highest score."),
-        "top5": number("Share of those whose class is among the five highest."),
+        "top1": share("Share of the validation images whose class has the highest score."),
+        "top5": share("Share of those whose class is among the five highest."),
         "loss": number("Mean cross-entropy over the images.", "nat"),
-        "ece": number("Expected calibration error, 15 bins of equal width."),
-        "expected_top1": number("Top-1 of the released weights of such a model on all of ImageNet."),
-        "n_images": integer("Images that were scored.", "images"),
+        "ece": share("Expected calibration error, 15 bins of equal width."),
+        "expected_top1": share("Top-1 of the released weights of such a model on all of ImageNet."),
+        "n_images": integer("Images that were scored.", "images", least=1),
         "n_classes": integer("Classes that these are of.", "classes"),
         "classes": Column("How folders were mapped to the model's classes."),
-        "skipped": table("Images that could not be read."),
+        "skipped": table("Images that could not be read.", of=[NAME]),
     }
 
     checkpoint: str = condition("")
@@ -52,6 +66,8 @@ class Evaluation(Measurement):
     """Classes that the weights tell apart."""
     img_size: int = condition(224, unit="px")
     """Pixels that learned position embeddings of the checkpoint are made for."""
+    raw_weights: bool = condition(False)
+    """Take the weights themselves where the file has a moving average of them too, which is the default."""
     skip_unreadable: bool = condition(False)
     """Leave out images that cannot be read, and name them."""
     batch_size: int = condition(64, least=1, unit="images")
@@ -85,7 +101,12 @@ class Evaluation(Measurement):
         weights = cast(Path, setting.weights)
         class_names = read_description(weights).get("class_names", ())
         for config, data in {(cell.arm_config, cell.conditions.data) for cell in cells}:
-            load_weights(build_model(config), weights)
+            report = load_weights(build_model(config), weights, raw=cells[0].conditions.raw_weights)
+            if report.others:
+                others = ", ".join(report.others)
+                print(
+                    f"note: {weights.name}: took {report.place}, and not {others}; see --raw-weights", file=sys.stderr
+                )
             if is_built_in(data):
                 check_data(data, config.num_classes, setting.data_dir)
             else:
@@ -101,7 +122,10 @@ class Evaluation(Measurement):
         weights = cast(Path, setting.weights)
         description = read_description(weights)
         model = build_model(cell.arm_config)
-        load_weights(model, weights)
+        load_weights(model, weights, raw=self.raw_weights)
+        with weights.open("rb") as file:
+            if self.checkpoint and hashlib.file_digest(file, "sha256").hexdigest() != self.checkpoint:
+                raise InputError(f"checkpoint {str(weights)!r} was replaced by another while it was evaluated")
         if is_built_in(self.data):
             return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")

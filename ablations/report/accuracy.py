@@ -129,8 +129,11 @@ def _rates_text(row: pd.Series) -> str:
     return ", ".join(f"{rate}: {top1 / POINTS:.2f}" for rate, top1 in row["top1_by_rate"].items())
 
 
+AccuracyTable = partial(Table, measurement="accuracy")
+"""A table of trainings."""
+
 TABLES: tuple[Table, ...] = (
-    Table(
+    AccuracyTable(
         name="accuracy",
         title="How accurate is each arm?",
         values=analysis.accuracy_values,
@@ -150,7 +153,7 @@ TABLES: tuple[Table, ...] = (
         ),
         note=lambda values: pairing_note(values, "top1_difference"),
     ),
-    Table(
+    AccuracyTable(
         name="cumulative_accuracy",
         title="What does each step of the paper's cumulative ablation add in our own training?",
         values=analysis.cumulative_accuracy_values,
@@ -174,7 +177,7 @@ TABLES: tuple[Table, ...] = (
         ),
         note=lambda values: pairing_note(values, "top1_step"),
     ),
-    Table(
+    AccuracyTable(
         name="resolution_transfer",
         title="Does v2 stand other test resolutions better than v1?",
         values=analysis.resolution_transfer_values,
@@ -193,7 +196,7 @@ TABLES: tuple[Table, ...] = (
             f"{SEEDS} {COMPARED} {CLAIMS} Leads, and leads gained or lost, are a family each."
         ),
     ),
-    Table(
+    AccuracyTable(
         name="learning_rates",
         title="How much does an arm lose by the learning rate that all share?",
         values=analysis.trial_values,
@@ -215,6 +218,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         name="evaluation",
+        measurement="evaluation",
         title="How accurate are finished weights at each test resolution?",
         values=analysis.evaluation_values,
         conditions=CONDITIONS["evaluation"],

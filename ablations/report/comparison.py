@@ -90,6 +90,7 @@ def _note(values: pd.DataFrame) -> str:
 
 COMPARISON = Table(
     name="comparison",
+    measurement="accuracy",
     title="What does each change cost, and what does it gain?",
     values=comparison_values,
     conditions=COMPARISON_CONDITIONS,

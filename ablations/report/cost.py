@@ -1,5 +1,7 @@
 """Parameters and MACs: the tables and figures."""
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -81,8 +83,11 @@ def _share(part: str) -> Show:
     return lambda row: f"{four_figures(row[part] / 1e9)} ({100 * row[part] / row['macs']:.1f} %)"
 
 
+CostTable = partial(Table, measurement="cost")
+"""A table of counts."""
+
 TABLES = (
-    Table(
+    CostTable(
         name="cost",
         title="Parameters and MACs",
         values=analysis.cost_values,
@@ -97,7 +102,7 @@ TABLES = (
         ),
         note=_note_cost,
     ),
-    Table(
+    CostTable(
         name="parts",
         title="What the MACs are made of",
         values=lambda records: at_both_ends(analysis.part_values(records)),
@@ -110,7 +115,7 @@ TABLES = (
         ),
         about="MACs by part of the network, in G, and the share of the whole; counted module by module.",
     ),
-    Table(
+    CostTable(
         name="scaling",
         title="MACs against the size of the input (the paper's Figure 4)",
         values=analysis.scaling_values,
@@ -129,7 +134,7 @@ TABLES = (
             "in base published."
         ),
     ),
-    Table(
+    CostTable(
         name="crossover",
         title="Where linear SRA starts to pay",
         values=analysis.crossover_values,
@@ -146,7 +151,7 @@ TABLES = (
             "Fewer MACs are not a shorter time."
         ),
     ),
-    Table(
+    CostTable(
         name="complexity",
         title="The paper's formulas beside the traced layer",
         values=lambda records: at_both_ends(analysis.complexity_values(records)),
@@ -174,7 +179,7 @@ TABLES = (
             "exact; its 1 x 1 convolution after the pool, P²c², is not in it."
         ),
     ),
-    Table(
+    CostTable(
         name="operators",
         title="MACs by operator",
         values=analysis.operator_values,
@@ -200,7 +205,7 @@ TABLES = (
             "activations and pools count as no MACs here and as some elsewhere: so many values they look at."
         ),
     ),
-    Table(
+    CostTable(
         name="backbones",
         title="The backbones that the article names",
         values=analysis.backbone_values,
@@ -217,7 +222,7 @@ TABLES = (
         ),
         about="Counted, not trained; each at the size of input that its paper gives.",
     ),
-    Table(
+    CostTable(
         name="models",
         title="Models by name",
         values=analysis.model_values,

@@ -26,6 +26,7 @@ from ablations.report.accuracy import (
     OF_DESIGN,
     SEED_COLUMNS,
     SEEDS,
+    AccuracyTable,
     claim_columns,
     claim_text,
     difference_text,
@@ -116,7 +117,7 @@ _CLEAN = "Base published is left out: there arms differ in confounders too."
 _TOGGLE = TableColumn("Toggle", "toggle")
 _PART_N = TableColumn("n", "top1_part_n", "d")
 _EFFECT = TableColumn("Effect", lambda row: effect_name(row["effect"]))
-_Factorial = partial(Table, conditions=FACTORIAL_CONDITIONS, titled_by=(*OF_DESIGN, "toggles", "changed"))
+_Factorial = partial(AccuracyTable, conditions=FACTORIAL_CONDITIONS, titled_by=(*OF_DESIGN, "toggles", "changed"))
 """A table of what toggles do to accuracy."""
 _OF_MEMORY = ("variant", "base", "mode", "attention", "device", "method")
 
@@ -130,6 +131,7 @@ def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table
     names = STUDY_CONDITIONS if measurement == "accuracy" else CONDITIONS[measurement]
     return Table(
         name=f"confounders_{measurement}",
+        measurement=measurement,
         title=f"How much of the paper's first step is the base: {words}",
         values=partial(confounder_values, measurement=measurement),
         conditions=tuple(name for name in names if name != "base"),
@@ -175,7 +177,7 @@ def shown_tradeoffs(records: pd.DataFrame) -> pd.DataFrame:
 
 
 TABLES: tuple[Table, ...] = (
-    Table(
+    AccuracyTable(
         name="base_gains",
         title="Do the toggles gain more in base v2?",
         values=base_gain_values,
@@ -252,6 +254,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         name="effects_cost",
+        measurement="cost",
         title="What does each toggle do to parameters and MACs?",
         values=partial(analysis.effects_at_work, measurement="cost"),
         conditions=(*CONDITIONS["cost"], "toggles"),
@@ -264,6 +267,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         name="effects_memory",
+        measurement="memory",
         title="What does each toggle do to peak memory?",
         values=partial(analysis.effects_at_work, measurement="memory"),
         conditions=(*CONDITIONS["memory"], "toggles"),
@@ -279,6 +283,7 @@ TABLES: tuple[Table, ...] = (
     ),
     Table(
         name="shapley_memory",
+        measurement="memory",
         title="What does each toggle add to peak memory, whatever the order?",
         values=partial(analysis.contributions_at_work, measurement="memory"),
         conditions=(*CONDITIONS["memory"], "toggles"),
@@ -322,7 +327,7 @@ TABLES: tuple[Table, ...] = (
         titled_by=("data", "variant", "changed"),
         columns=(_PART_N, *claim_columns("top1_part")),
     ),
-    Table(
+    AccuracyTable(
         name="single_confounders",
         title="Which of the confounders is it?",
         values=single_confounder_values,
@@ -343,7 +348,7 @@ TABLES: tuple[Table, ...] = (
         ),
         note=lambda values: pairing_note(values, "top1_part"),
     ),
-    Table(
+    AccuracyTable(
         name="tradeoff",
         title="What does accuracy cost?",
         values=shown_tradeoffs,

@@ -61,6 +61,9 @@ MOST_LEVEL_TICKS = 5
 ALIKE = 0.08
 """Curves that are nowhere further apart than this share are drawn as one."""
 
+LONGEST_NAME = 100
+"""Letters of a figure's file, without its suffix."""
+
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
 
@@ -294,7 +297,7 @@ class FigureKind:
         for panel in self.panels(records):
             named = [panel.conditions.get(name) for name in self.named_by]
             words = [self.name, *(str(value) for value in named if pd.notna(value))]
-            together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
+            together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words))[:LONGEST_NAME], []).append(panel)
         return [self._figure(name, panels) for name, panels in together.items()]
 
     def _figure(self, name: str, panels: list[Panel]) -> FigureSpec:

@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.grouping import AXES
+from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
 from ablations.report.summary import comparison_markdown, largest_of_each_kind, list_statements, show_comparisons
-from ablations.report.tables import NOTHING, Table, markdown_rows
+from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows
 from ablations.studies import list_studies
 
 
@@ -27,6 +28,7 @@ def render_index(
     statements = list_statements(tables)
     if statements:
         lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]
+        lines = list(map(escape_markdown, lines))
         sections += ["## What else the records say", "\n".join(lines)]
     for question in QUESTIONS:
         own = [by_name[name] for name in question.tables if name in by_name]
@@ -34,7 +36,8 @@ def render_index(
         if own or drawn:
             sections.append(f"## {question.title}")
         for spec in drawn:
-            sections += [f"![{spec.title}](figures/{spec.name}.png)", f"{spec.caption} [SVG](figures/{spec.name}.svg)"]
+            title, caption = escape_markdown(spec.title), escape_markdown(spec.caption)
+            sections += [f"![{title}](figures/{spec.name}.png)", f"{caption} [SVG](figures/{spec.name}.svg)"]
         links = "{0.title} [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["\n".join(f"- {links.format(table)}" for table in own)] if own else []
     others = ", ".join(f"`{table.name}`" for table in TABLES if table.name not in HEADLINE_TABLES)
@@ -48,9 +51,11 @@ def render_index(
         sections.append(markdown_rows(provenance_lines(records)))
     failed, broken = list_failed(records), list(damaged.items())
     if failed:
-        sections += ["## Failed cells", "\n".join("- {} {}, {}: {}".format(*line) for line in failed)]
+        lines = ["- {} {}, {}: {}".format(*line) for line in failed]
+        sections += ["## Failed cells", "\n".join(map(escape_markdown, lines))]
     if broken:
-        sections += ["## Damaged files, left out", "\n".join("- {}: {}".format(*line) for line in broken)]
+        lines = [f"- {as_text(name)}: {why}" for name, why in broken]
+        sections += ["## Damaged files, left out", "\n".join(map(escape_markdown, lines))]
     return "\n\n".join(sections) + "\n"
 
 

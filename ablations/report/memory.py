@@ -123,8 +123,11 @@ def _bytes_column(title: str, name: str) -> TableColumn:
     return metric_column("peak_memory_bytes", f"{name}_bytes", title)
 
 
+_MemoryTable = partial(Table, measurement="memory")
+"""A table of memory."""
+
 TABLES = (
-    Table(
+    _MemoryTable(
         name="memory",
         title="Peak memory",
         values=analysis.memory_values,
@@ -138,7 +141,7 @@ TABLES = (
         ),
         note=_note_of_arms,
     ),
-    Table(
+    _MemoryTable(
         name="memory_growth",
         title="How predicted memory grows",
         values=analysis.growth_values,
@@ -157,7 +160,7 @@ TABLES = (
             "twice what grows with the fused kernel, on a line through logarithms between predicted sizes."
         ),
     ),
-    Table(
+    _MemoryTable(
         name="memory_parts",
         title="What peak memory is made of",
         values=analysis.peak_parts,
@@ -178,7 +181,7 @@ TABLES = (
         ),
         note=_note,
     ),
-    Table(
+    _MemoryTable(
         name="memory_models",
         title="Peak memory of models by name",
         values=analysis.model_memory_values,
@@ -193,7 +196,7 @@ TABLES = (
         ),
         note=_note,
     ),
-    Table(
+    _MemoryTable(
         name="memory_libraries",
         title="Peak memory beside timm and transformers",
         values=analysis.library_memory_values,
@@ -218,7 +221,7 @@ TABLES = (
         ),
         note=_note,
     ),
-    Table(
+    _MemoryTable(
         name="memory_validation",
         title="Predicted memory against measured memory",
         values=analysis.validation_summary,
@@ -246,7 +249,7 @@ TABLES = (
         ),
         note=_note_of_validation,
     ),
-    Table(
+    _MemoryTable(
         name="memory_validation_cells",
         title="Predicted memory against measured memory, cell by cell",
         values=analysis.validation_values,

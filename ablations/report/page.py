@@ -41,7 +41,7 @@ from ablations.report.summary import (
     list_statements,
     show_comparisons,
 )
-from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
+from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, left_out, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
 
@@ -84,9 +84,9 @@ def render_page(
     have their values; `images` are the figures, by name, as PNG and SVG.
     """
     toggles = toggles_at_hand(records)
-    first = Part("summary", "What each change does", _summary(tables))
+    first = Part("summary", "What each change does", _summary(tables, damaged))
     rest = [
-        *_questions(tables, figures, images),
+        *_questions(tables, figures, images, damaged),
         Part("design", "The study's design", _design(records, toggles)),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),
@@ -162,7 +162,7 @@ def _words(text: str) -> str:
     return "".join(f"<code>{word}</code>" if place % 2 else word for place, word in enumerate(words))
 
 
-def _summary(tables: Tables) -> str:
+def _summary(tables: Tables, damaged: dict[str, str]) -> str:
     """Returns the comparison of the largest study of each kind, a sentence a toggle, and what else is known."""
     values = next((values for table, values in tables.items() if table is COMPARISON), None)
     statements = _list(list_statements(tables))
@@ -171,7 +171,8 @@ def _summary(tables: Tables) -> str:
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
     comparisons = comparison_html(largest_of_each_kind(show_comparisons(values)))
-    return comparisons + _paragraph(COMPARISON.about, "about") + statements
+    notes = _paragraph(left_out(COMPARISON, damaged)) + _paragraph(COMPARISON.about, "about")
+    return comparisons + notes + statements
 
 
 def comparison_html(comparisons: Iterable[ShownComparison]) -> str:
@@ -236,7 +237,10 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
 
 
 def _questions(
-    tables: Tables, figures: Iterable[FigureSpec], images: dict[str, tuple[bytes, bytes] | None]
+    tables: Tables,
+    figures: Iterable[FigureSpec],
+    images: dict[str, tuple[bytes, bytes] | None],
+    damaged: dict[str, str],
 ) -> list[Part]:
     """Returns a part for each question that has something to show: its figures and its tables."""
     by_name = {table.name: table for table in tables}
@@ -249,7 +253,7 @@ def _questions(
             if spec.kind in question.figures
         ]
         own = [by_name[name] for name in question.tables if name in by_name]
-        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table])) for table in own]
+        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table], damaged)) for table in own]
         if shown:
             parts.append(Part(question.name, question.title, "", shown))
     return parts
@@ -264,8 +268,8 @@ def _figure(spec: FigureSpec, png: bytes, svg: bytes) -> str:
     return f"<figure>\n{_scroll(image, spec.title)}<figcaption>{_words(spec.caption)}</figcaption>\n</figure>\n"
 
 
-def _sections(table: Table, values: pd.DataFrame) -> str:
-    body = [_paragraph(table.about, "about")]
+def _sections(table: Table, values: pd.DataFrame, damaged: dict[str, str]) -> str:
+    body = [_paragraph(table.about, "about"), _paragraph(left_out(table, damaged))]
     for section in list_sections(table, values):
         label = f"{table.title}: {section.title}"
         body += [

@@ -12,9 +12,9 @@ from ablations.analysis.grouping import CONDITIONS, Group, refuse_mixed
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI
 from ablations.measure.metrics import METRICS
 from ablations.report import figures
-from ablations.report.cost import GFLOPS, NAME, PARAMS, note_class_tokens
+from ablations.report.cost import GFLOPS, NAME, PARAMS, CostTable, note_class_tokens
 from ablations.report.figures import GREY, FigureKind, arm_line, panels_of
-from ablations.report.tables import ARM, Table, TableColumn, metric_column
+from ablations.report.tables import ARM, TableColumn, metric_column
 
 CUMULATIVE_CONDITIONS = (*CONDITIONS["cost"], "resolution")
 
@@ -37,7 +37,7 @@ MACS_BESIDE = _beside(PAPER_MACS, "macs")
 PAPER_ROW = TableColumn("Row of the paper", "reported_setting")
 
 TABLES = (
-    Table(
+    CostTable(
         name="table2_imagenet",
         title="The paper's Table 2: backbones on ImageNet",
         values=analysis.imagenet_values,
@@ -57,7 +57,7 @@ TABLES = (
             "in brackets. Nothing was trained: top-1 is as reported."
         ),
     ),
-    Table(
+    CostTable(
         name="table3_coco",
         title="The paper's Table 3: detectors on COCO",
         values=partial(analysis.paper_values, table="table3_coco"),
@@ -73,7 +73,7 @@ TABLES = (
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="table4_detectors",
         title="The paper's Table 4: other detectors on COCO",
         values=partial(analysis.paper_values, table="table4_detectors"),
@@ -93,7 +93,7 @@ TABLES = (
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="table5_ade20k",
         title="The paper's Table 5: Semantic FPN on ADE20K",
         values=partial(analysis.paper_values, table="table5_ade20k"),
@@ -109,7 +109,7 @@ TABLES = (
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="table6_ablation",
         title="The paper's Table 6: the ablation, in RetinaNet",
         values=analysis.table6_values,
@@ -133,7 +133,7 @@ TABLES = (
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="cumulative",
         title="The paper's cumulative ablation",
         values=analysis.cumulative_values,

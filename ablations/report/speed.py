@@ -92,7 +92,9 @@ def _operator_note(values: pd.DataFrame) -> str:
     )
 
 
-_BesideLibraries = partial(Table, conditions=LIBRARY_CONDITIONS, titled_by=("mode", "device", "precision"))
+_BesideLibraries = partial(
+    Table, measurement="speed", conditions=LIBRARY_CONDITIONS, titled_by=("mode", "device", "precision")
+)
 _CASE = TableColumn("Model", "case")
 _N = TableColumn("n", "repeats", "d")
 _LATENCY = metric_column("latency_s")
@@ -111,6 +113,7 @@ _UNRESOLVED_WORDS = "A ratio is unresolved where its 95 % interval holds 1."
 TABLES = (
     Table(
         name="speed",
+        measurement="speed",
         title="Speed",
         values=analysis.speed_values,
         conditions=CONDITIONS["speed"],

@@ -15,6 +15,7 @@ from ablations.report.tables import (
     Section,
     Table,
     escape_latex,
+    escape_markdown,
     latex_section,
     list_sections,
     markdown_rows,
@@ -66,9 +67,10 @@ def comparison_markdown(comparisons: Iterable[ShownComparison]) -> str:
     """Returns comparisons as Markdown: each one's table, caption and sentences."""
     sections = []
     for each in comparisons:
-        section = each.section
-        sections += [f"## {section.title}", markdown_rows(section.lines(bold="**{}**")), section.caption]
-        sections += ["\n".join(f"- **{one.topic}**: {one.text}" for one in each.statements)] if each.statements else []
+        title, caption = escape_markdown(each.section.title), escape_markdown(each.section.caption)
+        sections += [f"## {title}", markdown_rows(each.section.lines(bold="**{}**")), caption]
+        lines = [f"- **{one.topic}**: {escape_markdown(one.text)}" for one in each.statements]
+        sections += ["\n".join(lines)] if lines else []
     return "\n\n".join(sections) + "\n"
 
 

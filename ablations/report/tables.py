@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying
+from ablations.errors import FEW
 from ablations.measure.metrics import METRICS
 
 NOTHING = "-"
@@ -81,6 +82,8 @@ class Table:
     """One table: how its values come from records and how they are shown."""
 
     name: str
+    measurement: str
+    """Of the records that it is made from."""
     title: str
     values: Callable[[pd.DataFrame], pd.DataFrame]
     conditions: tuple[str, ...]
@@ -126,8 +129,45 @@ def show_with_change(metric: str) -> Show:
 
 
 def render_csv(values: pd.DataFrame) -> str:
-    """Returns the values as CSV, unrounded, with units in the column names."""
-    return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+    """Returns the values as CSV, unrounded, with units in the column names.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    return values.map(_no_formula).to_csv(index=False, float_format="%.12g", lineterminator="\n")
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def escape_markdown(text: str) -> str:
+    """Returns plain text in which nothing is taken for a tag, a link or the end of a cell; backticks remain code."""
+    for pattern, replacement in _MARKDOWN.items():
+        text = pattern.sub(replacement, text)
+    return text
+
+
+_MARKDOWN = {
+    re.compile(r"<(?=[A-Za-z/!?])"): "&lt;",
+    re.compile(r"\](?=[(\[:])"): r"\]",
+    re.compile(r"(?<=[A-Za-z])://"): "&#58;//",
+    re.compile(r"(?i)\bwww\."): "www&#46;",
+    re.compile(r"\|"): r"\|",
+}
+
+
+def left_out(table: "Table", damaged: dict[str, str]) -> str:
+    """Returns a sentence on the damaged files and lines of records that a table lacks; nothing where it lacks none.
+
+    Those are its measurement's; tables of accuracy show what others measured beside it.
+    """
+    own = (f"records/{table.measurement}/", f"records/{table.measurement}.jsonl")
+    places = [place for place in damaged if table.measurement == "accuracy" or place.startswith(own)]
+    if not places:
+        return ""
+    more = f"; and {len(places) - FEW} more" if len(places) > FEW else ""
+    named = "; ".join(f"{place}: {damaged[place]}" for place in places[:FEW])
+    return f"Damaged, and left out of this table: {named}{more}."
 
 
 BOLD = "Bold: the best of a column; where it has noise, only if all others are resolved to be worse."
@@ -205,7 +245,8 @@ def render_markdown(table: Table, values: pd.DataFrame) -> str:
     """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
     sections = [f"# {table.title}", table.about]
     for section in list_sections(table, values):
-        sections += [f"## {section.title}", markdown_rows(section.lines(bold="**{}**")), section.caption]
+        title, caption = escape_markdown(section.title), escape_markdown(section.caption)
+        sections += [f"## {title}", markdown_rows(section.lines(bold="**{}**")), caption]
     return "\n\n".join(sections) + "\n"
 
 
@@ -237,6 +278,7 @@ def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resoluti
 
 def markdown_rows(lines: list[list[str]]) -> str:
     """Returns lines of cells, the heading's first, as Markdown rows that a terminal shows well: padded to one width."""
+    lines = [list(map(escape_markdown, line)) for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     rows = [

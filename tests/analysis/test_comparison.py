@@ -155,6 +155,23 @@ def test_a_model_at_chance_is_known(tmp_path, write_cell):
     assert bool(values_of(tmp_path).set_index("arm").loc["v1", "at_chance"])
 
 
+@pytest.mark.parametrize(
+    ("n_eval_images", "recorded", "at_chance"),
+    [
+        (100, {}, {"v1": False, "v1+cffn": False}),  # ten classes, taken to be equally large
+        (360, {}, {"v1": True, "v1+cffn": False}),  # digits' own: 37 of 360 are of one class
+        (360, {"largest_class_share": 0.5}, {"v1": True, "v1+cffn": True}),
+    ],
+)
+def test_chance_is_the_share_of_the_largest_class(tmp_path, write_cell, n_eval_images, recorded, at_chance):
+    for arm, top1 in (("v1", 0.102), ("v1+cffn", 0.4)):
+        counts = {"n_eval_images": n_eval_images, "n_train_images": 200, "history": []}
+        cell = arm_cell("pico", arm, "v2", Accuracy())
+        write_cell(tmp_path, cell, {"top1": top1} | counts | recorded)
+    values = values_of(tmp_path).set_index("arm")
+    assert values["at_chance"].astype(bool).to_dict() == at_chance
+
+
 def test_bases_and_recipes_make_comparisons_of_their_own(tmp_path, write_cell):
     write_accuracy(tmp_path, write_cell)
     write_accuracy(tmp_path, write_cell, base="v1")

@@ -45,6 +45,7 @@ def show(name: str) -> Callable[[pd.Series], str]:
 
 TABLE = Table(
     name="made_up",
+    measurement="cost",
     title="Made up",
     values=lambda records: records,
     conditions=("variant",),
