@@ -42,6 +42,7 @@ gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first,
 .PHONY: results
 results: $(ready) ## fill the CPU cells that results/ lacks, study by study, trainings from DATA_DIR (hours)
 	$(PY) run_ablation.py run paper --results results
+	$(PY) run_ablation.py run counters --results results
 	$(PY) run_ablation.py run memory --results results
 	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
@@ -66,5 +67,5 @@ clean: ## remove .venv and all caches; measurements stay
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + v + "; name another: make PYTHON=python3.12")'
 	@echo "Installing into .venv: several minutes, and on Linux about 6 GB"
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --editable ".[notebook,test]" --constraint constraints.txt
+	.venv/bin/python -m pip install --editable ".[counters,notebook,test]" --constraint constraints.txt
 	@touch $@

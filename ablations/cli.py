@@ -24,6 +24,7 @@ from ablations.commands import (
     List,
     MeasureAccuracy,
     MeasureCost,
+    MeasureCounters,
     MeasureMemory,
     MeasureSpeed,
     Power,
@@ -194,6 +195,7 @@ def _print_recipe(cells: list[Cell]) -> None:
 
 MAIN_TABLES: dict[Any, tuple[str, ...]] = {
     MeasureCost: ("cost",),
+    MeasureCounters: ("counters",),
     MeasureMemory: ("memory", "memory_models"),
     MeasureSpeed: ("speed", "speed_libraries"),
     MeasureAccuracy: ("accuracy",),

@@ -40,7 +40,8 @@ from ablations.flags import (
     like,
     parse_flags,
 )
-from ablations.measure import MEASUREMENTS, Accuracy, Cost, Evaluation, Measurement, Memory, Speed
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Counters, Evaluation, Measurement, Memory, Speed
+from ablations.measure.counters import TOOLS
 from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device
 from ablations.measure.memory import parse_stages
@@ -108,7 +109,7 @@ class Run(Training, Force, DataFolder, Output):
     study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own; `list` says what there is."""
     measurements: tuple[str, ...] = ()
-    """Among cost, memory, speed and accuracy."""
+    """Among cost, counters, memory, speed and accuracy."""
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
@@ -317,6 +318,26 @@ class _Cost(Models):
 
 
 MeasureCost = _command("MeasureCost", _Cost, Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Counters(Arms):
+    """Ask other people's counters of FLOPs: of the study counters, or of what the flags name."""
+
+    attention: tuple[AttentionKernel, ...] = ("fused", "explicit")
+    """Which of our kernels: most tools do not see the fused one."""
+
+    def _cells(self: Any) -> list[Cell]:
+        if not (self.names_arms or self.resolutions):
+            cells = select(find_study("counters").cells(), tool=self.tools)
+            return [cell for cell in cells if cell.arm_config.attention in self.attention]
+        sizes = tuple(map(parse_size, self.resolutions)) or (224,)
+        return self._of_arms(vary(Counters(), tool=self.tools, resolution=sizes), self.attention)
+
+
+MeasureCounters = _command(
+    "MeasureCounters", _Counters, Counters, plural={"resolution": ("resolutions", ()), "tool": ("tools", TOOLS)}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -638,6 +659,7 @@ ABOUT = "Honest ablations of the Pyramid Vision Transformer, v1 to v2."
 COMMANDS: dict[str, Any] = {
     "run": Run,
     "cost": MeasureCost,
+    "counters": MeasureCounters,
     "memory": MeasureMemory,
     "speed": MeasureSpeed,
     "accuracy": MeasureAccuracy,
@@ -656,7 +678,7 @@ COMMANDS: dict[str, Any] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
         *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "versus", "img_size", "num_classes"),
+        *("label", "set", "pool_size", "attention", "heads", "tools", "versus", "img_size", "num_classes"),
     ),
     "data": (
         *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),

@@ -116,7 +116,7 @@ class OneLayer(nn.Module):
 
 @dataclass(frozen=True)
 class LayerNet:
-    """A net of one layer, its input's shape, and what to divide a count of it by: its MACs, or values where it has none.
+    """A net of one layer, its input's shape, and what a count is divided by: its MACs, or values where it has none.
 
     Values are those that come out; of a pool, those that go in.
     """
@@ -125,12 +125,15 @@ class LayerNet:
     input_shape: tuple[int, ...]
     amount: int
 
+    def as_model(self) -> nn.Module:
+        return OneLayer(self.layer)
+
 
 TOKENS = (1, 2, 49, 8)
 """Images, heads, tokens, channels of a head."""
 
 
-def _layer_nets() -> dict[str, LayerNet]:
+def layer_nets() -> dict[str, LayerNet]:
     """Returns the nets by what their layer is, those with MACs first; a bias is beside a layer that is counted."""
     heads, tokens, channels = TOKENS[1:]
     products = 2 * heads * tokens**2 * channels
@@ -161,8 +164,8 @@ def count_layers(tool: Tool) -> dict[str, float]:
     1 is the true count of those in WITH_MACS, and 0 of the others.
     """
     counted = {
-        name: count_with_tool(tool, OneLayer(net.layer), net.input_shape) / net.amount
-        for name, net in _layer_nets().items()
+        name: count_with_tool(tool, net.as_model(), net.input_shape) / net.amount
+        for name, net in layer_nets().items()
     }
     counted["bias"] -= counted["linear layer"] * TOKENS[-1]
     return counted
