@@ -64,7 +64,7 @@ def _by_kernel(rows: pd.DataFrame) -> pd.DataFrame:
 def _left_out(layers: dict[str, float]) -> str:
     """Returns what a tool counts less of than there is, in words."""
     words = [
-        name if layers[name] < FAINT else f"{name} (counts 1 token of {round(1 / layers[name])})"
+        name if layers[name] < FAINT else f"{name} (all but 1 of {round(1 / layers[name])} tokens)"
         for name in WITH_MACS
         if layers[name] < 1 - FAINT
     ]

@@ -164,8 +164,7 @@ def count_layers(tool: Tool) -> dict[str, float]:
     1 is the true count of those in WITH_MACS, and 0 of the others.
     """
     counted = {
-        name: count_with_tool(tool, net.as_model(), net.input_shape) / net.amount
-        for name, net in layer_nets().items()
+        name: count_with_tool(tool, net.as_model(), net.input_shape) / net.amount for name, net in layer_nets().items()
     }
     counted["bias"] -= counted["linear layer"] * TOKENS[-1]
     return counted

@@ -45,7 +45,7 @@ def test_each_tool_stands_beside_the_true_count_with_both_kernels(results):
     assert first.loc["fvcore", "macs_explicit_off_percent"] == pytest.approx(2)
     assert first.loc["fvcore", ["leaves_out", "counts_beside"]].tolist() == ["fused attention", "layer norm 5"]
     assert first.loc["calflops", ["leaves_out", "counts_beside"]].tolist() == ["attention's products", ""]
-    assert first.loc["torchinfo", "leaves_out"] == "linear layer (counts 1 token of 49), attention's products"
+    assert first.loc["torchinfo", "leaves_out"] == "linear layer (all but 1 of 49 tokens), attention's products"
 
 
 def test_a_kernel_that_was_not_asked_for_leaves_its_column_out(tmp_path, write_cell):
