@@ -9,42 +9,17 @@ import sys
 import textwrap
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
+from ablations import commands
 from ablations.cells import Cell
-from ablations.commands import (
-    BenchmarkCount,
-    BenchmarkEpoch,
-    ClosedForm,
-    Compare,
-    Evaluate,
-    List,
-    MeasureAccuracy,
-    MeasureCost,
-    MeasureCounters,
-    MeasureMemory,
-    MeasureSpeed,
-    Power,
-    Records,
-    Report,
-    Run,
-    Training,
-    parse,
-    parse_duration,
-)
-from ablations.config import (
-    ARMS,
-    BASES,
-    CUMULATIVE,
-    PUBLISHED_MODELS,
-    VARIANT_ALIASES,
-    VARIANTS,
-    PVTConfig,
-    build_config,
-)
+from ablations.commands import parse, parse_duration
+from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.data.registry import list_data_sets
 from ablations.errors import InputError, pick, refuse
@@ -64,29 +39,29 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command = parse(arguments)
         match command:
-            case List():
+            case commands.List():
                 return _list()
-            case Report():
+            case commands.BuildReport():
                 return _report(command)
-            case Compare():
+            case commands.Compare():
                 return _compare(command)
-            case ClosedForm():
+            case commands.ClosedForm():
                 return _print_closed_form(command)
-            case Records():
+            case commands.Records():
                 return _records(command)
-            case Power():
+            case commands.Power():
                 return _power(command)
-            case BenchmarkCount():
+            case commands.BenchmarkCount():
                 from ablations.benchmarks import benchmark_count
 
                 return benchmark_count(command)
-            case BenchmarkEpoch():
+            case commands.BenchmarkEpoch():
                 from ablations.benchmarks import benchmark_epoch_of
 
                 return benchmark_epoch_of(command)
-            case MeasureMemory(budget=str()):
+            case commands.MeasureMemory(budget=str()):
                 return _answer_budget(command)
-            case MeasureMemory(verify=True):
+            case commands.MeasureMemory(verify=True):
                 raise refuse("verify", True, "False without --budget")
             case _:
                 return _measure(command, shlex.join(arguments))
@@ -131,12 +106,12 @@ def _measure(command: Any, arguments: str) -> int:
 
     from ablations.runner import Keep, default_jobs, run_cells
 
-    training = command if isinstance(command, Training) else Training()
+    training = command if isinstance(command, commands.TrainingRuns) else commands.TrainingRuns()
     if training.tensorboard:
         from ablations.training.logs import check_tensorboard
 
         check_tensorboard()
-    named = find_study(command.study) if isinstance(command, Run) else None
+    named = find_study(command.study) if isinstance(command, commands.Run) else None
     summary = run_cells(
         cells,
         study=named.name if named else cells[0].measurement,
@@ -149,7 +124,7 @@ def _measure(command: Any, arguments: str) -> int:
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
         force=getattr(command, "force", False),
         debug=command.debug,
-        begin=lambda: _print_recipe(cells) if isinstance(command, MeasureAccuracy) else None,
+        begin=lambda: _print_recipe(cells) if isinstance(command, commands.MeasureAccuracy) else None,
     )
 
     if not _is_first_process():
@@ -165,7 +140,7 @@ def _measure(command: Any, arguments: str) -> int:
 
     report = build_report(command.results, with_page=True)
     _say_not_rebuilt(report.not_rebuilt)
-    if isinstance(command, Run) and not command.verbose:
+    if isinstance(command, commands.Run) and not command.verbose:
         _print_answer(cells, command.results)
     else:
         _print_tables(cells, command)
@@ -194,12 +169,12 @@ def _print_recipe(cells: list[Cell]) -> None:
 
 
 MAIN_TABLES: dict[Any, tuple[str, ...]] = {
-    MeasureCost: ("cost",),
-    MeasureCounters: ("counters",),
-    MeasureMemory: ("memory", "memory_models"),
-    MeasureSpeed: ("speed", "speed_libraries"),
-    MeasureAccuracy: ("accuracy",),
-    Evaluate: ("evaluation",),
+    commands.MeasureCost: ("cost",),
+    commands.MeasureCounters: ("counters",),
+    commands.MeasureMemory: ("memory", "memory_models"),
+    commands.MeasureSpeed: ("speed", "speed_libraries"),
+    commands.MeasureAccuracy: ("accuracy",),
+    commands.Evaluate: ("evaluation",),
 }
 """The tables that answer a command; those beside them are named with their folder."""
 
@@ -255,7 +230,7 @@ def _print_tables(cells: list[Cell], command: Any) -> None:
     from ablations.report.cost import render_breakdown
     from ablations.report.tables import render_markdown
 
-    named = isinstance(command, MeasureCost) and bool(command.model)
+    named = isinstance(command, commands.MeasureCost) and bool(command.model)
     whole_paper = {cell.key for cell in find_study("paper").cells()} <= {cell.key for cell in cells}
     main = NAMED_MODELS_TABLES if named else MAIN_TABLES.get(type(command), ())
     if whole_paper or not main:
@@ -271,13 +246,13 @@ def _print_tables(cells: list[Cell], command: Any) -> None:
             print(f"\n{render_markdown(table, values)}")
         else:
             others.append(f"{table.name}.md")
-    if isinstance(command, MeasureCost) and command.breakdown:
+    if isinstance(command, commands.MeasureCost) and command.breakdown:
         print(render_breakdown(records))
     if others:
         print(f"more by `report --all`, in {command.results / 'tables'}: {', '.join(others)}\n")
 
 
-def _print_closed_form(command: ClosedForm) -> int:
+def _print_closed_form(command: commands.ClosedForm) -> int:
     sizes = [(text, parse_size(text)) for text in command.resolutions]
     variants = [name for name, fields in VARIANTS.items() if "stem_stride" not in fields]
     start = time.perf_counter()
@@ -292,12 +267,12 @@ def _print_closed_form(command: ClosedForm) -> int:
     return 0
 
 
-def _answer_budget(command: MeasureMemory) -> int:
+def _answer_budget(command: Any) -> int:
     """Prints what fits into a budget; with `verify` returns 1 unless all of it was measured to fit."""
     for name in ("predict", "dry_run", "time_budget", "force"):
         if getattr(command, name):
             raise refuse(name, getattr(command, name), "no such flag beside --budget, which writes no records")
-    budget_bytes = parse_bytes(cast(str, command.budget))
+    budget_bytes = parse_bytes(command.budget)
     sizes = command.sizes((224, 512, 1024))
     # One cell for all sizes: the first of them stands for the others.
     cells = list({_without_size(cell): cell for cell in reversed(command.cells())}.values())[::-1]
@@ -317,16 +292,12 @@ def _answer_budget(command: MeasureMemory) -> int:
     fits = True
     for cell, answer in zip(cells, answers, strict=True) if command.verify else ():
         for check in verify_answer(answer, cell):
-            where = (
-                f"{cell.name} {cast(Memory, cell.conditions).mode} at {check.resolution} px, batch {check.batch_size}"
-            )
-            predicted = f"predicted {format_bytes(check.predicted_bytes)}"
             fits = fits and check.fits is True
-            if check.measured_bytes is None:
-                print(f"{where}: {predicted}; not verified: {check.note}")
-            else:
-                words = "fits" if check.fits else "does not fit"
-                print(f"{where}: {predicted}, measured {format_bytes(check.measured_bytes)}: {words}")
+            came = f"; not verified: {check.note}"
+            if check.measured_bytes is not None:
+                came = f", measured {format_bytes(check.measured_bytes)}: {'fits' if check.fits else 'does not fit'}"
+            where = f"{cell.name} {cell.conditions.mode} at {check.resolution} px, batch {check.batch_size}"
+            print(f"{where}: predicted {format_bytes(check.predicted_bytes)}{came}")
     return 0 if fits else 1
 
 
@@ -345,7 +316,7 @@ def _print_plan(cells: list[Cell], results: Path) -> int:
     return 0
 
 
-def _report(command: Report) -> int:
+def _report(command: commands.BuildReport) -> int:
     for name in ("html", "readme"):
         if command.check and getattr(command, name):
             raise refuse(name, getattr(command, name), "none with --check, which writes nothing")
@@ -385,7 +356,7 @@ def _read(path: Path) -> str:
         raise InputError(f"readme={str(path)!r} cannot be read: {error}") from None
 
 
-def _compare(command: Compare) -> int:
+def _compare(command: commands.Compare) -> int:
     """Prints the comparisons of a study, or the largest of each kind that the records have."""
     _check_has_records(command.results)
     keys = None if command.study is None else {cell.key for cell in find_study(command.study).cells()}
@@ -400,20 +371,20 @@ def _compare(command: Compare) -> int:
     values = comparison_values(load_records(command.results), keys)
     if values.empty:
         raise refuse("study", command.study, f"one of which {command.results} has records of two arms or more")
-    renderers: dict[str, Any] = {"markdown": render_markdown, "latex": render_latex}
-    match command.format:
-        case "csv":
-            print(render_csv(values), end="")
-        case "html":
-            print(comparison_html(values), end="")
-        case "markdown" | "latex":
-            print(renderers[command.format](COMPARISON, values), end="")
-        case _:
-            every = show_comparisons(values)
-            width = shutil.get_terminal_size().columns
-            for shown in every if command.study else largest_of_each_kind(every):
-                _print_comparison(shown, width)
-                print(textwrap.fill(shown.section.caption, width) + "\n")
+    renderers: dict[str, Callable[[Any], str]] = {
+        "csv": render_csv,
+        "html": comparison_html,
+        "markdown": partial(render_markdown, COMPARISON),
+        "latex": partial(render_latex, COMPARISON),
+    }
+    if command.format in renderers:
+        print(renderers[command.format](values), end="")
+        return 0
+    every = show_comparisons(values)
+    width = shutil.get_terminal_size().columns
+    for shown in every if command.study else largest_of_each_kind(every):
+        _print_comparison(shown, width)
+        print(textwrap.fill(shown.section.caption, width) + "\n")
     return 0
 
 
@@ -422,7 +393,7 @@ def _check_has_records(results: Path) -> None:
         raise refuse("results", str(results), "a folder that holds records")
 
 
-def _records(command: Records) -> int:
+def _records(command: commands.Records) -> int:
     from ablations.records import drop_records, merge_records, pack_records, unpack_records
 
     for name, action in (("folders", "merge"), ("where", "drop")):
@@ -430,22 +401,21 @@ def _records(command: Records) -> int:
         if bool(given) != (command.action == action):
             allowed = "one or more" if command.action == action else f"none with {command.action}"
             raise refuse(name, tuple(map(str, given)), allowed)
-    if not (command.results / "records").is_dir() and command.action != "merge":
-        raise refuse("results", str(command.results), "a folder that holds records")
-    match command.action:
-        case "pack" | "unpack" as action:
-            counts = (pack_records if action == "pack" else unpack_records)(command.results)
-            for measurement, count in counts.items():
-                print(f"{measurement:12}{count:6} records")
-        case "merge":
-            print(f"{merge_records(command.results, command.folders)} records copied to {command.results}")
-        case "drop":
-            aside = drop_records(command.results, _condition_of(command.where))
-            print(f"moved to {aside}" if aside else "no such record")
+    if command.action == "merge":
+        print(f"{merge_records(command.results, command.folders)} records copied to {command.results}")
+        return 0
+    _check_has_records(command.results)
+    if command.action == "drop":
+        aside = drop_records(command.results, _condition_of(command.where))
+        print(f"moved to {aside}" if aside else "no such record")
+        return 0
+    counts = (pack_records if command.action == "pack" else unpack_records)(command.results)
+    for measurement, count in counts.items():
+        print(f"{measurement:12}{count:6} records")
     return 0
 
 
-def _power(command: Power) -> int:
+def _power(command: commands.Power) -> int:
     """Prints how many seeds resolve a difference, by the spread of the accuracies that there are."""
     for name, value, most in (("difference", command.difference, 100), ("power", command.power, 1)):
         if not 0 < value < most:
@@ -506,10 +476,7 @@ def _list() -> int:
 
 def _describe_variant(name: str) -> str:
     config = build_config(name)
-    shape = [f"{word} {'-'.join(map(str, values))}" for word, values in _shapes(config).items()]
+    fields = {"dims": config.embed_dims, "depths": config.depths, "heads": config.num_heads, "mlp": config.mlp_ratios}
+    shape = [f"{word} {'-'.join(map(str, values))}" for word, values in fields.items()]
     count = f"{count_params(config) / 1e6:.2f} M parameters as PVT v2 with 1000 classes"
     return f"{', '.join(shape)}, stem stride {config.stem_stride}, P {config.pool_size}; {count}"
-
-
-def _shapes(config: PVTConfig) -> dict[str, tuple[int, ...]]:
-    return {"dims": config.embed_dims, "depths": config.depths, "heads": config.num_heads, "mlp": config.mlp_ratios}

@@ -4,10 +4,11 @@
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_type_hints
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
@@ -31,15 +32,7 @@ from ablations.config import (
 )
 from ablations.data.registry import DATA_SETS, count_classes
 from ablations.errors import InputError, pick, refuse
-from ablations.flags import (
-    HELP,
-    HELP_ALL,
-    POSITIONAL,
-    Layout,
-    describe_flags,
-    like,
-    parse_flags,
-)
+from ablations.flags import HELP, HELP_ALL, POSITIONAL, Layout, describe_flags, like, parse_flags
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Counters, Evaluation, Measurement, Memory, Speed
 from ablations.measure.counters import TOOLS
 from ablations.measure.evaluation import Protocol
@@ -91,7 +84,7 @@ class Force:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingRuns:
     """How trainings run, and what is kept of them."""
 
     jobs: int | None = None
@@ -103,7 +96,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Training, Force, DataFolder, Output):
+class Run(TrainingRuns, Force, DataFolder, Output):
     """Measure a study; the flags choose among its cells."""
 
     study: str = field(default="quick", metadata=POSITIONAL)
@@ -202,6 +195,10 @@ class Arms(Output):
     def _cells(self) -> list[Cell]:
         raise NotImplementedError
 
+    def sizes(self: Any, default: tuple[Size, ...] = ()) -> tuple[Size, ...]:
+        """Returns the resolutions that are asked for."""
+        return tuple(map(parse_size, self.resolutions)) or default
+
     @property
     def names_arms(self) -> bool:
         return bool(self.variants or self.arms or self.bases or self.pool_size is not None or self.set)
@@ -273,8 +270,10 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     return name, truths.get(value, value)
 
 
-def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_out: tuple[str, ...] = ()) -> list[Any]:
-    """Returns the conditions of a measurement as fields of a command.
+def _with_flags_of(
+    kind: type[Measurement], plural: Mapping[str, tuple[str, Any]] = MappingProxyType({}), leave_out: Container = ()
+) -> Any:
+    """Makes of a class a command that has the conditions of a measurement as flags, too.
 
     `plural` are those of which a command takes several: the flag's name and its default values.
     """
@@ -288,14 +287,13 @@ def _flags(kind: type[Measurement], plural: dict[str, tuple[str, Any]], leave_ou
             kind_of_value = str if each.name == "resolution" else annotation
             annotation = tuple[kind_of_value, ...]  # type: ignore[valid-type]
         flags.append((name, annotation, like(kind, each.name, default)))
-    return flags
 
+    def extend(behaviour: type) -> Any:
+        made = make_dataclass(behaviour.__name__, flags, bases=(behaviour,), frozen=True, kw_only=True)
+        made.__doc__ = behaviour.__doc__
+        return made
 
-def _command(name: str, behaviour: type, kind: type[Measurement], **options: Any) -> Any:
-    """Returns a command: a behaviour, and the conditions of a measurement as flags."""
-    made = make_dataclass(name, _flags(kind, **options), bases=(behaviour,), frozen=True, kw_only=True)
-    made.__doc__ = behaviour.__doc__
-    return made
+    return extend
 
 
 def _given(command: Any, kind: type[Measurement], leave_out: tuple[str, ...]) -> Any:
@@ -303,8 +301,9 @@ def _given(command: Any, kind: type[Measurement], leave_out: tuple[str, ...]) ->
     return kind(**{each.name: getattr(command, each.name) for each in fields(kind) if each.name not in leave_out})
 
 
+@_with_flags_of(Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())})
 @dataclass(frozen=True, kw_only=True)
-class _Cost(Models):
+class MeasureCost(Models):
     """Count parameters and MACs: of every table of the paper, or of what the flags name."""
 
     breakdown: bool = False
@@ -313,15 +312,12 @@ class _Cost(Models):
     def _cells(self: Any) -> list[Cell]:
         if not (self.names_arms or self.model or self.resolutions or self.heads):
             return find_study("paper").cells()
-        sizes = tuple(map(parse_size, self.resolutions)) or (224,)
-        return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=sizes))
+        return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=self.sizes((224,))))
 
 
-MeasureCost = _command("MeasureCost", _Cost, Cost, plural={"resolution": ("resolutions", ()), "head": ("heads", ())})
-
-
+@_with_flags_of(Counters, plural={"resolution": ("resolutions", ()), "tool": ("tools", TOOLS)})
 @dataclass(frozen=True, kw_only=True)
-class _Counters(Arms):
+class MeasureCounters(Arms):
     """Ask other people's counters of FLOPs: of the study counters, or of what the flags name."""
 
     attention: tuple[AttentionKernel, ...] = ("fused", "explicit")
@@ -331,17 +327,16 @@ class _Counters(Arms):
         if not (self.names_arms or self.resolutions):
             cells = select(find_study("counters").cells(), tool=self.tools)
             return [cell for cell in cells if cell.arm_config.attention in self.attention]
-        sizes = tuple(map(parse_size, self.resolutions)) or (224,)
-        return self._of_arms(vary(Counters(), tool=self.tools, resolution=sizes), self.attention)
+        return self._of_arms(vary(Counters(), tool=self.tools, resolution=self.sizes((224,))), self.attention)
 
 
-MeasureCounters = _command(
-    "MeasureCounters", _Counters, Counters, plural={"resolution": ("resolutions", ()), "tool": ("tools", TOOLS)}
+@_with_flags_of(
+    Memory,
+    plural={"resolution": ("resolutions", ()), "mode": ("modes", MODES), "checkpointing": ("checkpointing", ("none",))},
+    leave_out=("method",),
 )
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Memory(Force, Models):
+class MeasureMemory(Force, Models):
     """Measure peak memory of inference and of training steps, or predict it."""
 
     predict: bool = False
@@ -367,25 +362,12 @@ class _Memory(Force, Models):
         ]
         return self._of_models(varied, self.attention or (("fused",) if self.budget else ("fused", "explicit")))
 
-    def sizes(self: Any, default: tuple[Size, ...]) -> tuple[Size, ...]:
-        return tuple(map(parse_size, self.resolutions)) or default
 
-
-MeasureMemory = _command(
-    "MeasureMemory",
-    _Memory,
-    Memory,
-    plural={
-        "resolution": ("resolutions", ()),
-        "mode": ("modes", MODES),
-        "checkpointing": ("checkpointing", ("none",)),
-    },
-    leave_out=("method",),
+@_with_flags_of(
+    Speed, plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES)}, leave_out=("reference",)
 )
-
-
 @dataclass(frozen=True, kw_only=True)
-class _Speed(Arms):
+class MeasureSpeed(Arms):
     """Time inference and training steps of each arm, interleaved with arm v1's or with the same model of a library."""
 
     versus: tuple[Library, ...] = ()
@@ -397,7 +379,7 @@ class _Speed(Arms):
     def _cells(self: Any) -> list[Cell]:
         reference: Any = "+".join(name for name in LIBRARIES if name in self.versus) or PVT_V1
         conditions = replace(_given(self, Speed, ("resolution", "mode", "reference")), reference=reference)
-        sizes = tuple(map(parse_size, self.resolutions))
+        sizes = self.sizes()
         shared = [arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)]
         small = any("stem_stride" in VARIANTS.get(name, {}) for name in self.variants)
         if self.versus and (small or set(sizes) != {224}):  # libraries' v1 has patches of 4 px and inputs of 224
@@ -407,17 +389,9 @@ class _Speed(Arms):
         return models._of_arms(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
 
-MeasureSpeed = _command(
-    "MeasureSpeed",
-    _Speed,
-    Speed,
-    plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES)},
-    leave_out=("reference",),
-)
-
-
+@_with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes",))
 @dataclass(frozen=True, kw_only=True)
-class _Accuracy(Training, DataFolder, Models):
+class MeasureAccuracy(TrainingRuns, DataFolder, Models):
     """Train each arm, or any model, from scratch by a recipe and evaluate it; a training that was stopped resumes."""
 
     DEFAULT_VARIANT = "nano"
@@ -435,13 +409,9 @@ class _Accuracy(Training, DataFolder, Models):
         return self._of_models(vary(self.conditions, seed=self.seeds))
 
 
-MeasureAccuracy = _command(
-    "MeasureAccuracy", _Accuracy, Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes",)
-)
-
-
+@_with_flags_of(Evaluation, leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"))
 @dataclass(frozen=True, kw_only=True)
-class _Evaluate(DataFolder, Output):
+class Evaluate(DataFolder, Output):
     """Evaluate finished weights on validation images, at one test resolution or several.
 
     Weights that `accuracy --save-weights` wrote say themselves which model they are of, and which data.
@@ -483,7 +453,10 @@ class _Evaluate(DataFolder, Output):
             data=self.data or told.get("data") or Evaluation.data,
             protocol=self.protocol or ("paper" if told else Evaluation.protocol),
             **{name: self._agreed(name, held) or getattr(Evaluation, name) for name in ("num_classes", "img_size")},
-            **{name: getattr(self, name) for name in ("skip_unreadable", "batch_size", "precision", "device")},
+            **{
+                name: getattr(self, name)
+                for name in ("raw_weights", "skip_unreadable", "batch_size", "precision", "device")
+            },
         )
         sizes = tuple(map(_parse_side, self.resolutions)) or (conditions.img_size,)
         model = self._arm(told)
@@ -521,15 +494,6 @@ def _parse_side(text: str) -> int:
     return size
 
 
-Evaluate = _command(
-    "Evaluate",
-    _Evaluate,
-    Evaluation,
-    plural={},
-    leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClosedForm(Debug):
     """Print parameters and MACs of all arms, bases and published variants as CSV, in closed form."""
@@ -560,8 +524,9 @@ class BenchmarkCount(Debug):
         return Arm(variant=self.variant or Arms.DEFAULT_VARIANT, arm=self.arm, base=DEFAULT_BASE)
 
 
+@_with_flags_of(Accuracy, leave_out={each.name for each in fields(Accuracy)} - {"precision", "device", "compiled"})
 @dataclass(frozen=True, kw_only=True)
-class _BenchmarkEpoch(DataFolder, Debug):
+class BenchmarkEpoch(DataFolder, Debug):
     """Time an epoch of training beside timm's step and loader doing the same work, interleaved in one process."""
 
     variant: str = "b0"
@@ -580,18 +545,8 @@ class _BenchmarkEpoch(DataFolder, Debug):
     """Lay timm's images and weights out channels-last, as ours are; by default as in timm's train.py."""
 
 
-BenchmarkEpoch: Any = make_dataclass(
-    "BenchmarkEpoch",
-    [flag for flag in _flags(Accuracy, {}) if flag[0] in ("precision", "device", "compiled")],
-    bases=(_BenchmarkEpoch,),
-    frozen=True,
-    kw_only=True,
-)
-BenchmarkEpoch.__doc__ = _BenchmarkEpoch.__doc__
-
-
 @dataclass(frozen=True, kw_only=True)
-class Report(Debug):
+class BuildReport(Debug):
     """Rebuild the tables and figures from the records."""
 
     results: Path = Path("runs")
@@ -665,7 +620,7 @@ COMMANDS: dict[str, Any] = {
     "accuracy": MeasureAccuracy,
     "evaluate": Evaluate,
     "compare": Compare,
-    "report": Report,
+    "report": BuildReport,
     "records": Records,
     "power": Power,
     "list": List,
@@ -677,8 +632,20 @@ COMMANDS: dict[str, Any] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
-        *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "tools", "versus", "img_size", "num_classes"),
+        *(
+            "study",
+            "measurements",
+            "checkpoint",
+            "arms",
+            "arm",
+            "variants",
+            "variant",
+            "bases",
+            "base",
+            "model",
+            "label",
+        ),
+        *("set", "pool_size", "attention", "heads", "tools", "versus", "img_size", "num_classes", "raw_weights"),
     ),
     "data": (
         *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),
@@ -774,7 +741,9 @@ def _with_data_by_name(command: Any) -> Any:
     if not data or Path(data).name == data:
         return command
     if command.data_dir:
-        raise refuse("data", data, f"the name of a folder in --data-dir {command.data_dir}")
+        if Path(data).is_absolute() or ".." in Path(data).parts or not (command.data_dir / data).is_dir():
+            raise refuse("data", data, f"the name of a folder in --data-dir {command.data_dir}")
+        return command  # a set that lies deeper has its whole path there as its name
     if not Path(data).is_dir():
         raise refuse("data", data, f"an image folder that exists, or one of {', '.join(DATA_SETS)}")
     path = Path(data).resolve()

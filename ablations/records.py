@@ -34,6 +34,7 @@ from ablations.config import (
     AttentionKernel,
     PVTConfig,
     as_pair,
+    is_int,
     size_text,
 )
 from ablations.errors import FEW, InputError, pick, refuse, without_folders
@@ -474,9 +475,10 @@ _RUN = {
 _SIZES = {
     "resolution": Column("The input, as text such as 224 or 800x1280 (height x width).", "px"),
     "pixels": integer("Height times width of the input.", "px"),
+    "img_size": integer("The side that learned position embeddings are made for; as text where not square.", "px"),
 }
 
-CONFIG_COLUMNS = ("attention", "pool_size", "stem_stride", "num_classes", *CONFOUNDERS)
+CONFIG_COLUMNS = ("attention", "pool_size", "stem_stride", "num_classes", *CONFOUNDERS, "img_size")
 """The fields of an arm's config that are columns."""
 
 _FIRST = (
@@ -593,7 +595,7 @@ def _as_kind(column: pd.Series, values: list[Any]) -> pd.Series:
     described = list_columns().get(str(column.name))
     found = {type(value) for value in values if value is not None}
     inferred = "integer" if found == {int} else "boolean" if found == {bool} else None
-    kind = described.kind if described else inferred
+    kind = described.kind if described and str not in found else inferred
     has_gaps = bool(column.isna().any())
     match kind:
         case "integer":
@@ -679,5 +681,6 @@ def _model_columns(record: dict[str, Any]) -> dict[str, Any]:
     if "model" in record:
         return {"model": record["model"], "variant": None, "arm": None, "base": None}
     config = _defaults(PVTConfig) | record["config"]
+    config["img_size"] = config["img_size"] if is_int(config["img_size"]) else size_text(config["img_size"])
     names = {name: record[name] for name in ("variant", "arm", "base")}
     return {"model": "pvt:" + "/".join(names.values()), **names, **{name: config[name] for name in CONFIG_COLUMNS}}

@@ -32,11 +32,15 @@ from ablations.cost import count_macs, count_params, has_closed_form, module_cos
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
+from ablations.measure.process import worker_processes
 from ablations.model import build_model
 from ablations.records import iterate_records, load_records
 from ablations.report.contents import list_figures, list_values
 from ablations.report.images import drawing, figure_digest
 from ablations.report.tables import render_csv
+from ablations.runner import needs
+from ablations.runner import run as runner
+from ablations.studies import find_study
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -214,6 +218,44 @@ def test_effects_of_a_made_up_study_are_as_constructed(tmp_path: Path, write_cel
     assert {effect: round(100 * mean, 9) + 0.0 for effect, mean in values["top1_effect_mean"].items()} == {
         effect: expected.get(effect, 0.0) for effect in values.index
     }
+
+
+STUDY = """
+toggles = ["rms"]
+
+[[grid]]
+measurement = "memory"
+variants = ["pico"]
+resolution = 32
+
+[[grid]]
+measurement = "accuracy"
+variants = ["pico"]
+recipe = "small"
+epochs = 1
+train_images = 100
+"""
+
+
+@pytest.mark.slow
+def test_worker_processes_know_the_toggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is measured in processes of its own, and trainings go side by side in two: neither registered it."""
+    for module in (needs, runner):
+        monkeypatch.setattr(module, "available_cores", lambda: 2)
+    (tmp_path / "mine.toml").write_text(STUDY)
+    study = find_study(str(tmp_path / "mine.toml"))
+    summary = runner.run_cells(study.cells(), study=study.name, results=tmp_path, jobs=2)
+    assert (summary.measured, summary.failed) == (4, [])
+    records = load_records(tmp_path)
+    assert set(records["arm"]) == {"v1", "v1+rms"}
+    # Two biases a block are all that it has less, in each of the blocks' two norms.
+    memory = records[records["measurement"] == "memory"].set_index("arm")["parameter_bytes"]
+    assert memory["v1"] - memory["v1+rms"] == 4 * 2 * (8 + 16 + 32 + 64)
+
+
+def test_pools_of_workers_know_the_toggle() -> None:
+    with worker_processes(1) as pool:
+        assert pool.submit(arms_of, FOUR).result() == arms_of(FOUR)
 
 
 def without_columns_of(toggle: str, text: str) -> str:

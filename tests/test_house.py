@@ -82,7 +82,7 @@ def parts(*names: str) -> tuple[str, ...]:
 
 DESCRIBE = parts(
     *("errors", "files", "units", "conditions", "config", "recipes", "cells", "cost", "studies", "paper"),
-    *("baselines.registry", "data.registry"),
+    *("baselines.registry", "data.listing", "data.registry"),
     *(f"measure.{name}" for name in ("measurement", "metrics", "cost", "memory", "speed", "accuracy", "evaluation")),
 )
 """What says what a model, a cell and a study are: the standard library alone, and nothing that runs."""
@@ -105,9 +105,10 @@ ALLOWED_IMPORTS = {
     "cells": DESCRIBE + parts("measure"),
     "studies": DESCRIBE + parts("measure"),
     "baselines.registry": DESCRIBE,
+    "data.listing": DESCRIBE,
     "data.registry": DESCRIBE,
     "records": (*DESCRIBE, *parts("measure"), "filelock", "numpy", "pandas"),
-    "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors"),
+    "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
     "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers"),
 }
@@ -126,7 +127,7 @@ FORBIDDEN_IMPORTS = {
 
 OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "records", "paper"),
-    *("baselines.registry", "data.registry", "analysis", "report", "flags", "commands", "cli"),
+    *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 

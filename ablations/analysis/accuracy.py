@@ -11,9 +11,10 @@ over seeds, `NAME_n` their number, `NAME_p` the t test's p, `NAME_p_holm` that c
 they are too few for an interval.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from ablations.analysis.grouping import (
     Group,
     group_by,
     join_groups,
+    join_rows,
     name_changes,
     split_by_conditions,
     split_with_models,
@@ -50,83 +52,85 @@ STUDY_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in 
 TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("base_lr", "eval_resolutions"))
 
 
-def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
-    """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
+@dataclass(frozen=True)
+class Study(Group):
+    """Trainings that are compared: records of `accuracy` under the same conditions."""
 
-    Rows have a column `changed`, empty where the model is what its names say. What a model was evaluated on beside its
-    own size makes no other training. With `with_models` the groups hold the models that are no arms and were trained
-    alike, and those without arms beside them make groups of their own. Raises InputError if two records of a group
-    stand in one place.
-    """
-    chosen = records[records["measurement"] == "accuracy"]
-    if chosen.empty:
-        return []
-    chosen = chosen[chosen["tuning_images"] == 0].drop(columns="eval_resolutions", errors="ignore")
-    changes = name_changes(chosen)["changed"].fillna("")
-    split = split_with_models if with_models else split_by_conditions
-    groups = [
-        Group({"changed": None} | group.conditions, group.rows.assign(changed=changes[group.rows.index]))
-        for group in split(chosen, "accuracy")
-    ]
-    unchanged = [
-        Group(group.conditions | {"changed": None}, group.rows)
-        for group in groups
-        if pd.isna(group.conditions["changed"])
-    ]
-    return [*unchanged, *(group for group in groups if pd.notna(group.conditions["changed"]))]
+    @cached_property
+    def top1(self) -> dict[str, pd.Series]:
+        """The accuracy by seed of each arm or other model, by name."""
+        names = self.rows["arm"].fillna(self.rows["model"])
+        by_name = self.rows.groupby(names, sort=False)
+        return {str(name): own.set_index("seed")["top1"].astype(float) for name, own in by_name}
 
+    @cached_property
+    def paired(self) -> bool:
+        """Whether equal seeds gave equal initial weights wherever parameters have one name and shape."""
+        return bool((self.rows["initial_weights"] == "by_name").all())
 
-def is_paired(rows: pd.DataFrame) -> bool:
-    """Whether equal seeds gave equal initial weights wherever parameters have one name and shape."""
-    return bool((rows["initial_weights"] == "by_name").all())
+    @cached_property
+    def declared(self) -> int | None:
+        """How many seeds the study declared before its data, where a column of the records says so."""
+        declared = self.rows["declared_seeds"].max() if "declared_seeds" in self.rows else None
+        return None if pd.isna(declared) else int(declared)
 
-
-def declared_seeds(rows: pd.DataFrame) -> int | None:
-    """Returns how many seeds the study declared before its data, where a column of the records says so."""
-    declared = rows["declared_seeds"].dropna() if "declared_seeds" in rows else NO_SEEDS
-    return int(declared.max()) if len(declared) else None
-
-
-def difference_columns(name: str, estimate: Estimate, p_holm: float, declared: int | None = None) -> dict[str, Any]:
-    """Returns a difference as columns `NAME_mean` and so on; without a name they are `mean` and so on."""
-    columns = {
-        "n": estimate.n,
-        **{each: getattr(estimate, each) for each in ("mean", "low", "high", "p")},
-        "p_holm": p_holm,
-        "sign_flip_p": estimate.sign_flip_p,
-        "resolved": is_resolved(estimate.n, p_holm, declared),
-        "paired": estimate.paired,
-        "raw": estimate.raw or None,
-    }
-    return {f"{name}_{each}" if name else each: value for each, value in columns.items()}
-
-
-def difference_rows(
-    name: str, family: Sequence[tuple[dict[str, Any], Estimate]], declared: int | None = None
-) -> list[dict[str, Any]]:
-    """Returns a row for each member of a family of comparisons: its own columns and its difference, corrected by Holm.
-
-    A member without seeds is no comparison. With `declared` seeds, a column `declared_seeds` then, nothing is claimed
-    before as many are there.
-    """
-    declares = {"declared_seeds": declared} if declared else {}
-    compared = [estimate.n > 0 for _, estimate in family]
-    p_holm = np.full(len(family), np.nan)
-    if any(compared):
-        p_holm[compared] = correct_by_holm([estimate.p for _, estimate in family if estimate.n > 0])
-    return [
-        columns | declares | difference_columns(name, estimate, float(p), declared)
-        for (columns, estimate), p in zip(family, p_holm, strict=True)
-    ]
+    def difference(self, arm: str, reference: str | None) -> Estimate:
+        """Returns how much more accurate an arm is than a reference; n is 0 where there is no other arm to compare."""
+        top1 = NO_SEEDS if arm == reference else self.top1[arm]
+        return estimate_difference(top1, self.top1.get(str(reference), NO_SEEDS), paired=self.paired)
 
 
 NO_SEEDS = pd.Series(dtype=float)
 
 
-def top1_by_arm(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """Returns the accuracy by seed of each arm or other model, by name."""
-    names = rows["arm"].fillna(rows["model"])
-    return {str(name): own.set_index("seed")["top1"].astype(float) for name, own in rows.groupby(names, sort=False)}
+def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Study]:
+    """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
+
+    Rows have a column `changed`, empty where the model is what its names say; such groups come first. What a model was
+    evaluated on beside its own size makes no other training. With `with_models` the groups hold the models that are no
+    arms and were trained alike, and those without arms beside them make groups of their own. Raises InputError if two
+    records of a group stand in one place.
+    """
+    chosen = records[records["measurement"] == "accuracy"]
+    if chosen.empty:
+        return []
+    chosen = chosen[chosen["tuning_images"] == 0].drop(columns="eval_resolutions", errors="ignore")
+    split = split_with_models if with_models else split_by_conditions
+    studies = []
+    for group in split(chosen, "accuracy"):
+        changed = group.conditions.get("changed")
+        changed = None if pd.isna(changed) else changed
+        conditions = {"changed": None} | group.conditions | {"changed": changed}
+        studies.append(Study(conditions, group.rows.assign(changed=changed or "")))
+    return sorted(studies, key=lambda study: study.conditions["changed"] is not None)
+
+
+def difference_rows(
+    name: str, family: Sequence[tuple[dict[str, Any], Estimate]], declared: int | None = None
+) -> list[dict[str, Any]]:
+    """Returns a row for each member of a family of comparisons: its own columns and its difference, corrected by Holm,
+    as `NAME_mean` and so on; without a name they are `mean` and so on.
+
+    A member without seeds is no comparison. With `declared` seeds, a column `declared_seeds` then, nothing is claimed
+    before as many are there.
+    """
+    declares = {"declared_seeds": declared} if declared else {}
+    corrected = iter(correct_by_holm([estimate.p for _, estimate in family if estimate.n > 0]))
+    rows = []
+    for columns, estimate in family:
+        p_holm = float(next(corrected)) if estimate.n > 0 else np.nan
+        difference = {
+            "n": estimate.n,
+            **{each: getattr(estimate, each) for each in ("mean", "low", "high", "p")},
+            "p_holm": p_holm,
+            "sign_flip_p": estimate.sign_flip_p,
+            "resolved": is_resolved(estimate.n, p_holm, declared),
+            "paired": estimate.paired,
+            "raw": estimate.raw or None,
+        }
+        prefix = f"{name}_" if name else ""
+        rows.append(columns | declares | {f"{prefix}{each}": value for each, value in difference.items()})
+    return rows
 
 
 def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -137,31 +141,23 @@ def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     were right. One family of Holm's is a group's differences to v1.
     """
     tables = []
-    for group in split_studies(records, with_models=True):
-        declared = declared_seeds(group.rows)
-        arms = set(group.rows["arm"].dropna())
-        by_name = top1_by_arm(group.rows)
-        names = group.rows["arm"].fillna(group.rows["model"])
+    for study in split_studies(records, with_models=True):
+        names, arms = study.rows["arm"].fillna(study.rows["model"]), set(study.rows["arm"])
         family = []
-        for name, top1 in by_name.items():
-            reference = NO_SEEDS if name == REFERENCE else by_name.get(REFERENCE, NO_SEEDS)
-            both = group.rows[names.isin((name, REFERENCE))]
-            columns: dict[str, Any] = {"arm": name if name in arms else None, "model": None if name in arms else name}
-            columns |= level_columns(top1) | image_columns(group.rows[names == name])
-            if declared:
-                columns["declared_seeds"] = declared
-            family.append((columns, estimate_difference(top1, reference, paired=is_paired(both))))
-        table = pd.DataFrame(difference_rows("top1_difference", family, declared))
-        tables.append((group, table.drop(columns="model") if len(arms) == len(by_name) else table))
+        for name, top1 in study.top1.items():
+            columns = {"arm": name} if name in arms else {"arm": None, "model": name}
+            columns |= level_columns(top1) | image_columns(study.rows[names == name])
+            both = Study(study.conditions, study.rows[names.isin((name, REFERENCE))])
+            family.append((columns, both.difference(name, REFERENCE)))
+        tables.append((study, join_rows(difference_rows("top1_difference", family, study.declared))))
     return join_groups(tables)
 
 
 def level_columns(top1: pd.Series) -> dict[str, Any]:
     """Returns a mean accuracy over seeds and its interval, as `n_seeds`, `top1_mean`, `top1_low` and `top1_high`."""
     mean = estimate_share(top1)
-    return {"n_seeds": mean.n, "top1_mean": mean.mean, "top1_low": mean.low, "top1_high": mean.high} | {
-        "top1_raw": mean.raw or None
-    }
+    names = {"n_seeds": mean.n, "top1_mean": mean.mean, "top1_low": mean.low, "top1_high": mean.high}
+    return names | {"top1_raw": mean.raw or None}
 
 
 def image_columns(rows: pd.DataFrame) -> dict[str, float]:
@@ -179,24 +175,23 @@ def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -
     Those of an arm without a closed form are from the traced record of the same model, whose classifier alone may have
     another number of classes. Without such a record, and of a variant that is not known, they are None.
     """
-    nothing: dict[str, int | None] = {"params": None, "macs": None}
+    counts: dict[str, int | None] = {"params": None, "macs": None}
     if conditions["variant"] not in VARIANTS:
-        return nothing
+        return counts
     names = {name: conditions[name] for name in ("attention", "pool_size")}
-    for change in (conditions["changed"] or "").split(", "):
-        name, _, value = change.partition("=")
-        names |= {name: _PARSERS.get(name, str)(value)} if name else {}
+    for name, value in re.findall(r"(\w+)=([^,]+)", conditions["changed"] or ""):
+        names[name] = _PARSERS.get(name, str)(value)
     size = int(conditions["resolution"])
     counted = arm_cell(conditions["variant"], arm, conditions["base"], Cost(resolution=size), **names)
     config = replace(counted.arm_config, img_size=size, num_classes=int(conditions["num_classes"]))
     if has_closed_form(config):
         return {"params": count_params(config), "macs": count_macs(config, size)}
     traced = records[records["key"] == counted.key]
-    if traced.empty or counted.arm_config.img_size != size:
-        return nothing
-    classes, channels = config.num_classes - counted.arm_config.num_classes, config.embed_dims[-1]
-    added = {"params": classes * (channels + 1), "macs": classes * channels}
-    return {metric: int(traced[metric].iloc[0]) + count for metric, count in added.items()}
+    if not traced.empty and counted.arm_config.img_size == size:
+        classes, channels = config.num_classes - counted.arm_config.num_classes, config.embed_dims[-1]
+        for metric, added in (("params", classes * (channels + 1)), ("macs", classes * channels)):
+            counts[metric] = int(traced[metric].iloc[0]) + added
+    return counts
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {"stem_stride": int, "ffn_relu": "True".__eq__}
@@ -212,21 +207,18 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """
     paper = paper_cumulative()["reported_top1_percent"]
     tables = []
-    for group in split_studies(records):
-        top1 = top1_by_arm(group.rows)
-        path = [arm for arm in CUMULATIVE if arm in top1]
+    for study in split_studies(records):
+        path = [arm for arm in CUMULATIVE if arm in study.top1]
         if len(path) < 2:
             continue
         family = []
-        for before, arm in pairwise((None, *path)):
-            assert arm is not None
-            columns = {"arm": arm, **level_columns(top1[arm]), "step_from": before}
-            columns |= trained_costs(records, group.conditions, arm)
-            columns |= {"reported_top1_step_points": paper[arm] - paper[before] if before else np.nan}
-            step = estimate_difference(top1[arm], top1[before] if before else NO_SEEDS, paired=is_paired(group.rows))
-            family.append((columns, step))
-        table = pd.DataFrame(difference_rows("top1_step", family, declared_seeds(group.rows)))
-        tables.append((group, table.astype({"params": "Int64", "macs": "Int64"})))
+        for arm, before in zip(path, (None, *path), strict=False):
+            columns = {"arm": arm, **level_columns(study.top1[arm]), "step_from": before}
+            columns |= trained_costs(records, study.conditions, arm)
+            columns["reported_top1_step_points"] = paper[arm] - paper[before] if before else np.nan
+            family.append((columns, study.difference(arm, before)))
+        table = pd.DataFrame(difference_rows("top1_step", family, study.declared))
+        tables.append((study, table.astype({"params": "Int64", "macs": "Int64"})))
     return join_groups(tables)
 
 
@@ -241,37 +233,42 @@ def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
     loses more than v1 does. Both are families of Holm's of their own, over arms and resolutions.
     """
     tables = []
-    for group in split_studies(records):
-        if "top1_by_resolution" not in group.rows or group.rows["top1_by_resolution"].isna().all():
+    for study in split_studies(records):
+        if "top1_by_resolution" not in study.rows or study.rows["top1_by_resolution"].isna().all():
             continue
-        conditions = {name: value for name, value in group.conditions.items() if name != "resolution"}
-        own_side = str(group.conditions["resolution"])
-        curves = {
-            str(arm): pd.DataFrame({row["seed"]: resolution_curve(row) for _, row in rows.iterrows()}).T
-            for arm, rows in group.rows.groupby("arm", sort=False)
-        }
+        own_side = str(study.conditions["resolution"])
+        curves = curves_by_arm(study.rows, resolution_curve)
         if all(len(curve.columns) < 2 for curve in curves.values()):
             continue
-        paired, declared = is_paired(group.rows), declared_seeds(group.rows)
         v1 = curves.get(PVT_V1, pd.DataFrame())
         leads: list[tuple[dict[str, Any], Estimate]] = []
         falls: list[tuple[dict[str, Any], Estimate]] = []
         for arm, curve in curves.items():
-            for side in sorted(curve.columns.astype(str), key=int):
+            for side in sorted(map(str, curve), key=int):
+                lead = fall = (NO_SEEDS, NO_SEEDS)
+                if arm in (PVT_V2, PVT_V2_LI) and side in v1:
+                    lead = (curve[side], v1[side])
+                    fall = fall if side == own_side else (curve[side] - curve[own_side], v1[side] - v1[own_side])
                 columns: dict[str, Any] = {"arm": arm, "resolution": side, "pixels": int(side) ** 2}
-                compared = arm in (PVT_V2, PVT_V2_LI) and side in v1
-                lead = (curve[side], v1[side]) if compared else (NO_SEEDS, NO_SEEDS)
-                fall = (lead[0] - curve[own_side], lead[1] - v1[own_side]) if compared and side != own_side else None
-                leads.append((columns | level_columns(curve[side].dropna()), estimate_difference(*lead, paired=paired)))
-                falls.append(({}, estimate_difference(*(fall or (NO_SEEDS, NO_SEEDS)), paired=paired)))
-        both = zip(
-            difference_rows("top1_difference", leads, declared),
-            difference_rows("top1_fall", falls, declared),
-            strict=True,
+                columns |= level_columns(curve[side].dropna())
+                leads.append((columns, estimate_difference(*lead, paired=study.paired)))
+                falls.append(({}, estimate_difference(*fall, paired=study.paired)))
+        lead_rows, fall_rows = (
+            difference_rows(f"top1_{name}", family, study.declared)
+            for name, family in (("difference", leads), ("fall", falls))
         )
-        table = pd.DataFrame([lead_row | fall_row for lead_row, fall_row in both])
-        tables.append((Group(conditions | {"trained_at": int(own_side)}, group.rows), table))
+        rows = map(dict.__or__, lead_rows, fall_rows)
+        conditions = {name: value for name, value in study.conditions.items() if name != "resolution"}
+        tables.append((Group(conditions | {"trained_at": int(own_side)}, study.rows), pd.DataFrame(rows)))
     return join_groups(tables)
+
+
+def curves_by_arm(rows: pd.DataFrame, curve: Callable[[pd.Series], pd.Series]) -> dict[str, pd.DataFrame]:
+    """Returns the curve of each record, a row a seed, by arm."""
+    return {
+        str(arm): pd.DataFrame({row["seed"]: curve(row) for _, row in own.iterrows()}).T
+        for arm, own in rows.groupby("arm", sort=False)
+    }
 
 
 def resolution_curve(record: pd.Series) -> pd.Series:
@@ -291,21 +288,16 @@ def difference_by_epoch_values(rows: pd.DataFrame) -> pd.DataFrame:
 
     `epoch`, `arm`, `n`, `mean`, `low` and `high`; epochs that an arm or v1 lacks are left out.
     """
-    curves = {
-        str(arm): pd.DataFrame({row["seed"]: accuracy_curve(row) for _, row in own.iterrows()})
-        for arm, own in rows.groupby("arm", sort=False)
-    }
+    curves = curves_by_arm(rows, accuracy_curve)
     if REFERENCE not in curves:
         return pd.DataFrame()
-    reference, paired = curves.pop(REFERENCE), is_paired(rows)
+    reference, paired = curves.pop(REFERENCE), Study({}, rows).paired
     table = []
     for arm, curve in curves.items():
-        for epoch in curve.index.intersection(reference.index):
-            difference = estimate_difference(curve.loc[epoch], reference.loc[epoch], paired=paired)
-            table.append(
-                {"epoch": epoch, "arm": arm}
-                | {each: getattr(difference, each) for each in ("n", "mean", "low", "high")}
-            )
+        for epoch in curve.columns.intersection(reference.columns):
+            difference = estimate_difference(curve[epoch], reference[epoch], paired=paired)
+            columns = {each: getattr(difference, each) for each in ("n", "mean", "low", "high")}
+            table.append({"epoch": epoch, "arm": arm} | columns)
     return pd.DataFrame(table)
 
 
@@ -317,23 +309,21 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     loses by the shared rate. Differences are of means, without interval.
     """
     chosen = records[(records["measurement"] == "accuracy") & records["arm"].notna()]
-    if chosen.empty:
-        return pd.DataFrame()
-    chosen = chosen[chosen["tuning_images"] > 0]
+    chosen = chosen[chosen["tuning_images"] > 0] if len(chosen) else chosen
     tables = []
-    for group in group_by(name_changes(chosen), TRIAL_CONDITIONS):
+    for group in group_by(name_changes(chosen), TRIAL_CONDITIONS) if len(chosen) else ():
+        by_arm = group.rows.groupby("arm", sort=False)
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)
-        means = rates.dropna().mean()
-        shared = float(means.index[int(means.argmax())]) if len(means.dropna()) else np.nan
-        rows = []
-        for arm, own in rates.iterrows():
-            best = float(rates.columns[int(own.argmax())])
-            at_shared = own.get(shared, np.nan)
-            row: dict[str, Any] = {"arm": arm, "n_trials": int((group.rows["arm"] == arm).sum())}
-            row |= {"top1_by_rate": {f"{rate:g}": float(top1) for rate, top1 in own.dropna().items()}}
-            row |= {"best_rate": best, "top1_best": own[best], "shared_rate": shared, "top1_shared": at_shared}
-            rows.append(row | {"top1_lost": own[best] - at_shared})
-        tables.append((group, pd.DataFrame(rows)))
+        means = rates.dropna().mean().dropna()
+        shared = float(means.index[int(means.argmax())]) if len(means) else np.nan
+        table = pd.DataFrame({"n_trials": by_arm.size()}).rename_axis("arm")
+        table["top1_by_rate"] = pd.Series(
+            {arm: {f"{rate:g}": float(top1) for rate, top1 in own.dropna().items()} for arm, own in rates.iterrows()}
+        )
+        table["best_rate"], table["top1_best"] = rates.idxmax(axis="columns"), rates.max(axis="columns")
+        table["shared_rate"], table["top1_shared"] = shared, rates[shared] if len(means) else np.nan
+        table["top1_lost"] = table["top1_best"] - table["top1_shared"]
+        tables.append((group, table.reset_index()))
     return join_groups(tables)
 
 

@@ -4,45 +4,35 @@ One model is a variant in a base, with its stem stride and its P; nothing of ano
 not measured of it has no column and is named in `missing`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.accuracy import (
-    accuracy_values,
-    declared_seeds,
-    difference_rows,
-    is_paired,
-    split_studies,
-    top1_by_arm,
-    trained_costs,
-)
+from ablations.analysis.accuracy import Study, accuracy_values, difference_rows, split_studies, trained_costs
 from ablations.analysis.effects import effect_values
-from ablations.analysis.grouping import REFERENCE, Group, describe, join_rows, split_by_conditions
+from ablations.analysis.grouping import REFERENCE, Group, arm_rows, describe, group_by, split_by_conditions, tabulated
 from ablations.analysis.paper import paper_cumulative
-from ablations.analysis.speed import speed_values
-from ablations.analysis.statistics import FEWEST_TO_CLAIM, Estimate, estimate_difference
+from ablations.analysis.statistics import FEWEST_TO_CLAIM
 from ablations.config import TOGGLES, VARIANTS, arm_name, arms_of, base_confounders, build_config
+from ablations.measure import Accuracy
 
 PLACE = ("variant", "base", "pool_size")
-MODEL = ("stem_stride", *PLACE)
-"""What all columns of one comparison have in common."""
+"""What makes the model of a comparison, with the stem stride of its variant."""
 
 TRAINED_ON = ("data", "epochs", "n_train_images")
 """What is told of a training by itself; `recipe` has its other conditions in words."""
 
 COMPARISON_CONDITIONS = (
-    *("variant", "base", "stem_stride", "pool_size", "data", "epochs", "n_train_images", "recipe"),
+    *("variant", "base", "stem_stride", "pool_size", "num_classes", "data", "epochs", "n_train_images", "recipe"),
     *("counted_at", "large_at", "memory_at", "speed_at", "missing"),
 )
 """The columns that are equal within one comparison."""
 
-MEMORY_STEPS = tuple((mode, attention) for mode in ("inference", "training") for attention in ("fused", "explicit"))
-"""The four columns of memory: `memory_MODE_ATTENTION_bytes`."""
-
 SPEED_MODES = ("inference", "training")
+
+MEMORY_STEPS = tuple((mode, attention) for mode in SPEED_MODES for attention in ("fused", "explicit"))
+"""The four columns of memory: `memory_MODE_ATTENTION_bytes`."""
 
 REPORTED = ("reported_params_m", "reported_gflops", "reported_top1_percent")
 """What the paper has of some arms of b2."""
@@ -50,20 +40,12 @@ REPORTED = ("reported_params_m", "reported_gflops", "reported_top1_percent")
 LARGE_SIDE = 1024
 """Pixels: the largest image that a comparison shows MACs of, about as many as detectors take."""
 
-ACCURACY, MEMORY, SPEED = "accuracy", "memory", "speed"
+USUAL = {"precision": "float32", "channels_last": True, "checkpointing": "none", "compiled": False}
+"""How memory and speed are measured that stand in a comparison."""
 
 
-@dataclass(frozen=True)
-class _Model:
-    """The records of one model, by measurement: groups of equal conditions."""
-
-    names: dict[str, Any]
-    costs: list[Group]
-    memory: list[Group]
-    speed: list[Group]
-
-
-def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None) -> pd.DataFrame:
+@tabulated
+def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
     """Returns a row for each arm of each comparison: one for every accuracy study, and for every model without one.
 
     With `keys`, only comparisons whose accuracies, or counts where there are none, are among these records.
@@ -76,158 +58,120 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     say under which conditions. All is of one number of classes.
     """
     if records.empty:
-        return pd.DataFrame()
-    measured = {name: split_by_conditions(records, name) for name in ("cost", "memory", "speed")}
-    asked = [group for group in measured["cost"] if _is_plain(group) and _is_among(group, keys)]
-    studies = [
-        group
-        for group in split_studies(records)
-        if _is_plain(group)
-        and (_is_among(group, keys) or any(_is_same(cost, group.conditions, PLACE) for cost in asked))
-    ]
-    rows: list[dict[str, Any]] = []
+        return
+    measured = {name: arm_rows(records, name) for name in ("cost", "memory", "speed")}
+    plain = [group for group in split_by_conditions(records, "cost") if _is_plain(group)]
+    asked = [group for group in plain if _is_among(group, keys)]
     compared = set()
-    for study in studies:
-        model = _model_of(study.conditions, measured)
-        compared.add(tuple(model.names.values()))
-        rows += _rows_of(records, model, study)
-    for group in measured["cost"]:
-        if _is_plain(group) and group.conditions["head"] == "classifier" and _is_among(group, keys):
-            model = _model_of(group.conditions, measured)
-            if tuple(model.names.values()) not in compared:
-                compared.add(tuple(model.names.values()))
-                rows += _rows_of(records, model, None)
-    return join_rows(rows)
+    for study in split_studies(records):
+        of_asked = any(_agree(group.conditions, study.conditions, PLACE) for group in asked)
+        if _is_plain(study) and (of_asked or _is_among(study, keys)):
+            compared.add(tuple(study.conditions[name] for name in PLACE))
+            yield from _compare(records, measured, study.conditions, study)
+    for group in asked:
+        place = tuple(group.conditions[name] for name in PLACE)
+        with_classes = (*place, group.conditions["num_classes"])
+        if group.conditions["head"] == "classifier" and not compared & {place, with_classes}:
+            compared.add(with_classes)
+            yield from _compare(records, measured, group.conditions, None)
 
 
 def _is_plain(group: Group) -> bool:
     """Whether the group's arms are what their variant and base say."""
-    conditions = group.conditions
-    return conditions["variant"] in VARIANTS and not _given(conditions.get("changed"))
-
-
-def _is_same(group: Group, conditions: dict[str, Any], names: Iterable[str]) -> bool:
-    return all(group.conditions[name] == conditions[name] for name in names)
+    return group.conditions["variant"] in VARIANTS and pd.isna(group.conditions.get("changed"))
 
 
 def _is_among(group: Group, keys: Collection[str] | None) -> bool:
     return keys is None or bool(group.rows["key"].isin(keys).any())
 
 
-def _given(value: Any) -> bool:
-    return not pd.isna(value) and value != ""
+def _agree(conditions: dict[str, Any], others: dict[str, Any], names: Iterable[str]) -> bool:
+    return all(conditions[name] == others[name] for name in names)
 
 
-def _model_of(conditions: dict[str, Any], measured: dict[str, list[Group]]) -> _Model:
-    """Returns the groups of the same variant, base, P and classes that were measured as they usually are."""
-    names_of_model = (*PLACE, "num_classes")
-    own = {
-        name: [group for group in groups if _is_plain(group) and _is_same(group, conditions, names_of_model)]
-        for name, groups in measured.items()
+def _of_model(rows: pd.DataFrame, names: dict[str, Any]) -> pd.DataFrame:
+    """Returns the rows that have these values in the columns that there are, of models that are what they are named."""
+    chosen = pd.Series(True, index=rows.index)
+    for name, value in names.items():
+        chosen &= rows[name].eq(value).fillna(False) if name in rows else True
+    return rows[chosen & rows["changed"].isna()] if "changed" in rows else rows[chosen]
+
+
+def _compare(
+    records: pd.DataFrame, measured: dict[str, pd.DataFrame], names: dict[str, Any], study: Study | None
+) -> Iterator[dict[str, Any]]:
+    """Yields the rows of one comparison, which has two arms or more."""
+    model = {name: names[name] for name in (*PLACE, "num_classes")}
+    counts = _of_model(measured["cost"], model | {"head": "classifier"})
+    conditions = {
+        "variant": names["variant"],
+        "base": names["base"],
+        "stem_stride": build_config(names["variant"]).stem_stride,
+        "pool_size": int(names["pool_size"]),
     }
-    names = {
-        "variant": conditions["variant"],
-        "base": conditions["base"],
-        "stem_stride": build_config(conditions["variant"]).stem_stride,
-        "pool_size": int(conditions["pool_size"]),
-    }
-    costs = [group for group in own["cost"] if group.conditions["head"] == "classifier"]
-    usual = {"precision": "float32", "channels_last": True, "checkpointing": "none", "compiled": False}
-    memory, speed = (
-        [
-            group
-            for group in own[name]
-            if all(group.conditions.get(each, value) == value for each, value in usual.items())
-        ]
-        for name in ("memory", "speed")
-    )
-    return _Model(names, costs, memory, [group for group in speed if group.conditions["reference"] == REFERENCE])
-
-
-def _rows_of(records: pd.DataFrame, model: _Model, study: Group | None) -> list[dict[str, Any]]:
-    """Returns the rows of one comparison, which has two arms or more."""
-    counts = pd.concat([group.rows for group in model.costs]) if model.costs else pd.DataFrame()
-    parts = [_memory_columns(model.memory), _speed_columns(model.speed, study)]
-    conditions = dict(model.names)
+    parts = []
     if study:
         columns = accuracy_values(study.rows).set_index("arm")
-        arms = list(columns.index)
         side = str(study.conditions["resolution"])
-        own = pd.DataFrame({arm: trained_costs(records, study.conditions, arm) for arm in arms}).T
+        own = pd.DataFrame({arm: trained_costs(records, study.conditions, arm) for arm in columns.index}).T
         conditions |= {name: study.conditions[name] for name in TRAINED_ON}
-        others = [name for name in study.conditions if name not in (*MODEL, *TRAINED_ON, "changed")]
+        others = [name for name in study.conditions if name not in (*conditions, "changed")]
         conditions["recipe"] = describe(study.conditions, others)
         kept = [name for name in columns if str(name).startswith(("n_seeds", "declared_seeds", "top1_"))]
-        accuracy = columns[kept].assign(at_chance=_at_chance(columns, study), top1_is_best=_best_accuracies(study))
-        parts += [_Columns(accuracy, ""), _Columns(_main_effects(study), "")]
+        best = _best_accuracies(study)
+        parts = [columns[kept].assign(at_chance=_at_chance(columns, study), top1_is_best=best), _main_effects(study)]
     else:
+        conditions["num_classes"] = int(counts["num_classes"].iloc[0])
         arms_at = counts.groupby(["pixels", "resolution"])["arm"].nunique()
         side = str(arms_at.index[int(arms_at.to_numpy().argmax())][1])  # the smallest of those with most arms
-        own = counts[counts["resolution"] == side].set_index("arm")[["params", "macs"]]
-        arms = list(own.index)
-    if len(arms) < 2:
-        return []
+        own = counts[counts["resolution"] == side].drop_duplicates("arm").set_index("arm")[["params", "macs"]]
+    if len(own) < 2:
+        return
     known = arms_of(TOGGLES)
-    arms.sort(key=lambda arm: known.index(arm) if arm in known else len(known))
-    table = own.reindex(arms).astype(float)
-    squares = counts[counts["resolution"].str.isdecimal()] if len(counts) else counts
-    if side.isdecimal() and len(squares):
-        squares = squares[squares["pixels"].between(int(side) ** 2 + 1, LARGE_SIDE**2)]
-    if len(squares):
-        largest = squares[squares["pixels"] == squares["pixels"].max()]
+    table = own.loc[sorted(own.index, key=lambda arm: known.index(arm) if arm in known else len(known))].astype(float)
+    larger = counts[counts["resolution"].str.isdecimal()] if len(counts) else counts
+    if side.isdecimal() and len(larger):
+        larger = larger[larger["pixels"].between(int(side) ** 2 + 1, LARGE_SIDE**2)]
+    if len(larger):
+        largest = larger[larger["pixels"] == larger["pixels"].max()].drop_duplicates("arm")
         table["macs_large"] = largest.set_index("arm")["macs"].astype(float)
         conditions["large_at"] = f"{largest['resolution'].iloc[0]} px"
-    for metric in [name for name in ("params", "macs", "macs_large") if name in table]:
+    for metric in list(table):
         table[f"{metric}_change_percent"] = _change(table[metric])
     conditions["counted_at"] = f"{side} px"
-    for name, part in zip(("memory_at", "speed_at"), parts, strict=False):
-        conditions[name] = part.words or None
-    missing = [name for name, part in zip((MEMORY, SPEED), parts, strict=False) if part.table.empty]
-    conditions["missing"] = ", ".join([*missing, *(() if study else (ACCURACY,))]) or None
-    for part in parts:
-        table = table.join(part.table)
+    memory, conditions["memory_at"] = _memory_columns(_of_model(measured["memory"], model | USUAL))
+    usual_speed = model | USUAL | {"reference": REFERENCE, "attention": "fused"}
+    speed, conditions["speed_at"] = _speed_columns(_of_model(measured["speed"], usual_speed), side if study else "")
+    missing = {"memory": memory.empty, "speed": speed.empty, "accuracy": study is None}
+    conditions["missing"] = ", ".join(name for name, is_missing in missing.items() if is_missing) or None
+    for part in (memory, speed, *parts):
+        table = table.join(part)
     marks = [str(name) for name in table if str(name).endswith("_is_best")]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
-    table = table.join(_reported(model.names, arms))
-    return [
-        conditions | {"arm": str(arm)} | {str(name): value for name, value in row.items()}
-        for arm, row in table.astype(object).iterrows()
-    ]
+    table = table.join(_reported(conditions, list(table.index))).rename_axis("arm").reset_index()
+    yield from ({**conditions, **row} for row in table.astype(object).to_dict("records"))
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Columns by arm, and under which conditions they were measured."""
-
-    table: pd.DataFrame
-    words: str
-
-
-def _at_chance(columns: pd.DataFrame, study: Group) -> pd.Series:
-    """Returns which arms are no better, within their interval over images, than always naming one class."""
-    chance = 1 / int(study.conditions["num_classes"])
-    if "largest_class_share" in study.rows and study.rows["largest_class_share"].notna().any():
-        chance = float(study.rows["largest_class_share"].max())
+def _at_chance(columns: pd.DataFrame, study: Study) -> pd.Series:
+    """Returns which arms are no better, within their interval over images, than always naming the largest class."""
+    names = study.conditions
+    trained = Accuracy(data=names["data"], num_classes=int(names["num_classes"]))
+    recorded = study.rows["largest_class_share"].max() if "largest_class_share" in study.rows else None
     lowest = columns["top1_images_low"] if "top1_images_low" in columns else columns["top1_mean"]
-    return lowest <= chance
+    return lowest <= (trained.chance_level(int(names["n_eval_images"])) if pd.isna(recorded) else recorded)
 
 
-def _best_accuracies(study: Group) -> pd.Series:
+def _best_accuracies(study: Study) -> pd.Series:
     """Returns which arms are the best or not resolved to be worse (Holm over all others); none with too few seeds."""
-    top1, declared = top1_by_arm(study.rows), declared_seeds(study.rows)
-    best = max(top1, key=lambda arm: top1[arm].mean())
-    others = [arm for arm in top1 if arm != best]
-    paired = is_paired(study.rows)
-    behind: list[tuple[dict[str, Any], Estimate]] = [
-        ({}, estimate_difference(top1[best], top1[arm], paired=paired)) for arm in others
-    ]
-    rows = difference_rows("", behind, declared)
-    enough = all(row["n"] >= max(FEWEST_TO_CLAIM, declared or 0) for row in rows)
-    worse = {arm: row["resolved"] for arm, row in zip(others, rows, strict=True)}
-    return pd.Series({arm: enough and not worse.get(arm, False) for arm in top1})
+    best = max(study.top1, key=lambda arm: study.top1[arm].mean())
+    others = [arm for arm in study.top1 if arm != best]
+    rows = difference_rows("", [({}, study.difference(best, arm)) for arm in others], study.declared)
+    enough = all(row["n"] >= max(FEWEST_TO_CLAIM, study.declared or 0) for row in rows)
+    worse = {arm for arm, row in zip(others, rows, strict=True) if row["resolved"]}
+    return pd.Series({arm: enough and arm not in worse for arm in study.top1})
 
 
-def _main_effects(study: Group) -> pd.DataFrame:
+def _main_effects(study: Study) -> pd.DataFrame:
     """Returns each toggle's main effect on the accuracy, in the row of the arm that has just this toggle."""
     effects = effect_values(study.rows, "accuracy")
     if effects.empty:
@@ -242,63 +186,53 @@ def _change(values: pd.Series) -> pd.Series:
     return 100 * (values / values.get(REFERENCE, float("nan")) - 1)
 
 
-def _memory_columns(groups: Sequence[Group]) -> _Columns:
-    """Returns the four peaks of each arm, all at one size and found in one way: the largest size that has most of them,
-    measured ones before predicted ones."""
-    places: dict[tuple[Any, ...], dict[str, pd.Series]] = {}
-    for group in groups:
-        names = group.conditions
-        step = (names["mode"], names["attention"])
-        if step not in MEMORY_STEPS or names["batch_size"] != 1:
-            continue
-        for resolution, rows in group.rows.groupby("resolution"):
-            machine = tuple(str(names.get(each)) for each in ("device_name", "torch", "threads", "memory_method"))
-            size = (int(rows["pixels"].iloc[0]), str(resolution), names["device"])
-            place = (names["method"] == "measured", *size, *machine)
-            peaks = rows.set_index("arm")["peak_memory_bytes"].dropna().astype(float)
-            if len(peaks):
-                places.setdefault(place, {})[f"memory_{step[0]}_{step[1]}_bytes"] = peaks
-    if not places:
-        return _Columns(pd.DataFrame(), "")
-    best = max(places, key=lambda place: (sum(map(len, places[place].values())), place[:2]))
-    is_measured, _, resolution, device = best[:4]
-    values = pd.DataFrame(places[best])
+def _memory_columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
+    """Returns the four peaks of each arm, all at one size and found in one way, and that in words.
+
+    It is the largest size that has most of them, measured ones before predicted ones.
+    """
+    rows = rows.assign(is_measured=rows["method"] == "measured") if len(rows) else rows
+    rows = rows[(rows["batch_size"] == 1) & rows["peak_memory_bytes"].notna()] if len(rows) else rows
+    if rows.empty:
+        return pd.DataFrame(), None
+    place = ("is_measured", "pixels", "resolution", "device", "device_name", "torch", "threads", "memory_method")
+    best = max(group_by(rows, place), key=lambda group: (len(group.rows), *list(group.conditions.values())[:2]))
+    step = "memory_" + best.rows["mode"] + "_" + best.rows["attention"] + "_bytes"
+    values = best.rows.pivot_table(
+        index="arm", columns=step, values="peak_memory_bytes", aggfunc="last", sort=False
+    ).astype(float)
     for name in list(values):
         values[str(name).replace("_bytes", "_change_percent")] = _change(values[name])
-    way = "measured" if is_measured else "predicted"
-    return _Columns(values, f"{resolution} px, one image, float32, {device}, {way}")
+    way = "measured" if best.conditions["is_measured"] else "predicted"
+    return values, "{resolution} px, one image, float32, {device}, {way}".format(**best.conditions, way=way)
 
 
-def _speed_columns(groups: Sequence[Group], study: Group | None) -> _Columns:
-    """Returns each arm's speed beside v1's in both modes, all of one size, batch and machine: the size of the training
-    before others, then the largest."""
-    side = str(study.conditions["resolution"]) if study else ""
-    places: dict[tuple[Any, ...], pd.DataFrame] = {}
-    for group in groups:
-        names = group.conditions
-        if names["attention"] != "fused":
-            continue
-        pixels = int(group.rows["pixels"].iloc[0])
-        machine = tuple(str(names.get(each)) for each in ("device", "device_name", "threads", "torch"))
-        size = (str(names["resolution"]) == side, pixels, names["resolution"], names["batch_size"])
-        place = (*size, *machine, names["repeats"])
-        rows = speed_values(group.rows).set_index("arm")
-        columns = {f"relative_speed{end}": f"relative_speed_{names['mode']}{end}" for end in ("", "_low", "_high")}
-        values = rows[list(columns)].rename(columns=columns)
-        places[place] = places[place].join(values, how="outer") if place in places else values
-    if not places:
-        return _Columns(pd.DataFrame(), "")
-    best = max(places, key=lambda place: (place[0], places[place].size, place[1]))
-    resolution, batch_size, device, device_name, threads, _, repeats = best[2:]
-    values = places[best]
-    for mode in SPEED_MODES:
-        name = f"relative_speed_{mode}"
-        if name in values:
-            fastest = values[f"{name}_low"].iloc[int(values[name].fillna(0).to_numpy().argmax())]
-            values[f"{name}_is_best"] = values[f"{name}_high"] >= fastest
-    machine_words = f"{device}, {device_name}, {threads} thread{'s' * (threads != '1')}"
-    words = f"{resolution} px, batch {batch_size}, float32, fused attention, {repeats} repeats, {machine_words}"
-    return _Columns(values, words)
+def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | None]:
+    """Returns each arm's speed beside v1's in both modes, all of one size, batch and machine, and these in words.
+
+    It is the size `side` before others, then the largest.
+    """
+    if rows.empty:
+        return pd.DataFrame(), None
+    place = ("pixels", "resolution", "batch_size", "device", "device_name", "threads", "torch", "repeats")
+
+    def rank(group: Group) -> tuple[bool, int, int]:
+        size = group.rows["arm"].nunique() * group.rows["mode"].nunique()
+        return str(group.conditions["resolution"]) == side, size, group.conditions["pixels"]
+
+    best = max(group_by(rows, place), key=rank)
+    ends = ("", "_low", "_high")
+    values, marks = pd.DataFrame(), pd.DataFrame()
+    for mode, own in best.rows.groupby("mode", sort=False):
+        names = {f"relative_speed{end}": f"relative_speed_{mode}{end}" for end in ends}
+        speeds = own.set_index("arm")[list(names)]
+        fastest = speeds["relative_speed_low"].iloc[int(speeds["relative_speed"].to_numpy().argmax())]
+        is_best = speeds["relative_speed_high"].ge(fastest).rename(f"relative_speed_{mode}_is_best")
+        marks = marks.join(is_best, how="outer")
+        values = values.join(speeds.rename(columns=names), how="outer")
+    words = "{resolution} px, batch {batch_size}, float32, fused attention, {repeats} repeats, {device}, {device_name}"
+    threads = best.conditions["threads"]
+    return values.join(marks), f"{words.format(**best.conditions)}, {threads} thread{'s' * (threads != 1)}"
 
 
 def _reported(names: dict[str, Any], arms: Iterable[str]) -> pd.DataFrame:
@@ -307,10 +241,6 @@ def _reported(names: dict[str, Any], arms: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame()
     counted = ("position_embedding", "pooling", "stage_norm")
     same = [
-        arm
-        for arm in arms
-        if all(
-            base_confounders(names["base"], arm)[each] == base_confounders("published", arm)[each] for each in counted
-        )
+        arm for arm in arms if _agree(base_confounders(names["base"], arm), base_confounders("published", arm), counted)
     ]
     return paper_cumulative().reindex(same)[list(REPORTED)].dropna(how="all")

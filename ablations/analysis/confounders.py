@@ -5,22 +5,16 @@ it; costs are exact.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.accuracy import (
-    STUDY_CONDITIONS,
-    declared_seeds,
-    difference_rows,
-    is_paired,
-    split_studies,
-)
+from ablations.analysis.accuracy import STUDY_CONDITIONS, Study, difference_rows, split_studies
 from ablations.analysis.effects import RESPONSES, by_arm, exact_columns, split_places
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, join_rows
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, tabulated
 from ablations.analysis.paper import CUMULATIVE
-from ablations.analysis.statistics import Estimate, estimate_contrast
+from ablations.analysis.statistics import estimate_contrast
 from ablations.config import BASES, CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
 from ablations.errors import pick
 
@@ -68,7 +62,8 @@ def gain_parts(arm: str) -> dict[str, Part]:
     }
 
 
-def confounder_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+@tabulated
+def confounder_values(records: pd.DataFrame, measurement: str) -> Iterator[dict[str, Any]]:
     """Returns how much of the paper's first step is the base's: a row for each of BASE_PARTS that has records.
 
     `METRIC_part` is a difference over seeds for accuracy, whose parts are one family of Holm's. For costs
@@ -77,70 +72,62 @@ def confounder_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     """
     pick("measurement", measurement, RESPONSES)
     if measurement == "accuracy":
-        return _accuracy_parts(records, BASE_PARTS)
-    rows = []
+        for study in _studies(records, "base"):
+            yield from _accuracy_parts(study, _parts_of(study.rows, BASE_PARTS))
+        return
     for group in split_places(records, measurement, [name for name in CONDITIONS[measurement] if name != "base"]):
         parts = _parts_of(group.rows, BASE_PARTS)
+        values = {
+            metric: {name: _exact(group.rows, metric, part) for name, part in parts.items()}
+            for metric in RESPONSES[measurement]
+        }
         for name in parts:
             row = group.conditions | {"part": name}
-            for metric in RESPONSES[measurement]:
-                values = {each: _exact(group.rows, metric, part) for each, part in parts.items()}
-                row |= exact_columns(f"{metric}_part", values[name], _exact(group.rows, metric, {(REFERENCE, "v1"): 1}))
-                whole = values.get(PUBLISHED_STEP, math.nan)
-                row[f"{metric}_share_percent"] = 100 * values[name] / whole if whole else math.nan
-            rows.append(row)
-    return join_rows(rows)
+            for metric, own in values.items():
+                row |= exact_columns(f"{metric}_part", own[name], _exact(group.rows, metric, {(REFERENCE, "v1"): 1}))
+                whole = own.get(PUBLISHED_STEP, math.nan)
+                row[f"{metric}_share_percent"] = 100 * own[name] / whole if whole else math.nan
+            yield row
 
 
-def base_gain_values(records: pd.DataFrame) -> pd.DataFrame:
+@tabulated
+def base_gain_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns whether what v2's toggles gain depends on the base: a row a part of `gain_parts`, for each published arm.
 
     `arm` is the one that v1 is changed to; `top1_part` the difference over seeds. An arm's parts are one family.
     """
-    tables = []
+    studies = _studies(records, "base")
     for arm in (PVT_V2, PVT_V2_LI):
-        values = _accuracy_parts(records, gain_parts(arm), every=True)
-        if not values.empty:
-            values.insert(list(values).index("part"), "arm", arm)
-            tables.append(values)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        for study in studies:
+            parts = _parts_of(study.rows, gain_parts(arm))
+            if len(parts) == len(gain_parts(arm)):
+                yield from _accuracy_parts(study, parts, arm=arm)
 
 
-def _accuracy_parts(records: pd.DataFrame, wanted: Mapping[str, Part], *, every: bool = False) -> pd.DataFrame:
-    """Returns the parts that have records, or with `every` only groups that have all, one family of Holm's a group."""
-    names = [name for name in STUDY_CONDITIONS if name != "base"]
-    rows: list[dict[str, Any]] = []
-    for group in _regroup(split_studies(records), names):
-        parts = _parts_of(group.rows, wanted)
-        if not parts or (every and len(parts) < len(wanted)):
-            continue
-        paired = is_paired(group.rows)
-        family = [
-            (
-                group.conditions | {"changed": group.conditions["changed"] or None, "part": name},
-                _estimate(group.rows, part, paired),
-            )
-            for name, part in parts.items()
-        ]
-        rows += difference_rows("top1_part", family, declared_seeds(group.rows))
-    return join_rows(rows)
+def _accuracy_parts(study: Study, parts: Mapping[str, Part], **names: str) -> list[dict[str, Any]]:
+    """Returns a row for each part, all of them one family of Holm's."""
+    conditions = study.conditions | {"changed": study.conditions["changed"] or None, **names}
+    family = []
+    for name, part in parts.items():
+        models = [(weight, _rows_of(study.rows, model).set_index("seed")["top1"]) for model, weight in part.items()]
+        family.append((conditions | {"part": name}, estimate_contrast(models, paired=study.paired)))
+    return difference_rows("top1_part", family, study.declared)
 
 
-def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
+@tabulated
+def single_confounder_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns what one confounder does by itself: a row for each base, change and arm, against the arm without it.
 
     `changed` says which confounder was set, such as `stage_norm=every`. Rows of `part` GAIN say how much more
     the arm gains over v1 with the change than without it. `top1_part` is the difference over seeds; the changes within
     one base are one family.
     """
-    names = [name for name in STUDY_CONDITIONS if name != "changed"]
-    rows: list[dict[str, Any]] = []
-    for group in _regroup(split_studies(records), names):
+    for study in _studies(records, "changed"):
         values = {
             (str(change), str(arm)): own.set_index("seed")["top1"]
-            for (change, arm), own in group.rows.groupby(["changed", "arm"], sort=False)
+            for (change, arm), own in study.rows.groupby(["changed", "arm"], sort=False)
         }
-        paired, family = is_paired(group.rows), []
+        family = []
         for (change, arm), top1 in values.items():
             changed = {each.partition("=")[0] for each in change.split(", ")}
             if not changed <= set(CONFOUNDERS) or ("", arm) not in values:
@@ -151,19 +138,19 @@ def single_confounder_values(records: pd.DataFrame) -> pd.DataFrame:
                 parts[GAIN] = [*effect, (-1.0, values[change, REFERENCE]), (1.0, values["", REFERENCE])]
             for part, models in parts.items():
                 row = {"changed": change, "arm": arm, "part": part, "comparison": f"{part} of {arm}, {change}"}
-                family.append((group.conditions | row, estimate_contrast(models, paired=paired)))
-        rows += difference_rows("top1_part", family, declared_seeds(group.rows))
-    return join_rows(rows)
+                family.append((study.conditions | row, estimate_contrast(models, paired=study.paired)))
+        yield from difference_rows("top1_part", family, study.declared)
 
 
-def _regroup(groups: list[Group], names: list[str]) -> list[Group]:
-    """Returns the rows of groups in groups of other conditions, which name all machines of what they hold."""
-    if not groups:
+def _studies(records: pd.DataFrame, mixed: str) -> list[Study]:
+    """Returns the studies that are equal in all but one condition as one, which names all machines of what it holds."""
+    studies = split_studies(records)
+    if not studies:
         return []
-    rows = pd.concat([group.rows.assign(machines=group.conditions["machines"]) for group in groups])
+    rows = pd.concat([study.rows.assign(machines=study.conditions["machines"]) for study in studies])
     return [
-        Group(group.conditions | {"machines": "; ".join(group.rows["machines"].unique())}, group.rows)
-        for group in group_by(rows, [name for name in names if name != "machines"])
+        Study(group.conditions | {"machines": "; ".join(group.rows["machines"].unique())}, group.rows)
+        for group in group_by(rows, [name for name in STUDY_CONDITIONS if name not in (mixed, "machines")])
     ]
 
 
@@ -191,9 +178,3 @@ def _exact(rows: pd.DataFrame, metric: str, part: Part) -> float:
         own = _rows_of(rows, model)
         total += weight * (by_arm(own, metric).to_numpy().item(0) if metric in own and len(own) else math.nan)
     return total
-
-
-def _estimate(rows: pd.DataFrame, part: Part, paired: bool) -> Estimate:
-    """Returns a part of the accuracy over seeds."""
-    models = [(float(weight), _rows_of(rows, model).set_index("seed")["top1"]) for model, weight in part.items()]
-    return estimate_contrast(models, paired=paired)

@@ -42,19 +42,13 @@ def has_lost_class_token(values: pd.DataFrame) -> pd.Series:
 
     Every head but the classifier reads maps. Rows have a `head`, and `base` and `arm` or a `model` that names them.
     """
-
-    def is_lost(row: pd.Series) -> bool:
-        if row["head"] in ("", "classifier"):
-            return False
-        if "base" in row:
-            base, arm = row["base"], row["arm"]
-        elif row["model"].startswith("pvt:"):
-            _, arm, base = row["model"].split("/")
-        else:
-            return False
-        return bool(pd.notna(arm)) and base_confounders(base, arm)["pooling"] == "class_token"
-
-    return pd.Series([is_lost(row) for _, row in values.iterrows()], index=values.index, dtype=bool)
+    if "base" not in values:  # pvt:VARIANT/ARM/BASE
+        values = values.join(values["model"].str.extract(r"^pvt:[^/]*/(?P<arm>.*)/(?P<base>.*)$"))
+    is_lost = [
+        head not in ("", "classifier") and pd.notna(arm) and base_confounders(base, arm)["pooling"] == "class_token"
+        for head, arm, base in values[["head", "arm", "base"]].itertuples(index=False)
+    ]
+    return pd.Series(is_lost, index=values.index, dtype=bool)
 
 
 def cost_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -100,9 +94,8 @@ def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
     costs = standard_costs(records)
     if costs.empty:
         return pd.DataFrame()
-    chosen = costs[(costs["head"] == "classifier") & costs["macs"].notna() & costs["resolution"].str.isdecimal()]
-    own = (chosen["variant"] == SCALED_VARIANT) & (chosen["base"] == SCALED_BASE) & chosen["arm"].isin(ARMS)
-    chosen = chosen[chosen["arm"].isna() | own]
+    squares = (costs["head"] == "classifier") & costs["macs"].notna() & costs["resolution"].str.isdecimal()
+    chosen = costs[squares & (costs["arm"].isna() | _is_scaled(costs))]
     tables = []
     for model, rows in chosen.groupby("model", sort=False):
         curve = rows.sort_values("pixels")
@@ -122,6 +115,12 @@ def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
         tables.append(table)
     tables.sort(key=lambda table: ARMS.index(table["arm"].iloc[0]) if table["arm"].iloc[0] else len(ARMS))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _is_scaled(costs: pd.DataFrame) -> pd.Series:
+    """Returns for each row whether it is an arm of SCALED_VARIANT in SCALED_BASE with a classifier."""
+    is_own = (costs["variant"] == SCALED_VARIANT) & (costs["base"] == SCALED_BASE) & (costs["head"] == "classifier")
+    return is_own & costs["arm"].isin(ARMS)
 
 
 def crossover_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -157,24 +156,21 @@ def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
     if not _has_both_attentions(records):
         return pd.DataFrame()
     costs = standard_costs(records)
-    chosen = costs[(costs["variant"] == "b2") & (costs["base"] == "published") & (costs["head"] == "classifier")]
-    traced = {(row["arm"], row["resolution"]): row["breakdown"] for _, row in chosen.iterrows()}
+    chosen = costs[_is_scaled(costs) & costs["resolution"].str.isdecimal()]
+    traced = chosen.set_index(["arm", "resolution"])["breakdown"]
+    config = build_config(SCALED_VARIANT, PVT_V2_LI)
     rows: list[dict[str, Any]] = []
     for resolution in chosen["resolution"].unique():
         both = [traced[arm, resolution] for arm in (PVT_V2, PVT_V2_LI) if (arm, resolution) in traced]
-        if not resolution.isdecimal() or len(both) < 2:
+        if len(both) < 2:
             continue
-        config = build_config("b2", PVT_V2_LI)
         for stage, (height, width) in enumerate(config.stage_sizes(int(resolution))):
             channels, sr_ratio, depth = config.embed_dims[stage], config.sr_ratios[stage], config.depths[stage]
             products, reduction = sra_formula(height, width, channels, sr_ratio)
             row = {"head": "classifier", "resolution": resolution, "pixels": int(resolution) ** 2, "stage": stage + 1}
             row |= {"height": height, "width": width, "channels": channels, "sr_ratio": sr_ratio}
-            row |= {
-                "pool_size": config.pool_size,
-                "reported_sra_products": products,
-                "reported_sra_reduction": reduction,
-            }
+            row |= {"pool_size": config.pool_size}
+            row |= {"reported_sra_products": products, "reported_sra_reduction": reduction}
             row["reported_linear_sra_products"] = linear_sra_formula(height, width, channels, config.pool_size)
             for name, breakdown in zip(("sra", "linear_sra"), both, strict=True):
                 for part, module in (("products", "attn"), ("reduction", "attn.sr")):
@@ -205,11 +201,10 @@ def module_values(records: pd.DataFrame) -> pd.DataFrame:
     costs = standard_costs(records)
     if "breakdown" not in costs:
         return pd.DataFrame()
-    own = (costs["variant"] == SCALED_VARIANT) & (costs["base"] == SCALED_BASE) & (costs["head"] == "classifier")
     of_record = ["variant", "base", "head", "resolution", "pixels", "arm"]
     rows = [
         {**record[of_record], "module": _kind(name), "params": counts["params"], "macs": counts["macs"]}
-        for _, record in costs[own & costs["arm"].isin(ARMS)].dropna(subset="breakdown").iterrows()
+        for _, record in costs[_is_scaled(costs)].dropna(subset="breakdown").iterrows()
         for name, counts in record["breakdown"].items()
     ]
     if not rows:
@@ -244,12 +239,8 @@ def part_values(records: pd.DataFrame) -> pd.DataFrame:
     if modules.empty:
         return modules
     place = [name for name in modules if name not in ("module", "params", "macs")]
-    wide = (
-        modules.pivot_table(index=place, columns="module", values="macs", aggfunc="sum")
-        .reindex(columns=MODULE_KINDS)
-        .fillna(0)
-    )
-    wide = wide.reindex(pd.MultiIndex.from_frame(modules[place].drop_duplicates())).astype("int64")
+    wide = modules.pivot_table(index=place, columns="module", values="macs", aggfunc="sum", sort=False)
+    wide = wide.reindex(columns=MODULE_KINDS).fillna(0).astype("int64")
     sums = {part: wide[list(kinds)].sum(axis="columns") for part, kinds in PARTS.items()}
     return pd.DataFrame({"macs": wide.sum(axis="columns"), **sums}).reset_index()
 

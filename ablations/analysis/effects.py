@@ -18,17 +18,17 @@ are exact, in the records' unit, and `NAME_percent` is in percent of the referen
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, combinations, permutations
 from typing import Any
 
 import pandas as pd
 from statsmodels.formula.api import ols
 
-from ablations.analysis.accuracy import declared_seeds, difference_rows, is_paired, split_studies
-from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_by, join_rows, split_by_conditions
+from ablations.analysis.accuracy import Study, difference_rows, split_studies
+from ablations.analysis.grouping import AXES, CONDITIONS, Group, arm_rows, group_by, tabulated
 from ablations.analysis.statistics import (
     CONFIDENCE,
     FEWEST_FOR_INTERVAL,
@@ -225,24 +225,38 @@ def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dic
 class FactorialStudy:
     """The values of a factorial's arms under one set of conditions: by metric, a column an arm and a row a seed."""
 
-    conditions: dict[str, Any]
+    group: Group
+    """A `Study` where the values have noise."""
     factorial: Factorial
     tables: dict[str, pd.DataFrame]
     """Without noise there is one row."""
-    has_noise: bool
-    paired: bool = True
-    declared: int | None = None
-    """Seeds that the study declared before its data."""
+
+    @property
+    def has_noise(self) -> bool:
+        return isinstance(self.group, Study)
+
+    @property
+    def paired(self) -> bool:
+        return not isinstance(self.group, Study) or self.group.paired
+
+    @property
+    def declared(self) -> int | None:
+        return self.group.declared if isinstance(self.group, Study) else None
 
     @cached_property
     def complete(self) -> dict[str, pd.DataFrame]:
         """The values of the seeds that have every arm."""
         return {metric: self.factorial.complete(values) for metric, values in self.tables.items()}
 
+    @cached_property
+    def references(self) -> dict[str, float]:
+        """The mean of each metric of the arm without the toggles."""
+        return {metric: float(values[self.factorial.arms[0]].mean()) for metric, values in self.complete.items()}
+
     @property
     def names(self) -> dict[str, Any]:
         """The conditions, the toggles that are varied, and how many seeds have every arm."""
-        names = self.conditions | {"toggles": ", ".join(self.factorial.toggles)}
+        names = self.group.conditions | {"toggles": ", ".join(self.factorial.toggles)}
         if self.has_noise:
             (values,), (complete,) = self.tables.values(), self.complete.values()
             names |= {"n_seeds": len(complete), "n_seeds_left_out": len(values) - len(complete)}
@@ -253,14 +267,6 @@ class FactorialStudy:
         """Returns what a step adds to the accuracy, from the seeds that have every arm."""
         (values,) = self.complete.values()
         return estimate_difference(values[step.end], values[step.start], paired=self.paired)
-
-    def exact_columns(self, label: str, added: Callable[[pd.DataFrame], pd.Series]) -> dict[str, float]:
-        """Returns what is added to each exact metric, and that in percent of the arm without the toggles."""
-        columns: dict[str, float] = {}
-        for metric, values in self.complete.items():
-            reference = values[self.factorial.arms[0]].mean()
-            columns |= exact_columns(f"{metric}_{label}", added(values).mean(), reference)
-        return columns
 
 
 def exact_columns(name: str, difference: float, reference: float) -> dict[str, float]:
@@ -276,18 +282,16 @@ def list_factorial_studies(records: pd.DataFrame, measurement: str) -> Iterator[
     pick("measurement", measurement, RESPONSES)
     has_noise = "seed" in AXES[measurement]
     clean = records[records["base"].isin(CLEAN_BASES)]
-    for group in split_studies(clean) if has_noise else split_places(clean, measurement, CONDITIONS[measurement]):
+    groups = split_studies(clean) if has_noise else split_places(clean, measurement, CONDITIONS[measurement])
+    for group in groups:
         tables = {metric: by_arm(group.rows, metric) for metric in RESPONSES[measurement]}
-        paired, declared = (is_paired(group.rows), declared_seeds(group.rows)) if has_noise else (True, None)
         for factorial in find_factorials(group.rows["arm"].unique()):
-            yield FactorialStudy(group.conditions, factorial, tables, has_noise, paired, declared)
+            yield FactorialStudy(group, factorial, tables)
 
 
 def split_places(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> Iterator[Group]:
     """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
-    if groups := split_by_conditions(records, measurement):
-        rows = pd.concat([group.rows for group in groups]).dropna(axis="columns", how="all")
-        yield from group_by(rows, (*names, "resolution", "pixels"))
+    yield from group_by(arm_rows(records, measurement), (*names, "resolution", "pixels"))
 
 
 def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -298,26 +302,22 @@ def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame({arm: own.set_index("seed")[metric].astype(float) for arm, own in arms})
 
 
-def effect_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+@tabulated
+def effect_values(records: pd.DataFrame, measurement: str) -> Iterator[dict[str, Any]]:
     """Returns the effects of each factorial: `METRIC_effect`, exact, or of `estimate_effects` as `top1_effect_…`."""
-    rows: list[dict[str, Any]] = []
     for study in list_factorial_studies(records, measurement):
         if study.has_noise:
             effects = estimate_effects(study.factorial, study.tables["top1"], study.declared)
             kept = ("effect", "order", "n_seeds", "n_seeds_left_out", "declared_seeds")
             effects = effects.rename(columns={name: f"top1_effect_{name}" for name in effects if name not in kept})
-            rows += [
-                study.names | {str(name): value for name, value in row.items()} for row in effects.to_dict("records")
-            ]
+            yield from ({**study.names, **row} for row in effects.to_dict("records"))
             continue
-        contrasts = {metric: study.factorial.contrasts(values) for metric, values in study.complete.items()}
+        contrasts = {metric: study.factorial.contrasts(values).mean() for metric, values in study.complete.items()}
         for effect, toggles in study.factorial.effects.items():
             row = study.names | {"effect": effect, "order": len(toggles)}
             for metric, contrast in contrasts.items():
-                reference = study.complete[metric][study.factorial.arms[0]].mean()
-                row |= exact_columns(f"{metric}_effect", contrast[effect].mean(), reference)
-            rows.append(row)
-    return join_rows(rows)
+                row |= exact_columns(f"{metric}_effect", contrast[effect], study.references[metric])
+            yield row
 
 
 def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
@@ -325,15 +325,29 @@ def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     values = effect_values(records, measurement)
     if values.empty:
         return values
-    names = [name for name in (*CONDITIONS[measurement], "toggles", "effect") if name in values]
-    nothing = (values[[f"{metric}_effect" for metric in RESPONSES[measurement]]].fillna(0) == 0).all(axis="columns")
-    nowhere = nothing.groupby([values[name] for name in names], dropna=False).transform("all")
-    return values[~nowhere | (values["order"] == 1)].reset_index(drop=True)
+    works = (values[[f"{metric}_effect" for metric in RESPONSES[measurement]]].fillna(0) != 0).any(axis="columns")
+    kept = _anywhere(works, values, (*CONDITIONS[measurement], "toggles", "effect"))
+    return values[kept | (values["order"] == 1)].reset_index(drop=True)
 
 
-def step_values(records: pd.DataFrame) -> pd.DataFrame:
+def contributions_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns exact Shapley values where there are interactions; elsewhere they are the effects."""
+    values = shapley_values(records, measurement)
+    if values.empty:
+        return values
+    ends = ((values[f"{metric}_smallest"], values[f"{metric}_largest"]) for metric in RESPONSES[measurement])
+    varies = pd.concat([smallest != largest for smallest, largest in ends], axis="columns").any(axis="columns")
+    return values[_anywhere(varies, values, (*CONDITIONS[measurement], "toggles"))].reset_index(drop=True)
+
+
+def _anywhere(holds: pd.Series, values: pd.DataFrame, names: Iterable[str]) -> pd.Series:
+    """Returns for each row whether something holds of any row that is equal in those of `names` that there are."""
+    return holds.groupby([values[name] for name in names if name in values], dropna=False).transform("any")
+
+
+@tabulated
+def step_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns what each toggle adds to accuracy at every setting of the others, `top1_step_…`: a row a `step`."""
-    rows: list[dict[str, Any]] = []
     for study in list_factorial_studies(records, "accuracy"):
         family = [
             (
@@ -342,70 +356,56 @@ def step_values(records: pd.DataFrame) -> pd.DataFrame:
             )
             for step in study.factorial.steps
         ]
-        rows += difference_rows("top1_step", family, study.declared)
-    return join_rows(rows)
+        yield from difference_rows("top1_step", family, study.declared)
 
 
-def order_values(records: pd.DataFrame) -> pd.DataFrame:
+@tabulated
+def order_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns what each toggle adds to the mean accuracy in each order of adding them: a row an `order`.
 
     Columns are `top1_TOGGLE`; those of a row add up to the whole way. Each is a step of `step_values`, where its
     interval stands.
     """
-    rows = []
     for study in list_factorial_studies(records, "accuracy"):
+        added = {step: study.estimate_step(step).mean for step in study.factorial.steps}
         for order in study.factorial.orders:
-            row = study.names | {"order": ", ".join(order)}
-            row |= {f"top1_{step.toggle}": study.estimate_step(step).mean for step in study.factorial.steps_of(order)}
-            rows.append(row)
-    return join_rows(rows)
+            steps = {f"top1_{step.toggle}": added[step] for step in study.factorial.steps_of(order)}
+            yield study.names | {"order": ", ".join(order)} | steps
 
 
-def shapley_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+@tabulated
+def shapley_values(records: pd.DataFrame, measurement: str) -> Iterator[dict[str, Any]]:
     """Returns the Shapley value of each `toggle`, `METRIC_shapley`: its share of the whole way, whatever the order.
 
     `METRIC_smallest` and `METRIC_largest` are the least and the most that it adds at any setting of the others.
     """
-    rows: list[dict[str, Any]] = []
     for study in list_factorial_studies(records, measurement):
         family: list[tuple[dict[str, Any], Estimate]] = []
         for toggle in study.factorial.toggles:
-            row = study.names | {"toggle": toggle}
+            row, shares = study.names | {"toggle": toggle}, dict[str, float]()
             for metric, values in study.complete.items():
                 steps = [step for step in study.factorial.steps if step.toggle == toggle]
-                added = sorted((values[step.end] - values[step.start]).mean() for step in steps)
-                reference = values[study.factorial.arms[0]].mean()
-                for label, value in (("smallest", added[0]), ("largest", added[-1])):
-                    exact = exact_columns(f"{metric}_{label}", value, reference)
+                added = [(values[step.end] - values[step.start]).mean() for step in steps]
+                for label, value in (("smallest", min(added)), ("largest", max(added))):
+                    exact = exact_columns(f"{metric}_{label}", value, study.references[metric])
                     row |= {f"{metric}_{label}": value} if study.has_noise else exact
+                share = study.factorial.shapley(values, toggle)
+                shares |= exact_columns(f"{metric}_shapley", share.mean(), study.references[metric])
             if study.has_noise:
-                family.append((row, estimate_mean(study.factorial.shapley(study.complete["top1"], toggle))))
+                family.append((row, estimate_mean(share)))
             else:
-                rows.append(row | study.exact_columns("shapley", partial(study.factorial.shapley, toggle=toggle)))
-        rows += difference_rows("top1_shapley", family, study.declared)
-    return join_rows(rows)
+                yield row | shares
+        yield from difference_rows("top1_shapley", family, study.declared)
 
 
-def contributions_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
-    """Returns exact Shapley values where there are interactions; elsewhere they are the effects."""
-    values = shapley_values(records, measurement)
-    if values.empty:
-        return values
-    names = [name for name in (*CONDITIONS[measurement], "toggles") if name in values]
-    ends = ((values[f"{metric}_smallest"], values[f"{metric}_largest"]) for metric in RESPONSES[measurement])
-    varies = pd.concat([smallest != largest for smallest, largest in ends], axis="columns").any(axis="columns")
-    somewhere = varies.groupby([values[name] for name in names], dropna=False).transform("any")
-    return values[somewhere].reset_index(drop=True)
-
-
-def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -> pd.DataFrame:
+@tabulated
+def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -> Iterator[dict[str, Any]]:
     """Returns how many seeds each effect and step of each factorial needs to resolve a true `difference`, a fraction.
 
     A row is a `comparison` of a `family`, whose size Holm's rule allows for: `sd` over the seeds that there are
     (`n_seeds`, at least FEWEST_FOR_INTERVAL), `paired` or not, and `seeds_needed`: none where the sd is 0, and where
     more than MOST_SEEDS are needed. Raises ValueError for a difference that is not above 0.
     """
-    rows = []
     for study in list_factorial_studies(records, "accuracy"):
         (complete,) = study.complete.values()
         if len(complete) < FEWEST_FOR_INTERVAL:
@@ -423,5 +423,4 @@ def power_values(records: pd.DataFrame, difference: float, power: float = 0.8) -
                 seeds_needed(difference, sd, paired=paired, comparisons=sizes[name], power=power) if sd > 0 else None
             )
             row = {"family": name, "comparison": comparison, "comparisons": sizes[name], "paired": paired}
-            rows.append(study.names | row | {"sd": sd, "seeds_needed": needed})
-    return join_rows(rows)
+            yield study.names | row | {"sd": sd, "seeds_needed": needed}

@@ -1,9 +1,9 @@
 """What must be equal for records to stand in one table or plot, and how that is said."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from typing import Any, ParamSpec
 
 import pandas as pd
 
@@ -11,62 +11,50 @@ from ablations.config import CONFOUNDERS, PAPER_TOGGLES, PVT_V1, VARIANTS, arms_
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Cost, Measurement
 
+P = ParamSpec("P")
+
 REFERENCE = PVT_V1
 """The arm that the others are compared with."""
 
 AXES = {name: kind.axes for name, kind in MEASUREMENTS.items()}
 """What the records of one group differ in; two that differ in nothing of it are never taken together."""
 
-CHANGEABLE = ("stem_stride", *CONFOUNDERS)
+CHANGEABLE = ("stem_stride", *CONFOUNDERS, "img_size")
 """The fields of a model that the column `changed` names where they are unlike its variant's and base's."""
+
+_SET_IMG_SIZE = [name for name, kind in MEASUREMENTS.items() if "img_size" in kind().config_fields]  # type: ignore[call-arg]
+"""The measurements whose conditions decide it, so that it is no change of the model."""
 
 _OF_ARMS = ("variant", "base", "changed", "attention", "pool_size")
 MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
 """What makes a model, beside the arm."""
 
 
-def _machine(kind: type[Measurement]) -> tuple[str, ...]:
-    """Returns what keeps records apart, or is said, of the machine: nothing of counts, which are the same everywhere.
-
-    Seeds and weights decide an accuracy, so records of all machines stand together, and `machines` names these.
-    """
+def _conditions(kind: type[Measurement]) -> tuple[str, ...]:
+    """Returns what keeps a measurement's records apart. Of the machine it is nothing for counts, which are the same
+    everywhere, and for accuracies, which seeds and weights decide: `machines` names theirs."""
+    machine: tuple[str, ...] = ("machines",) if kind.pools_machines else ("device_name", "torch", "threads")
     if kind().is_computed:  # type: ignore[call-arg]
-        return ()
-    return ("machines",) if kind.pools_machines else ("device_name", "torch", "threads")
+        machine = ()
+    names = (*MODEL_CONDITIONS, *(field.name for field in fields(kind)), *kind.split_by, *machine)
+    return tuple(name for name in dict.fromkeys(names) if name not in kind.axes)
 
 
-CONDITIONS = {
-    measurement: tuple(
-        name
-        for name in dict.fromkeys(
-            [
-                *MODEL_CONDITIONS,
-                *(field.name for field in fields(kind)),
-                *kind.split_by,
-                *_machine(kind),
-            ]
-        )
-        if name not in kind.axes
-    )
-    for measurement, kind in MEASUREMENTS.items()
-}
+CONDITIONS = {name: _conditions(kind) for name, kind in MEASUREMENTS.items()}
 """For each measurement, the columns that are equal within a group: the model, the fields of its conditions, and what
 it found out."""
 
 _PHRASES = {
     **dict.fromkeys(("variant", "data", "mode", "precision", "device", "memory_method", "device_name"), "{}"),
-    "head": "{}",
-    "method": "{}",
+    **dict.fromkeys(("head", "method", "changed", "classes", "machines", "way", "shown"), "{}"),
+    **dict.fromkeys(("resolution", "sizes"), "{} px"),
     "base": "base {}",
-    "changed": "{}",
     "trained_at": "trained at {} px",
     "toggles": "toggles {}",
     "against": "against {}",
     "attention": "{} attention",
     "pool_size": "P = {}",
     "num_classes": "{} classes",
-    "resolution": "{} px",
-    "sizes": "{} px",
     "stage": "stage {}",
     "batch_size": "batch {}",
     "repeats": "{} repeats",
@@ -74,7 +62,6 @@ _PHRASES = {
     "n_train_images": "{} training images",
     "n_eval_images": "{} validation images",
     "n_images": "{} images",
-    "classes": "{}",
     "protocol": "protocol {}",
     "img_size": "position embeddings made for {} px",
     "skip_unreadable": "images that cannot be read left out",
@@ -84,18 +71,16 @@ _PHRASES = {
     "label_smoothing": "label smoothing {}",
     "drop_path_rate": "drop path {}",
     "threads": "{} threads",
-    "machines": "{}",
+    "processes": "{} processes",
     "initial_weights": "initial weights {}",
     "eval_resolutions": "tested at {} px too",
     "tuning_images": "validated on {} training images",
     "torch": "torch {}",
-    "way": "{}",
     "channels_last": "channels-first",  # said where it is not so
     "checkpointing": "stages {} checkpointed",
     "reference": "beside {}",
     "compiled": "compiled",
     "measured_as": "cost: {}",
-    "shown": "{}",
     "stem_stride": "stem stride {}",
     "recipe": "trained with {}",
     "counted_at": "counted at {}",
@@ -145,6 +130,7 @@ def name_changes(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the records with a column `changed`: the fields of CHANGEABLE that are unlike what the model's names say,
     as `stage_norm=every`, or None."""
     columns = records.reindex(columns=["variant", "base", "arm", "head", *CHANGEABLE]).astype(object)
+    columns.loc[records["measurement"].isin(_SET_IMG_SIZE), "img_size"] = None
     rows = columns.where(columns.notna(), None).itertuples(index=False, name=None)
     return records.assign(changed=pd.Series([_changes(*row) for row in rows], index=records.index, dtype=object))
 
@@ -154,7 +140,7 @@ def _changes(variant: str | None, base: str | None, arm: str | None, head: Any, 
     """Returns which of CHANGEABLE, whose values follow the names, are unlike what a model's names say."""
     usual = {} if arm is None or base is None else base_confounders(base, arm)
     if arm is not None and variant in VARIANTS:
-        usual |= {"stem_stride": build_config(variant).stem_stride}
+        usual |= {name: getattr(build_config(variant), name) for name in ("stem_stride", "img_size")}
     if head is not None:
         usual |= {name: value for name, value in Cost(head=head).config_fields.items() if name in usual}
     given = {name: value for name, value in zip(CHANGEABLE, values, strict=True) if value is not None}
@@ -162,67 +148,67 @@ def _changes(variant: str | None, base: str | None, arm: str | None, head: Any, 
     return ", ".join(f"{name}={given[name]}" for name in changed) or None
 
 
-def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
-    """Returns the records of arms in groups of equal conditions, in their order.
+def arm_rows(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
+    """Returns the records of arms, with the column `changed` where a model is not what its names say.
 
-    Raises InputError if two records of a group stand in the same place, as when a variant's sizes were changed.
+    Raises InputError if two records of equal conditions stand in the same place, as when a variant's sizes were
+    changed.
     """
     of_arms = (records["measurement"] == measurement) & records["arm"].notna()
-    chosen = name_changes(records[of_arms]).dropna(axis="columns", how="all")
-    groups = [_name_machines(group, measurement) for group in group_by(chosen, CONDITIONS[measurement])]
+    rows = name_changes(records[of_arms]).dropna(axis="columns", how="all")
+    place = [name for name in (*CONDITIONS[measurement], *AXES[measurement]) if name in rows]
+    twice = rows[rows.duplicated(place, keep=False)]
+    for _, same in twice.groupby(place, sort=False, dropna=False):
+        keys = " and ".join(same["key"])
+        raise InputError(f"records {keys} are of different models under one name; remove what is out of date")
+    return rows
+
+
+def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
+    """Returns the rows of `arm_rows` in groups of equal conditions, in their order."""
+    rows = arm_rows(records, measurement)
+    groups = [_name_machines(group, measurement) for group in group_by(rows, CONDITIONS[measurement])]
     # In the order of the paper's arms among them, so that records of later toggles move no group.
-    arms = records.loc[of_arms, "arm"]
-    first = {label: number for number, label in enumerate(arms.index[arms.isin(arms_of(PAPER_TOGGLES))])}
-    groups.sort(key=lambda group: min((first.get(label, len(first)) for label in group.rows.index), default=0))
-    place = list(AXES[measurement])
-    for group in groups:
-        for _, same in group.rows[group.rows.duplicated(place, keep=False)].groupby(place):
-            keys = " and ".join(same["key"])
-            raise InputError(f"records {keys} are of different models under one name; remove what is out of date")
-    return groups
+    papers = rows.index[rows["arm"].isin(arms_of(PAPER_TOGGLES))] if len(rows) else rows.index
+    first = {label: number for number, label in enumerate(papers)}
+    return sorted(groups, key=lambda group: min(first.get(label, len(first)) for label in group.rows.index))
 
 
 def _name_machines(group: Group, measurement: str) -> Group:
     """Returns the group; where the measurement pools machines, its conditions name those."""
     if "machines" not in CONDITIONS[measurement]:
         return group
-    named = {"device_name": "{}", "torch": "torch {}", "threads": "{} threads", "processes": "{} processes"}
-    words = []
-    for name, phrase in named.items():
-        values = sorted(group.rows[name].dropna().unique()) if name in group.rows else []
-        if values:
-            plural = phrase.removesuffix("es" if name == "processes" else "s") if values == [1] else phrase
-            words.append(plural.format(" or ".join(map(str, values))))
+    values = {
+        name: sorted(group.rows[name].dropna().unique())
+        for name in ("device_name", "torch", "threads", "processes")
+        if name in group.rows
+    }
+    words = (_phrase(name, " or ".join(map(str, own))) for name, own in values.items() if own)
     return Group(group.conditions | {"machines": ", ".join(words)}, group.rows)
 
 
 def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
     """Returns the same groups, each with the models that are no arms and were measured under its other conditions.
 
-    Those without arms beside them make groups of their own.
+    Those without arms beside them make groups of their own. Models stand beside arms as their base has them.
     """
-    arms = split_by_conditions(records, measurement)
-    models = records[(records["measurement"] == measurement) & records["arm"].isna()]
     names = [name for name in CONDITIONS[measurement] if name not in (*_OF_ARMS, "initial_weights", "machines")]
-    beside = {
-        _key(group.conditions, names): group for group in group_by(models.dropna(axis="columns", how="all"), names)
-    }
-    groups = []
-    for group in arms:
-        # Models stand beside arms as their base has them.
-        own = beside.get(_key(group.conditions, names)) if pd.isna(group.conditions.get("changed")) else None
-        labels = [*group.rows.index, *(own.rows.index if own else ())]
-        groups.append(_name_machines(Group(group.conditions, records.loc[labels]), measurement))
-    with_arms = {_key(group.conditions, names) for group in arms if pd.isna(group.conditions.get("changed"))}
-    alone = [group for key, group in beside.items() if key not in with_arms]
-    own_rows = (Group(group.conditions, records.loc[group.rows.index]) for group in alone)
-    return [*groups, *(_name_machines(group, measurement) for group in own_rows)]
 
+    def place_of(group: Group) -> tuple[Any, ...]:
+        values = [group.conditions.get(name) for name in names]
+        return tuple(None if pd.isna(value) else value for value in values)  # what nobody recorded equals itself
 
-def _key(conditions: dict[str, Any], names: Iterable[str]) -> tuple[Any, ...]:
-    """Returns the values of conditions; what nobody recorded is equal to itself."""
-    values = [conditions.get(name) for name in names]
-    return tuple(None if pd.isna(value) else value for value in values)
+    models = records[(records["measurement"] == measurement) & records["arm"].isna()]
+    beside = {place_of(group): group for group in group_by(models.dropna(axis="columns", how="all"), names)}
+    alone, groups = dict(beside), []
+    for group in split_by_conditions(records, measurement):
+        labels = list(group.rows.index)
+        if pd.isna(group.conditions.get("changed")) and (place := place_of(group)) in beside:
+            labels.extend(beside[place].rows.index)
+            alone.pop(place, None)
+        groups.append(Group(group.conditions, records.loc[labels]))
+    groups += [Group(group.conditions, records.loc[group.rows.index]) for group in alone.values()]
+    return [_name_machines(group, measurement) for group in groups]
 
 
 def refuse_mixed(rows: pd.DataFrame, names: Iterable[str]) -> None:
@@ -270,19 +256,25 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
             value = ", ".join(map(str, value)) or None
         if name in _UNSAID or pd.isna(value) or value == _USUAL.get(name):
             continue
-        plain = name.replace("_", " ")
-        if name in _PHRASES:
-            phrase = _PHRASES[name]
-        elif pd.api.types.is_bool(value):
-            phrase = plain if value else f"no {plain}"
-        else:
-            phrase = f"{plain} {{}}" if value != "" else f"no {plain}"
         is_fraction = isinstance(value, float) and not value.is_integer()
         text = value if isinstance(value, str) else f"{value:g}" if is_fraction else f"{int(value):,}"
-        if text == "1" and phrase.startswith("{} "):
-            phrase = phrase.removesuffix("s")
-        words.append(phrase.format(text))
+        if name not in _PHRASES:
+            plain = name.replace("_", " ")
+            if pd.api.types.is_bool(value):
+                words.append(plain if value else f"no {plain}")
+            else:
+                words.append(f"{plain} {text}" if value != "" else f"no {plain}")
+        else:
+            words.append(_phrase(name, text))
     return ", ".join(words)
+
+
+def _phrase(name: str, text: str) -> str:
+    """Returns a condition in words; of one thing in the singular."""
+    phrase = _PHRASES[name]
+    if text == "1" and phrase.startswith("{} "):
+        phrase = phrase.removesuffix("es" if name == "processes" else "s")
+    return phrase.format(text)
 
 
 def compare_with_reference(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
@@ -298,19 +290,28 @@ def compare_with_reference(rows: pd.DataFrame, metrics: list[str], others: list[
 
 def join_rows(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Returns rows as a table, its columns in the order of the row that has most: one that lacks some changes none."""
-    order = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
-    return pd.DataFrame(list(rows), columns=order or None)
+    return pd.DataFrame(list(rows), columns=_fullest_first(rows) or None)
+
+
+def tabulated(yield_rows: Callable[P, Iterator[dict[str, Any]]]) -> Callable[P, pd.DataFrame]:
+    """Makes a function that yields rows return them as a table, as `join_rows` does."""
+
+    @wraps(yield_rows)
+    def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+        return join_rows(list(yield_rows(*args, **kwargs)))
+
+    return table
 
 
 def join_groups(tables: Iterable[tuple[Group, pd.DataFrame]]) -> pd.DataFrame:
-    """Returns the tables below one another, each behind its group's conditions.
-
-    Columns stand as in the table that has most of them, so that a group that lacks some changes no order.
-    """
+    """Returns the tables below one another, each behind its group's conditions, with columns as in `join_rows`."""
     parts = [
         pd.concat([pd.DataFrame([group.conditions] * len(table)), table.reset_index(drop=True)], axis="columns")
         for group, table in tables
     ]
-    fullest_first = sorted(parts, key=lambda part: -len(part.columns))
-    order = list(dict.fromkeys(name for part in fullest_first for name in part.columns))
-    return pd.concat(parts, ignore_index=True)[order] if parts else pd.DataFrame()
+    return pd.concat(parts, ignore_index=True)[_fullest_first(parts)] if parts else pd.DataFrame()
+
+
+def _fullest_first(named: Iterable[Iterable[Any]]) -> list[Any]:
+    """Returns all names, in the order of what has most of them."""
+    return list(dict.fromkeys(name for names in sorted(named, key=lambda each: -len(list(each))) for name in names))

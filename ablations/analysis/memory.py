@@ -101,17 +101,13 @@ def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in split_by_conditions(_predicted(records), "memory"):
         others = [str(value) for name, value in group.conditions.items() if name != "attention"]
         for arm, own in group.rows.groupby("arm", sort=False):
-            squares = _squares(own)
-            if len(squares) < 2:
-                continue
-            curves[(group.conditions["attention"], str(arm), *others)] = _growing(squares)
-            exponent, growing_exponent = _last_exponents(squares)
-            row = {"arm": arm, "sizes": " to ".join(squares["resolution"].iloc[-2:])}
-            rows.append(group.conditions | row | {"exponent": exponent, "growing_exponent": growing_exponent})
-    for row, (kernel, *place) in zip(rows, curves, strict=True):
+            if len(squares := _squares(own)) > 1:
+                curves[(group.conditions["attention"], str(arm), *others)] = _growing(squares)
+                names = group.conditions | {"arm": arm, "sizes": " to ".join(squares["resolution"].iloc[-2:])}
+                rows.append(names | dict(zip(("exponent", "growing_exponent"), _last_exponents(squares), strict=True)))
+    for row, ((_, *place), explicit) in zip(rows, curves.items(), strict=True):
         fused = curves.get(("fused", *place))
-        side = np.nan if fused is None else overtaking_side(curves[(kernel, *place)], fused)
-        row["scores_overtake_px"] = side  # nowhere for the fused kernel: it is not twice itself
+        row["scores_overtake_px"] = np.nan if fused is None else overtaking_side(explicit, fused)  # fused: never
     return pd.DataFrame(rows)
 
 
@@ -167,15 +163,9 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     for _, each in rows.groupby([*MODEL_MEMORY_CONDITIONS, "model"], sort=False, dropna=False):
         first, squares = each.iloc[0], _squares(each)
         is_curve = len(squares) > 1 and first["method"] == "predicted"
-        table = (
-            each[[*MODEL_MEMORY_CONDITIONS, *columns]]
-            .sort_values("pixels")
-            .assign(
-                name=NAMES.get(first["model"], first["model"]) if pd.isna(first["arm"]) else f"b2 {first['arm']}",
-                growing_exponent=_last_exponents(squares)[1] if is_curve else np.nan,
-            )
-        )
-        tables.append(table)
+        table = each[[*MODEL_MEMORY_CONDITIONS, *columns]].sort_values("pixels")
+        name = NAMES.get(first["model"], first["model"]) if pd.isna(first["arm"]) else f"b2 {first['arm']}"
+        tables.append(table.assign(name=name, growing_exponent=_last_exponents(squares)[1] if is_curve else np.nan))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -231,15 +221,10 @@ def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     paired_by = [*PAIRED_BY, "changed"]
     memory = name_changes(_of_memory(records, "memory_method", "resident_peak_bytes", *_MACHINE, *PAIRED_BY))
     predicted = memory.loc[memory["method"] == "predicted", [*paired_by, "peak_memory_bytes"]]
-    measured = (
-        memory[memory["method"] == "measured"]
-        .drop(columns="peak_memory_bytes")
-        .assign(
-            tracked=memory["peak_memory_bytes"].where(memory["memory_method"] == "tracked_storages"),
-            allocated=memory["peak_memory_bytes"].where(memory["memory_method"] == "max_memory_allocated"),
-            resident=memory["resident_peak_bytes"],
-        )
-    )
+    measured = memory[memory["method"] == "measured"].drop(columns="peak_memory_bytes")
+    measured["resident"] = memory["resident_peak_bytes"]
+    for way, method in (("tracked", "tracked_storages"), ("allocated", "max_memory_allocated")):
+        measured[way] = memory["peak_memory_bytes"].where(memory["memory_method"] == method)
     pairs = predicted.merge(measured, on=paired_by).rename(columns={"peak_memory_bytes": "predicted_bytes"})
     columns = [*paired_by, "arm", "pixels", *_MACHINE, "predicted_bytes"]
     ways = dict.fromkeys(way for way, _ in ALLOWED_PERCENT)

@@ -5,14 +5,23 @@ that it was measured under. A ratio of speeds is over 1 where ours is faster. It
 holds 1.
 """
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.grouping import CONDITIONS, Group, group_by, join_groups, name_changes, split_by_conditions
+from ablations.analysis.grouping import (
+    CONDITIONS,
+    Group,
+    group_by,
+    join_groups,
+    name_changes,
+    split_by_conditions,
+    tabulated,
+)
 
 DRIFT = 0.1
 """The share by which v1's own latency may differ between the rows of a table before the table says so."""
@@ -121,25 +130,25 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
     of those in the default layout, so against the faster library, and `strictest_ratio` the least of all.
     """
     rows: list[dict[str, Any]] = []
-    for group in beside_libraries(records):
-        for _, record in group.rows.iterrows():
-            references = record["references"]
-            ratios = {name: each["relative_speed"] for name, each in references.items()}
-            row = _case(group, record) | {
-                "latency_s": record["latency_s"],
-                "peak_macs_per_s": record["peak_macs_per_s"],
-                "share_of_peak": record["macs_per_s"] / record["peak_macs_per_s"],
-                "noisy": record["noisy"] or any(each["noisy"] for each in references.values()),
-                "ratio": min(ratios[name] for name in DEFAULT_LAYOUT if name in ratios),
-                "strictest_ratio": min(ratios.values()),
-            }
-            for name, each in references.items():
-                row |= {f"{column_of(name)}_ratio{end}": each[f"relative_speed{end}"] for end in _ENDS}
-            rows.append(row | _share_range(record) | {name: record[name] for name in _PEAKS})
+    for case, record in _cases(records):
+        references = record["references"]
+        ratios = {name: each["relative_speed"] for name, each in references.items()}
+        row = case | {
+            "latency_s": record["latency_s"],
+            "peak_macs_per_s": record["peak_macs_per_s"],
+            "share_of_peak": record["macs_per_s"] / record["peak_macs_per_s"],
+            "noisy": record["noisy"] or any(each["noisy"] for each in references.values()),
+            "ratio": min(ratios[name] for name in DEFAULT_LAYOUT if name in ratios),
+            "strictest_ratio": min(ratios.values()),
+        }
+        for name, each in references.items():
+            row |= {f"{column_of(name)}_ratio{end}": each[f"relative_speed{end}"] for end in _ENDS}
+        rows.append(row | _share_range(record) | {name: record[name] for name in _PEAKS})
     return _sorted(rows)
 
 
-def library_means(records: pd.DataFrame) -> pd.DataFrame:
+@tabulated
+def library_means(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns the geometric mean over all rows of `library_values` of our speed relative to each library.
 
     `beside` is a library's model in one layout, or in each row the one that was fastest there. `ratio` is of all rows,
@@ -148,30 +157,28 @@ def library_means(records: pd.DataFrame) -> pd.DataFrame:
     `n_below` one below it, and the others are unresolved.
     """
     timed = [group.rows for group in beside_libraries(records)]
-    if not timed:
-        return pd.DataFrame()
-    rows = []
-    for group in group_by(pd.concat(timed), LIBRARY_CONDITIONS):
+    for group in group_by(pd.concat(timed), LIBRARY_CONDITIONS) if timed else ():
         for beside in (*LIBRARIES, FASTER_IN_DEFAULT, FASTEST):
             chosen = [(record, _reference(record["references"], beside)) for _, record in group.rows.iterrows()]
             pairs = [(record, reference) for record, reference in chosen if reference]
             if not pairs:
                 continue
             row = {**group.conditions, "beside": beside}
-            batches = {"": pairs, "_batch_1": [], "_larger_batches": []}
-            for record, reference in pairs:
-                batches["_batch_1" if record["batch_size"] == 1 else "_larger_batches"].append((record, reference))
+            batches = {
+                "": pairs,
+                "_batch_1": [pair for pair in pairs if pair[0]["batch_size"] == 1],
+                "_larger_batches": [pair for pair in pairs if pair[0]["batch_size"] != 1],
+            }
             for name, own in batches.items():
                 steps = [np.divide(reference["samples"], record["samples"]) for record, reference in own]
-                mean = geometric_mean(steps) if own else (np.nan, np.nan, np.nan)
-                row |= {f"n_rows{name}": len(own)}
-                row |= {f"ratio{name}{end}": value for end, value in zip(_ENDS, mean, strict=True)}
+                row[f"n_rows{name}"] = len(own)
+                ratios = geometric_mean(steps) if own else (np.nan, np.nan, np.nan)
+                row |= {f"ratio{name}{end}": value for end, value in zip(_ENDS, ratios, strict=True)}
             references = [reference for _, reference in pairs]
             row["least_ratio"] = min(reference["relative_speed"] for reference in references)
             row["n_above"] = sum(reference["relative_speed_low"] > 1 for reference in references)
             row["n_below"] = sum(reference["relative_speed_high"] < 1 for reference in references)
-            rows.append(row)
-    return pd.DataFrame(rows)
+            yield row
 
 
 def _reference(references: dict[str, dict[str, Any]], beside: str) -> dict[str, Any] | None:
@@ -211,11 +218,8 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     more than the bound knows. Compiled models have no operators, and no row.
     """
     rows = []
-    for group in beside_libraries(records):
-        for _, record in group.rows.iterrows():
-            if not isinstance(record.get("operators"), list):
-                continue
-            case = _case(group, record)
+    for case, record in _cases(records):
+        if isinstance(record.get("operators"), list):
             rows.append(_times(case, OURS, record) | _bounds(record))
             libraries = [name for name in DEFAULT_LAYOUT if name in record["references"]]
             rows += [_times(case, name, record["references"][name]) for name in libraries]
@@ -254,25 +258,21 @@ def _machine_peaks(records: pd.DataFrame) -> pd.DataFrame:
 
 def _share_range(rows: Any) -> dict[str, Any]:
     slowest, fastest = (rows[name] for name in _PEAKS)
-    return {
-        "share_of_peak_low": rows["macs_per_s"] / fastest,
-        "share_of_peak_high": rows["macs_per_s"] / slowest,
-    }
+    return {"share_of_peak_low": rows["macs_per_s"] / fastest, "share_of_peak_high": rows["macs_per_s"] / slowest}
 
 
 def column_of(name: str, metric: str = "") -> str:
     """Returns the words of a name as those of a column, before a metric: `s`, `share` or `bound_s`."""
-    words = [*name.replace(",", "").replace("-", " ").split(), *filter(None, [metric])]
-    return "_".join(words)
+    return "_".join(re.findall(r"\w+", f"{name} {metric}"))
 
 
-def _case(group: Group, record: pd.Series) -> dict[str, Any]:
-    place = {name: record[name] for name in ("resolution", "pixels", "variant", "arm")}
-    return {
-        **group.conditions,
-        **place,
-        "case": "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record),
-    }
+def _cases(records: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series]]:
+    """Yields the conditions and place of each record of `beside_libraries`, and the record."""
+    for group in beside_libraries(records):
+        for _, record in group.rows.iterrows():
+            place = {name: record[name] for name in ("resolution", "pixels", "variant", "arm")}
+            case = "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record)
+            yield {**group.conditions, **place, "case": case}, record
 
 
 def _sorted(rows: list[dict[str, Any]]) -> pd.DataFrame:

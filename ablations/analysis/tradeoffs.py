@@ -12,18 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.accuracy import (
-    NO_SEEDS,
-    declared_seeds,
-    difference_rows,
-    is_paired,
-    level_columns,
-    split_studies,
-    top1_by_arm,
-    trained_costs,
-)
-from ablations.analysis.grouping import REFERENCE, Group, describe, join_rows, split_by_conditions
-from ablations.analysis.statistics import Estimate, estimate_difference
+from ablations.analysis.accuracy import Study, difference_rows, level_columns, split_studies, trained_costs
+from ablations.analysis.grouping import REFERENCE, Group, describe, split_by_conditions, tabulated
 
 SAME_MODEL = ("variant", "base", "attention", "pool_size")
 """What a cost's record must have in common with the accuracy's, beside the resolution."""
@@ -58,7 +48,8 @@ def cost_per_point(added_cost: float, gain: dict[str, Any]) -> tuple[float, floa
     return added_cost / (100 * gain["mean"]), ends[0], ends[1]
 
 
-def tradeoff_values(records: pd.DataFrame) -> pd.DataFrame:
+@tabulated
+def tradeoff_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns each arm's accuracy beside each of its costs, what dominates it, and the cost of a point against v1.
 
     A row has the conditions of the accuracy; `cost` (a metric) and `measured_as`, the conditions of the cost; `arm`,
@@ -69,76 +60,56 @@ def tradeoff_values(records: pd.DataFrame) -> pd.DataFrame:
     are left out, and so is a cost that one arm alone has.
     """
     measured = {measurement: split_by_conditions(records, measurement) for measurement in ("memory", "speed")}
-    rows: list[dict[str, Any]] = []
-    for group in split_studies(records):
-        arms = list(top1_by_arm(group.rows))
+    for study in split_studies(records):
         sources = [
-            *_counted(records, group.conditions, arms),
-            *_peaks(group.conditions, measured["memory"]),
-            *_latencies(group.conditions, measured["speed"]),
+            *_counted(records, study),
+            *_peaks(study.conditions, measured["memory"]),
+            *_latencies(study.conditions, measured["speed"]),
         ]
-        study = _Study(group.rows)
+        difference = cache(study.difference)
+        gains = difference_rows("", [({}, difference(arm, REFERENCE)) for arm in study.top1], study.declared)
+        by_arm = {arm: (level_columns(top1), gain) for (arm, top1), gain in zip(study.top1.items(), gains, strict=True)}
+        means = pd.Series({arm: top1.mean() for arm, top1 in study.top1.items()})
         for cost, measured_as, costs in sources:
-            names = {"cost": cost, "measured_as": measured_as}
-            compared = _compared(study, costs)
-            rows += [group.conditions | names | row for row in compared] if len(compared) > 1 else []
-    return join_rows(rows)
-
-
-class _Study:
-    """The accuracies of one study, and the estimates of differences that all costs share."""
-
-    def __init__(self, rows: pd.DataFrame) -> None:
-        self.top1, self.declared = top1_by_arm(rows), declared_seeds(rows)
-        self.means = pd.Series({arm: values.mean() for arm, values in self.top1.items()})
-        paired = is_paired(rows)
-        self.lead = cache(lambda arm, other: estimate_difference(self.top1[arm], self.top1[other], paired=paired))
-        nothing = estimate_difference(NO_SEEDS, NO_SEEDS, paired=paired)
-        family: list[tuple[dict[str, Any], Estimate]] = [
-            ({}, self.lead(arm, REFERENCE) if arm != REFERENCE and REFERENCE in self.top1 else nothing)
-            for arm in self.top1
-        ]
-        self.gains = dict(zip(self.top1, difference_rows("", family, self.declared), strict=True))
-        self.levels = {arm: level_columns(values) for arm, values in self.top1.items()}
-
-
-def _compared(study: _Study, costs: pd.Series) -> list[dict[str, Any]]:
-    """Returns a row for each arm that has both an accuracy and a cost."""
-    dominators = find_dominators(costs, study.means)
-    pairs = [(arm, other) for arm, own in dominators.items() for other in own]
-    leads = difference_rows("", [({}, study.lead(other, arm)) for arm, other in pairs], study.declared)
-    surpassed = {arm for (arm, _), lead in zip(pairs, leads, strict=True) if lead["resolved"] and lead["mean"] > 0}
-    reference_cost = float(costs.get(REFERENCE, math.nan))
-    compared = []
-    for arm, own in dominators.items():
-        added = costs[arm] - reference_cost
-        price, low, high = cost_per_point(added, study.gains[arm])
-        compared.append(
-            {
-                "arm": arm,
-                **study.levels[arm],
-                "cost_value": costs[arm],
-                "cost_change": added,
-                "cost_change_percent": 100 * added / reference_cost,
-                **{f"top1_difference_{name}": value for name, value in study.gains[arm].items()},
-                "on_front": not own,
-                "dominated_by": ", ".join(own),
-                "dominance_resolved": arm in surpassed,
-                "cost_per_point": price,
-                "cost_per_point_low": low,
-                "cost_per_point_high": high,
+            dominators = find_dominators(costs, means)
+            if len(dominators) < 2:
+                continue
+            pairs = [(arm, other) for arm, own in dominators.items() for other in own]
+            leads = difference_rows("", [({}, difference(other, arm)) for arm, other in pairs], study.declared)
+            surpassed = {
+                arm for (arm, _), ahead in zip(pairs, leads, strict=True) if ahead["resolved"] and ahead["mean"] > 0
             }
-        )
-    return compared
+            reference_cost = float(costs.get(REFERENCE, math.nan))
+            for arm, own in dominators.items():
+                level, gain = by_arm[arm]
+                added = costs[arm] - reference_cost
+                price, low, high = cost_per_point(added, gain)
+                yield {
+                    **study.conditions,
+                    "cost": cost,
+                    "measured_as": measured_as,
+                    "arm": arm,
+                    **level,
+                    "cost_value": costs[arm],
+                    "cost_change": added,
+                    "cost_change_percent": 100 * added / reference_cost,
+                    **{f"top1_difference_{name}": value for name, value in gain.items()},
+                    "on_front": not own,
+                    "dominated_by": ", ".join(own),
+                    "dominance_resolved": arm in surpassed,
+                    "cost_per_point": price,
+                    "cost_per_point_low": low,
+                    "cost_per_point_high": high,
+                }
 
 
 Source = tuple[str, str, pd.Series]
 """A metric, the conditions that it was measured under in words, and its values by arm."""
 
 
-def _counted(records: pd.DataFrame, conditions: dict[str, Any], arms: Sequence[str]) -> Iterator[Source]:
+def _counted(records: pd.DataFrame, study: Study) -> Iterator[Source]:
     """Yields the parameters and MACs of the arms that have them."""
-    costs = {arm: trained_costs(records, conditions, arm) for arm in arms}
+    costs = {arm: trained_costs(records, study.conditions, arm) for arm in study.top1}
     for metric in ("params", "macs"):
         own = {arm: counts[metric] for arm, counts in costs.items() if counts[metric] is not None}
         yield metric, "counted", pd.Series(own, dtype="int64")

@@ -124,9 +124,7 @@ BASELINES = (
     Baseline(name="RegNetY-16G", source="timm:regnety_160", tables=IMAGENET),
     *(
         Baseline(
-            name=f"PVTv2-B{size}",
-            source=f"pvt:b{size}/{PVT_V2}/published",
-            tables=ALL_TABLES if size == 2 else DENSE,
+            name=f"PVTv2-B{size}", source=f"pvt:b{size}/{PVT_V2}/published", tables=ALL_TABLES if size == 2 else DENSE
         )
         for size in range(6)
     ),

@@ -30,7 +30,7 @@ State = dict[str, Any]
 
 def cache_directory() -> Path:
     """Returns the folder that ABLATIONS_CACHE_DIR names, else `pvt-ablations` in the user's folder of caches."""
-    return Path(os.environ.get("ABLATIONS_CACHE_DIR") or Path("~/.cache/pvt-ablations").expanduser())
+    return Path(os.environ.get("ABLATIONS_CACHE_DIR") or "~/.cache/pvt-ablations").expanduser()
 
 
 def describe_files(folder: Path, paths: Sequence[str]) -> list[list[Any]]:

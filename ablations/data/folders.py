@@ -1,18 +1,17 @@
-"""Image folders: a folder for each class, whose files are its images, in order of name."""
+"""Image folders, as `ablations.data.listing` lists them: their splits, and what of them cannot be read."""
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
-from ablations.data.protocols import read_in_order
+from ablations.data.images import RULES, read_in_order
+from ablations.data.listing import SUFFIXES, Listing, as_text, list_images, named_as_splits
 from ablations.data.registry import SPLITS
 from ablations.errors import InputError
 
@@ -24,19 +23,12 @@ WAY_OUT = "mend or remove such images, or leave them out by --skip-unreadable, w
 _NAMED = 5  # classes at most, in an error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """The images below one folder of classes."""
-
-    folder: Path
-    classes: list[str]
-    paths: list[str]
-    labels: list[int]
-    """Of each image, the place of its class in `classes`."""
+class Split(Listing):
+    """The images of one split."""
 
     def name(self, path: str) -> str:
         """Returns an image's path under the folder that the split lies in, such as `train/cat/1.png`."""
-        return Path(path).relative_to(self.folder.parent).as_posix()
+        return as_text(Path(path).relative_to(self.folder.parent).as_posix())
 
     def check(self, place: str, what: str) -> None:
         """Raises InputError, which says at what `place`, for a class without `what`."""
@@ -71,16 +63,21 @@ def open_image_folder(root: Path) -> tuple[Split, Split]:
 
 
 def open_split(folder: Path, layout: str) -> Split:
-    """Returns the images of `folder/CLASS/*`, classes and images in order of name.
+    """Returns the images of `folder/CLASS/*`.
 
-    Raises InputError if the folder is missing or has no classes, which `layout` says how to lay out, and for a class
-    without images.
+    Raises InputError if the folder is missing, has no classes, or has splits instead, which `layout` says how to lay
+    out; for a class without images, and as `list_images`.
     """
-    if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
-        raise InputError(f"{folder} is missing or has no class folders; allowed: {layout}")
-    found = ImageFolder(folder, allow_empty=True)
-    split = Split(folder=folder, classes=found.classes, paths=[path for path, _ in found.samples], labels=found.targets)
-    split.check(str(folder), f"images ({', '.join(IMG_EXTENSIONS)})")
+    split = Split(**vars(list_images(folder))) if folder.is_dir() else None
+    if split is None or not split.classes:
+        raise InputError(f"{as_text(str(folder))} is missing or has no class folders; allowed: {layout}")
+    splits = named_as_splits(split.classes)
+    # Below a split a class may be a train; beside the splits it would be taken for one.
+    if splits and (len(splits) == len(split.classes) or not named_as_splits([folder.name])):
+        raise InputError(
+            f"{as_text(str(folder))} has {listed(splits)}, which is a split and no class; allowed: {layout}"
+        )
+    split.check(as_text(str(folder)), f"images ({', '.join(sorted(SUFFIXES))})")
     return split
 
 
@@ -92,25 +89,26 @@ def validation_folder(folder: Path) -> Path:
 def digest_listing(folders: Mapping[str, Path]) -> str:
     """Returns the SHA-256 of the paths and sizes in bytes of all images `folder/CLASS/*`, by the folders' names.
 
-    The images are those of `open_split`. A size is -1 where a link leads nowhere.
+    A size is -1 where a link leads nowhere.
     """
-    listing = sorted(chain.from_iterable(_list_images(*each) for each in folders.items()))
+    listing = []
+    for name, folder in folders.items():
+        for path in list_images(folder).paths:
+            try:
+                size = os.stat(path).st_size  # noqa: PTH116, a Path for each takes long
+            except OSError:
+                size = -1
+            listing.append((name + path.removeprefix(str(folder)).replace(os.sep, "/"), size))
     found = hashlib.sha256()
-    for path, size in listing:
+    for path, size in sorted(listing):
         found.update(os.fsencode(path) + b"\0%d\0" % size)
     return found.hexdigest()
 
 
-def _list_images(name: str, folder: Path) -> Iterator[tuple[str, int]]:
-    for parent, _, files in os.walk(folder, followlinks=True):  # as torchvision does
-        below = parent.removeprefix(str(folder)).replace(os.sep, "/")
-        for file in files if below else ():  # beside the classes there are none
-            if file.lower().endswith(IMG_EXTENSIONS):
-                try:
-                    size = os.stat(f"{parent}/{file}").st_size  # noqa: PTH116, a Path for each takes long
-                except OSError:
-                    size = -1
-                yield f"{name}{below}/{file}", size
+def say_left_out(complaints: Iterable[str]) -> None:
+    """Says on stderr what of folders is neither a class nor an image."""
+    for complaint in filter(None, complaints):
+        print(f"note: {complaint}", file=sys.stderr)
 
 
 def find_unreadable(split: Split) -> dict[str, str]:
@@ -119,7 +117,7 @@ def find_unreadable(split: Split) -> dict[str, str]:
     All are decoded once: what was found is kept in the cache, until a file of the split changes.
     """
     # A digest, because ImageNet's million files would make a note of a hundred megabytes.
-    question: Question = {"what": "unreadable images", "folder": str(split.folder)}
+    question: Question = {"what": "unreadable images", "rules": RULES, "folder": str(split.folder)}
     state = {"files": digest(describe_files(split.folder, split.paths)), **library_versions()}
     known = load_answer(question, state)
     if isinstance(known, dict) and known.keys() <= set(split.paths):

@@ -26,10 +26,12 @@ from ablations.data.folders import (
     find_unreadable,
     listed,
     open_image_folder,
+    say_left_out,
     unreadable_images,
     validation_folder,
 )
-from ablations.data.protocols import read_in_order, resized_short_side
+from ablations.data.images import RULES, read_in_order
+from ablations.data.protocols import resized_short_side
 from ablations.data.registry import DATA_SETS, SPLITS, built_in_names, data_directory, is_built_in
 from ablations.data.splits import Data, InMemoryData, LabelledImages, StreamingData, choose_split
 from ablations.data.stream import build_augmentation
@@ -40,12 +42,14 @@ from ablations.measure import Accuracy
 def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
     """Raises InputError if a data set is not there, not laid out as it must be, or has another number of classes.
 
-    Fetches a built-in set that is missing, and reads all of it, in a fifth of a second, so that no training is the
-    first to meet a damaged file.
+    Says on stderr what of an image folder was left out. Fetches a built-in set that is missing, and reads all of it,
+    in a fifth of a second, so that no training is the first to meet a damaged file.
     """
     directory = data_directory(data_dir)
     if is_built_in(name):
         read_built_in(name, directory)
+    else:
+        say_left_out(split.complaint for split in _open_folder(name, directory))
     _check_classes(name, num_classes, directory)
 
 
@@ -270,6 +274,7 @@ def _decode(split: Split, resolution: int, short_side: int, subset: str, unread:
     """
     question: Question = {
         "what": "decoded images",
+        "rules": RULES,
         **{"folder": str(split.folder), "resolution": resolution, "short_side": short_side, "subset": subset},
     }
     state = {"files": describe_files(split.folder, split.paths), **library_versions()}

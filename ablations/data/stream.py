@@ -24,7 +24,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ablations.data.folders import WAY_OUT
-from ablations.data.protocols import Transform, build_transform, read_image, read_in_order
+from ablations.data.images import Transform, read_image, read_in_order
+from ablations.data.listing import as_text
+from ablations.data.protocols import build_transform
 from ablations.data.splits import StreamingData
 from ablations.errors import InputError, refuse
 from ablations.measure import Accuracy
@@ -100,7 +102,7 @@ def stream_eval(
 def _cannot_be_read(data: StreamingData, faults: Faults, conditions: Accuracy) -> InputError:
     path, reason = next(iter(faults.items()))
     way_out = "" if conditions.skip_unreadable else f"; {WAY_OUT}"
-    name = Path(path).relative_to(data.folder).as_posix()
+    name = as_text(Path(path).relative_to(data.folder).as_posix())
     return InputError(f"an image cannot be read: {name} ({reason}){way_out}")
 
 

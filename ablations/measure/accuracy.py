@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.config import BY_NAME, LARGEST_INPUT
-from ablations.data.registry import count_train_images
+from ablations.data.registry import count_train_images, largest_class_share
 from ablations.errors import refuse
 from ablations.measure.measurement import (
     MACS_PER_S,
@@ -50,6 +50,7 @@ class Accuracy(Recipe, Measurement):
         "correct": Column("Which validation images were right, in their order, as `unpack_bits` reads it."),
         "eval_loss": number("Mean cross-entropy over the validation images.", "nat"),
         "n_eval_images": integer("Validation images.", "images"),
+        "largest_class_share": number("Share of the largest class of these: what always naming one class reaches."),
         "n_train_images": integer("Training images.", "images"),
         "skipped": table("Images that could not be read."),
         "peak_lr": number("The highest learning rate of the schedule."),
@@ -100,11 +101,11 @@ class Accuracy(Recipe, Measurement):
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        return {
-            "img_size": self.resolution,
-            "num_classes": self.num_classes,
-            "drop_path_rate": self.drop_path_rate,
-        }
+        return {"img_size": self.resolution, "num_classes": self.num_classes, "drop_path_rate": self.drop_path_rate}
+
+    def chance_level(self, n_eval_images: int) -> float:
+        """Returns the accuracy of always naming the largest class, on so many validation images of the data set."""
+        return largest_class_share(self.data, n_eval_images, self.num_classes)
 
     def as_released(self, model: str) -> Accuracy:
         released: dict[str, Any] = as_released(model)

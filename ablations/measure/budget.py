@@ -1,27 +1,22 @@
 """What fits into a memory budget: the largest image and the largest batches of a cell, from predicted peaks.
 
-A peak grows with the image and with the batch, so one largest size of each fits. The search narrows an interval between
-a size that fits and one that does not; the answer holds its two ends, one step apart. Plain bisection would take 11
-predictions for a resolution and 16 for a batch, of up to seconds each. So the search guesses where to look next: the
-part of a peak that is not weights, gradients or optimiser state grows nearly as a power of the size.
+A peak grows with the image and with the batch, so one largest size of each fits. It is searched by bisection; the
+answer holds what fits and the next size, which does not.
 """
 
-import math
-import multiprocessing
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 from ablations.cells import Cell
-from ablations.config import LARGEST_INPUT, Size, as_pair, size_text
+from ablations.config import LARGEST_INPUT, Size, size_text
 from ablations.errors import first_line, refuse
 from ablations.measure.network import build_network_on, input_shape, is_refusal
 from ablations.measure.peak_memory import measure_in_process
 from ablations.measure.predict import predict_peak_memory
-from ablations.measure.process import ProcessFailed, available_memory, follow_parent
+from ablations.measure.process import ProcessFailed, available_memory, worker_processes
 from ablations.units import format_bytes
 
 SIDE_STEP = 32
@@ -88,12 +83,6 @@ class Verification:
     """Why it was not measured."""
 
 
-class _Peak(NamedTuple):
-    nbytes: int
-    fixed_bytes: int
-    """Its weights, gradients and optimiser state: the same for other inputs, or nearly."""
-
-
 class _Refused(Exception):
     """The model does not take inputs of that size."""
 
@@ -119,23 +108,12 @@ def answer_budget(cell: Cell, budget_bytes: int, resolutions: Sequence[Size]) ->
     if smallest is None:
         largest_resolution = Largest(refused=predictor.refusals[FIRST_SIDES[0]])
     else:
-        largest_resolution = _find_largest(
-            lambda side: predictor.predict(side, 1),
-            range(smallest, LARGEST_INPUT + 1, SIDE_STEP),
-            budget_bytes,
-            {math.sqrt(math.prod(as_pair(size))): peak for size, peak in peaks.items()},
-            exponent=2,
-        )
+        sides = range(smallest, LARGEST_INPUT + 1, SIDE_STEP)
+        largest_resolution = _find_largest(partial(predictor.predict, batch_size=1), sides, budget_bytes)
     batches = [
         Largest(refused=predictor.refusals[resolution])
         if resolution not in peaks
-        else _find_largest(
-            partial(predictor.predict, resolution),
-            range(1, LARGEST_BATCH + 1),
-            budget_bytes,
-            {1: peaks[resolution]},
-            exponent=1,
-        )
+        else _find_largest(partial(predictor.predict, resolution), range(1, LARGEST_BATCH + 1), budget_bytes)
         for resolution in resolutions
     ]
     return BudgetAnswer(
@@ -160,18 +138,8 @@ def answer_budgets(
     if workers < 2:
         yield from map(answer, cells)
         return
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent) as pool:
-        answers = [pool.submit(answer, cell) for cell in cells]
-        try:
-            for each in answers:
-                yield each.result()
-        except BaseException:
-            # A pool whose workers are gone gives up its tasks by itself; cancelling them first would confuse it.
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-            raise
+    with worker_processes(workers, imports=[__name__]) as pool:
+        yield from pool.map(answer, cells)
 
 
 def verify_answer(answer: BudgetAnswer, cell: Cell) -> Iterator[Verification]:
@@ -248,7 +216,7 @@ class _Predictor:
         self.network = build_network_on("meta", cell).to("meta")
         self.count = 0
         self.refusals: dict[Size, str] = {}
-        self._peaks: dict[tuple[int, ...], _Peak] = {}
+        self._peaks: dict[tuple[int, ...], int] = {}
 
     def takes(self, resolution: Size) -> bool:
         """Whether the model takes one image of this resolution; `refusals` says why it does not."""
@@ -258,7 +226,8 @@ class _Predictor:
             self.refusals[resolution] = str(refusal)
         return resolution not in self.refusals
 
-    def predict(self, resolution: Size, batch_size: int) -> _Peak:
+    def predict(self, resolution: Size, batch_size: int) -> int:
+        """Returns the peak in bytes; raises _Refused where the model does not take the size."""
         shape = input_shape(_resized(self.cell, resolution), batch_size)
         if shape not in self._peaks:
             self.count += 1
@@ -268,64 +237,32 @@ class _Predictor:
                 if self.cell.config is not None or not is_refusal(error):
                     raise
                 raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {first_line(error)}") from error
-            kinds = result["bytes_at_peak"]
-            fixed = kinds["parameters"] + kinds["gradients"] + kinds["optimizer"]
-            self._peaks[shape] = _Peak(result["peak_memory_bytes"], fixed)
+            self._peaks[shape] = result["peak_memory_bytes"]
         return self._peaks[shape]
 
 
-def _check_budget(cell: Cell, budget_bytes: int, peaks: dict[Size, _Peak]) -> None:
+def _check_budget(cell: Cell, budget_bytes: int, peaks: dict[Size, int]) -> None:
     """Raises InputError if none of the peaks of single images is within the budget."""
-    size = min(peaks, key=lambda size: peaks[size].nbytes)
-    least = peaks[size].nbytes
+    size, least = min(peaks.items(), key=lambda peak: peak[1])
     if least > budget_bytes:
         allowed = f"{least}B ({format_bytes(least)}) or more, for one image in: {_resized(cell, size).label}"
         raise refuse("budget", f"{budget_bytes}B", allowed)
 
 
-def _find_largest(
-    predict: Callable[[int], _Peak], sizes: range, budget_bytes: int, known: dict[float, _Peak], exponent: float
-) -> Largest:
-    """Returns the largest of `sizes` that fits, by guesses and now and then by halving.
-
-    `known` are peaks by size, that of the first of `sizes` among them. `exponent` is how peaks are taken to grow with
-    the size while only one is known.
-    """
-    peaks = dict(known)
-    fits, exceeds = 0, len(sizes)
-    if peaks[sizes[0]].nbytes > budget_bytes:
-        return Largest(size=0, next_size=sizes[0], next_peak_memory_bytes=peaks[sizes[0]].nbytes)
-    for attempt in count(1):
-        if exceeds - fits == 1:
-            break
-        if attempt % 4:
-            index = math.floor((_guess(peaks, budget_bytes, exponent) - sizes[0]) / sizes.step)
-        else:
-            index = math.isqrt((fits + 1) * exceeds)
-        index = min(max(index, fits + 1), exceeds - 1)
-        try:
-            peak = peaks[sizes[index]] = predict(sizes[index])
-        except _Refused as refusal:
-            return Largest(refused=str(refusal))
-        if peak.nbytes <= budget_bytes:
-            fits = index
-        else:
-            exceeds = index
-    largest = Largest(size=sizes[fits], peak_memory_bytes=peaks[sizes[fits]].nbytes)
-    if exceeds == len(sizes):
-        return largest
-    return replace(largest, next_size=sizes[exceeds], next_peak_memory_bytes=peaks[sizes[exceeds]].nbytes)
-
-
-def _guess(peaks: dict[float, _Peak], budget_bytes: int, exponent: float) -> float:
-    """Returns the size whose peak would be the budget, from the two known peaks that are nearest to it."""
-    nearest = sorted(peaks, key=lambda size: abs(math.log(peaks[size].nbytes / budget_bytes)))[:2]
-    size, peak = nearest[0], peaks[nearest[0]]
-    growing = [max(peaks[each].nbytes - peaks[each].fixed_bytes, 1) for each in nearest]
-    if len(nearest) == 2 and growing[0] != growing[1]:
-        exponent = max(math.log(growing[0] / growing[1]) / math.log(nearest[0] / nearest[1]), exponent / 2)
-    room = max(budget_bytes - peak.fixed_bytes, 1)
-    return size * (room / growing[0]) ** (1 / exponent)
+def _find_largest(predict: Callable[[int], int], sizes: range, budget_bytes: int) -> Largest:
+    """Returns the largest of `sizes` that fits by bisection, below the first of doubled places that does not."""
+    end = 1
+    try:
+        while end < len(sizes) and predict(sizes[end]) <= budget_bytes:
+            end *= 2
+        fitting = bisect_right(sizes, budget_bytes, end // 2, min(end, len(sizes)), key=predict)
+        (size, peak), (next_size, next_peak) = (
+            (sizes[place], predict(sizes[place])) if 0 <= place < len(sizes) else (None, None)
+            for place in (fitting - 1, fitting)
+        )
+    except _Refused as refusal:
+        return Largest(refused=str(refusal))
+    return Largest(size=size or 0, peak_memory_bytes=peak, next_size=next_size, next_peak_memory_bytes=next_peak)
 
 
 def _resized(cell: Cell, resolution: Size) -> Cell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ablations.conditions import condition
 from ablations.measure.accuracy import Accuracy
-from ablations.measure.measurement import (
-    Column,
-    Device,
-    Measurement,
-    Precision,
-    Setting,
-    integer,
-    number,
-    table,
-)
+from ablations.measure.measurement import Column, Device, Measurement, Precision, Setting, integer, number, table
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -61,6 +53,8 @@ class Evaluation(Measurement):
     """Classes that the weights tell apart."""
     img_size: int = condition(224, unit="px")
     """Pixels that learned position embeddings of the checkpoint are made for."""
+    raw_weights: bool = condition(False)
+    """Take the weights themselves where the file has a moving average of them too, which is the default."""
     skip_unreadable: bool = condition(False)
     """Leave out images that cannot be read, and name them."""
     batch_size: int = condition(64, least=1, unit="images")
@@ -84,6 +78,7 @@ class Evaluation(Measurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
+        from ablations.data.folders import say_left_out
         from ablations.data.loading import check_data
         from ablations.data.registry import data_directory, is_built_in
         from ablations.model import build_model
@@ -93,11 +88,17 @@ class Evaluation(Measurement):
         weights = cast(Path, setting.weights)
         class_names = read_description(weights).get("class_names", ())
         for config, data in {(cell.arm_config, cell.conditions.data) for cell in cells}:
-            load_weights(build_model(config), weights)
+            report = load_weights(build_model(config), weights, raw=cells[0].conditions.raw_weights)
+            if report.others:
+                others = ", ".join(report.others)
+                print(
+                    f"note: {weights.name}: took {report.place}, and not {others}; see --raw-weights", file=sys.stderr
+                )
             if is_built_in(data):
                 check_data(data, config.num_classes, setting.data_dir)
             else:
-                open_images(data_directory(setting.data_dir) / data, config.num_classes, class_names)
+                images = open_images(data_directory(setting.data_dir) / data, config.num_classes, class_names)
+                say_left_out([images.complaint])
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
         from ablations.data.registry import data_directory, is_built_in
@@ -108,7 +109,7 @@ class Evaluation(Measurement):
         weights = cast(Path, setting.weights)
         description = read_description(weights)
         model = build_model(cell.arm_config)
-        load_weights(model, weights)
+        load_weights(model, weights, raw=self.raw_weights)
         if is_built_in(self.data):
             return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")

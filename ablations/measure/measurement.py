@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -43,16 +44,7 @@ MACS_PER_S = 1.5e10
 """Of small models, about, on a core or two; where forecasts begin."""
 
 
-def integer(meaning: str, unit: str = "") -> Column:
-    return Column(meaning, unit, "integer")
-
-
-def number(meaning: str, unit: str = "") -> Column:
-    return Column(meaning, unit, "number")
-
-
-def table(meaning: str, unit: str = "") -> Column:
-    return Column(meaning, unit, "object")
+integer, number, table = (partial(Column, kind=kind) for kind in ("integer", "number", "object"))
 
 
 def tell_nobody(share: float, words: str) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from ablations.errors import pick
 from ablations.measure.environment import check_device, use_full_float32
 from ablations.measure.process import available_memory, read_status, run_in_fresh_process
-from ablations.measure.step import build_step, fused_kernels
+from ablations.measure.step import StepOptions, build_step, fused_kernels
 
 MIB = 2**20
 
@@ -88,11 +88,8 @@ def measure_in_process(
     build: Callable[[], nn.Module],
     input_shape: tuple[int, ...],
     *,
-    mode: str,
-    precision: str,
-    device: str,
-    channels_last: bool = True,
     memory_limit_bytes: int | None = None,
+    **options: Unpack[StepOptions],
 ) -> dict[str, Any]:
     """Returns what fresh processes measure of the model that `build`, a function that can be pickled, returns there.
 
@@ -102,8 +99,9 @@ def measure_in_process(
     CPU it runs out at `memory_limit_bytes` beside what a process starts with; None is what is free, so that the system
     need not kill. Raises InputError as `build_step` does, and ProcessFailed for whatever else goes wrong in there.
     """
-    pick("mode", mode, ("inference", "training"))
-    pick("precision", precision, ("float32", "bf16"))
+    pick("mode", options["mode"], ("inference", "training"))
+    pick("precision", options["precision"], ("float32", "bf16"))
+    device = str(options["device"])
     on_cpu = check_device(device).type == "cpu"
     if on_cpu and memory_limit_bytes is None:
         memory_limit_bytes = available_memory(device)
@@ -111,15 +109,7 @@ def measure_in_process(
     for measure in (_measure_built, measure_resident_memory) if on_cpu else (_measure_built,):
         measured = run_in_fresh_process(
             _measure_or_run_out,
-            partial(
-                measure,
-                build,
-                input_shape,
-                mode=mode,
-                precision=precision,
-                device=device,
-                channels_last=channels_last,
-            ),
+            partial(measure, build, input_shape, **options),
             device,
             memory_limit_bytes=memory_limit_bytes if on_cpu else None,
             imports=[getattr(build, "func", build).__module__],  # of a partial, its function's
@@ -131,13 +121,7 @@ def measure_in_process(
 
 
 def measure_peak_memory(
-    model: nn.Module,
-    input_shape: tuple[int, ...],
-    *,
-    mode: str,
-    precision: str,
-    device: str | torch.device,
-    channels_last: bool = True,
+    model: nn.Module, input_shape: tuple[int, ...], **options: Unpack[StepOptions]
 ) -> dict[str, Any]:
     """Returns the peak memory in bytes of the second of two steps, with all that lives through it.
 
@@ -148,11 +132,7 @@ def measure_peak_memory(
     `attention_kernels` names those of CUDA that attention was held to, if it was: see `fused_kernels`.
     """
 
-    def build() -> Callable[[], None]:
-        return build_step(
-            model, input_shape, mode=mode, precision=precision, device=device, channels_last=channels_last
-        )
-
+    build, device = partial(build_step, model, input_shape, **options), options["device"]
     peak = _measure_allocated(build) if check_device(device).type == "cuda" else _measure_tracked(model, build)
     parameter_bytes = sum(parameter.nbytes for parameter in model.parameters())
     kernels = fused_kernels(model, device)
@@ -162,13 +142,7 @@ def measure_peak_memory(
 
 
 def measure_resident_memory(
-    build: Callable[[], nn.Module],
-    input_shape: tuple[int, ...],
-    *,
-    mode: str,
-    precision: str,
-    device: str = "cpu",
-    channels_last: bool = True,
+    build: Callable[[], nn.Module], input_shape: tuple[int, ...], **options: Unpack[StepOptions]
 ) -> dict[str, Any]:
     """Returns by how much the second of two steps raises this process's resident memory at its peak.
 
@@ -179,21 +153,15 @@ def measure_resident_memory(
     that. To be called in a fresh process, for which it sets how freed memory goes back to the system. Raises InputError
     as `build_step` does, and for a device other than the CPU.
     """
-    pick("device", device, ("cpu",))
-
-    def prepare() -> Callable[[], None]:
-        return build_step(
-            build(), input_shape, mode=mode, precision=precision, device=device, channels_last=channels_last
-        )
-
+    pick("device", str(options["device"]), ("cpu",))
     _return_freed_memory()
     resettable = _reset_peak()
     if resettable:
-        prepare()()
+        build_step(build(), input_shape, **options)()
         gc.collect()
         _return_freed_memory()
     before = read_status()["VmRSS"] if resettable else _peak_of_life()
-    step = prepare()
+    step = build_step(build(), input_shape, **options)
     step()
     gc.collect()
     _reset_peak()
@@ -231,14 +199,14 @@ def _peak_of_life() -> int | None:
 
 
 def _measure_built(
-    build: Callable[[], nn.Module], input_shape: tuple[int, ...], *, device: str, **conditions: Any
+    build: Callable[[], nn.Module], input_shape: tuple[int, ...], **options: Unpack[StepOptions]
 ) -> dict[str, Any]:
     """Measures the peak memory of what `build` returns; for a fresh process, whose settings it changes."""
-    if device == "cuda":
+    if options["device"] == "cuda":
         use_full_float32()
     else:
         _return_freed_memory()  # else gaps between what lives would count towards the limit
-    return measure_peak_memory(build(), input_shape, device=device, **conditions)
+    return measure_peak_memory(build(), input_shape, **options)
 
 
 def _measure_or_run_out(measure: Callable[[], dict[str, Any]], device: str) -> dict[str, Any]:

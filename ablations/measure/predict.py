@@ -125,17 +125,14 @@ def predict_peak_memory(
         memory, reached = _train(model, images, device, autocast, trained)
         if len(reached) < len(trained):  # AdamW keeps no state for a weight that never has a gradient
             memory, _ = _train(model, images, device, autocast, reached)
-    kinds: Counter[str] = Counter()
-    for (kind, _), count in memory.at_peak.items():
-        kinds[kind] += count
-    stages = {stage: count for (kind, stage), count in memory.at_peak.items() if kind == "activations" and count}
+    held = memory.at_peak.items()
     return {
         "peak_memory_bytes": memory.peak_bytes,
         "memory_method": "predicted_storages",
         "peak_operator": memory.peak_operator,
         "peak_phase": memory.peak_phase,
-        "bytes_at_peak": {kind: kinds[kind] for kind in KINDS},
-        "activations_by_stage": stages,
+        "bytes_at_peak": {kind: sum(count for (each, _), count in held if each == kind) for kind in KINDS},
+        "activations_by_stage": {stage: count for (kind, stage), count in held if kind == "activations" and count},
         "parameter_bytes": sum(parameter.nbytes for parameter in model.parameters()),
         "input_bytes": prod(input_shape) * torch.float32.itemsize,
     }

@@ -8,7 +8,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from ablations.config import TOGGLES, Toggle
 from ablations.errors import first_line
 from ablations.measure.environment import PACKAGE, check_device
 
@@ -49,7 +52,7 @@ def run_in_fresh_process(
     reader, writer = context.Pipe(duplex=False)
     # Not left to multiprocessing, which would move tensors of this process to shared memory.
     work = pickle.dumps((function, args))
-    process = context.Process(target=_answer, args=(work, memory_limit_bytes, writer), daemon=True)
+    process = context.Process(target=_answer, args=(dict(TOGGLES), work, memory_limit_bytes, writer), daemon=True)
     with reader:
         try:
             with writer:
@@ -96,9 +99,39 @@ def fresh_process_context(imports: Sequence[str] = ()) -> Any:
     return context
 
 
-def _answer(work: bytes, memory_limit_bytes: int | None, writer: Connection) -> None:
-    """Sends whether the work was done, and its result or what went wrong."""
+@contextmanager
+def worker_processes(
+    count: int, begin: Callable[..., None] | None = None, *args: Any, imports: Sequence[str] = ()
+) -> Iterator[ProcessPoolExecutor]:
+    """Gives a pool of fresh processes, each of which begins with `begin(*args)`; an error ends those that work."""
+    others = set(multiprocessing.active_children())
+    start: dict[str, Any] = {"initializer": _begin_worker, "initargs": (dict(TOGGLES), begin, *args)}
+    with ProcessPoolExecutor(count, mp_context=fresh_process_context(imports), **start) as pool:
+        try:
+            yield pool
+        except BaseException:
+            # A pool whose workers are gone gives up its tasks by itself; cancelling them first would confuse it.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
+
+
+def _begin_worker(toggles: Mapping[str, Toggle], begin: Callable[..., None] | None, *args: Any) -> None:
+    _take_over(toggles)
+    if begin:
+        begin(*args)
+
+
+def _take_over(toggles: Mapping[str, Toggle]) -> None:
+    """Has a process know the toggles of its parent, which may have some that the package has not, and follow it."""
+    TOGGLES.clear()
+    TOGGLES.update(toggles)
     follow_parent()
+
+
+def _answer(toggles: Mapping[str, Toggle], work: bytes, memory_limit_bytes: int | None, writer: Connection) -> None:
+    """Sends whether the work was done, and its result or what went wrong."""
+    _take_over(toggles)
     gc.freeze()  # what is imported stays: collections that looked through it would take most of a small cell's time
     try:
         function, args = pickle.loads(work)  # before the limit, for it may import

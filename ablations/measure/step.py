@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import NotRequired, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -33,18 +34,18 @@ def only_kernels(names: tuple[str, ...]) -> AbstractContextManager[object]:
     return sdpa_kernel([FUSED_KERNELS[name] for name in names]) if names else nullcontext()
 
 
-def build_step(
-    model: nn.Module,
-    input_shape: tuple[int, ...],
-    *,
-    mode: str,
-    precision: str,
-    device: str | torch.device,
-    channels_last: bool = True,
-) -> Callable[[], None]:
-    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W).
+class StepOptions(TypedDict):
+    """What a step, its measurement and its prediction are told of the conditions."""
 
-    `channels_last` is how the batch and the weights of convolutions lie in memory; without it weights stay as they are.
+    mode: str
+    precision: str
+    device: str | torch.device
+    channels_last: NotRequired[bool]
+    """How the batch and the weights of convolutions lie in memory, by default so; else weights stay as they are."""
+
+
+def build_step(model: nn.Module, input_shape: tuple[int, ...], **options: Unpack[StepOptions]) -> Callable[[], None]:
+    """Returns a function that runs `model` once on a fixed random batch (B, C, H, W).
 
     Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
     backward, a step of the fused AdamW and the release of the gradients. Precision `bf16` is autocast. The step never
@@ -52,9 +53,9 @@ def build_step(
     the step's: it is moved to `device` and put into the mode. Raises InputError for an unknown mode, precision or
     device, and for a device that is not there.
     """
-    pick("mode", mode, ("inference", "training"))
-    autocast_enabled = pick("precision", precision, ("float32", "bf16")) == "bf16"
-    place = check_device(device)
+    mode, channels_last = pick("mode", options["mode"], ("inference", "training")), options.get("channels_last", True)
+    autocast_enabled = pick("precision", options["precision"], ("float32", "bf16")) == "bf16"
+    place = check_device(options["device"])
     random = torch.Generator().manual_seed(0)
     images = torch.randn(input_shape, generator=random).to(place)
     if channels_last and images.ndim == 4:

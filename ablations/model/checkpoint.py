@@ -11,7 +11,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from ablations.config import (
 from ablations.errors import InputError, pick, refuse
 from ablations.files import written_whole
 from ablations.model.pvt import PVT
+from ablations.model.weights_file import read_metadata, read_weights_file
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,10 @@ EXPORTS: dict[str, dict[str, Format]] = {
 
 HEAD = ("head.weight", "head.bias")
 
-_WRAPPERS = ("model", "state_dict")
-_PREFIXES = re.compile(r"^((module|_orig_mod|pvt|pvt_v2)\.)+")  # of DDP, torch.compile and transformers
+_WRAPPED = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")  # parts, by torch
+_BACKBONES = re.compile(r"(pvt|pvt_v2)\.$")  # of transformers' classifiers, whose head lies beside them
+_AVERAGED = re.compile(r"(^|[._])(ema|average|averaged|swa|teacher)([._]|$)")
+_DEEPEST = 8  # wrappers within wrappers, at most
 _NAMED_KEYS = 8  # at most, of each kind, in an error
 
 Shape = tuple[int, ...]
@@ -143,32 +145,62 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did not load; both are empty after a strict load with the head."""
+    """What `load_weights` loaded, and what not."""
 
     format: str
     """The checkpoint's format, in words."""
     kept: tuple[str, ...]
-    """Keys of the model that kept their values."""
+    """Keys of the model that kept their values; none after a strict load with the head."""
     unused: tuple[str, ...]
-    """Keys of the checkpoint that were not used."""
+    """Keys of the checkpoint that were not used; after a strict load with the head those of other modules alone."""
+    place: str = ""
+    """Where in the checkpoint the weights are, such as `state_dict_ema: module.`; empty where they are all of it."""
+    others: tuple[str, ...] = ()
+    """Where it has other weights of such a model."""
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights of a PVT in what a file holds."""
+
+    place: str
+    format: Format
+    tensors: dict[str, Tensor]
+    """By the format's keys, without prefixes."""
+    outside: dict[str, Tensor]
+    """Of other modules in the same state dict."""
+
+    @property
+    def is_averaged(self) -> bool:
+        """Whether by its place this is a moving average."""
+        return any(_AVERAGED.search(part) for part in self.place.split(": "))
 
 
 def load_weights(
-    model: PVT, source: str | PathLike[str] | Mapping[str, Any], strict: bool = True, skip_head: bool = False
+    model: PVT,
+    source: str | PathLike[str] | Mapping[str, Any],
+    strict: bool = True,
+    skip_head: bool = False,
+    raw: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint into `model` and returns what was left out; a refused checkpoint changes nothing.
 
-    `source` is a file, by `torch.save` or `.safetensors`, or a state dict, in any of FORMATS; which, is seen from the
-    keys. Objects other than tensors are never unpickled. `strict=False` lets keys be missing or left over;
-    `skip_head=True` leaves the head alone, for a checkpoint with other classes. Raises InputError for anything else
-    that does not fit, tensors of another shape always.
+    `source` is a file, by `torch.save` or of safetensors, or a state dict, in any of FORMATS; which, is seen from the
+    content. The weights may lie under any wrapper and prefix, as training code leaves them. Where there is a moving
+    average of them too, that is taken, with `raw` the others. Objects other than tensors are never unpickled.
+    `strict=False` lets keys be missing or left over; `skip_head=True` leaves the head alone, for a checkpoint with
+    other classes. Raises InputError for anything else that does not fit, tensors of another shape always, and for
+    weights that are no plain floats.
 
     Position embeddings of another grid are such tensors: a checkpoint does not say which grid it has, and a model
     built with the checkpoint's `img_size` takes all other sizes anyway. What has no weights cannot be checked: heads,
     P, the ReLU of the linear models, and LayerNorm's eps, which in transformers is 1e-6 throughout.
     """
-    given = _read_state_dict(source)
-    format = _recognise(given)
+    found_here = _find_weights(source if isinstance(source, Mapping) else read_weights_file(Path(source)))
+    chosen = next((each for each in found_here if each.is_averaged != raw), found_here[0])
+    if raw and chosen.is_averaged:
+        raise refuse("raw_weights", raw, f"False: the checkpoint has averaged weights alone, in {chosen.place}")
+    given, format = chosen.tensors, chosen.format
     weights = model.state_dict()
     parts = {key: format.keys(key) for key in weights}
 
@@ -182,17 +214,20 @@ def load_weights(
     if any(misfits):
         raise _misfit_error(model, format, expected, found, misfits)
 
-    loaded = {
-        key: _join([given[name] for name in names])
+    taken = {
+        key: [given[name] for name in names]
         for key, names in parts.items()
         if all(name in given and name not in ignored for name in names)
     }
-    model.load_state_dict(loaded, strict=False)
-    used = {name for key in loaded for name in parts[key]}
+    _check_floats(taken)
+    model.load_state_dict({key: _join(tensors) for key, tensors in taken.items()}, strict=False)
+    used = {name for key in taken for name in parts[key]}
     return LoadReport(
         format=format.name,
-        kept=tuple(key for key in weights if key not in loaded),
-        unused=tuple(name for name in given if name not in used),
+        kept=tuple(key for key in weights if key not in taken),
+        unused=tuple(name for name in [*given, *chosen.outside] if name not in used),
+        place=chosen.place,
+        others=tuple(each.place for each in found_here if each is not chosen),
     )
 
 
@@ -228,7 +263,7 @@ def save_weights(
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
     path = Path(path)
     with written_whole(path) as file:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             metadata = {name: json.dumps(value) for name, value in (description or {}).items()}
             file.write(safetensors.torch.save(tensors, {"format": "pt"} | metadata))
         else:
@@ -248,13 +283,7 @@ def read_description(path: str | PathLike[str]) -> dict[str, Any]:
 
     Raises InputError for a file that is damaged, or described in another way.
     """
-    if Path(path).suffix != ".safetensors":
-        return {}
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _no_checkpoint(Path(path)) from error
+    metadata = read_metadata(Path(path))
     if "recipe" not in metadata:
         return {}
     try:
@@ -282,62 +311,72 @@ def load_model(path: str | PathLike[str]) -> PVT:
 
 def rename_weights(weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Returns tensors in any of FORMATS under the keys of `model`; what it has no place for keeps its name."""
-    given = {_PREFIXES.sub("", key): tensor for key, tensor in weights.items()}
-    format = next((each for each in FORMATS if each.mark in given), OWN)
+    found = _candidates("", weights) or [_Weights("", OWN, dict(weights), {})]
+    given, format = found[0].tensors, found[0].format
     parts = {key: format.keys(key) for key in model.state_dict()}
     parts = {key: names for key, names in parts.items() if all(name in given for name in names)}
     used = {name for names in parts.values() for name in names}
     own = {key: _join([given[name] for name in names]) for key, names in parts.items()}
-    return own | {name: tensor for name, tensor in given.items() if name not in used}
+    return own | {name: tensor for name, tensor in (given | found[0].outside).items() if name not in used}
 
 
 def _join(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
 
-def _read_state_dict(source: str | PathLike[str] | Mapping[str, Any]) -> dict[str, Tensor]:
-    """Returns the tensors of a file or of what a file held, out of their wrappers and without prefixes."""
-    content = source if isinstance(source, Mapping) else _read_file(Path(source))
-    while isinstance(content, Mapping):
-        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if wrapper is None:
-            break
-        content = content[wrapper]
+def _find_weights(content: Any) -> list[_Weights]:
+    """Returns all weights of a PVT in what a file holds, at least one, in its order; raises InputError for none."""
+    found: list[_Weights] = []
+    keys: list[str] = []
+    waiting: list[tuple[str, Any, int]] = [("", content, 0)]
+    seen: set[int] = set()
+    while waiting:
+        place, value, depth = waiting.pop(0)
+        if not isinstance(value, Mapping) or id(value) in seen or depth > _DEEPEST:
+            continue
+        seen.add(id(value))
+        tensors = {key: each for key, each in value.items() if isinstance(key, str) and isinstance(each, Tensor)}
+        keys += tensors
+        found += _candidates(place, tensors)
+        waiting += [(f"{place}.{key}".strip("."), each, depth + 1) for key, each in value.items()]
+    if found:
+        return found
     if not isinstance(content, Mapping):
         raise InputError(f"checkpoint is a {type(content).__name__}; allowed: a state dict")
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise InputError(f"checkpoint[{key!r}] is a {type(value).__name__}; allowed: tensors under names")
-    return {_PREFIXES.sub("", key): tensor for key, tensor in content.items()}
-
-
-def _read_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"checkpoint {str(path)!r} is not a file that exists")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise InputError(f"checkpoint {str(path)!r} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged or foreign file fails in every way that a parser can
-        raise _no_checkpoint(path) from error
-
-
-def _no_checkpoint(path: Path) -> InputError:
-    return InputError(
-        f"checkpoint {str(path)!r} is not a file of tensors; allowed: a state dict saved by torch.save or in a "
-        ".safetensors file (pickled objects are never loaded)"
+    names = ", ".join(f"{format.name} ({format.mark})" for format in FORMATS)
+    raise InputError(
+        f"checkpoint with {len(keys)} tensors ({', '.join([*keys[:_NAMED_KEYS], '...'])}) is in no known format; "
+        f"allowed: {names}"
     )
 
 
-def _recognise(given: Mapping[str, Tensor]) -> Format:
+def _candidates(place: str, tensors: Mapping[str, Tensor]) -> list[_Weights]:
+    """Returns the weights of PVTs in one state dict, each of which has the mark of a format under its own prefix."""
+    given = {_WRAPPED.sub("", key): tensor for key, tensor in tensors.items()}
+    formats: dict[str, Format] = {}
     for format in FORMATS:
-        if format.mark in given:
-            return format
-    names = ", ".join(f"{format.name} ({format.mark})" for format in FORMATS)
-    keys = ", ".join(list(given)[:_NAMED_KEYS])
-    raise InputError(f"checkpoint with {len(given)} keys ({keys} ...) is in no known format; allowed: {names}")
+        for key in given:
+            if key == format.mark or key.endswith(f".{format.mark}"):
+                formats.setdefault(key.removesuffix(format.mark), format)
+    found = []
+    for prefix, format in formats.items():
+        within: dict[str, Tensor] = {}
+        outside: dict[str, Tensor] = {}
+        around = _BACKBONES.sub("", prefix)
+        for key, tensor in given.items():
+            start = next((each for each in (prefix, around) if key.startswith(each)), None)
+            (outside if start is None else within)[key.removeprefix(start or "")] = tensor
+        found.append(_Weights(": ".join(filter(None, [place, prefix])), format, within, outside))
+    return found
+
+
+def _check_floats(taken: Mapping[str, list[Tensor]]) -> None:
+    """Raises InputError for weights that would be cut to floats, or have no numbers."""
+    for key, tensors in taken.items():
+        for tensor in tensors:
+            if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+                kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device.type}".replace("torch.", "")
+                raise InputError(f"checkpoint has {key} as {kind}; allowed: plain floats")
 
 
 def _part_shape(tensor: Tensor, names: list[str]) -> Shape:
@@ -357,9 +396,13 @@ def _misfit_error(
     rest = sum(map(len, misfits)) - len(named)
     more = f"; and {rest} more" if rest else ""
     embeddings = [name for key in model.state_dict() if ".pos_embed." in key for name in format.keys(key)]
+    head = [name for key in HEAD for name in format.keys(key)]
+    classes = found.get(head[0], (0,))[0]
     ways_out = {
-        "skip_head=True leaves the head out": {name for key in HEAD for name in format.keys(key)},
-        "a model built with the checkpoint's img_size takes other sizes too": {*embeddings} & {*found},
+        f"a model of {classes} classes has its head (--num-classes {classes})" if classes else "it has no head": {
+            *head
+        },
+        "a model built for the checkpoint's image size (--img-size) takes other sizes too": {*embeddings} & {*found},
     }
     # A way out of some misfits only, as for a model of another size, would lead nowhere.
     way_there_is = set().union(*ways_out.values()).issuperset(named)

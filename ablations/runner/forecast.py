@@ -63,9 +63,7 @@ class Forecast:
         return self._longest.get(_levels(cell)[0], 0.0)
 
     def left(
-        self,
-        phases: Iterable[tuple[Collection[Cell], int]],
-        running: Mapping[Cell, tuple[float, float, float]],
+        self, phases: Iterable[tuple[Collection[Cell], int]], running: Mapping[Cell, tuple[float, float, float]]
     ) -> float:
         """Returns how long phases will still take, each of cells in so many processes.
 
@@ -83,10 +81,7 @@ class Forecast:
         return seconds
 
     def _remaining(
-        self,
-        cell: Cell,
-        progress: tuple[float, float, float] | None,
-        under_way: Mapping[str, Pace],
+        self, cell: Cell, progress: tuple[float, float, float] | None, under_way: Mapping[str, Pace]
     ) -> float:
         whole = self._expect(cell, under_way)
         if progress is None:
@@ -133,8 +128,5 @@ def _workload(description: dict[str, Any]) -> str:
     kind = MEASUREMENTS[description["measurement"]]
     conditions = without_defaults(description["conditions"], kind)
     conditions.pop("seed", None)
-    model = description.get("model") or [
-        description["variant"],
-        description["config"]["attention"],
-    ]
+    model = description.get("model") or [description["variant"], description["config"]["attention"]]
     return json.dumps([description["measurement"], model, conditions])

@@ -4,13 +4,11 @@ A cell's record is written when the cell is finished, so a kill loses the cells 
 """
 
 import gc
-import multiprocessing
 import os
-import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,7 +26,7 @@ from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, use_full_float32
 from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
-from ablations.measure.process import follow_parent, fresh_process_context
+from ablations.measure.process import fresh_process_context, worker_processes
 from ablations.records import find_record, write_record
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
@@ -255,44 +253,33 @@ def _run_side_by_side(phase: Phase, job: Job, progress: Progress) -> Iterator[tu
     one by one, with as many threads, for a training goes on with no other number: the one at fault
     is found, and the others are measured.
     """
-    context = fresh_process_context([__name__])
     # Below 0 is not begun. There is no lock, which a kill might leave taken.
-    shares = context.RawArray("d", [-1.0] * len(phase.cells))
+    shares = fresh_process_context([__name__]).RawArray("d", [-1.0] * len(phase.cells))
     broken: list[list[Cell]] = []
     waiting: dict[Future, dict[int, Cell]] = {}
-    with ProcessPoolExecutor(
-        phase.processes,
-        mp_context=context,
-        initializer=_begin_worker,
-        initargs=(phase.threads, shares),
-    ) as pool:
+    # Where an error ends a worker, what it has written is whole, and a training writes a checkpoint.
+    with worker_processes(phase.processes, _begin_worker, phase.threads, shares, imports=[__name__]) as pool:
         places = iter(range(len(shares)))
         for group in phase.groups:
             own = dict(zip(islice(places, len(group)), group, strict=True))
             waiting[pool.submit(_run_in_worker, own, job)] = own
-        try:
-            while waiting:
-                finished, _ = wait(waiting, REFRESH_S, FIRST_COMPLETED)
-                for own in waiting.values():
-                    for place, cell in own.items():
-                        if shares[place] >= 0:
-                            progress.tell(cell, shares[place])
-                for future in finished:
-                    group = list(waiting.pop(future).values())
-                    try:
-                        outcomes = future.result()
-                    except BrokenProcessPool:
-                        if len(phase.groups) > 1:
-                            broken.append(group)
-                            continue
-                        why = "the process that computed it was killed"
-                        outcomes = [Outcome("failed", failure=why) for _ in group]
-                    yield from zip(group, outcomes, strict=True)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()  # what it has written is whole, and a training writes a checkpoint
-            raise
+        while waiting:
+            finished, _ = wait(waiting, REFRESH_S, FIRST_COMPLETED)
+            for own in waiting.values():
+                for place, cell in own.items():
+                    if shares[place] >= 0:
+                        progress.tell(cell, shares[place])
+            for future in finished:
+                group = list(waiting.pop(future).values())
+                try:
+                    outcomes = future.result()
+                except BrokenProcessPool:
+                    if len(phase.groups) > 1:
+                        broken.append(group)
+                        continue
+                    why = "the process that computed it was killed"
+                    outcomes = [Outcome("failed", failure=why) for _ in group]
+                yield from zip(group, outcomes, strict=True)
     for group in broken:
         for cell, outcome in _run_side_by_side(Phase([group], threads=phase.threads), job, progress):
             # What is recorded by now was measured before the pool broke, and its outcome was lost.
@@ -306,8 +293,6 @@ _shares: Any = None
 def _begin_worker(threads: int, shares: Any) -> None:
     global _shares
     _shares = shares
-    follow_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent then tells its workers
     torch.set_num_threads(threads)
     keep_freed_memory()
     use_full_float32()

@@ -62,9 +62,10 @@ def measure_accuracy(
 
     `build` is called once and draws its weights from torch's generator, seeded with the conditions' seed. Keys:
     `top1` (a fraction), `top1_by_resolution` (the same at each of `eval_resolutions`, by the side as text), `correct`
-    (which validation images were right, as `pack_bits` writes it), `eval_loss`, `n_eval_images`, `n_train_images`,
-    `skipped` (images that could not be read), `peak_lr`, `history` as of `Training`, `train_s` (the epochs without
-    loading and evaluation), `train_img_per_s` and `wait_fraction` (of `train_s`, waiting for images).
+    (which validation images were right, as `pack_bits` writes it), `eval_loss`, `n_eval_images`, `largest_class_share`
+    (of the validation images), `n_train_images`, `skipped` (images that could not be read), `peak_lr`, `history` as of
+    `Training`, `train_s` (the epochs without loading and evaluation), `train_img_per_s` and `wait_fraction` (of
+    `train_s`, waiting for images).
 
     `description` is what the file of trained weights says of itself. With `files` a training that was stopped or
     killed resumes from its last checkpoint, which stays. The caller's random state is left as it was. Raises
@@ -105,6 +106,7 @@ def measure_accuracy(
         "top1_by_resolution": elsewhere,
         "correct": pack_bits(scores["correct"].tolist()),
         "n_eval_images": scores["n_images"],
+        "largest_class_share": int(data.eval_labels.bincount().max()) / len(data.eval_labels),
         "n_train_images": len(data.train_labels),
         "skipped": list(data.skipped),
         "peak_lr": conditions.peak_lr,

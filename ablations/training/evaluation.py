@@ -6,6 +6,7 @@ the model's own products. Letters: B images of a batch, N of the folder, K logit
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 from ablations.baselines.registry import PAPER_MODELS
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
 from ablations.data.folders import listed, open_split, unreadable_images, validation_folder
+from ablations.data.images import read_in_order
+from ablations.data.listing import as_text
 from ablations.data.loading import load_data
-from ablations.data.protocols import CROPS, build_transform, normalise_bytes, read_in_order
+from ablations.data.protocols import CROPS, build_transform, normalise_bytes
 from ablations.errors import InputError, first_line, pick, refuse
 from ablations.measure import Accuracy
 from ablations.measure.environment import check_device
@@ -76,6 +79,8 @@ class Images:
     """Which they are, and among how many logits they compete, in words."""
     is_imagenet: bool
     """Whether all of ImageNet's classes are there."""
+    complaint: str
+    """What of the folder was left out, in words."""
 
 
 def evaluate_checkpoint(
@@ -151,7 +156,7 @@ def _score_all(
                 readable.append(read)
                 labels.append(label)
             else:
-                faults[Path(path).relative_to(images.root).as_posix()] = read
+                faults[as_text(Path(path).relative_to(images.root).as_posix())] = read
         # After a fault that ends it the model rests, and the others are read so that all faults are known at once.
         if readable and (skip_unreadable or not faults):
             scores.append(score_images(classify(torch.stack(readable)), torch.tensor(labels)))
@@ -218,49 +223,62 @@ def count_logits(classify: Classify, resolution: int) -> int:
 def open_images(folder: Path, num_logits: int, class_names: Sequence[str] = ()) -> Images:
     """Returns the images of `folder/val/CLASS/*`, or where there is no `val` of `folder/CLASS/*`, in order of name.
 
-    Where the logits' `class_names` are known, the folder's classes are some of them. Else classes that have
-    ImageNet's names (synsets, such as n01440764) have ImageNet's labels beside a model of 1000 logits, even if there
-    are only some of them; any other classes are numbered in order of name, and must be as many as the logits. Raises
-    InputError where they are not, for a class without images, and for a folder that is missing or has no classes.
+    The logits of its classes are those of `label_classes`, in words in `classes`. Raises InputError where they cannot
+    be told, for a class without images, for a folder that is missing, or has no classes or splits for them.
     """
     root = validation_folder(folder)
     found = open_split(root, LAYOUT)
-    logits = label_classes(found.classes, num_logits, class_names)
-    count = len(found.classes)
-    by_synset = num_logits == len(imagenet_synsets()) and found.classes[0] in imagenet_synsets()
-    in_order = f"the folder's {count} classes, in order of name"
-    if class_names and not by_synset:
-        in_order = f"{count} of the weights' {num_logits} classes, by name, among all {num_logits} logits"
+    logits, how = _tell_logits(found.classes, num_logits, class_names)
     return Images(
         root=root,
         paths=found.paths,
         labels=[logits[label] for label in found.labels],
-        num_classes=count,
-        classes=f"{count} of ImageNet's {num_logits} classes, among all {num_logits} logits" if by_synset else in_order,
-        is_imagenet=by_synset and count == num_logits,
+        num_classes=len(found.classes),
+        classes=how,
+        is_imagenet=not class_names and set(found.classes) == set(imagenet_synsets()) and num_logits == len(logits),
+        complaint=found.complaint,
     )
 
 
 def label_classes(classes: Sequence[str], num_logits: int, class_names: Sequence[str] = ()) -> list[int]:
-    """Returns the logit of each class, as `open_images` says: all are known names then, or none is."""
+    """Returns the logit of each class of a folder.
+
+    Where the logits' `class_names` are known, classes are some of them. Else classes that have ImageNet's names
+    (synsets, such as n01440764) have ImageNet's labels beside a model of 1000 logits, and classes whose names are
+    numbers of logits, from 0, have their number, even if there are only some of them. Any other classes are numbered
+    in their order, which is that of timm's loader, and must be as many as the logits. Raises InputError where they are
+    not: all are known names then, or none is.
+    """
+    return _tell_logits(classes, num_logits, class_names)[0]
+
+
+def _tell_logits(classes: Sequence[str], num_logits: int, class_names: Sequence[str]) -> tuple[list[int], str]:
+    """Returns what `label_classes` does, and in words how it was told."""
+    count = len(classes)
     if class_names:
         known = {name: label for label, name in enumerate(class_names)}
         if unknown := [name for name in classes if name not in known]:
             raise refuse(
                 "classes", listed(unknown), f"some of those that the weights tell apart: {listed(class_names)}"
             )
-        return [known[name] for name in classes]
+        how = f"{count} of the weights' {num_logits} classes, by name, among all {num_logits} logits"
+        return [known[name] for name in classes], how
     synsets = imagenet_synsets() if num_logits == len(imagenet_synsets()) else {}
     foreign = [name for name in classes if name not in synsets]
     if not foreign:
-        return [synsets[name] for name in classes]
+        how = f"{count} of ImageNet's {num_logits} classes, among all {num_logits} logits"
+        return [synsets[name] for name in classes], how
+    numbers = [int(name) for name in classes if re.fullmatch("[0-9]{1,9}", name)]
+    if count == len(set(numbers)) and max(numbers) < num_logits:
+        return numbers, f"{count} classes by their number, among all {num_logits} logits"
     # Among ImageNet's names a foreign one would give those that follow it wrong labels.
-    if len(foreign) == len(classes) == num_logits:
-        return list(range(num_logits))
+    if len(foreign) == count == num_logits:
+        order = "of name" if list(classes) == sorted(classes) else "of name as timm sorts, numbers by value"
+        return list(range(num_logits)), f"the folder's {count} classes, in order {order}"
     if synsets:
         allowed = f"some of ImageNet's, such as n01440764, or {num_logits} of other names, as the model has logits"
         raise refuse("classes", listed(foreign), allowed)
-    raise refuse("classes", listed(classes), f"{num_logits}, as the model has logits, and not {len(classes)}")
+    raise refuse("classes", listed(classes), f"{num_logits}, as the model has logits, and not {count}")
 
 
 @cache

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
+from ablations.analysis.grouping import describe
 from ablations.cells import arm_cell
 from ablations.config import ARMS
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.measure.measurement import MODES
 from ablations.records import load_records
+from ablations.report.comparison import list_comparisons
 
 Write = Callable[..., Path]
 
@@ -153,6 +155,23 @@ def test_a_model_at_chance_is_known(tmp_path, write_cell):
     assert bool(values_of(tmp_path).set_index("arm").loc["v1", "at_chance"])
 
 
+@pytest.mark.parametrize(
+    ("n_eval_images", "recorded", "at_chance"),
+    [
+        (100, {}, {"v1": False, "v1+cffn": False}),  # ten classes, taken to be equally large
+        (360, {}, {"v1": True, "v1+cffn": False}),  # digits' own: 37 of 360 are of one class
+        (360, {"largest_class_share": 0.5}, {"v1": True, "v1+cffn": True}),
+    ],
+)
+def test_chance_is_the_share_of_the_largest_class(tmp_path, write_cell, n_eval_images, recorded, at_chance):
+    for arm, top1 in (("v1", 0.102), ("v1+cffn", 0.4)):
+        counts = {"n_eval_images": n_eval_images, "n_train_images": 200, "history": []}
+        cell = arm_cell("pico", arm, "v2", Accuracy())
+        write_cell(tmp_path, cell, {"top1": top1} | counts | recorded)
+    values = values_of(tmp_path).set_index("arm")
+    assert values["at_chance"].astype(bool).to_dict() == at_chance
+
+
 def test_bases_and_recipes_make_comparisons_of_their_own(tmp_path, write_cell):
     write_accuracy(tmp_path, write_cell)
     write_accuracy(tmp_path, write_cell, base="v1")
@@ -184,3 +203,13 @@ def test_the_papers_numbers_stand_beside_the_arms_that_it_has(tmp_path, write_ce
     assert of_v2.loc["v1+ope+cffn"].tolist() == [25.4, 4.0, 82.0]
     assert of_v2.loc[["v1", "v1+lsra"]].isna().all(axis=None)
     assert published.loc["v1"].tolist() == [24.5, 3.8, 79.8]
+
+
+def test_counts_of_other_classes_are_a_comparison_of_their_own_that_says_so(tmp_path, write_cell):
+    for classes in (10, 1000):
+        for arm in ("v1", "v1+ope"):
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", Cost(resolution=32), num_classes=classes))
+    values = comparison_values(load_records(tmp_path))
+    assert list(values["num_classes"]) == [10, 10, 1000, 1000]
+    told = "; ".join(describe(group.conditions) for group in list_comparisons(values))
+    assert (told.count(", 10 classes"), told.count(", 1,000 classes")) == (1, 1)

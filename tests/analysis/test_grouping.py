@@ -82,25 +82,22 @@ def test_records_that_differ_in_a_condition_are_apart(tmp_path, write_cell, othe
     assert len(varying(group.conditions for group in groups)) >= 1
 
 
-COLUMNS = [name for name in Arm.ALLOWED if name != "img_size"]
-"""The fields that an arm may override and that split tables; img_size is refused where it would have to."""
-
 OTHERS = {
     **{"attention": "explicit", "pool_size": 3, "stem_stride": 4},
     **{"position_embedding": "learned", "pooling": "class_token", "stage_norm": "last"},
-    **{"conv_init": "default", "ffn_relu": True, "num_classes": 5},
+    **{"conv_init": "default", "ffn_relu": True, "num_classes": 5, "img_size": 96},
 }
 """Of each field that an arm may override, a value that pico with v1+cffn in base v2 has not by itself."""
 
 
-@pytest.mark.parametrize("field", COLUMNS)
+@pytest.mark.parametrize("field", Arm.ALLOWED)
 @pytest.mark.parametrize("measurement", MEASUREMENTS)
 def test_every_field_that_an_arm_may_override_is_a_condition(field, measurement):
     assert field in {*CONDITIONS[measurement], *CHANGEABLE}
     assert "changed" in CONDITIONS[measurement]
 
 
-@pytest.mark.parametrize("field", COLUMNS)
+@pytest.mark.parametrize("field", Arm.ALLOWED)
 def test_what_an_arm_overrides_keeps_it_apart_and_is_said(tmp_path, write_cell, field):
     names = {"variant": "pico", "arm": "v1+cffn", "base": "v2", "conditions": Cost(resolution=64)}
     for overrides in ({}, {field: OTHERS[field]}):
@@ -135,11 +132,20 @@ def test_two_models_under_one_name_are_refused(tmp_path, write_cell, monkeypatch
         split_by_conditions(load_records(tmp_path), "memory")
 
 
-def test_two_sizes_of_position_embeddings_in_one_place_are_refused(tmp_path, write_cell):
-    for img_size in (32, 64):
+def test_sizes_of_position_embeddings_are_kept_apart_and_said(tmp_path, write_cell):
+    for img_size in (32, 64, (64, 96)):  # 32 is pico's own
         write_cell(tmp_path, arm_cell("pico", "v1", "v1", Memory(resolution=64), img_size=img_size))
-    with pytest.raises(InputError, match="are of different models under one name"):
-        split_by_conditions(load_records(tmp_path), "memory")
+    records = load_records(tmp_path)
+    assert set(records["img_size"]) == {32, 64, "64x96"}
+    groups = split_by_conditions(records, "memory")
+    assert {tell_apart(group.conditions, ["changed"]) for group in groups} == {"", "img_size=64", "img_size=64x96"}
+
+
+def test_a_size_that_the_measurement_sets_is_no_change_of_the_model(tmp_path, write_cell):
+    for resolution in (32, 64):
+        write_cell(tmp_path, arm_cell("pico", "v1", "v1", Accuracy(resolution=resolution)))
+    groups = split_by_conditions(load_records(tmp_path), "accuracy")
+    assert [group.conditions.get("changed") for group in groups] == [None, None]
 
 
 def test_groups_keep_their_order_and_say_their_conditions(quick_records):

@@ -1,6 +1,8 @@
 """Data sets: what is loaded, from where, and what is refused."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from ablations.data import loading as loading_module
 from ablations.data.augmentation import normalise
 from ablations.data.loading import _load, check_data, data_digest, load_data, load_eval_images
-from ablations.data.registry import data_directory
+from ablations.data.registry import count_classes, data_directory
 from ablations.data.splits import StreamingData
 from ablations.data.stream import stream_eval
 from ablations.errors import InputError
@@ -356,3 +358,52 @@ def test_with_tuning_images_the_validation_images_of_a_folder_are_not_read(tmp_p
         assert torch.equal(shown, images)
         seen.append(levels)
     assert seen[0] == seen[1] == seen[2], "always the same ones"
+
+
+def test_what_was_left_out_is_said_once_and_counts_nowhere(tmp_path, capsys):
+    root = tmp_path / "shapes"
+    write_folder(root, torch.full((3, 32, 32), 9, dtype=torch.uint8))
+    digest, classes = data_digest("shapes", tmp_path), count_classes("shapes", tmp_path)
+    for name in ("train/.ipynb_checkpoints/0.png", "train/circle/._0.png", "val/@eaDir/0.png", "val/circle/Thumbs.db"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"no image")
+    (root / "val/circle/again").symlink_to(".")
+    check_data("shapes", 2, tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: {root}/train: left out 2 hidden or the system's (.ipynb_checkpoints, circle/._0.png)",
+        f"note: {root}/val: left out 2 hidden or the system's (@eaDir, circle/Thumbs.db); "
+        "1 a link to a folder that counts already (circle/again)",
+    ]
+    assert (data_digest("shapes", tmp_path), count_classes("shapes", tmp_path)) == (digest, classes)
+    data = load_data(FOLDER, tmp_path)
+    assert (len(data.train_labels), len(data.eval_labels)) == (6, 4)
+
+
+def test_images_whose_names_are_not_utf_8_are_read_and_named_in_text(tmp_path):
+    root = tmp_path / "shapes"
+    write_folder(root, torch.full((3, 32, 32), 9, dtype=torch.uint8))
+    strange = root / "train/circle" / os.fsdecode(b"caf\xe9.png")
+    (root / "train/circle/0.png").rename(strange)
+    assert (load_data(FOLDER, tmp_path).train_images == 9).all()
+    strange.write_bytes(b"no image")
+    _load.cache_clear()
+    with pytest.raises(InputError, match=r"first train/circle/caf\\xe9\.png"):
+        load_data(FOLDER, tmp_path)
+    (skipped,) = load_data(replace(FOLDER, skip_unreadable=True), tmp_path).skipped
+    assert skipped.encode() == rb"train/circle/caf\xe9.png"
+
+
+@pytest.mark.parametrize("loading", ["in-memory", "streaming"])
+def test_a_strip_takes_no_more_memory_than_its_middle(tmp_path, loading):
+    write_folder(tmp_path / "shapes", torch.full((3, 32, 32), 9, dtype=torch.uint8))
+    to_pil_image(torch.full((1, 1, 60_000), 9, dtype=torch.uint8)).save(tmp_path / "shapes/val/circle/strip.png")
+    code = (
+        "import resource, sys; from pathlib import Path; from ablations.measure import Accuracy; "
+        "from ablations.data.loading import load_data; from ablations.data.stream import stream_eval; import torch; "
+        f"conditions = Accuracy(data='shapes', num_classes=2, resolution=224, loading='{loading}'); "
+        "data = load_data(conditions, Path(sys.argv[1])); "
+        f"{'[None for _ in stream_eval(data, conditions, torch.arange(5), 1)]' if loading == 'streaming' else 'None'}; "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2000  # MiB; it took 13,000

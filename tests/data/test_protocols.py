@@ -3,17 +3,15 @@
 import pytest
 import timm
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from torchvision import transforms
-from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+from torchvision.transforms.functional import to_pil_image
 
 from ablations.data.protocols import (
     CROPS,
     build_transform,
     normalise_bytes,
-    read_image,
-    read_in_order,
     resized_short_side,
 )
 from ablations.errors import InputError
@@ -84,57 +82,3 @@ def test_unknown_protocols_and_resolutions_are_refused():
     for resolution in (0, -224, 2**17):
         with pytest.raises(InputError, match=f"resolution={resolution} "):
             build_transform("timm", resolution)
-
-
-@pytest.mark.parametrize(("workers", "ahead"), [(1, 0), (1, 5), (3, 2), (4, 100)])
-def test_images_come_in_order_and_what_cannot_be_read_in_its_place(tmp_path, workers, ahead):
-    for level in range(12):
-        Image.new("L" if level % 2 else "RGB", (40, 32), level if level % 2 else (level, 0, 0)).save(
-            tmp_path / f"{level:02}.png"
-        )
-    (tmp_path / "07.png").write_bytes((tmp_path / "07.png").read_bytes()[:45])
-    (tmp_path / "09.png").write_text("no image")
-    paths = [str(path) for path in sorted(tmp_path.iterdir())]
-    stream = list(read_in_order(paths, pil_to_tensor, workers=workers, ahead=ahead))
-    assert len(stream) == 12
-    for level, read in enumerate(stream):
-        if level in (7, 9):
-            assert isinstance(read, str)
-        else:
-            assert read.shape == (3, 32, 40)
-            assert read[0].unique().tolist() == [level]
-    assert stream[9] == "UnidentifiedImageError: cannot identify image file"
-    assert stream[7].startswith("OSError: ")
-
-
-@pytest.mark.parametrize("name", ["it's.png", "a: b.png", "back\\slash.png", "ü\n.png"])
-def test_a_fault_does_not_repeat_the_images_path(tmp_path, name):
-    (tmp_path / name).write_text("no image")
-    assert read_image(str(tmp_path / name), pil_to_tensor) == "UnidentifiedImageError: cannot identify image file"
-    (tmp_path / name).unlink()
-    assert read_image(str(tmp_path / name), pil_to_tensor).endswith("No such file or directory")
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_truncated_image_is_not_filled_up_even_if_another_library_wants_it(tmp_path, monkeypatch, suffix):
-    path = tmp_path / f"image.{suffix}"
-    draw_image(200, 160).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for wanted in (False, True):
-        monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", wanted)
-        assert isinstance(read_image(str(path), pil_to_tensor), str)
-
-
-def test_no_more_is_read_ahead_than_asked(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
-    started = []
-
-    def transform(image):
-        started.append(image)
-        return pil_to_tensor(image)
-
-    stream = read_in_order([str(tmp_path / "image.png")] * 50, transform, workers=2, ahead=4)
-    for _ in range(3):
-        next(stream)
-    stream.close()
-    assert 3 <= len(started) <= 3 + 4

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from ablations.data import registry
-from ablations.data.loading import check_data, load_data
-from ablations.data.registry import DATA_SETS, DataSet, count_classes, list_data_sets
+from ablations.data.loading import check_data, load_data, read_built_in
+from ablations.data.registry import (
+    DATA_SETS,
+    LARGEST_CLASSES,
+    DataSet,
+    count_classes,
+    data_directory,
+    largest_class_share,
+    list_data_sets,
+)
 from ablations.errors import InputError
 from ablations.measure import Accuracy
 
@@ -33,6 +41,20 @@ def test_the_line_of_a_data_set_says_what_it_is_and_where() -> None:
     expected = "60,000 images, 32 x 32 px, 100 classes; DIR/cifar-100-binary, else downloaded"
     assert lines["cifar100"] == expected
     assert lines["NAME"] == "any image folder: DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*"
+
+
+@pytest.mark.parametrize("name", LARGEST_CLASSES)
+def test_the_largest_class_is_counted_in_the_data(name: str, request: pytest.FixtureRequest) -> None:
+    if name in DATA_SETS:
+        directory = None if name == "digits" else request.getfixturevalue("shared_data")
+        _, (_, labels) = read_built_in(name, data_directory(directory))
+        images = labels.bincount().tolist()
+    else:
+        folder = request.getfixturevalue("shared_data") / name / "val"
+        images = [len(list(each.iterdir())) for each in folder.iterdir()]
+    assert LARGEST_CLASSES[name] == (max(images), sum(images))
+    assert largest_class_share(name, sum(images), len(images)) == max(images) / sum(images)
+    assert largest_class_share(name, sum(images) + 1, len(images)) == 1 / len(images)  # other images of that name
 
 
 def test_classes_are_known_or_counted(tmp_path: Path) -> None:

@@ -224,10 +224,10 @@ def test_resident_memory_without_a_peak_that_can_be_reset(monkeypatch, tmp_path)
     monkeypatch.setattr(peak_memory, "_return_freed_memory", lambda: None)
     peaks = iter([100 * MIB, 130 * MIB])
     monkeypatch.setattr(peak_memory, "_peak_of_life", lambda: next(peaks))
-    measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
+    measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32", device="cpu")
     assert measured == {"resident_peak_bytes": 30 * MIB, "resident_method": "ru_maxrss"}
     monkeypatch.setattr(peak_memory, "_peak_of_life", lambda: None)
-    measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32")
+    measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32", device="cpu")
     assert measured == {"resident_peak_bytes": None, "resident_method": None}
 
 

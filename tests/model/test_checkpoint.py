@@ -2,10 +2,15 @@
 
 import argparse
 import pickle
+import sys
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -202,7 +207,9 @@ def test_timm_reads_the_exported_released_format(randomise: Randomise, arm: str,
 def test_transformers_v2_format(randomise: Randomise, arm: str, linear: bool) -> None:
     theirs = randomise(PvtV2ForImageClassification(transformers_v2_config(linear)))
     model = small_model(arm)
-    assert load_weights(model, theirs.state_dict()) == LoadReport(format="transformers' PvtV2", kept=(), unused=())
+    assert load_weights(model, theirs.state_dict()) == LoadReport(
+        "transformers' PvtV2", kept=(), unused=(), place="pvt_v2."
+    )
     attention = theirs.pvt_v2.encoder.layers[1].blocks[0].attention
     key_and_value = model.stages[1].blocks[0].attn.kv.weight
     assert torch.equal(key_and_value, torch.cat([attention.key.weight, attention.value.weight]))
@@ -211,7 +218,7 @@ def test_transformers_v2_format(randomise: Randomise, arm: str, linear: bool) ->
 def test_transformers_v1_format(randomise: Randomise) -> None:
     theirs = randomise(PvtForImageClassification(transformers_v1_config()))
     model = small_model("v1")
-    assert load_weights(model, theirs.state_dict()) == LoadReport(format="transformers' Pvt", kept=(), unused=())
+    assert load_weights(model, theirs.state_dict()) == LoadReport("transformers' Pvt", kept=(), unused=(), place="pvt.")
     attention = theirs.pvt.encoder.block[1][0].attention.self
     assert torch.equal(model.stages[1].blocks[0].attn.kv.bias, torch.cat([attention.key.bias, attention.value.bias]))
 
@@ -225,7 +232,7 @@ def test_transformers_backbone_has_no_head(arm: str, theirs: Callable[[], nn.Mod
     state = theirs().state_dict()
     message = refusal(model, state)
     assert "classifier.weight is absent in the checkpoint and (10, 64) in the model" in message
-    assert message.endswith("skip_head=True leaves the head out")
+    assert message.endswith("; it has no head")
     assert load_weights(model, state, skip_head=True).kept == ("head.weight", "head.bias")
     headless = small_model(arm, num_classes=0)
     assert load_weights(headless, state).kept == ()
@@ -241,28 +248,175 @@ def test_no_two_weights_share_a_name(format: Format) -> None:
 # Wrappers and types.
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda state: {"model": state, "epoch": 3},
-        lambda state: {"state_dict": state, "optimizer": {"lr": 0.1}},
-        lambda state: {"state_dict": {"model": state}},
-        lambda state: {f"module.{key}": tensor for key, tensor in state.items()},
-        lambda state: {"model": {f"module._orig_mod.{key}": tensor for key, tensor in state.items()}},
-    ],
-)
-@pytest.mark.parametrize("suffix", [None, ".pth"])
-def test_wrappers_and_prefixes_are_looked_through(
-    randomise: Randomise, tmp_path: Path, wrap: Callable[[dict], dict], suffix: str | None
+def prefixed(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+def compiled_in_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.replace("stages.1.", "stages.1._orig_mod."): tensor for key, tensor in state.items()}
+
+
+LIGHTNING = {"epoch": 3, "loops": {}, "hyper_parameters": {"lr": 0.1}, "optimizer_states": [{"state": {}}]}
+
+WRAPPERS: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = {
+    "plain": (lambda state: state, ""),
+    "model": (lambda state: {"model": state, "epoch": 3}, "model"),
+    "state_dict": (lambda state: {"state_dict": state, "optimizer": {"lr": 0.1}}, "state_dict"),
+    "nested": (lambda state: {"state_dict": {"model": state}}, "state_dict.model"),
+    "any name": (lambda state: {"best": {"weights": state}}, "best.weights"),
+    "DDP": (lambda state: prefixed("module.", state), "module."),
+    "compiled": (lambda state: {"model": prefixed("module._orig_mod.", state)}, "model: module."),
+    "compiled in part": (compiled_in_part, ""),
+    "Lightning": (lambda state: LIGHTNING | {"state_dict": prefixed("model.net.", state)}, "state_dict: model.net."),
+    "EMA": (
+        lambda state: {"averaged": prefixed("module.", state) | {"n_averaged": torch.ones(())}},
+        "averaged: module.",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("name", [None, "weights.pth", "weights.safetensors", "c0ffee"])
+def test_weights_are_found_under_any_wrapper_and_name_of_the_file(
+    randomise: Randomise, tmp_path: Path, wrapper: str, name: str | None
 ) -> None:
+    wrap, place = WRAPPERS[wrapper]
     model = randomise(small_model("v1"))
     source: Any = wrap(dict(model.state_dict()))
-    if suffix:
-        torch.save(source, tmp_path / "weights.pth")
-        source = tmp_path / "weights.pth"
+    if name:
+        torch.save(source, tmp_path / name)
+        source = tmp_path / name
     other = small_model("v1")
-    assert load_weights(other, source) == LoadReport(format="this project's", kept=(), unused=())
+    unused = ("n_averaged",) if wrapper == "EMA" else ()
+    assert load_weights(other, source) == LoadReport("this project's", kept=(), unused=unused, place=place)
     assert_equal_weights(other, model)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "blob", "WEIGHTS.SafeTensors"])
+def test_safetensors_are_known_by_their_content(randomise: Randomise, tmp_path: Path, name: str) -> None:
+    model = randomise(small_model())
+    save_weights(model, tmp_path / "weights.safetensors", {"recipe": "a recipe"})
+    (tmp_path / "weights.safetensors").rename(tmp_path / name)
+    other = small_model()
+    load_weights(other, tmp_path / name)
+    assert_equal_weights(other, model)
+    assert read_description(tmp_path / name) == {"recipe": "a recipe"}
+
+
+def test_a_detectors_backbone_is_found_beside_what_stands_on_it(randomise: Randomise) -> None:
+    model = randomise(small_model(num_classes=0))
+    state = prefixed("detector.backbone.", export_weights(model, "released"))
+    state |= {"neck.conv.weight": torch.zeros(3), "bbox_head.weight": torch.zeros(3)}
+    other = small_model(num_classes=0)
+    assert load_weights(other, {"meta": {"epoch": 12}, "state_dict": state}) == LoadReport(
+        "the released PVT v2",
+        kept=(),
+        unused=("neck.conv.weight", "bbox_head.weight"),
+        place="state_dict: detector.backbone.",
+    )
+    assert_equal_weights(other, model)
+
+
+AVERAGES: dict[str, Callable[[dict, dict], dict]] = {
+    "timm": lambda raw, average: {"state_dict": raw, "state_dict_ema": average},
+    "average first": lambda raw, average: {"ema": average, "model": raw},
+    "in one dict": lambda raw, average: {
+        "state_dict": prefixed("model.", raw) | prefixed("model_ema.module.", average)
+    },
+    "student and teacher": lambda raw, average: {"student": raw, "teacher": average},
+}
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_of_raw_and_averaged_weights_either_is_taken_and_both_are_named(randomise: Randomise, name: str) -> None:
+    raw, average = (randomise(small_model()) for _ in range(2))
+    nn.init.zeros_(raw.head.bias)
+    content = AVERAGES[name](dict(raw.state_dict()), dict(average.state_dict()))
+    reports = []
+    for wanted, model in ((True, raw), (False, average)):
+        other = small_model()
+        reports.append(load_weights(other, content, raw=wanted))
+        assert_equal_weights(other, model)
+    assert (reports[0].place, *reports[0].others) == (*reports[1].others, reports[1].place)
+
+
+def test_raw_weights_that_are_not_there_are_refused() -> None:
+    state = {"model_ema": dict(small_model().state_dict())}
+    with pytest.raises(InputError, match=r"raw_weights=True is not possible; allowed: False: .* alone, in model_ema$"):
+        load_weights(small_model(), state, raw=True)
+
+
+def test_arguments_and_statistics_beside_the_weights_are_read_and_ignored(randomise: Randomise, tmp_path: Path) -> None:
+    model = randomise(small_model())
+    beside = {
+        "args": argparse.Namespace(lr=0.1, device=torch.device("cpu"), out=Path("out"), seeds=defaultdict(list)),
+        "metric": np.float64(71.5),
+        "best": np.float32(0.5),
+        "counts": np.arange(3),
+        "shape": torch.Size([2]),
+        "groups": OrderedDict(a=1),
+    }
+    for legacy in (True, False):
+        torch.save(
+            beside | {"model": model.state_dict()}, tmp_path / "all.pth", _use_new_zipfile_serialization=not legacy
+        )
+        other = small_model()
+        load_weights(other, tmp_path / "all.pth")
+        assert_equal_weights(other, model)
+
+
+def test_a_class_that_is_not_here_has_a_placeholder(
+    randomise: Randomise, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = ModuleType("mmengine.logging.history_buffer")
+
+    class HistoryBuffer:
+        def __init__(self, values: list[float]) -> None:
+            self.values = np.array(values)
+
+    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = package.__name__, "HistoryBuffer"
+    package.HistoryBuffer = HistoryBuffer  # type: ignore[attr-defined]
+    model = randomise(small_model())
+    with monkeypatch.context() as patch:
+        for name in ("mmengine", "mmengine.logging", package.__name__):
+            patch.setitem(sys.modules, name, package)
+        torch.save({"message_hub": HistoryBuffer([1.0]), "state_dict": model.state_dict()}, tmp_path / "mm.pth")
+    other = small_model()
+    load_weights(other, tmp_path / "mm.pth")
+    assert_equal_weights(other, model)
+
+
+def test_wrappers_in_a_circle_or_without_an_end_hold_no_weights() -> None:
+    circle: dict[str, Any] = {}
+    circle["model"] = circle
+    deep: dict[str, Any] = dict(small_model().state_dict())
+    for _ in range(100):
+        deep = {"model": deep}
+    for content in (circle, deep):
+        assert "is in no known format" in refusal(small_model(), content)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda tensor: tensor.to(torch.int8), "int8, strided, on cpu"),
+        (lambda tensor: tensor.to(torch.complex64), "complex64, strided, on cpu"),
+        (lambda tensor: tensor.to_sparse(), "float32, sparse_coo, on cpu"),
+        (lambda tensor: tensor.to("meta"), "float32, strided, on meta"),
+    ],
+)
+def test_weights_that_are_no_plain_floats_are_refused(change: Callable[[Tensor], Tensor], kind: str) -> None:
+    state = dict(small_model().state_dict())
+    state["head.bias"] = change(state["head.bias"])
+    assert refusal(small_model(), state) == f"checkpoint has head.bias as {kind}; allowed: plain floats"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floats_of_other_precisions_are_cast(dtype: torch.dtype) -> None:
+    state = {key: tensor.to(dtype) for key, tensor in small_model().state_dict().items()}
+    other = small_model()
+    load_weights(other, state)
+    assert torch.equal(other.head.weight, state["head.weight"].float())
 
 
 def test_weights_keep_the_models_dtype(randomise: Randomise) -> None:
@@ -285,7 +439,7 @@ def test_head_of_another_size_is_left_out_on_request_only(randomise: Randomise) 
         message = refusal(model, state, strict=strict)
         assert "head.weight is (1000, 64) in the checkpoint and (10, 64) in the model" in message
         assert "head.bias is (1000,) in the checkpoint and (10,) in the model" in message
-        assert message.endswith("; skip_head=True leaves the head out")
+        assert message.endswith("; a model of 1000 classes has its head (--num-classes 1000)")
     own_head = model.head.weight.clone()
     report = load_weights(model, state, skip_head=True)
     assert report.kept == report.unused == ("head.weight", "head.bias")
@@ -306,7 +460,7 @@ def test_model_without_a_head() -> None:
     model = small_model(num_classes=0)
     message = refusal(model, state)
     assert "head.weight is (10, 64) in the checkpoint and absent in the model" in message
-    assert "skip_head=True" in message
+    assert message.endswith("; a model of 10 classes has its head (--num-classes 10)")
     assert load_weights(model, state, skip_head=True) == LoadReport(
         format="timm's PVT v2", kept=(), unused=("head.weight", "head.bias")
     )
@@ -321,7 +475,7 @@ def test_missing_unexpected_and_misshaped_keys_are_named_with_shapes() -> None:
     assert message.startswith("checkpoint in timm's PVT v2 format does not fit the model, of arm v1+ope+cffn: ")
     assert "stages.2.blocks.0.attn.q.weight is absent in the checkpoint and (32, 32) in the model" in message
     assert "stages.0.gamma is (8,) in the checkpoint and absent in the model" in message
-    assert "skip_head" not in message
+    assert "--num-classes" not in message
 
     report = load_weights(model, state, strict=False)
     assert report.kept == ("stages.2.blocks.0.attn.q.weight",)
@@ -366,7 +520,7 @@ def test_another_size_of_model_names_some_keys_and_counts_the_rest() -> None:
 def test_another_arm_is_refused_by_its_name() -> None:
     message = refusal(small_model("v1"), timm_model().state_dict())
     assert "timm's PVT v2 format does not fit the model, of arm v1: " in message
-    assert "img_size" not in message
+    assert "--img-size" not in message
 
 
 def test_position_embedding_of_another_grid_is_refused_with_the_way_out() -> None:
@@ -376,11 +530,11 @@ def test_position_embedding_of_another_grid_is_refused_with_the_way_out() -> Non
         message = refusal(model, state, strict=strict)
         assert "pos_embed1 is (1, 256, 8) in the checkpoint and (1, 576, 8) in the model" in message
         assert "pos_embed4 is (1, 5, 64) in the checkpoint and (1, 10, 64) in the model" in message
-        assert message.endswith("; a model built with the checkpoint's img_size takes other sizes too")
+        assert message.endswith("; a model built for the checkpoint's image size (--img-size) takes other sizes too")
     both = refusal(small_model("v1", img_size=96, num_classes=7), state)
     assert "head.weight is (10, 64)" in both
-    assert "skip_head=True" in both
-    assert "img_size" in both
+    assert "--num-classes 10" in both
+    assert "--img-size" in both
 
 
 VIT = {"cls_token": torch.zeros(1, 1, 8), "patch_embed.proj.weight": torch.zeros(8, 3, 16, 16)}
@@ -427,8 +581,7 @@ def test_plain_pickle_is_never_loaded(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def write_arguments(path: Path) -> None:
-    torch.save({"model": dict(small_model().state_dict()), "args": argparse.Namespace(lr=0.1)}, path)
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 13\n"
 
 
 def write_half(path: Path) -> None:
@@ -437,20 +590,34 @@ def write_half(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
+def write_half_header(path: Path) -> None:
+    path.write_bytes(safetensors.torch.save(dict(small_model().state_dict()))[:400])
+
+
+def write_half_legacy(path: Path) -> None:
+    torch.save(small_model().state_dict(), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
         ("absent.pth", lambda path: None, "is not a file that exists"),
         ("absent.safetensors", lambda path: None, "is not a file that exists"),
         ("folder", Path.mkdir, "is not a file that exists"),
-        ("empty.pth", Path.touch, "is not a file of tensors"),
-        ("empty.safetensors", Path.touch, "is not a file of tensors"),
+        ("empty.pth", Path.touch, "is empty"),
+        ("empty.safetensors", Path.touch, "is empty"),
         ("text.pth", lambda path: path.write_text("PVT\n"), "is not a file of tensors"),
         ("text.safetensors", lambda path: path.write_text("not eight bytes of length"), "is not a file of tensors"),
         ("bytes.pth", lambda path: path.write_bytes(bytes(range(256)) * 16), "is not a file of tensors"),
-        ("half.pth", write_half, "is not a file of tensors"),
-        ("half.safetensors", write_half, "is not a file of tensors"),
-        ("arguments.pth", write_arguments, "pickled objects are never loaded"),
+        ("half.pth", write_half, "is cut off"),
+        ("half.safetensors", write_half, "is cut off"),
+        ("half-header.bin", lambda path: write_half_header(path), "is cut off"),
+        ("half-legacy.pth", lambda path: write_half_legacy(path), "is cut off"),
+        ("pointer.safetensors", lambda path: path.write_text(POINTER), "is a pointer of Git LFS and no weights"),
+        ("pointer.pth", lambda path: path.write_text(POINTER), "is a pointer of Git LFS and no weights"),
+        ("page.pth", lambda path: path.write_text("<!DOCTYPE html>"), "is not a file of tensors"),
+        ("object.pth", lambda path: torch.save({"a": Fraction(1, 2)}, path), "it holds a fractions.Fraction; allowed"),
     ],
 )
 def test_file_that_is_no_checkpoint_is_refused(
@@ -468,12 +635,9 @@ def test_file_that_is_no_checkpoint_is_refused(
     [
         (torch.zeros(3), "checkpoint is a Tensor; allowed: a state dict"),
         ([torch.zeros(3)], "checkpoint is a list; allowed: a state dict"),
-        ({"model": [torch.zeros(3)]}, "checkpoint['model'] is a list; allowed: tensors under names"),
-        (
-            {"epoch": 3, "patch_embed1.proj.weight": torch.zeros(3)},
-            "checkpoint['epoch'] is a int; allowed: tensors under names",
-        ),
-        ({3: torch.zeros(3)}, "checkpoint[3] is a Tensor; allowed: tensors under names"),
+        ({"model": [torch.zeros(3)]}, "checkpoint with 0 tensors (...) is in no known format; allowed: this"),
+        ({"epoch": 3, "patch_embed1.proj.weight": torch.zeros(3)}, "proj.weight is (3,) in the checkpoint"),
+        ({3: torch.zeros(3)}, "checkpoint with 0 tensors (...) is in no known format; allowed: this"),
     ],
 )
 def test_content_that_is_no_state_dict_is_refused(tmp_path: Path, content: Any, message: str) -> None:
@@ -544,9 +708,11 @@ def test_weights_that_do_not_know_what_they_are(tmp_path: Path) -> None:
         assert read_description(tmp_path / name) == {}
         with pytest.raises(InputError, match="does not say which arm it is of"):
             load_model(tmp_path / name)
-    for content in (b"", b"not eight bytes of length"):
+    (tmp_path / "text.safetensors").write_bytes(b"not eight bytes of length")
+    assert read_description(tmp_path / "text.safetensors") == {}  # whatever its name is
+    for content, message in ((b"", "is empty"), (b"\x09" + bytes(7) + b"{nothing}", "is not a file of tensors")):
         (tmp_path / "damaged.safetensors").write_bytes(content)
-        with pytest.raises(InputError, match="is not a file of tensors"):
+        with pytest.raises(InputError, match=message):
             read_description(tmp_path / "damaged.safetensors")
     safetensors.torch.save_file({"weight": torch.zeros(1)}, tmp_path / "foreign.safetensors", {"recipe": "soup"})
     with pytest.raises(InputError, match="has metadata that are no JSON"):

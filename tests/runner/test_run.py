@@ -439,12 +439,12 @@ def test_several_processes_make_the_records_that_one_makes(tmp_path, monkeypatch
     alone = run([*cells, memory], tmp_path / "alone")
     pools = []
 
-    class Pool(runner.ProcessPoolExecutor):
+    class Pool(process.ProcessPoolExecutor):
         def __init__(self, workers, **options):
             pools.append(workers)
             super().__init__(workers, **options)
 
-    monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(process, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(runner, "CELLS_PER_WORKER", 4)
     monkeypatch.setattr(runner, "available_cores", lambda: 16)
     together = run([memory, *cells], tmp_path / "together")

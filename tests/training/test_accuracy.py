@@ -56,6 +56,7 @@ def test_a_pvt_learns_digits_in_two_epochs(monkeypatch):
     assert result["top1"] > 0.3  # chance is 0.1
     assert result["eval_loss"] < math.log(10)
     assert (result["n_eval_images"], result["n_train_images"]) == (360, 1437)
+    assert result["largest_class_share"] == 37 / 360
     assert (result["skipped"], result["peak_lr"]) == ([], 3e-3)
     first, last = result["history"]
     assert (first["epoch"], last["epoch"]) == (1, 2)

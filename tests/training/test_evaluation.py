@@ -159,6 +159,53 @@ def test_a_thousand_classes_of_other_names_are_numbered_in_order():
 
 
 @pytest.mark.parametrize(
+    ("classes", "num_logits", "labels"),
+    [
+        (sorted(map(str, range(1000))), 1000, [int(name) for name in sorted(map(str, range(1000)))]),
+        (["3", "12", "999"], 1000, [3, 12, 999]),
+        (["000", "007", "010"], 11, [0, 7, 10]),
+        (["1", "2", "3"], 3, [0, 1, 2]),  # 3 is no logit's number, so they are in order
+        (["class9", "class10"], 2, [0, 1]),
+    ],
+)
+def test_classes_that_are_numbers_have_their_number(classes, num_logits, labels):
+    assert label_classes(classes, num_logits) == labels
+
+
+@pytest.mark.parametrize("classes", [["7", "07"], ["5", "x"]])
+def test_numbers_that_are_not_plain_are_refused_among_more_logits(classes):
+    with pytest.raises(InputError, match="allowed: 10, as the model has logits, and not 2"):
+        label_classes(classes, 10)
+
+
+def test_how_the_classes_were_told_is_said(tmp_path):
+    write_images(tmp_path / "numbers", {"0": [0], "10": [10], "9": [9]})
+    scores = evaluate_checkpoint(ReadsTheAnswer(11), tmp_path / "numbers", **SETTINGS)
+    assert (scores["top1"], scores["classes"]) == (1.0, "3 classes by their number, among all 11 logits")
+    write_images(tmp_path / "names", {"c10": [1], "c9": [0]})
+    scores = evaluate_checkpoint(ReadsTheAnswer(2), tmp_path / "names", **SETTINGS)
+    order = "in order of name as timm sorts, numbers by value"
+    assert (scores["top1"], scores["classes"]) == (1.0, f"the folder's 2 classes, {order}")
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "Validation"), ("cat", "dog", "valid")])
+def test_splits_are_never_classes(tmp_path, names):
+    write_images(tmp_path / "pets", {name: [0] for name in names})
+    with pytest.raises(
+        InputError, match=r"which is a split and no class; allowed: images as val/CLASS/\* or CLASS/\*$"
+    ):
+        evaluate_checkpoint(ReadsTheAnswer(len(names)), tmp_path / "pets", **SETTINGS)
+
+
+def test_below_a_split_a_class_may_be_a_train_but_not_all_of_them_splits(tmp_path):
+    write_images(tmp_path / "roads/val", {"bus": [0], "train": [1]})
+    assert evaluate_checkpoint(ReadsTheAnswer(2), tmp_path / "roads", **SETTINGS)["top1"] == 1.0
+    write_images(tmp_path / "deep/val", {"test": [0], "val": [1]})
+    with pytest.raises(InputError, match="has test, val, which is a split and no class"):
+        evaluate_checkpoint(ReadsTheAnswer(2), tmp_path / "deep", **SETTINGS)
+
+
+@pytest.mark.parametrize(
     ("classes", "num_logits", "message"),
     [
         (["cat", "dog"], 1000, "classes='cat, dog' is not possible; allowed: some of ImageNet's, .*or 1000 of other"),

@@ -1,0 +1,64 @@
+"""Measurement `evaluation` by its command: which weights a file of others' is taken for, and what is said of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ablations import cli
+from ablations.config import build_config
+from ablations.model import build_model
+from ablations.records import load_records
+
+Evaluate = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def evaluate(tmp_path: Path, capsys: pytest.CaptureFixture) -> Evaluate:
+    """`evaluate(content, *flags)` evaluates what a file holds, of two classes; returns the exit code and stderr."""
+    for place in ("cat", "dog"):
+        (tmp_path / "pets/val" / place).mkdir(parents=True)
+        Image.effect_noise((40, 40), 90).save(tmp_path / "pets/val" / place / "0.png")
+
+    def call(content: object, *flags: str) -> tuple[int, str]:
+        torch.save(content, tmp_path / "weights.pth")
+        where = ["--checkpoint", str(tmp_path / "weights.pth"), "--data-dir", str(tmp_path), "--data", "pets"]
+        how = ["--variant", "pico", "--resolutions", "32", "--results", str(tmp_path / "runs"), *flags]
+        code = cli.main(["evaluate", *where, *how])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def two_classes(bias: float) -> dict[str, torch.Tensor]:
+    """Weights of a PVT v2 that takes every image for a dog if the bias is positive, else for a cat."""
+    model = build_model(build_config("pico", "v1+ope+cffn", num_classes=2))
+    torch.nn.init.constant_(model.head.bias, 0)
+    model.head.bias.data[1] = 100 * bias
+    return model.state_dict()
+
+
+def test_the_average_is_taken_and_said_and_the_raw_weights_on_request(evaluate: Evaluate, tmp_path: Path) -> None:
+    content = {"state_dict": two_classes(-1), "state_dict_ema": two_classes(1)}
+    code, said = evaluate(content, "--num-classes", "2")
+    assert code == 0
+    assert "note: weights.pth: took state_dict_ema, and not state_dict; see --raw-weights\n" in said
+    code, said = evaluate(content, "--num-classes", "2", "--raw-weights")
+    assert code == 0
+    assert "note: weights.pth: took state_dict, and not state_dict_ema; see --raw-weights\n" in said
+    assert sorted(load_records(tmp_path / "runs")["raw_weights"]) == [False, True]
+
+
+def test_one_set_of_weights_needs_no_word(evaluate: Evaluate) -> None:
+    code, said = evaluate({"model": two_classes(1)}, "--num-classes", "2")
+    assert (code, "note:" in said) == (0, False)
+
+
+def test_a_head_of_other_classes_names_the_flag_and_no_python_argument(evaluate: Evaluate) -> None:
+    code, said = evaluate({"model": two_classes(1)}, "--num-classes", "5")
+    assert code == 2
+    assert said.endswith("; a model of 2 classes has its head (--num-classes 2)\n")
+    assert said.count("\n") == 1
+    assert "=True" not in said
