@@ -645,7 +645,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
             "model",
             "label",
         ),
-        *("set", "pool_size", "attention", "heads", "tools", "versus", "img_size", "num_classes", "raw_weights"),
+        *("set", "pool_size", "attention", "heads", "tools", "versus"),
+        *("img_size", "num_classes", "raw_weights"),
     ),
     "data": (
         *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),
