@@ -179,6 +179,7 @@ def _print_recipe(cells: list[Cell]) -> None:
 
 MAIN_TABLES: dict[Any, tuple[str, ...]] = {
     commands.MeasureCost: ("cost",),
+    commands.MeasureCounters: ("counters",),
     commands.MeasureMemory: ("memory", "memory_models"),
     commands.MeasureSpeed: ("speed", "speed_libraries"),
     commands.MeasureAccuracy: ("accuracy",),

@@ -33,7 +33,8 @@ from ablations.config import (
 from ablations.data.registry import DATA_SETS, count_classes
 from ablations.errors import InputError, pick, refuse
 from ablations.flags import HELP, HELP_ALL, POSITIONAL, Layout, describe_flags, like, parse_flags
-from ablations.measure import MEASUREMENTS, Accuracy, Cost, Evaluation, Measurement, Memory, Speed
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Counters, Evaluation, Measurement, Memory, Speed
+from ablations.measure.counters import TOOLS
 from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device
 from ablations.measure.memory import parse_stages
@@ -101,7 +102,7 @@ class Run(TrainingRuns, Force, DataFolder, Output):
     study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own; `list` says what there is."""
     measurements: tuple[str, ...] = ()
-    """Among cost, memory, speed and accuracy."""
+    """Among cost, counters, memory, speed and accuracy."""
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
@@ -312,6 +313,21 @@ class MeasureCost(Models):
         if not (self.names_arms or self.model or self.resolutions or self.heads):
             return find_study("paper").cells()
         return self._of_models(vary(Cost(), head=self.heads or ("classifier",), resolution=self.sizes((224,))))
+
+
+@_with_flags_of(Counters, plural={"resolution": ("resolutions", ()), "tool": ("tools", TOOLS)})
+@dataclass(frozen=True, kw_only=True)
+class MeasureCounters(Arms):
+    """Ask other people's counters of FLOPs: of the study counters, or of what the flags name."""
+
+    attention: tuple[AttentionKernel, ...] = ("fused", "explicit")
+    """Which of our kernels: most tools do not see the fused one."""
+
+    def _cells(self: Any) -> list[Cell]:
+        if not (self.names_arms or self.resolutions):
+            cells = select(find_study("counters").cells(), tool=self.tools)
+            return [cell for cell in cells if cell.arm_config.attention in self.attention]
+        return self._of_arms(vary(Counters(), tool=self.tools, resolution=self.sizes((224,))), self.attention)
 
 
 @_with_flags_of(
@@ -598,6 +614,7 @@ ABOUT = "Honest ablations of the Pyramid Vision Transformer, v1 to v2."
 COMMANDS: dict[str, Any] = {
     "run": Run,
     "cost": MeasureCost,
+    "counters": MeasureCounters,
     "memory": MeasureMemory,
     "speed": MeasureSpeed,
     "accuracy": MeasureAccuracy,
@@ -615,8 +632,21 @@ COMMANDS: dict[str, Any] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
-        *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "versus", "img_size", "num_classes", "raw_weights"),
+        *(
+            "study",
+            "measurements",
+            "checkpoint",
+            "arms",
+            "arm",
+            "variants",
+            "variant",
+            "bases",
+            "base",
+            "model",
+            "label",
+        ),
+        *("set", "pool_size", "attention", "heads", "tools", "versus"),
+        *("img_size", "num_classes", "raw_weights"),
     ),
     "data": (
         *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),

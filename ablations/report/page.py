@@ -212,11 +212,24 @@ def _table(lines: list[list[str]], label: str, kind: str = "list") -> str:
 
 def _section_table(section: Section, label: str) -> str:
     """Returns a section of a table of the report, sortable, with the best of its columns in bold."""
-    lines = [[_words(cell) for cell in line] for line in section.lines]
+    lines = [[_cell(cell) for cell in line] for line in section.lines]
     for place, column in enumerate(section.columns):
         for line, is_best in zip(lines[1:], column.is_best, strict=True):
             line[place] = f"<strong>{line[place]}</strong>" if is_best else line[place]
     return _marked_table(lines, _long_columns(section.lines), label, "sortable")
+
+
+def _cell(text: str) -> str:
+    """Returns a cell as HTML: where a table is too wide, it breaks before brackets, and on paper between words too.
+
+    A number stays with its unit or its sign.
+    """
+    return (
+        _words(text)
+        .replace(" (", " <wbr>(")
+        .replace(" %", "\N{NO-BREAK SPACE}%")
+        .replace("&lt; ", "&lt;\N{NO-BREAK SPACE}")
+    )
 
 
 def _long_columns(lines: list[list[str]]) -> list[bool]:

@@ -381,7 +381,7 @@ def escape_latex(text: str) -> str:
 
 
 def render_latex(table: Table, values: pd.DataFrame) -> str:
-    """Returns a `table` float for each group of equal conditions, with the title, the note and the conditions above.
+    """Returns a `table` float for each group of equal conditions: the title above, notes and conditions beneath.
 
     Where a column has a better end, its best cells are bold as they are shown: those that show the same share it.
     """
@@ -396,14 +396,14 @@ def latex_label(table: Table, section: Section) -> str:
 
 def _latex_section(table: Table, section: Section) -> str:
     columns = [_bold_best(column) for column in section.columns]
-    title = f"{table.title}: {section.title}."
-    caption = " ".join(filter(None, (title, table.about, section.caption, section.emphasis)))
+    title = f"{table.title}{'' if table.title.endswith('?') else ':'} {section.title}."
+    notes = " ".join(filter(None, (table.about, section.caption, section.emphasis)))
     headings, *rows = (" & ".join(line) + r" \\" for line in zip(*columns, strict=True))
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            f"\\caption[{{{escape_latex(title)}}}]{{{escape_latex(caption)}}}",
+            f"\\caption{{{escape_latex(title)}}}",
             f"\\label{{{latex_label(table, section)}}}",
             r"\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -414,6 +414,10 @@ def _latex_section(table: Table, section: Section) -> str:
             *rows,
             r"\bottomrule",
             r"\end{tabular}}",
+            r"\par\smallskip",
+            r"\begin{minipage}{\linewidth}\footnotesize",
+            escape_latex(notes),
+            r"\end{minipage}",
             r"\end{table}",
         ]
     )
