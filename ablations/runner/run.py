@@ -348,7 +348,7 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
     except Exception as error:  # whatever one cell does, the others go on
         if ranks.count > 1 and not isinstance(error, Diverged):
             raise ranks.fault(error) from error  # what not all have met would leave the others waiting
-        failure, is_final = first_line(error), isinstance(error, Diverged)
+        result, failure, is_final = None, first_line(error), isinstance(error, Diverged)
         if job.debug:
             traceback.print_exc()
     if not cell.conditions.is_computed:
