@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -371,26 +370,32 @@ def _compare(command: commands.Compare) -> int:
 
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records
-    from ablations.report.comparison import COMPARISON
     from ablations.report.page import comparison_html
-    from ablations.report.summary import largest_of_each_kind, show_comparisons
-    from ablations.report.tables import render_csv, render_latex, render_markdown
+    from ablations.report.summary import (
+        ShownComparison,
+        comparison_csv,
+        comparison_latex,
+        comparison_markdown,
+        largest_of_each_kind,
+        show_comparisons,
+    )
 
     values = comparison_values(load_records(command.results), keys)
     if values.empty:
         raise refuse("study", command.study, f"one of which {command.results} has records of two arms or more")
-    renderers: dict[str, Callable[[Any], str]] = {
-        "csv": render_csv,
+    every = show_comparisons(values)
+    chosen = every if command.study else largest_of_each_kind(every)
+    renderers: dict[str, Callable[[list[ShownComparison]], str]] = {
+        "csv": comparison_csv,
         "html": comparison_html,
-        "markdown": partial(render_markdown, COMPARISON),
-        "latex": partial(render_latex, COMPARISON),
+        "markdown": comparison_markdown,
+        "latex": comparison_latex,
     }
     if command.format in renderers:
-        print(renderers[command.format](values), end="")
+        print(renderers[command.format](chosen), end="")
         return 0
-    every = show_comparisons(values)
     width = shutil.get_terminal_size().columns
-    for shown in every if command.study else largest_of_each_kind(every):
+    for shown in chosen:
         _print_comparison(shown, width)
         print(textwrap.fill(shown.section.caption, width) + "\n")
     return 0

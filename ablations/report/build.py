@@ -30,6 +30,7 @@ from ablations.report.page import render_page
 from ablations.report.tables import Table, escape_markdown, left_out, render_csv, render_latex, render_markdown
 
 PAGE = "report.html"
+INDEX = "README.md"
 
 USED_BY_SENTENCES = ("crossover",)
 """Tables whose values stand in sentences, beside the headlines."""
@@ -72,6 +73,8 @@ def build_report(
                 continue
             if any(not path.exists() or image_digest(path) != figure_digest(figure) for path in paths):
                 files |= dict(zip(paths, save_figure(figure), strict=True))
+    shown = [spec for spec in contents.headlines if _images(results, spec, files)]
+    files[results / INDEX] = contents.render_index(shown).encode(errors="backslashreplace")
     if with_page:
         images = {spec.name: _images(results, spec, files) for spec in contents.headlines}
         files[results / PAGE] = render_page(
@@ -103,6 +106,7 @@ def check_report(results: Path) -> list[str]:
     """
     contents = _make(results)
     current = {results / name: _text_digest(text.encode()) for name, text in contents.texts.items()}
+    current[results / INDEX] = _text_digest(contents.render_index(contents.headlines).encode())
     with drawing():
         for spec in contents.figures:
             current |= dict.fromkeys(_image_paths(results, spec), figure_digest(spec.draw()))
@@ -125,6 +129,10 @@ class _Contents:
     records: list[dict[str, Any]]
     damaged: dict[str, str]
     failures: dict[str, str]
+
+    def render_index(self, figures: list[FigureSpec]) -> str:
+        """Returns the page that the folder opens with, which shows those `figures` that there are files of."""
+        return render_index(self.records, self.damaged, self.tables, figures)
 
 
 def _make(results: Path, *, everything: bool = False) -> _Contents:
@@ -158,7 +166,6 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
     every_figure = list_figures(table, failures, None if everything else kinds)
     headlines = headline_figures(every_figure)
     figures = [spec for spec in every_figure if everything or spec in headlines or spec.name in there]
-    texts["README.md"] = render_index(found.records, found.damaged, tables, headlines)
     return _Contents(texts, figures, headlines, tables, found.records, found.damaged, failures)
 
 
@@ -179,8 +186,8 @@ def _generated(results: Path) -> Iterator[Path]:
     """Yields the files of a report that are there."""
     for folder, suffixes in (("tables", (".md", ".csv", ".tex")), ("figures", SUFFIXES)):
         yield from (path for path in sorted((results / folder).glob("*")) if path.suffix in suffixes)
-    if (results / "README.md").exists():
-        yield results / "README.md"
+    if (results / INDEX).exists():
+        yield results / INDEX
 
 
 def _text_digest(content: bytes) -> str:
