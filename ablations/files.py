@@ -6,6 +6,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,7 +23,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 @contextmanager
-def opened_regular(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
+def opened_regular(path: Path, most_bytes: int) -> Iterator[BufferedReader]:
     """Gives a regular file to read; raises OSError for a folder, a device or a pipe, without waiting, or a larger one.
 
     Links are followed to what they lead to.
