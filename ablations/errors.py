@@ -1,6 +1,7 @@
 """The one kind of error that is the user's and not ours."""
 
 import re
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -65,3 +66,8 @@ def first_line(error: BaseException) -> str:
     if any("Traceback (most recent call last)" in line or line.startswith("Original Traceback") for line in lines):
         return lines[-1].strip()
     return f"{type(error).__name__}: {next((line for line in lines if not line.endswith(' raised:')), lines[0])}"
+
+
+def warn_in_one_line() -> None:
+    """Has Python print a warning as its message in one line, without the place in a library that it comes from."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"

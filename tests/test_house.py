@@ -127,13 +127,8 @@ FORBIDDEN_IMPORTS = {
 """A part of the package, and what it never imports, anywhere in its files."""
 
 OPENS_WITHOUT_TORCH = (
-<<<<<<< HEAD
-    *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "records", "paper"),
-    *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
-=======
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
-    *("baselines.registry", "data.registry", "analysis", "report", "flags", "commands", "cli"),
->>>>>>> 2bb2d70 (Tests of what a record may say: edits by hypothesis, files that are none, folders that cannot be listed)
+    *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 

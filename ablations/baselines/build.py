@@ -161,7 +161,7 @@ def _from_file(name: str) -> nn.Module:
     path, _, function = name.rpartition(":")
     try:
         with torch.device("cpu"):  # it may compute something from its weights
-            model = run_file(Path(path), function, partial(pick, f"function of {path}"))
+            model = run_file(Path(path).expanduser(), function, partial(pick, f"function of {path}"))
     except InputError:
         raise
     except (Exception, SystemExit) as error:
