@@ -90,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{str(stop) or 'stopped; rerun the same command to resume'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if _stopped:  # what it interrupted failed otherwise
+            return 130
         if getattr(error, "is_told", False):  # by the process of a training that failed
             return 1
         if "--debug" in arguments:
@@ -101,10 +103,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+_stopped: list[int] = []
+"""The signal that stopped the process, if one did."""
+
+
 def _stop_once(number: int, frame: Any) -> None:
     """Raises KeyboardInterrupt for the first signal: another would cut off the way out."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
+    _stopped.append(number)
     raise KeyboardInterrupt
 
 

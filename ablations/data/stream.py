@@ -25,10 +25,9 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ablations.data.folders import WAY_OUT
 from ablations.data.images import Transform, read_image, read_in_order
-from ablations.data.listing import as_text
 from ablations.data.protocols import build_transform
 from ablations.data.splits import StreamingData
-from ablations.errors import InputError, refuse
+from ablations.errors import InputError, as_text, refuse
 from ablations.measure import Accuracy
 from ablations.measure.process import follow_parent, start_server
 
