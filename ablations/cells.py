@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -263,6 +264,8 @@ def split_file_model(model: str) -> tuple[Path, str] | None:
         if model.endswith(".py"):
             raise refuse("model", model, "a file and its function that returns a module, such as mine.py:build")
         return None
+    with suppress(RuntimeError):  # nobody's home
+        path = str(Path(path).expanduser())
     if not Path(path).is_file():
         raise refuse("model", model, "a Python file that exists, before the colon")
     return Path(path), function

@@ -1,6 +1,7 @@
 """The command line: does what a command asks for, and prints it."""
 
 # No torch is imported before something is measured, so that help and lists answer at once.
+import io
 import os
 import shlex
 import shutil
@@ -21,7 +22,7 @@ from ablations.commands import parse, parse_duration
 from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.data.registry import list_data_sets
-from ablations.errors import InputError, as_text, pick, refuse
+from ablations.errors import InputError, as_text, pick, refuse, warn_in_one_line
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
 from ablations.studies import find_study, list_studies, parse_size
@@ -34,7 +35,13 @@ SILENCE_S = 30.0
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop_once)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names and signs that the terminal's encoding has not
+    warn_in_one_line()
     try:
         command = parse(arguments)
         match command:
@@ -82,6 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{str(stop) or 'stopped; rerun the same command to resume'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if _stopped:  # what it interrupted failed otherwise
+            return 130
         if getattr(error, "is_told", False):  # by the process of a training that failed
             return 1
         if "--debug" in arguments:
@@ -91,6 +100,18 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(f"internal error: {error!r}; --debug prints the traceback", file=sys.stderr)
         return 1
+
+
+_stopped: list[int] = []
+"""The signal that stopped the process, if one did."""
+
+
+def _stop_once(number: int, frame: Any) -> None:
+    """Raises KeyboardInterrupt for the first signal: another would cut off the way out."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    _stopped.append(number)
+    raise KeyboardInterrupt
 
 
 def _is_first_process() -> bool:

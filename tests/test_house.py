@@ -111,7 +111,7 @@ ALLOWED_IMPORTS = {
     "records": (*DESCRIBE, *parts("measure", "schema"), "filelock", "numpy", "pandas"),
     "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
-    "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers"),
+    "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers", "numpy"),
 }
 """A part of the package, and all that it may import beside the standard library, anywhere in its files."""
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
+from ablations.baselines.guest import state_kept
 from ablations.cells import Cell, split_file_model
 from ablations.errors import first_line
 from ablations.measure.allocator import keep_freed_memory
@@ -341,7 +342,8 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
     files = _training_files(cell, job)
     own_environment = cell.conditions.environment(job.setting)  # before the cell: its data are what it begins with
     try:
-        result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
+        with state_kept() if cell.is_from_file else nullcontext():
+            result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
         check_result(cell.measurement, json.loads(json.dumps(result)))
     except OutOfTime:
         return Outcome("left")
