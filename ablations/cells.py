@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from functools import cached_property
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ablations.config import (
     published_model,
     variant_name,
 )
-from ablations.errors import did_you_mean, pick, refuse
+from ablations.errors import as_text, did_you_mean, pick, refuse
 from ablations.measure import MEASUREMENTS, Measurement
 
 
@@ -235,7 +235,7 @@ def build_cell(model: str, conditions: Measurement, label: str | None = None) ->
         return arm_cell(variant, arm, "published", conditions)
     if file := split_file_model(model):
         path, function = file
-        name = f"{path.name}:{function}" if label is None else check_label(label)
+        name = as_text(f"{path.name}:{function}") if label is None else check_label(label)
         named = NamedModel(name=name, file=f"{path.resolve()}:{function}")
         return Cell(model=named, conditions=conditions)
     if not (source in MODEL_SOURCES and rest):
@@ -278,18 +278,24 @@ def address(description: dict[str, Any]) -> str:
     counted = description | {
         name: without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
     }
-    text = json.dumps(counted, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_COMPACT.encode(counted).encode()).hexdigest()[:16]
+
+
+_COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+"""As a constant, because many records are checked."""
 
 
 def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
     """Returns the values that are not the default of their field in `kind`: an older record lacks newer fields."""
-    known = {each.name: each for each in fields(kind)}
-    return {
-        name: value
-        for name, value in values.items()
-        if name not in known or in_key(known[name]) or value != _as_json(known[name].default)
-    }
+    defaults = _uncounted(kind)
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
+@cache
+def _uncounted(kind: Any) -> dict[str, Any]:
+    """Returns the fields whose default does not count, and what it is."""
+    known = [each for each in fields(kind) if each.default is not MISSING and not in_key(each)]
+    return {each.name: _as_json(each.default) for each in known}
 
 
 def as_plain(values: Any) -> dict[str, Any]:
@@ -301,10 +307,14 @@ def _as_json(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+LONGEST_NAME = 100
+"""Letters of a model in the names of files, which have up to 255 with their key, suffix and what is added meanwhile."""
+
+
 def file_name(description: dict[str, Any], key: str) -> str:
     """Returns what the files of a cell are called, without a suffix, by its description or its record."""
     if "model" in description:
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", description["model"]).strip("-.")
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", description["model"]).strip("-.")[:LONGEST_NAME]
     else:
         name = f"{description['variant']}_{description['base']}_{description['arm'].replace('+', '-')}"
     return f"{name}_{key}"

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,7 @@ from ablations.commands import parse, parse_duration
 from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.data.registry import list_data_sets
-from ablations.errors import InputError, pick, refuse
+from ablations.errors import InputError, as_text, pick, refuse
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
 from ablations.studies import find_study, list_studies, parse_size
@@ -73,13 +72,22 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (OSError, UnicodeEncodeError) as error:  # a full disk, a folder that may not be read, a terminal's letters
+        place = f"{as_text(str(error.filename))}: " if isinstance(error, OSError) and error.filename else ""
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        print(f"error: {place}cannot be read or written: {reason}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as stop:
         if _is_first_process():
             print(f"\n{str(stop) or 'stopped; rerun the same command to resume'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if getattr(error, "is_told", False):  # by the process of a training that failed
+            return 1
         if "--debug" in arguments:
             traceback.print_exc()
+        elif hasattr(error, "is_told"):
+            print(f"error: {error}", file=sys.stderr)
         else:
             print(f"internal error: {error!r}; --debug prints the traceback", file=sys.stderr)
         return 1
@@ -327,25 +335,24 @@ def _report(command: commands.BuildReport) -> int:
     if command.article is not None:
         return _write_article(command, command.article)
 
-    from ablations.records import find_damaged
     from ablations.report.build import build_report, check_report
 
-    for name, why in find_damaged(command.results).items():
-        print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
     if not command.check:
         report = build_report(
             command.results, everything=command.all, with_figures=command.figures, with_page=command.html
         )
+        for name, why in report.found.damaged.items():
+            print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
         print(f"{len(report.files)} files written or kept; {command.results / 'README.md'} lists them")
         if command.html:
             print(command.results / "report.html")
         _say_not_rebuilt(report.not_rebuilt)
         if command.readme:
             from ablations.files import write_text
-            from ablations.records import load_records
+            from ablations.records import tabulate
             from ablations.report.readme import rewrite_numbers
 
-            write_text(command.readme, rewrite_numbers(_read(command.readme), load_records(command.results)))
+            write_text(command.readme, rewrite_numbers(_read(command.readme), tabulate(report.found.records)))
             print(command.readme)
         return 1 if report.not_rebuilt else 0
     stale = check_report(command.results)
@@ -381,26 +388,32 @@ def _compare(command: commands.Compare) -> int:
 
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records
-    from ablations.report.comparison import COMPARISON
     from ablations.report.page import comparison_html
-    from ablations.report.summary import largest_of_each_kind, show_comparisons
-    from ablations.report.tables import render_csv, render_latex, render_markdown
+    from ablations.report.summary import (
+        ShownComparison,
+        comparison_csv,
+        comparison_latex,
+        comparison_markdown,
+        largest_of_each_kind,
+        show_comparisons,
+    )
 
     values = comparison_values(load_records(command.results), keys)
     if values.empty:
         raise refuse("study", command.study, f"one of which {command.results} has records of two arms or more")
-    renderers: dict[str, Callable[[Any], str]] = {
-        "csv": render_csv,
+    every = show_comparisons(values)
+    chosen = every if command.study else largest_of_each_kind(every)
+    renderers: dict[str, Callable[[list[ShownComparison]], str]] = {
+        "csv": comparison_csv,
         "html": comparison_html,
-        "markdown": partial(render_markdown, COMPARISON),
-        "latex": partial(render_latex, COMPARISON),
+        "markdown": comparison_markdown,
+        "latex": comparison_latex,
     }
     if command.format in renderers:
-        print(renderers[command.format](values), end="")
+        print(renderers[command.format](chosen), end="")
         return 0
-    every = show_comparisons(values)
     width = shutil.get_terminal_size().columns
-    for shown in every if command.study else largest_of_each_kind(every):
+    for shown in chosen:
         _print_comparison(shown, width)
         print(textwrap.fill(shown.section.caption, width) + "\n")
     return 0

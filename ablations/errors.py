@@ -38,6 +38,16 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f" (did you mean {known[near[0]]!r}?)" if near else ""
 
 
+def as_text(text: str) -> str:
+    """Returns a text in one line that can be written and shown.
+
+    Line breaks, control and direction characters, and the bytes of names that are no Unicode, become escapes.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 _FOLDERS = re.compile(r"(?<![\w.~/])/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 
 

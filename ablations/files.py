@@ -1,7 +1,9 @@
 """Files that are written whole: a kill at any moment leaves the old one or the new one."""
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +19,30 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes a file."""
     with written_whole(path) as file:
         file.write(content)
+
+
+@contextmanager
+def opened_regular(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
+    """Gives a regular file to read; raises OSError for a folder, a device or a pipe, without waiting, or a larger one.
+
+    Links are followed to what they lead to.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if status.st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"larger than {most_bytes:,} bytes", str(path))
+        file = os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with file:
+        yield file
 
 
 @contextmanager

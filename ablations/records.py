@@ -8,12 +8,15 @@ of its own counts more than a packed line of the same key.
 """
 
 import base64
+import gc
 import hashlib
 import json
+import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from math import prod
@@ -24,7 +27,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock
 
-from ablations.cells import Cell, address, file_name
+from ablations.cells import Cell, file_name
 from ablations.conditions import field_docstrings
 from ablations.config import (
     BASES,
@@ -37,18 +40,16 @@ from ablations.config import (
     is_int,
     size_text,
 )
-from ablations.errors import FEW, InputError, pick, refuse, without_folders
-from ablations.files import write_text
+from ablations.errors import FEW, InputError, as_text, pick, refuse, without_folders
+from ablations.files import opened_regular, write_text
 from ablations.measure import MEASUREMENTS
 from ablations.measure.cost import HEADS
-from ablations.measure.measurement import Column, Kind, integer, number
+from ablations.measure.measurement import Column, Kind, integer
+from ablations.schema import LONGEST_TEXT, RUN, SCHEMA, check_record, record_digest, value_digest
 from ablations.studies import find_study, list_studies
 
-SCHEMA = 2
-
-_OF_ARM = ("measurement", "variant", "arm", "base", "config", "conditions")
-_OF_MODEL = ("measurement", "model", "conditions")
-_OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s", "digest")
+LARGEST_RECORD, LARGEST_PACK = 2**24, 2**32
+"""Bytes of a record, and of a file of packed ones."""
 
 RECORDS = "records"
 """The folder of records below a results folder."""
@@ -87,9 +88,9 @@ def write_record(
         "study": study,
         **cell.describe(),
         "status": "failed" if failure else "done",
-        "failure": failure and without_folders(failure),
-        "result": result,
-        "environment": environment,
+        "failure": failure and as_text(without_folders(failure))[:LONGEST_TEXT],
+        "result": _printable(result),
+        "environment": _printable(environment),
         "started": started,
         "duration_s": duration_s,
     }
@@ -97,6 +98,18 @@ def write_record(
         record["declared_seeds"] = declared_seeds
     record["digest"] = record_digest(record)
     return _write_own(results, record)
+
+
+def _printable(value: Any) -> Any:
+    """Returns plain values whose texts can be written and shown, names of a user's modules and images among them."""
+    match value:
+        case str():
+            return as_text(value)
+        case dict():
+            return {as_text(name): _printable(each) for name, each in value.items()}
+        case list():
+            return list(map(_printable, value))
+    return value
 
 
 def _write_own(results: Path, record: dict[str, Any]) -> Path:
@@ -112,16 +125,6 @@ def _write(path: Path, text: str) -> None:
         raise refuse("record", str(path), f"a file that can be written ({error.strerror})") from error
 
 
-def record_digest(record: dict[str, Any]) -> str:
-    """Returns the SHA-256 of all that a record says, its own digest aside: it shows accidents, not intent."""
-    said = {name: value for name, value in record.items() if name != "digest"}
-    return hashlib.sha256(_compact(said).encode()).hexdigest()
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def pack_bits(values: Sequence[bool]) -> str:
     """Returns truths as text: a bit each, most significant first, in base64."""
     return base64.b64encode(np.packbits(np.asarray(values, dtype=bool)).tobytes()).decode()
@@ -135,118 +138,125 @@ def unpack_bits(text: str, count: int) -> np.ndarray:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was found in a results folder: the records, and what is wrong with that which is none, by its place."""
+
+    records: list[dict[str, Any]]
+    damaged: dict[str, str]
+
+    def damaged_of(self, measurement: str) -> dict[str, str]:
+        """Returns the damaged files and lines among the records of a measurement."""
+        own = re.compile(rf"{RECORDS}/{re.escape(measurement)}(/|[.]jsonl)")
+        return {place: why for place, why in self.damaged.items() if own.match(place)}
+
+
+def read_records(results: Path) -> Found:
+    """Returns every record under a results folder, measurement by measurement, and what is damaged or foreign.
+
+    Hidden files, as an interrupted write leaves, are nobody's. Raises InputError for a folder that cannot be listed.
+    """
+    root = results / RECORDS
+    packs = {_packed_path(results, measurement).name for measurement in MEASUREMENTS}
+    records: list[dict[str, Any]] = []
+    damaged: dict[Path, str] = {}
+    with _no_collection():
+        for measurement in sorted(MEASUREMENTS):
+            found, wrong = _read_measurement(results, measurement)
+            records += found.values()
+            damaged |= wrong
+    for entry in _list_folder(root):
+        if entry.name not in MEASUREMENTS and entry.name not in packs:
+            damaged |= dict.fromkeys(_files_below(entry), MISPLACED)
+    return Found(records, {as_text(path.relative_to(results).as_posix()): why for path, why in sorted(damaged.items())})
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Has Python not look for garbage: it would look through all records again and again, and find none."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+MISPLACED = "neither MEASUREMENT/NAME.json nor MEASUREMENT.jsonl, which records are"
+
+
+def _list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """Returns what a folder holds, by name, without hidden entries; nothing where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((each for each in entries if not each.name.startswith(".")), key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise refuse("records", str(folder), f"a folder that can be listed ({error.strerror})") from error
+
+
+def _read_measurement(results: Path, measurement: str) -> tuple[dict[str, dict[str, Any]], dict[Path, str]]:
+    """Returns the records of a measurement by key, and what is wrong with other files and lines."""
+    own, wrong = _read_folder(results, measurement)
+    # After them, for what is packed in between is in the packed file then.
+    packed, lines = _read_packed(_packed_path(results, measurement))
+    records = dict(packed)
+    for record in own.values():
+        records[record["key"]] = _choose(record, packed.get(record["key"]))
+    return records, wrong | lines
+
+
+def _read_folder(results: Path, measurement: str) -> tuple[dict[Path, dict[str, Any]], dict[Path, str]]:
+    """Returns the records of a measurement that have files of their own, and what is wrong with the others."""
+    records, damaged = {}, {}
+    for entry in _list_folder(results / RECORDS / measurement):
+        path = Path(entry.path)
+        if path.suffix != ".json":
+            damaged |= dict.fromkeys(_files_below(entry), MISPLACED)
+            continue
+        try:
+            records[path] = read_record(path)
+        except ValueError as error:
+            damaged[path] = str(error)
+    return records, damaged
+
+
+def _files_below(entry: os.DirEntry[str]) -> Iterator[Path]:
+    """Yields an entry that is no folder, or the files in one; links to folders are not followed."""
+    if entry.is_dir(follow_symlinks=False):
+        for each in _list_folder(Path(entry.path)):
+            yield from _files_below(each)
+    elif not entry.is_dir():
+        yield Path(entry.path)
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Returns one record; raises ValueError, saying why, if the file is none or not the one that its name says."""
-    record = _parse(_read_text(path))
-    _check(record)
+    try:
+        with opened_regular(path, LARGEST_RECORD) as file:
+            record = _parse(file.read())
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    check_record(record)
     if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
         raise ValueError("it lies under another record's name")
     return record
 
 
-def _read_text(path: Path) -> str:
+def _parse(text: bytes) -> Any:
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError("not JSON") from error
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
+        return json.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
-
-
-def _check(record: Any) -> None:
-    """Raises ValueError, saying why, for what is no undamaged record of this schema."""
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise ValueError(f"not a record of schema {SCHEMA}")
-    description = _OF_MODEL if "model" in record else _OF_ARM
-    missing = [name for name in (*description, *_OUTCOME) if name not in record]
-    if missing:
-        raise ValueError(f"lacks {', '.join(missing)}")
-    if (record["status"], type(record["result"])) not in (("done", dict), ("failed", type(None))):
-        raise ValueError("its result and its status contradict each other")
-    if str(record["measurement"]) not in MEASUREMENTS or not all(
-        isinstance(record.get(name, {}), dict) for name in ("config", "conditions", "environment")
-    ):
-        raise ValueError("its measurement is unknown, or its config, conditions or environment is no object")
-    # What this version does not know, it would not keep apart either.
-    for name, kind in (("conditions", MEASUREMENTS[record["measurement"]]), ("config", PVTConfig)):
-        unknown = record.get(name, {}).keys() - {field.name for field in fields(kind)}
-        if unknown:
-            raise ValueError(f"this version does not know {', '.join(sorted(unknown))} of its {name}")
-    if record["key"] != address({name: record[name] for name in (*description, "file_sha256") if name in record}):
-        raise ValueError("its description was changed after it was measured")
-    if record["digest"] != record_digest(record):
-        raise ValueError("it was changed after it was measured")
-    _check_values(record)
-
-
-def _check_values(record: dict[str, Any]) -> None:
-    """Raises ValueError for a value that is not of its column's kind, and for a result without its main metric."""
-    result = record["result"] or {}
-    main = MEASUREMENTS[record["measurement"]].main_metric
-    may_lack = record["status"] == "failed" or {"refused", "out_of_memory"} & result.keys()
-    if result.get(main) is None and not may_lack:
-        raise ValueError(f"its result has no {main}")
-    resolution = record["conditions"].get("resolution", 0)
-    sizes = resolution if isinstance(resolution, list) and len(resolution) == 2 else [resolution]
-    values = record | record["environment"] | record["conditions"] | result | {"resolution": ""}
-    columns = list_columns()
-    wrong = [name for name in ("started", "failure", "file_sha256") if not is_of_kind(record.get(name), "text")]
-    wrong += [name for name, value in values.items() if name in columns and not is_of_kind(value, columns[name].kind)]
-    wrong += [] if all(is_of_kind(size, "integer") for size in sizes) else ["resolution"]
-    if wrong:
-        raise ValueError(f"it has no {wrong[0]} of the kind that it should be")
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "text": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "object": (list, dict),
-}
-
-
-def is_of_kind(value: object, kind: Kind) -> bool:
-    """Whether a value of a record is of a kind; None is of each."""
-    return value is None or (isinstance(value, _TYPES[kind]) and (kind == "boolean") == isinstance(value, bool))
 
 
 def find_record(results: Path, cell: Cell) -> dict[str, Any] | None:
     """Returns the record of a cell, or None where there is none that can be read."""
     own = _try_read(record_path(results, cell))
     # In this order, for what is packed in between is in the packed file then.
-    return _choose(own, _packed(results, cell.measurement).get(cell.key))
-
-
-def iterate_records(results: Path) -> Iterator[dict[str, Any]]:
-    """Yields every record under the results folder, measurement by measurement; damaged ones are left out."""
-    for measurement in sorted(MEASUREMENTS):
-        own = [record for _, record in _own_records(results, measurement)]  # first, as in `find_record`
-        records: dict[str, Any] = dict(_packed(results, measurement))
-        for record in own:
-            records[record["key"]] = _choose(record, records.get(record["key"]))
-        yield from records.values()
-
-
-def _choose(own: dict[str, Any] | None, packed: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Returns which of two records of one key counts: a finished one before a failed one, then one of its own file."""
-    if own is None or packed is None:
-        return own or packed
-    return packed if own["status"] == "failed" and packed["status"] == "done" else own
-
-
-def _own_records(results: Path, measurement: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yields the records of a measurement that have files of their own, with these."""
-    for path in sorted((results / RECORDS / measurement).glob("*.json")):
-        if record := _try_read(path):
-            yield path, record
+    return _choose(own, _read_packed(_packed_path(results, cell.measurement))[0].get(cell.key))
 
 
 def _try_read(path: Path) -> dict[str, Any] | None:
@@ -256,28 +266,21 @@ def _try_read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def find_damaged(results: Path) -> dict[str, str]:
-    """Returns the files and packed lines among the records that are none, by place, and what is wrong.
+def _choose(own: dict[str, Any] | None, packed: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns which of two records of one key counts: a finished one before a failed one, then one of its own file."""
+    if own is None or packed is None:
+        return own or packed
+    return packed if own["status"] == "failed" and packed["status"] == "done" else own
 
-    Damaged and foreign files alike; hidden ones, as an interrupted write leaves, are nobody's.
-    """
-    damaged: dict[str, str] = {}
-    root = results / RECORDS
-    found = {path for path in root.rglob("*") if path.is_file()}
-    for path in sorted(found | {*root.glob("*/*.json"), *root.glob("*.jsonl")}):  # folders of such names too
-        place = path.relative_to(results)
-        if any(part.startswith(".") for part in place.parts):
-            continue
-        try:
-            if path.parent == root and path.suffix == ".jsonl":
-                damaged |= {f"{place.as_posix()}, {line}": why for line, why in _read_packed(path)[1].items()}
-            elif path.parent.parent != root or path.suffix != ".json":
-                raise ValueError("neither MEASUREMENT/NAME.json nor MEASUREMENT.jsonl, which records are")
-            else:
-                read_record(path)
-        except ValueError as error:
-            damaged[place.as_posix()] = str(error)
-    return damaged
+
+def iterate_records(results: Path) -> Iterator[dict[str, Any]]:
+    """Yields every record under the results folder, measurement by measurement; damaged ones are left out."""
+    yield from read_records(results).records
+
+
+def find_damaged(results: Path) -> dict[str, str]:
+    """Returns the files and packed lines among the records that are none, by place, and what is wrong."""
+    return read_records(results).damaged
 
 
 # Packing -------------------------------------------------------------------------------------------------------------
@@ -287,47 +290,65 @@ def _packed_path(results: Path, measurement: str) -> Path:
     return results / RECORDS / f"{measurement}.jsonl"
 
 
-def _packed(results: Path, measurement: str) -> dict[str, dict[str, Any]]:
-    """Returns the packed records of a measurement by key; none where there is no such file, or it is damaged."""
-    path = _packed_path(results, measurement)
-    try:
-        return _read_packed(path)[0] if path.is_file() else {}
-    except ValueError:
-        return {}
+def _read_packed(path: Path) -> tuple[dict[str, dict[str, Any]], dict[Path, str]]:
+    """Returns the packed records of a file by key, and what is wrong with it or its lines, by place.
 
-
-def _read_packed(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Returns the records by key, and for each damaged line what is wrong; a file is read anew when it has changed."""
+    There are none where there is no such file; it is read anew when it has changed.
+    """
     try:
         state = path.stat()
+    except FileNotFoundError:
+        return {}, {}
     except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
-    return _parse_packed(path, state.st_mtime_ns, state.st_size)
+        return {}, {path: f"cannot be read: {error.strerror}"}
+    try:
+        return _parse_packed(path, state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size)
+    except OSError as error:
+        return {}, {path: f"cannot be read: {error.strerror}"}
+    except ValueError as error:
+        return {}, {path: str(error)}
 
 
 @lru_cache(maxsize=2 * len(MEASUREMENTS))
-def _parse_packed(path: Path, modified: int, size: int) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    head, *lines = _read_text(path).splitlines() or [""]
-    header = _parse(head)
-    environments = header.get("environments") if isinstance(header, dict) else None
-    if not isinstance(environments, dict) or header.get("schema") != SCHEMA:
-        raise ValueError(f"its first line has no environments of schema {SCHEMA}")
+def _parse_packed(path: Path, *state: int) -> tuple[dict[str, dict[str, Any]], dict[Path, str]]:
     records, damaged = {}, {}
-    for place, line in enumerate(lines, start=2):
-        try:
-            record = _parse(line)
-            name = record.get("environment") if isinstance(record, dict) else None
-            if not isinstance(name, str) or name not in environments:
-                raise ValueError("its environment is not in the first line")
-            record["environment"] = environments[name]
-            _check(record)
-            if record["measurement"] != path.stem:
-                raise ValueError(f"it is a record of {record['measurement']}")
-        except ValueError as error:
-            damaged[f"line {place}"] = str(error)
-        else:
-            records[record["key"]] = record
+    with opened_regular(path, LARGEST_PACK) as file:
+        header = _parse(file.readline(LARGEST_RECORD))
+        environments = header.get("environments") if isinstance(header, dict) else None
+        if not isinstance(environments, dict) or header.get("schema") != SCHEMA:
+            raise ValueError(f"its first line has no environments of schema {SCHEMA}")
+        changed = {name for name, each in environments.items() if name != _environment_name(each)}
+        for place, line in enumerate(iter(lambda: file.readline(LARGEST_RECORD), b""), start=2):
+            try:
+                record = _parse(line)
+                name = record.get("environment") if isinstance(record, dict) else None
+                if not isinstance(name, str) or name not in environments:
+                    raise ValueError("its environment is not in the first line")
+                record["environment"] = environments[name]
+                is_as_written = record.pop(LINE_DIGEST, None) == _line_digest(line) and name not in changed
+                check_record(record, is_as_written=is_as_written)
+                if record["measurement"] != path.stem:
+                    raise ValueError(f"it is a record of {record['measurement']}")
+            except ValueError as error:
+                damaged[path.with_name(f"{path.name}, line {place}")] = str(error)
+            else:
+                records[record["key"]] = record
     return records, damaged
+
+
+LINE_DIGEST = "line"
+"""What a packed line begins with: the SHA-256 of its other bytes, which takes less time to check than a record's."""
+
+_PREFIX = len(f'{{"{LINE_DIGEST}": "{"0" * 64}", ')
+
+
+def _packed_line(record: dict[str, Any]) -> str:
+    said = json.dumps(record | {"environment": _environment_name(record["environment"])})
+    return f'{{"{LINE_DIGEST}": "{hashlib.sha256(said.encode()).hexdigest()}", {said[1:]}'
+
+
+def _line_digest(line: bytes) -> str:
+    return hashlib.sha256(b"{" + line[_PREFIX:].rstrip(b"\n")).hexdigest()
 
 
 @contextmanager
@@ -338,10 +359,10 @@ def _rearranging(results: Path) -> Iterator[None]:
     one key.
     """
     with FileLock(results / RECORDS / ".lock"):
-        _refuse_damaged(results)
+        _refuse_damaged(results, read_records(results))
         for measurement in MEASUREMENTS:
-            packed = _packed(results, measurement)
-            for path, own in _own_records(results, measurement):
+            packed, _ = _read_packed(_packed_path(results, measurement))
+            for path, own in _read_folder(results, measurement)[0].items():
                 other = packed.get(own["key"])
                 if other and own["status"] == other["status"] == "done" and own["result"] != other["result"]:
                     raise InputError(
@@ -359,14 +380,16 @@ def pack_records(results: Path) -> dict[str, int]:
     counts = {}
     with _rearranging(results):
         for measurement in MEASUREMENTS:
-            texts = {path: path.read_bytes() for path, _ in _own_records(results, measurement)}
-            records = {each["key"]: each for each in iterate_records(results) if each["measurement"] == measurement}
+            texts = {path: path.read_bytes() for path in _read_folder(results, measurement)[0]}
+            records, _ = _read_measurement(results, measurement)
             if not records:
                 continue
             environments = {_environment_name(each["environment"]): each["environment"] for each in records.values()}
-            lines = [_compact({"schema": SCHEMA, "environments": dict(sorted(environments.items()))})]
-            for _, record in sorted(records.items()):
-                lines.append(json.dumps(record | {"environment": _environment_name(record["environment"])}))
+            header = {"schema": SCHEMA, "environments": environments}
+            lines = [
+                json.dumps(header, sort_keys=True),
+                *(_packed_line(record) for _, record in sorted(records.items())),
+            ]
             _write(_packed_path(results, measurement), "\n".join(lines) + "\n")
             for path, text in texts.items():
                 if path.is_file() and path.read_bytes() == text:
@@ -376,7 +399,7 @@ def pack_records(results: Path) -> dict[str, int]:
 
 
 def _environment_name(environment: dict[str, Any]) -> str:
-    return hashlib.sha256(_compact(environment).encode()).hexdigest()[:12]
+    return value_digest(environment)[:12]
 
 
 def unpack_records(results: Path) -> dict[str, int]:
@@ -389,7 +412,7 @@ def unpack_records(results: Path) -> dict[str, int]:
 
 
 def _unpack_measurement(results: Path, measurement: str) -> int:
-    packed = _packed(results, measurement)
+    packed, _ = _read_packed(_packed_path(results, measurement))
     for record in packed.values():
         own = _try_read(_own_path(results, record, record["key"]))
         if _choose(own, record) is not own:
@@ -410,8 +433,9 @@ def merge_records(results: Path, others: Iterable[Path]) -> int:
     for other in others:
         if not (other / RECORDS).is_dir():
             raise refuse("folder", str(other), "a results folder, which has records")
-        _refuse_damaged(other)
-        for record in iterate_records(other):
+        found = read_records(other)
+        _refuse_damaged(other, found)
+        for record in found.records:
             place, mine = known.get(record["key"], (other, None))
             if mine is None or (mine["status"] != "done" and record["status"] == "done"):
                 known[record["key"]] = (other, record)
@@ -446,10 +470,10 @@ def drop_records(results: Path, wanted: Callable[[dict[str, Any]], bool]) -> Pat
     return aside
 
 
-def _refuse_damaged(results: Path) -> None:
-    if damaged := find_damaged(results):
-        place, why = next(iter(damaged.items()))
-        raise InputError(f"{results}: {place}: {why}; mend or remove it first ({len(damaged)} damaged)")
+def _refuse_damaged(results: Path, found: Found) -> None:
+    if found.damaged:
+        place, why = next(iter(found.damaged.items()))
+        raise InputError(f"{results}: {place}: {why}; mend or remove it first ({len(found.damaged)} damaged)")
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -460,17 +484,6 @@ _NAMES = {
     "variant": Column("The arm's size; without value for a model that is no arm, as are the next two."),
     "arm": Column("The toggles that are on."),
     "base": Column("What the toggles are added to: it sets the confounders."),
-}
-_RUN = {
-    "device_name": Column("The processor or GPU; without value for a prediction, as are its threads."),
-    "torch": Column("Version of torch."),
-    "threads": integer("Threads of torch on the CPU.", "threads"),
-    "processes": integer("Processes that trained together, each with its threads.", "processes"),
-    "declared_seeds": integer("How many seeds the study declared before its data; without value for another study."),
-    "commit": Column("Commit of this code."),
-    "study": Column("The study that the cell was measured for."),
-    "key": Column("The cell's address."),
-    "duration_s": number("Time that the whole cell took.", "s"),
 }
 _SIZES = {
     "resolution": Column("The input, as text such as 224 or 800x1280 (height x width).", "px"),
@@ -504,7 +517,7 @@ def describe_columns() -> pd.DataFrame:
 
     Shares, ratios and probabilities have no unit. Columns of kind object hold lists or tables of one record.
     """
-    rows = [vars(column) for column in list_columns().values()]
+    rows = [{name: getattr(column, name) for name in ("meaning", "unit", "kind")} for column in list_columns().values()]
     return pd.DataFrame(rows, index=pd.Index(list_columns(), name="column"))
 
 
@@ -525,7 +538,7 @@ def list_columns() -> dict[str, Column]:
     for measurement in MEASUREMENTS.values():
         for name, column in measurement.columns.items():
             columns.setdefault(name, column)
-    return columns | _RUN
+    return columns | RUN
 
 
 _FIELD_KINDS: dict[str, Kind] = {"int": "integer", "float": "number", "bool": "boolean", "tuple": "object"}
@@ -549,23 +562,32 @@ def load_records(
     Raises InputError for a column that there is not, and for a value that none of the measurement's records has, which
     is more often misspelt than missing; values that exist and never occur together make an empty DataFrame.
     """
+    return tabulate(read_records(Path(results)).records, measurement, **filters)
+
+
+def tabulate(
+    records: Iterable[dict[str, Any]], measurement: str | Iterable[str] | None = None, **filters: object
+) -> pd.DataFrame:
+    """Returns finished records as `load_records` does, which reads them."""
     wanted = {name: _values_of_filter(name, value) for name, value in filters.items()}
     measurements = [*MEASUREMENTS] if measurement is None else _as_list(measurement)
     for each in measurements:
         pick("measurement", each, MEASUREMENTS)
-    records = [
-        record
-        for record in iterate_records(Path(results))
-        if record["status"] == "done" and record["measurement"] in measurements
-    ]
-    rows = [_row(record) for record in _newest_of_files(records)]
+    chosen = [each for each in records if each["status"] == "done" and each["measurement"] in measurements]
+    with _no_collection():
+        rows = [_row(record) for record in _newest_of_files(chosen)]
     for name, values in wanted.items():
         _check_filter(name, values, rows)
     rows = [row for row in rows if all(row.get(name) in values for name, values in wanted.items())]
-    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*_NAMES])
-    for name in table.columns:
-        table[name] = _as_kind(table[name], [row.get(name) for row in rows])
-    return table.sort_values([name for name in _SORTED_BY if name in table], key=_rank, ignore_index=True)
+    if not rows:
+        return pd.DataFrame(columns=[*_NAMES])
+    # Column by column: pandas takes five times as long for a table of many rows.
+    with _no_collection():
+        names = dict.fromkeys(name for row in rows for name in row)
+        values = {name: [row.get(name, math.nan) for row in rows] for name in names}
+        table = pd.DataFrame({name: _as_kind(pd.Series(each, name=name), each) for name, each in values.items()})
+    order = [name for name in _SORTED_BY if name in table and len(set(values[name])) > 1]  # the others take long too
+    return table.sort_values(order, key=_rank, ignore_index=True) if order else table
 
 
 def _as_list(value: object) -> list[Any]:
@@ -593,7 +615,7 @@ def _check_filter(name: str, values: list[Any], rows: list[dict[str, Any]]) -> N
 def _as_kind(column: pd.Series, values: list[Any]) -> pd.Series:
     """Returns a column in the type of its kind; one that is not described, in that of its values."""
     described = list_columns().get(str(column.name))
-    found = {type(value) for value in values if value is not None}
+    found = {type(value) for value in values if value is not None and value is not math.nan}
     inferred = "integer" if found == {int} else "boolean" if found == {bool} else None
     kind = described.kind if described and str not in found else inferred
     has_gaps = bool(column.isna().any())
@@ -632,7 +654,8 @@ def _arm_rank(arm: str) -> str:
     return "".join(f"{place:03}" for place in (len(places), *places))
 
 
-def _defaults(kind: type) -> dict[str, Any]:
+@cache
+def _defaults(kind: Any) -> dict[str, Any]:
     return {
         field.name: list(field.default) if isinstance(field.default, tuple) else field.default
         for field in fields(kind)

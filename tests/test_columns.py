@@ -8,7 +8,7 @@ import pytest
 
 from ablations.measure import MEASUREMENTS
 from ablations.measure.metrics import METRICS
-from ablations.records import describe_columns, is_of_kind, load_records
+from ablations.records import describe_columns, load_records
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -43,19 +43,3 @@ def test_every_condition_and_metric_is_described_in_words():
     assert list(described.loc["warmup_epochs", ["unit", "kind"]]) == ["epochs", "number"]
     assert described.loc["compiled", "kind"] == "boolean"
     assert described.loc["pool_size", "meaning"].startswith("P, the side in tokens")
-
-
-@pytest.mark.parametrize(
-    ("value", "kinds"),
-    [
-        (1, {"integer", "number"}),
-        (1.5, {"number"}),
-        (True, {"boolean"}),  # which Python takes for the whole number 1
-        ("1", {"text"}),
-        ([1], {"object"}),
-        (None, set(KINDS)),
-    ],
-    ids=lambda value: repr(value) if not isinstance(value, set) else "-".join(sorted(value)),
-)
-def test_a_value_is_of_its_kinds(value, kinds):
-    assert {kind for kind in KINDS if is_of_kind(value, kind)} == kinds

@@ -107,7 +107,8 @@ ALLOWED_IMPORTS = {
     "baselines.registry": DESCRIBE,
     "data.listing": DESCRIBE,
     "data.registry": DESCRIBE,
-    "records": (*DESCRIBE, *parts("measure"), "filelock", "numpy", "pandas"),
+    "schema": (*DESCRIBE, *parts("measure")),
+    "records": (*DESCRIBE, *parts("measure", "schema"), "filelock", "numpy", "pandas"),
     "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
     "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers"),
@@ -118,7 +119,7 @@ FORBIDDEN_IMPORTS = {
     "paper": (*RUNS, *TORCH),
     "data": (*MODELS, *REPORTS, *COMMAND_LINE, *parts("training", "runner", "studies")),
     "training": (*REPORTS, *COMMAND_LINE, *parts("runner", "studies")),
-    "measure": (*REPORTS, *COMMAND_LINE, *parts("records", "runner", "studies")),
+    "measure": (*REPORTS, *COMMAND_LINE, *parts("schema", "records", "runner", "studies")),
     "runner": (*REPORTS, *COMMAND_LINE),
     "analysis": (*parts("report", "runner", "model", "data", "training"), *COMMAND_LINE, *TORCH, "matplotlib"),
     "report": (*parts("runner", "model", "data", "training"), *COMMAND_LINE, *TORCH),
@@ -126,7 +127,7 @@ FORBIDDEN_IMPORTS = {
 """A part of the package, and what it never imports, anywhere in its files."""
 
 OPENS_WITHOUT_TORCH = (
-    *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "records", "paper"),
+    *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
     *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""

@@ -117,9 +117,8 @@ DAMAGES = {
     "it has no params of the kind that it should be": lambda path: edit_in(path, "result", params="ten"),
     "it has no macs of the kind that it should be": lambda path: edit_in(path, "result", macs=True),
     "it has no threads of the kind that it should be": lambda path: edit_in(path, "environment", threads=[2]),
-    "it has no resolution of the kind that it should be": lambda path: edit_in(
-        path, "conditions", resolution=[1, 2, 3]
-    ),
+    "its conditions cannot be: resolution=(1, 2, 3) is not possible; allowed: a whole number or several: a whole "
+    "number, a whole number": lambda path: edit_in(path, "conditions", resolution=[1, 2, 3]),
     "it has no started of the kind that it should be": lambda path: edit(path, started=20260102),
     "it has no duration_s of the kind that it should be": lambda path: edit(path, duration_s="long"),
     "cannot be read: Is a directory": lambda path: (path.unlink(), path.mkdir()),

@@ -6,7 +6,7 @@ that it was measured under. Memory is in bytes; a resolution is text, as in the 
 
 from dataclasses import fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,18 @@ from ablations.analysis.grouping import (
     split_by_conditions,
 )
 from ablations.baselines.registry import EQUAL_MODELS
-from ablations.config import NUM_STAGES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, VARIANTS, arm_name, build_config
+from ablations.config import (
+    NUM_STAGES,
+    PVT_V1,
+    PVT_V2,
+    PVT_V2_LI,
+    TOGGLES,
+    VARIANTS,
+    AttentionKernel,
+    arm_name,
+    arms_of,
+    build_config,
+)
 from ablations.measure import Memory
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
@@ -108,7 +119,18 @@ def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     for row, ((_, *place), explicit) in zip(rows, curves.items(), strict=True):
         fused = curves.get(("fused", *place))
         row["scores_overtake_px"] = np.nan if fused is None else overtaking_side(explicit, fused)  # fused: never
-    return pd.DataFrame(rows)
+    return _in_order(pd.DataFrame(rows))
+
+
+def _in_order(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows with the kernels of equal other conditions side by side, fused first, and the arms in order."""
+    if values.empty:
+        return values
+    others = [name for name in (*CONDITIONS["memory"], "sizes") if name in values and name != "attention"]
+    keys = pd.DataFrame({"place": values.groupby(others, sort=False, dropna=False).ngroup()})
+    for name, known in (("attention", get_args(AttentionKernel)), ("arm", arms_of(TOGGLES))):
+        keys[name] = values[name].map({value: place for place, value in enumerate(known)})
+    return values.loc[keys.sort_values(keys.columns.tolist()).index].reset_index(drop=True)
 
 
 def overtaking_side(explicit: pd.Series, fused: pd.Series) -> float:

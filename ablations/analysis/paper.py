@@ -12,7 +12,7 @@ import pandas as pd
 from ablations.analysis.cost import by_place, standard_costs, with_whole_counts
 from ablations.analysis.grouping import join_groups, split_by_conditions
 from ablations.baselines.registry import PAPER_TABLES
-from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, arm_name
+from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, arm_name, size_text
 from ablations.paper import load_paper_table
 
 REPORTED = {
@@ -106,7 +106,7 @@ def paper_values(records: pd.DataFrame, table: str) -> pd.DataFrame:
         for _, paper_row in reported.iterrows():
             detector = paper_row.get("detector")
             built = detector is None or BUILT_AS.get(detector) == head
-            model, resolution = wanted.models[paper_row["model"]], _size_text(wanted.resolution)
+            model, resolution = wanted.models[paper_row["model"]], size_text(wanted.resolution)
             record = counted.get((model, head, resolution)) if built else None
             if built and record is None:
                 continue
@@ -135,10 +135,6 @@ def _beside(metric: str, record: pd.Series | None, reported: float, digits: int)
     agrees = None if ours is None else as_reported(ours / divisor, "" if digits else "whole number") == reported
     columns = {metric: ours, f"reported_{metric}_{unit}": reported}
     return columns | {f"{metric}_difference_percent": difference, f"{metric}_rounds_to_reported": agrees}
-
-
-def _size_text(size: int | tuple[int, int]) -> str:
-    return str(size) if isinstance(size, int) else f"{size[0]}x{size[1]}"
 
 
 def _note(table: str, paper_row: pd.Series, metrics: dict[Any, str], record: pd.Series | None) -> str:

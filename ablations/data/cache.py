@@ -3,23 +3,24 @@
 An entry is an answer to a question, such as the images of a folder at a resolution, in a state: the files' sizes and
 times, the libraries' versions. It counts for exactly that state. What cannot be read back, or does not agree with its
 checksum, is as if it were not there; and where the cache cannot be written, nothing is kept. So it never changes what
-comes out, or ends a run.
+comes out, or ends a run. What another user can write is not believed, for a checksum may be forged too.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import PIL
 import torch
 import torchvision
 from torch import Tensor
 
-from ablations.files import write_bytes, write_text
+from ablations.files import opened_regular, write_bytes, write_text
 
 Question = dict[str, Any]
 """What is asked, as plain values: one entry is kept for it."""
@@ -64,8 +65,9 @@ def digest(value: Any) -> str:
 def load_answer(question: Question, state: State) -> Any:
     """Returns the answer that is kept, a plain value; None where there is none for this state."""
     try:
-        entry = json.loads(_entry_path(question, ".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # a RuntimeError where the user has no home
+        with _opened(question, ".json", LARGEST_NOTE) as file:
+            entry = json.loads(file.read())
+    except (OSError, ValueError, RuntimeError, RecursionError):  # a RuntimeError where the user has no home
         return None
     if isinstance(entry, dict) and (entry.get("question"), entry.get("state")) == (question, state):
         return entry.get("answer")
@@ -87,7 +89,7 @@ def load_images(question: Question, state: State, shape: Sequence[int]) -> Tenso
     images = torch.empty(*shape, dtype=torch.uint8)
     content = _bytes_of(images)
     try:
-        with _entry_path(question, ".bin").open("rb") as file:
+        with _opened(question, ".bin", len(content)) as file:
             if os.fstat(file.fileno()).st_size != len(content) or file.readinto(content) != len(content):
                 return None
     except OSError:
@@ -111,5 +113,30 @@ def _bytes_of(images: Tensor) -> memoryview:
     return images.numpy().data.cast("B")
 
 
+LARGEST_NOTE = 2**30
+"""Bytes: reasons for a million images."""
+
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether no other user but root can write a file or folder."""
+    status = place.stat()
+    is_own = not hasattr(os, "getuid") or status.st_uid in (0, os.getuid())
+    return is_own and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+@contextmanager
+def _opened(question: Question, suffix: str, most_bytes: int) -> Iterator[BinaryIO]:
+    """Gives an entry to read; raises OSError where another user can write it."""
+    path = _entry_path(question, suffix)
+    if not (_is_ours(path.parent) and (_is_ours(path) or not path.parent.stat().st_mode & OTHERS)):
+        raise PermissionError(f"{path} can be written by another user")
+    with opened_regular(path, most_bytes) as file:
+        yield file
+
+
 def _entry_path(question: Question, suffix: str) -> Path:
+    cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
     return cache_directory() / f"{digest(question)[:16]}{suffix}"

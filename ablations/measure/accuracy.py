@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,8 @@ from ablations.data.registry import count_train_images, largest_class_share
 from ablations.errors import refuse
 from ablations.measure.measurement import (
     MACS_PER_S,
+    NAME,
+    NUMBER,
     Column,
     Device,
     Measurement,
@@ -20,6 +24,8 @@ from ablations.measure.measurement import (
     Setting,
     integer,
     number,
+    positive,
+    share,
     table,
 )
 from ablations.recipes import Recipe, as_released
@@ -45,21 +51,29 @@ class Accuracy(Recipe, Measurement):
     pools_machines: ClassVar[bool] = True
     trains: ClassVar[bool] = True
     columns: ClassVar[dict[str, Column]] = {
-        "top1": number("Share of the validation images whose class has the highest score."),
-        "top1_by_resolution": table("The same at each of eval_resolutions, by the side in pixels as text."),
+        "top1": share("Share of the validation images whose class has the highest score."),
+        "top1_by_resolution": table(
+            "The same at each of eval_resolutions, by the side in pixels as text.", of={"*": share("The same.")}
+        ),
         "correct": Column("Which validation images were right, in their order, as `unpack_bits` reads it."),
         "eval_loss": number("Mean cross-entropy over the validation images.", "nat"),
-        "n_eval_images": integer("Validation images.", "images"),
-        "largest_class_share": number("Share of the largest class of these: what always naming one class reaches."),
-        "n_train_images": integer("Training images.", "images"),
-        "skipped": table("Images that could not be read."),
+        "n_eval_images": integer("Validation images.", "images", least=1),
+        "largest_class_share": share("Share of the largest class of these: what always naming one class reaches."),
+        "n_train_images": integer("Training images.", "images", least=1),
+        "skipped": table("Images that could not be read.", of=[NAME]),
         "peak_lr": number("The highest learning rate of the schedule."),
         "history": table(
-            "A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated."
+            "A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated.",
+            of=[
+                {
+                    **{"epoch": integer("From 1.", least=1), "loss": NUMBER, "top1?": share("If evaluated.")},
+                    **{f"{name}?": NUMBER for name in ("lr", "grad_norm", "seconds", "wait_s")},
+                }
+            ],
         ),
-        "train_s": number("Time of the training.", "s"),
-        "train_img_per_s": number("Training images a second.", "img/s"),
-        "wait_fraction": number("Share of the training's time that it waited for images."),
+        "train_s": positive("Time of the training.", "s"),
+        "train_img_per_s": positive("Training images a second.", "img/s"),
+        "wait_fraction": share("Share of the training's time that it waited for images."),
     }
 
     num_classes: int = condition(10, least=2, unit="classes")
@@ -106,6 +120,14 @@ class Accuracy(Recipe, Measurement):
     def chance_level(self, n_eval_images: int) -> float:
         """Returns the accuracy of always naming the largest class, on so many validation images of the data set."""
         return largest_class_share(self.data, n_eval_images, self.num_classes)
+
+    @classmethod
+    def check_result(cls, result: dict[str, Any]) -> None:
+        bits, images = result.get("correct"), result.get("n_eval_images")
+        if bits is not None and images is not None:
+            length = 4 * math.ceil(math.ceil(images / 8) / 3)  # of as many bits in base64
+            if len(bits) != length or not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", bits):
+                raise ValueError(f"its result has no bit of correct for each of {images} images")
 
     def as_released(self, model: str) -> Accuracy:
         released: dict[str, Any] = as_released(model)

@@ -12,7 +12,7 @@ from ablations.conditions import condition
 from ablations.config import Size
 from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.errors import first_line
-from ablations.measure.measurement import Column, Measurement, Setting, integer, table
+from ablations.measure.measurement import COUNT, Column, Measurement, Setting, integer, table
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -34,9 +34,12 @@ class Cost(Measurement):
         "params": integer("Parameters.", "parameters"),
         "macs": integer("MACs of one image's forward pass.", "MACs"),
         "macs_traced": integer("The same by tracing, where macs is in closed form.", "MACs"),
-        "macs_by_operator": table("The same by the operator's name.", "MACs"),
-        "breakdown": table("params and macs of each module by itself; repeated blocks are one."),
-        "other_values": table("Values that layers without MACs read, by kind of layer.", "values"),
+        "macs_by_operator": table("The same by the operator's name.", "MACs", of={"*": COUNT}),
+        "breakdown": table(
+            "params and macs of each module by itself; repeated blocks are one.",
+            of={"*": {"params": COUNT, "macs": COUNT}},
+        ),
+        "other_values": table("Values that layers without MACs read, by kind of layer.", "values", of={"*": COUNT}),
         "refused": Column("Why the model cannot take this input."),
     }
 

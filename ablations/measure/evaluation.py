@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ablations.conditions import condition
+from ablations.errors import InputError
 from ablations.measure.accuracy import Accuracy
-from ablations.measure.measurement import Column, Device, Measurement, Precision, Setting, integer, number, table
+from ablations.measure.measurement import (
+    NAME,
+    Column,
+    Device,
+    Measurement,
+    Precision,
+    Setting,
+    integer,
+    number,
+    share,
+    table,
+)
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -29,15 +42,15 @@ class Evaluation(Measurement):
     pools_machines: ClassVar[bool] = True
     takes_baselines: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {
-        "top1": number("Share of the validation images whose class has the highest score."),
-        "top5": number("Share of those whose class is among the five highest."),
+        "top1": share("Share of the validation images whose class has the highest score."),
+        "top5": share("Share of those whose class is among the five highest."),
         "loss": number("Mean cross-entropy over the images.", "nat"),
-        "ece": number("Expected calibration error, 15 bins of equal width."),
-        "expected_top1": number("Top-1 of the released weights of such a model on all of ImageNet."),
-        "n_images": integer("Images that were scored.", "images"),
+        "ece": share("Expected calibration error, 15 bins of equal width."),
+        "expected_top1": share("Top-1 of the released weights of such a model on all of ImageNet."),
+        "n_images": integer("Images that were scored.", "images", least=1),
         "n_classes": integer("Classes that these are of.", "classes"),
         "classes": Column("How folders were mapped to the model's classes."),
-        "skipped": table("Images that could not be read."),
+        "skipped": table("Images that could not be read.", of=[NAME]),
     }
 
     checkpoint: str = condition("")
@@ -110,6 +123,9 @@ class Evaluation(Measurement):
         description = read_description(weights)
         model = build_model(cell.arm_config)
         load_weights(model, weights, raw=self.raw_weights)
+        with weights.open("rb") as file:
+            if self.checkpoint and hashlib.file_digest(file, "sha256").hexdigest() != self.checkpoint:
+                raise InputError(f"checkpoint {str(weights)!r} was replaced by another while it was evaluated")
         if is_built_in(self.data):
             return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")

@@ -31,13 +31,25 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 DEVICES: tuple[Device, ...] = get_args(Device)
 
 
+LARGEST = 2**63 - 1
+"""Of a number in a record: what 64 bits hold."""
+
+SMALLEST = 1e-12
+"""Of a number that others are divided by, such as a time in seconds."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """What a column of `load_records` means, in which unit it is, and of which kind its values are."""
+    """What a column of `load_records` means, in which unit it is, and of which kind and size its values are."""
 
     meaning: str
     unit: str = ""
     kind: Kind = "text"
+    least: float = 0
+    most: float = LARGEST
+    of: Any = None
+    """What an object consists of: `[each]` is a list, `(each,)` a list that is not empty, `{"*": each}` has any names,
+    and other names are those of a row, which may lack those with a question mark. Leaves are columns."""
 
 
 MACS_PER_S = 1.5e10
@@ -45,6 +57,12 @@ MACS_PER_S = 1.5e10
 
 
 integer, number, table = (partial(Column, kind=kind) for kind in ("integer", "number", "object"))
+positive = partial(Column, kind="number", least=SMALLEST)
+"""A number that others are divided by."""
+share = partial(Column, kind="number", most=1)
+
+NAME, COUNT, NUMBER, SECONDS = Column("A name."), integer("A count."), number("A number."), positive("A time.", "s")
+"""What tables of one record consist of."""
 
 
 def tell_nobody(share: float, words: str) -> None:
@@ -134,6 +152,10 @@ class Measurement:
     def environment(self, setting: Setting) -> dict[str, Any]:
         """Returns what its record says of its environment in place of what holds for the whole run."""
         return {}
+
+    @classmethod
+    def check_result(cls, result: dict[str, Any]) -> None:
+        """Raises ValueError where values of a result, each possible by itself, contradict each other."""
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:

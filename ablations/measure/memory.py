@@ -11,6 +11,8 @@ from ablations.conditions import condition
 from ablations.config import NUM_STAGES, Size
 from ablations.errors import first_line, refuse
 from ablations.measure.measurement import (
+    COUNT,
+    LARGEST,
     MACS_PER_S,
     Column,
     Device,
@@ -48,13 +50,17 @@ class Memory(Measurement):
         ),
         "resident_method": Column("How that was found."),
         "peak_reserved_bytes": integer("What CUDA's allocator held at its peak.", "B"),
-        "left_over_bytes": integer("What was still allocated after the step beside what it began with.", "B"),
+        "left_over_bytes": integer(
+            "What was still allocated after the step beside what it began with.", "B", least=-LARGEST
+        ),
         "out_of_memory": Column("What was asked for and what was free, where memory ran out."),
         "refused": Column("Why the model cannot take this input."),
         "peak_operator": Column("The operator that reached the predicted peak."),
         "peak_phase": Column("Where in the step that was."),
-        "bytes_at_peak": table("What the predicted peak is made of, by kind.", "B"),
-        "activations_by_stage": table("Activations at the predicted peak, by the stage that made them.", "B"),
+        "bytes_at_peak": table("What the predicted peak is made of, by kind.", "B", of={"*": COUNT}),
+        "activations_by_stage": table(
+            "Activations at the predicted peak, by the stage that made them.", "B", of={"*": COUNT}
+        ),
     }
 
     resolution: Size = condition(224)

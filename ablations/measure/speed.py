@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -11,7 +11,12 @@ from ablations.conditions import condition
 from ablations.config import PVT_V1, Size
 from ablations.cost import count_macs, has_closed_form
 from ablations.measure.measurement import (
+    COUNT,
+    LARGEST,
     MACS_PER_S,
+    NAME,
+    NUMBER,
+    SECONDS,
     Column,
     Device,
     Measurement,
@@ -19,6 +24,7 @@ from ablations.measure.measurement import (
     Precision,
     Setting,
     number,
+    positive,
     table,
 )
 
@@ -27,6 +33,14 @@ if TYPE_CHECKING:
     from ablations.measure.interleaved import Step
 
 Reference = Literal["v1", "timm", "transformers", "timm+transformers"]
+
+SAMPLES = (SECONDS,)
+
+SIGNED = Column("A difference.", kind="number", least=-LARGEST)
+
+OPERATORS = [{"operator": NAME, "kind": NAME, "calls": COUNT, "seconds": NUMBER, "samples": [NUMBER]}]
+
+TIMED = {"latency_s": SECONDS, "noisy": Column("As of ours.", kind="boolean"), "samples": SAMPLES}
 
 OWN = "own"
 """What the samples of a cell's own model go by, beside those of its references."""
@@ -41,29 +55,50 @@ class Speed(Measurement):
     axes: ClassVar[tuple[str, ...]] = ("arm",)
     takes_baselines: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {
-        "latency_s": number("Median time of a step.", "s"),
-        "throughput_img_per_s": number("Images a second, from the median.", "img/s"),
+        "latency_s": positive("Median time of a step.", "s"),
+        "throughput_img_per_s": positive("Images a second, from the median.", "img/s"),
         "iqr_over_median": number("Interquartile range of the times over their median."),
         "noisy": Column("Whether that is over a tenth.", kind="boolean"),
-        "samples": table("Time of each step.", "s"),
-        "relative_speed": number("Arm v1's time over this arm's, timed interleaved: the median ratio."),
-        "relative_speed_low": number("Lower end of its 95 % interval."),
-        "relative_speed_high": number("Upper end of its 95 % interval."),
-        "reference_samples": table("Time of each step of arm v1.", "s"),
-        "references": table("The same of each library's model, by its name; relative_speed is its time over ours."),
-        "macs_per_s": number("MACs a second; a training step counts as three forward passes.", "MACs/s"),
-        "peak_macs_per_s": number("What large matrix products reach on the same machine.", "MACs/s"),
-        "peak_samples": table("Time of each of those products.", "s"),
-        "peak_bytes_per_s": number("What a copy of tensors too large for caches reads and writes a second.", "B/s"),
-        "bandwidth_samples": table("Time of each of those copies and of smaller ones, by the bytes of one.", "s"),
-        "attention_kernels": Column("The kernels that fused attention is held to."),
-        "operators": table("A row an operator of a profiled step: kind, name, calls, own time and samples.", "s"),
-        "step_overhead_s": number(
-            "What that step took beside all operators: Python, autograd, dispatch, launches, the profiler.", "s"
+        "samples": table("Time of each step.", "s", of=SAMPLES),
+        "relative_speed": positive("Arm v1's time over this arm's, timed interleaved: the median ratio."),
+        "relative_speed_low": positive("Lower end of its 95 % interval."),
+        "relative_speed_high": positive("Upper end of its 95 % interval."),
+        "reference_samples": table("Time of each step of arm v1.", "s", of=SAMPLES),
+        "references": table(
+            "The same of each library's model, by its name; relative_speed is its time over ours.",
+            of={
+                "*": {
+                    **TIMED,
+                    **{f"relative_speed{end}": positive("A ratio.") for end in ("", "_low", "_high")},
+                    **{"operators?": OPERATORS, "step_overhead_s?": SIGNED, "step_overhead_samples?": [SIGNED]},
+                }
+            },
         ),
-        "step_overhead_samples": table("The same of each profiled step.", "s"),
-        "roofline": table("A row a kind of operator: calls, MACs, bytes, and their time at the machine's rates.", "s"),
-        "uncounted": table("Operators of which nobody knows whether they multiply; they count with their bytes."),
+        "macs_per_s": positive("MACs a second; a training step counts as three forward passes.", "MACs/s"),
+        "peak_macs_per_s": positive("What large matrix products reach on the same machine.", "MACs/s"),
+        "peak_samples": table("Time of each of those products.", "s", of={"*": SAMPLES}),
+        "peak_bytes_per_s": positive("What a copy of tensors too large for caches reads and writes a second.", "B/s"),
+        "bandwidth_samples": table(
+            "Time of each of those copies and of smaller ones, by the bytes of one.", "s", of={"*": SAMPLES}
+        ),
+        "attention_kernels": Column("The kernels that fused attention is held to."),
+        "operators": table(
+            "A row an operator of a profiled step: kind, name, calls, own time and samples.", "s", of=OPERATORS
+        ),
+        "step_overhead_s": replace(
+            SIGNED,
+            meaning="What that step took beside all operators: Python, autograd, dispatch, launches, the profiler.",
+            unit="s",
+        ),
+        "step_overhead_samples": table("The same of each profiled step.", "s", of=[SIGNED]),
+        "roofline": table(
+            "A row a kind of operator: calls, MACs, bytes, and their time at the machine's rates.",
+            "s",
+            of=[{"kind": NAME, "calls": COUNT, "macs": COUNT, "bytes": COUNT, "bound_s": NUMBER}],
+        ),
+        "uncounted": table(
+            "Operators of which nobody knows whether they multiply; they count with their bytes.", of=[NAME]
+        ),
     }
 
     resolution: Size = condition(224)
@@ -84,6 +119,13 @@ class Speed(Measurement):
     """Whether images and the weights of convolutions lie in memory channels-last, or channels-first."""
     compiled: bool = condition(False)
     """Whether all of them are compiled by `torch.compile`, for this cell alone and with static shapes."""
+
+    @classmethod
+    def check_result(cls, result: dict[str, Any]) -> None:
+        times = [result.get("samples"), result.get("reference_samples")]
+        times += [each["samples"] for each in (result.get("references") or {}).values()]
+        if len({len(each) for each in times if each is not None}) > 1:
+            raise ValueError("its result has not as many samples of each model, which were timed interleaved")
 
     @property
     def libraries(self) -> tuple[str, ...]:

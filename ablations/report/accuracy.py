@@ -1,55 +1,24 @@
 """Accuracy after training and of finished weights: tables and figures."""
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
-from typing import Literal
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ablations.analysis.accuracy import (
-    STUDY_CONDITIONS,
-    TRANSFER_CONDITIONS,
-    TRIAL_CONDITIONS,
-    accuracy_curve,
-    accuracy_values,
-    cumulative_accuracy_values,
-    difference_by_epoch_values,
-    evaluation_values,
-    resolution_transfer_values,
-    split_studies,
-    trial_values,
-)
+from ablations.analysis import accuracy as analysis
+from ablations.analysis.accuracy import STUDY_CONDITIONS, TRANSFER_CONDITIONS
 from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, refuse_mixed
 from ablations.analysis.statistics import FEWEST_FOR_INTERVAL, FEWEST_TO_CLAIM
 from ablations.measure.metrics import METRICS
-from ablations.report.figures import (
-    GREY,
-    FigureSpec,
-    Panel,
-    arm_line,
-    count_labels,
-    group_panels,
-    has_sizes,
-    legend_below,
-    list_rows,
-    resolution_axis,
-    side,
-)
-from ablations.report.tables import (
-    ARM,
-    NOTHING,
-    POINTS,
-    Column,
-    Show,
-    Table,
-    points_text,
-    show_metric,
-    show_plain,
-)
+from ablations.report import figures
+from ablations.report.figures import GREY, FigureKind, Panel, arm_line, has_sizes, panels_of, plot_interval
+from ablations.report.tables import ARM, NOTHING, POINTS, Table, TableColumn, metric_column, points_text
 
 OF_DESIGN = ("data", "variant", "base")
 """The conditions that head what is said of a study."""
@@ -81,19 +50,15 @@ def seeds_text(row: pd.Series) -> str:
     return n if pd.isna(declared) or row["n_seeds"] == declared else f"{n} of {declared:.0f}"
 
 
-def raw_text(row: pd.Series, name: str, form: str = "+z.2f") -> str:
-    """Returns values that are too few for an interval, in points or percent."""
-    return ", ".join(f"{value / POINTS:{form}}" for value in row[f"{name}_raw"] or ())
-
-
 def ends_text(row: pd.Series, name: str, form: str = "+z.2f") -> str:
     """Returns the interval of an accuracy or a difference in points; of too few values, these."""
-    if pd.isna(row[f"{name}_low"]):
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(low):
         values = row.get(f"{name}_raw")
-        return f"values: {raw_text(row, name, form)}" if isinstance(values, tuple) else NOTHING
-    if row[f"{name}_low"] == row[f"{name}_high"]:
-        return "the same in all seeds"
-    return f"{row[f'{name}_low'] / POINTS:{form}} to {row[f'{name}_high'] / POINTS:{form}}"
+        if not isinstance(values, tuple):
+            return NOTHING
+        return "values: " + ", ".join(f"{value / POINTS:{form}}" for value in values)
+    return "the same in all seeds" if low == high else f"{low / POINTS:{form}} to {high / POINTS:{form}}"
 
 
 def claim_text(row: pd.Series, name: str) -> str:
@@ -121,31 +86,32 @@ def p_text(p: float) -> str:
     return NOTHING if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def show_p(column: str) -> Show:
-    """Shows a p-value."""
-    return lambda row: p_text(row[column])
+def claim_columns(name: str, heading: str = "Points of top-1") -> tuple[TableColumn, ...]:
+    """Returns the columns that a difference has in a table: what it is, how sure, and whether it is claimed.
 
+    How many seeds it is over is said where that is not all of them.
+    """
 
-def show_mean_points(name: str) -> Show:
-    """Shows a difference in points, and over how many seeds where that is not all of them."""
+    def mean_text(row: pd.Series) -> str:
+        n = row[f"{name}_n"]
+        return points_text(row[f"{name}_mean"]) + ("" if n in (0, row.get("n_seeds", n)) else f" (n = {n})")
 
-    def show(row: pd.Series) -> str:
-        n = "" if row[f"{name}_n"] in (0, row.get("n_seeds", row[f"{name}_n"])) else f" (n = {row[f'{name}_n']})"
-        return points_text(row[f"{name}_mean"]) + n
-
-    return show
-
-
-def claim_columns(name: str, heading: str = "Points of top-1") -> tuple[Column, ...]:
-    """Returns the columns that a difference has in a table: what it is, how sure, and whether it is claimed."""
     return (
-        Column(heading, show_mean_points(name)),
-        Column("95 % interval, seeds", lambda row: ends_text(row, name)),
-        Column("p", show_p(f"{name}_p")),
-        Column("p by Holm", show_p(f"{name}_p_holm")),
-        Column("p by sign flips", show_p(f"{name}_sign_flip_p")),
-        Column("Claim", lambda row: claim_text(row, name)),
+        TableColumn(heading, mean_text),
+        TableColumn("95 % interval, seeds", lambda row: ends_text(row, name)),
+        TableColumn("p", lambda row: p_text(row[f"{name}_p"])),
+        TableColumn("p by Holm", lambda row: p_text(row[f"{name}_p_holm"])),
+        TableColumn("p by sign flips", lambda row: p_text(row[f"{name}_sign_flip_p"])),
+        TableColumn("Claim", lambda row: claim_text(row, name)),
     )
+
+
+SEED_COLUMNS = (
+    TableColumn("n", seeds_text),
+    metric_column("top1", "top1_mean"),
+    TableColumn("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
+)
+"""What a table has of an arm's accuracy: over how many seeds, the mean, and its interval."""
 
 
 def _image_text(row: pd.Series) -> str:
@@ -153,61 +119,55 @@ def _image_text(row: pd.Series) -> str:
     return NOTHING if pd.isna(low) else f"{low / POINTS:.2f} to {high / POINTS:.2f}"
 
 
-def _is_unpaired(values: pd.DataFrame, name: str) -> bool:
-    return bool((~values[f"{name}_paired"].astype(bool) & (values[f"{name}_n"] > 0)).any())
-
-
 def pairing_note(values: pd.DataFrame, name: str) -> str:
     """Says so where differences are not paired by seed."""
-    return "Some differences are unpaired (Welch): no initial weights in common." if _is_unpaired(values, name) else ""
+    is_unpaired = (~values[f"{name}_paired"].astype(bool) & (values[f"{name}_n"] > 0)).any()
+    return "Some differences are unpaired (Welch): no initial weights in common." if is_unpaired else ""
 
 
 def _rates_text(row: pd.Series) -> str:
     return ", ".join(f"{rate}: {top1 / POINTS:.2f}" for rate, top1 in row["top1_by_rate"].items())
 
 
+AccuracyTable = partial(Table, measurement="accuracy")
+"""A table of trainings."""
+
 TABLES: tuple[Table, ...] = (
-    Table(
+    AccuracyTable(
         name="accuracy",
-        measurement="accuracy",
         title="How accurate is each arm?",
-        values=accuracy_values,
+        values=analysis.accuracy_values,
         conditions=STUDY_CONDITIONS,
         titled_by=(*OF_DESIGN, "changed"),
         columns=(
-            Column("Arm or model", ARM.show),
-            Column("n", seeds_text),
-            Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
-            Column("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
-            Column("95 % interval, images", _image_text),
+            TableColumn("Arm or model", ARM.show),
+            *SEED_COLUMNS,
+            TableColumn("95 % interval, images", _image_text),
             *claim_columns("top1_difference", "Against v1, points"),
         ),
         about=(
-            "Top-1 on validation images after training from scratch, the mean over n seeds. "
-            f"{SEEDS} The interval over images, from each image's share of right answers (Wilson's for one seed), says "
-            "what other validation images would give these very models. "
-            f"{COMPARED} {CLAIMS} Behind the arms stand, by their names, other models that were trained under the same "
-            "conditions; size, base, attention and P are the arms' alone."
+            f"Top-1 on validation images after training from scratch, the mean over n seeds. {SEEDS} The interval over "
+            "images, from each image's share of right answers (Wilson's for one seed), says what other validation "
+            f"images would give these very models. {COMPARED} {CLAIMS} Behind the arms stand, by their names, other "
+            "models that were trained under the same conditions; size, base, attention and P are the arms' alone."
         ),
         note=lambda values: pairing_note(values, "top1_difference"),
     ),
-    Table(
+    AccuracyTable(
         name="cumulative_accuracy",
-        measurement="accuracy",
         title="What does each step of the paper's cumulative ablation add in our own training?",
-        values=cumulative_accuracy_values,
+        values=analysis.cumulative_accuracy_values,
         conditions=STUDY_CONDITIONS,
         titled_by=(*OF_DESIGN, "changed"),
         columns=(
             ARM,
-            Column("n", seeds_text),
-            Column(METRICS["params"].title, show_metric("params")),
-            Column(METRICS["macs"].title, show_metric("macs")),
-            Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
-            Column("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
-            Column("Step from", lambda row: NOTHING if pd.isna(row["step_from"]) else row["step_from"]),
+            SEED_COLUMNS[0],
+            metric_column("params"),
+            metric_column("macs"),
+            *SEED_COLUMNS[1:],
+            TableColumn("Step from", "step_from"),
             *claim_columns("top1_step", "Step, points"),
-            Column("Reported step, points", show_plain("reported_top1_step_points", "+.1f")),
+            TableColumn("Reported step, points", "reported_top1_step_points", "+.1f"),
         ),
         about=(
             "The paper's path through the arms, with our own accuracies; a step is the difference to the arm that it "
@@ -217,18 +177,17 @@ TABLES: tuple[Table, ...] = (
         ),
         note=lambda values: pairing_note(values, "top1_step"),
     ),
-    Table(
+    AccuracyTable(
         name="resolution_transfer",
-        measurement="accuracy",
         title="Does v2 stand other test resolutions better than v1?",
-        values=resolution_transfer_values,
+        values=analysis.resolution_transfer_values,
         conditions=TRANSFER_CONDITIONS,
         titled_by=(*OF_DESIGN, "trained_at", "changed"),
-        columns=(ARM, Column("n", seeds_text)),
+        columns=(ARM, TableColumn("n", seeds_text)),
         spread=(
-            Column("{} px: " + METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
-            Column("ahead of v1, points", lambda row: difference_text(row, "top1_difference")),
-            Column("lead gained or lost", lambda row: difference_text(row, "top1_fall")),
+            metric_column("top1", "top1_mean", "{} px: " + METRICS["top1"].title),
+            TableColumn("ahead of v1, points", lambda row: difference_text(row, "top1_difference")),
+            TableColumn("lead gained or lost", lambda row: difference_text(row, "top1_fall")),
         ),
         about=(
             "Top-1 of the trained models on validation images of other sizes, without further training; v1's learned "
@@ -237,20 +196,19 @@ TABLES: tuple[Table, ...] = (
             f"{SEEDS} {COMPARED} {CLAIMS} Leads, and leads gained or lost, are a family each."
         ),
     ),
-    Table(
+    AccuracyTable(
         name="learning_rates",
-        measurement="accuracy",
         title="How much does an arm lose by the learning rate that all share?",
-        values=trial_values,
-        conditions=TRIAL_CONDITIONS,
+        values=analysis.trial_values,
+        conditions=analysis.TRIAL_CONDITIONS,
         titled_by=OF_DESIGN,
         columns=(
             ARM,
-            Column("Trials", show_plain("n_trials", "d")),
-            Column("Top-1 by rate, %", _rates_text),
-            Column("Best rate", show_plain("best_rate", "g")),
-            Column("Shared rate", show_plain("shared_rate", "g")),
-            Column("Lost by sharing, points", lambda row: points_text(-row["top1_lost"])),
+            TableColumn("Trials", "n_trials", "d"),
+            TableColumn("Top-1 by rate, %", _rates_text),
+            TableColumn("Best rate", "best_rate", "g"),
+            TableColumn("Shared rate", "shared_rate", "g"),
+            TableColumn("Lost by sharing, points", lambda row: points_text(-row["top1_lost"])),
         ),
         about=(
             "Trials that choose a recipe: trained without, and scored on, images that are set aside from the training "
@@ -262,108 +220,61 @@ TABLES: tuple[Table, ...] = (
         name="evaluation",
         measurement="evaluation",
         title="How accurate are finished weights at each test resolution?",
-        values=evaluation_values,
+        values=analysis.evaluation_values,
         conditions=CONDITIONS["evaluation"],
         titled_by=(*OF_DESIGN, "protocol"),
         rows_by="weights",
-        columns=(Column("Weights", lambda row: f"`{row['weights']}`"),),
+        columns=(TableColumn("Weights", "weights", "`{}`"),),
         spread=(
-            Column("{} px: " + METRICS["top1"].title, show_metric("top1"), best="max"),
-            Column(METRICS["top5"].title, show_metric("top5"), best="max"),
-            Column(METRICS["ece"].title, show_metric("ece"), best="min"),
-            Column("Released weights' top-1, %", show_metric("top1", "expected_top1")),
+            metric_column("top1", title="{} px: " + METRICS["top1"].title),
+            metric_column("top5"),
+            metric_column("ece"),
+            metric_column("top1", "expected_top1", "Released weights' top-1, %"),
         ),
         about=(
-            "Accuracy of weights as they are, each image once. The digits begin the SHA-256 of the file of "
-            "weights. The calibration error is the expected one over 15 bins of equal width. What the released weights "
-            "of such a model reach, by timm's own evaluation or in the paper, stands beside where the images are all "
-            "of ImageNet's. One file of weights is one training: a difference between two says nothing of seeds."
+            "Accuracy of weights as they are, each image once. The digits begin the SHA-256 of the file of weights. "
+            "The calibration error is the expected one over 15 bins of equal width. What the released weights of such "
+            "a model reach, by timm's own evaluation or in the paper, stands beside where the images are all of "
+            "ImageNet's. One file of weights is one training: a difference between two says nothing of seeds."
         ),
     ),
 )
 """Every table of accuracy, in the report's order."""
 
 
+def is_plain(group: Group) -> bool:
+    """Whether all confounders are the base's: single ones have a figure of their own."""
+    return not group.conditions.get("changed") or pd.isna(group.conditions["changed"])
+
+
 def plain_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
-    """Returns the studies in which all confounders are the base's: single ones have a figure of their own."""
-    return [group for group in split_studies(records, with_models=with_models) if not group.conditions.get("changed")]
+    """Returns the studies in which all confounders are the base's."""
+    return list(filter(is_plain, analysis.split_studies(records, with_models=with_models)))
 
 
-def _accuracy(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Top-1 after training from scratch: mean with its 95 % interval over seeds, and each seed as a dot. "
-        "Overlapping intervals do not settle whether two arms differ: the table has the differences."
-    )
-    studies = plain_studies(records, with_models=True)
-    panels = [
-        Panel(group.conditions, partial(plot_accuracy, values=accuracy_values(group.rows), records=group.rows))
-        for group in studies
-    ]
-    height = 0.75 + 0.19 * max((group.rows["model"].nunique() for group in studies), default=0)
-    return group_panels("accuracy", "How accurate is each arm?", OF_DESIGN, panels, height, caption)
+def _panels_of_accuracy(records: pd.DataFrame) -> Iterator[Panel]:
+    for group in plain_studies(records, with_models=True):
+        draw = partial(plot_accuracy, values=analysis.accuracy_values(group.rows), records=group.rows)
+        yield Panel(group.conditions, draw, height=0.75 + 0.19 * group.rows["model"].nunique())
 
 
-def _cumulative_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "The paper's path through the arms in our own training: mean top-1 with its 95 % interval over seeds, in "
-        "brackets the step from the arm above, and each arm's parameters and MACs. A step is claimed only where "
-        "neither unresolved nor exploratory stands beside it."
-    )
-    panels = [
-        Panel(group.conditions, partial(plot_cumulative_accuracy, values=group.rows))
-        for group in group_by(cumulative_accuracy_values(records), STUDY_CONDITIONS)
-        if pd.isna(group.conditions.get("changed"))
-    ]
-    title = "What does each step of the cumulative ablation add?"
-    return group_panels("cumulative_accuracy", title, OF_DESIGN, panels, 2.9, caption)
+def _panels_of_transfer(records: pd.DataFrame) -> Iterator[Panel]:
+    for group in group_by(analysis.resolution_transfer_values(records), TRANSFER_CONDITIONS):
+        if len(set(group.rows["resolution"])) > 1 and is_plain(group):
+            for plot, shown in ((plot_transfer, "accuracy"), (plot_transfer_lead, "lead over v1")):
+                yield Panel(group.conditions | {"shown": shown}, partial(plot, values=group.rows))
 
 
-def _resolution_transfer(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Left, top-1 of trained models at other sizes of the validation images: mean with its 95 % interval over "
-        "seeds; the grey line is the size of the training. Right, the lead of the published v2 models over v1 at each "
-        "size: where it falls from the grey line on, v2 loses more than v1."
-    )
-    panels = []
-    for group in group_by(resolution_transfer_values(records), TRANSFER_CONDITIONS):
-        if len(set(group.rows["resolution"])) > 1 and pd.isna(group.conditions.get("changed")):
-            shown = ((plot_transfer, "accuracy"), (plot_transfer_lead, "lead over v1"))
-            panels += [
-                Panel(group.conditions | {"shown": words}, partial(plot, values=group.rows)) for plot, words in shown
-            ]
-    title = "Does v2 stand other test resolutions better than v1?"
-    return group_panels("resolution_transfer", title, OF_DESIGN, panels, 3.6, caption)
-
-
-def _difference_by_epoch(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Each arm's lead over v1 on validation images by epoch: mean difference, with its 95 % interval over seeds "
-        "as a band. Curves that cross late, or have not levelled off, would rank otherwise after longer training. "
-        "Exploratory: nothing is corrected for the number of epochs."
-    )
-    panels = [
-        Panel(group.conditions, partial(plot_difference_by_epoch, records=group.rows))
-        for group in plain_studies(records)
-        if {REFERENCE} < set(group.rows["arm"]) and "history" in group.rows and group.rows["history"].notna().all()
-        if all(len(accuracy_curve(record)) > 1 for _, record in group.rows.iterrows())
-    ]
-    title = "Does the ranking of the arms settle?"
-    return group_panels("difference_by_epoch", title, OF_DESIGN, panels, 3.6, caption)
-
-
-def _evaluation(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Top-1 of finished weights against the test resolution; one file of weights is one training. The grey line is "
-        "the size of images that the models are made for, to whose grid learned position embeddings belong; at any "
-        "other they are resized."
-    )
-    panels = [
-        Panel(group.conditions, partial(plot_evaluation, values=group.rows))
-        for group in group_by(evaluation_values(records), CONDITIONS["evaluation"])
-        if has_sizes(group)
-    ]
-    title = "How do finished weights fare at other resolutions?"
-    return group_panels("evaluation", title, OF_DESIGN, panels, 3.0, caption)
+def _panels_by_epoch(records: pd.DataFrame) -> Iterator[Panel]:
+    for group in plain_studies(records):
+        if (
+            not {REFERENCE} < set(group.rows["arm"])
+            or "history" not in group.rows
+            or group.rows["history"].isna().any()
+        ):
+            continue
+        if all(len(analysis.accuracy_curve(record)) > 1 for _, record in group.rows.iterrows()):
+            yield Panel(group.conditions, partial(plot_difference_by_epoch, records=group.rows))
 
 
 def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes:
@@ -372,39 +283,16 @@ def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes
     `values` are rows of `accuracy_values` under the same conditions, `records` the rows that they come from; others
     raise InputError.
     """
-    refuse_mixed(values, STUDY_CONDITIONS)
-    for rows in (records[records["arm"].notna()], records[records["arm"].isna()]):
+    for rows in (values, records[records["arm"].notna()], records[records["arm"].isna()]):
         refuse_mixed(rows, STUDY_CONDITIONS)
     names = records["arm"].fillna(records["model"])
-    labels = [str(row["model"] if pd.isna(row["arm"]) else row["arm"]) for _, row in values.iterrows()]
+    labels = [str(ARM.show(row)) for _, row in values.iterrows()]
     for place, (_, row) in enumerate(values.iterrows()):
         seeds = records.loc[names == labels[place], "top1"] / POINTS
         ax.plot(seeds, [place + 0.28] * len(seeds), ".", color=GREY, markersize=3)
-        plot_mean(ax, row["top1_mean"], place, row["top1_low"], row["top1_high"], str(row["arm"]), along="x")
+        plot_interval(ax, place, row, "top1", str(row["arm"]))
     ax.set_xlabel(f"{METRICS['top1'].title}: mean, 95 % interval, seeds")
-    ax.set_ylim(-0.6, len(labels) - 0.4)
-    return list_rows(ax, labels)
-
-
-def plot_mean(
-    ax: Axes,
-    mean: float,
-    place: float,
-    low: float,
-    high: float,
-    arm: str,
-    *,
-    along: Literal["x", "y"],
-    hollow: bool = False,
-) -> None:
-    """Draws a mean of fractions in percent and, where it has one, its interval, along the axis `x` or `y`."""
-    mean, low, high = (value / POINTS for value in (mean, low, high))
-    whiskers = None if pd.isna(low) else [[mean - low], [high - mean]]
-    style = arm_line(arm, linestyle="none", capsize=2, **({"markerfacecolor": "white"} if hollow else {}))
-    if along == "x":
-        ax.errorbar([mean], [place], xerr=whiskers, **style)
-    else:
-        ax.errorbar([place], [mean], yerr=whiskers, **style)
+    return figures.list_rows(ax, labels)
 
 
 def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -415,23 +303,18 @@ def plot_cumulative_accuracy(ax: Axes, values: pd.DataFrame) -> Axes:
     refuse_mixed(values, STUDY_CONDITIONS)
     means = values["top1_mean"] / POINTS
     ax.plot(means, range(len(values)), color=GREY, linewidth=1)
+    covering = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the line
     labels = []
-    for place, (_, row) in enumerate(values.iterrows()):
-        plot_mean(ax, row["top1_mean"], place, row["top1_low"], row["top1_high"], row["arm"], along="x")
-        ax.annotate(
-            _gain_text(row),
-            (means.iloc[place], place),
-            (0, 7),
-            textcoords="offset points",
-            ha="center",
-            fontsize=7,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # covers the line
-        )
-        labels.append("\n".join([row["arm"], *count_labels(values, row)]))
+    for place, (mean, (_, row)) in enumerate(zip(means, values.iterrows(), strict=True)):
+        plot_interval(ax, place, row, "top1", row["arm"])
+        above: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 7}
+        ax.annotate(_gain_text(row), (mean, place), **above, bbox=covering)
+        labels.append("\n".join([row["arm"], *figures.count_labels(values, row)]))
     ax.margins(x=0.45)  # room for the words
-    ax.set_ylim(-0.6, len(values) - 0.5)
     ax.set_xlabel(f"{METRICS['top1'].title}: mean, 95 % interval over seeds\nIn brackets the step, points")
-    return list_rows(ax, labels)
+    figures.list_rows(ax, labels)
+    ax.set_ylim(len(values) - 0.5, -0.6)
+    return ax
 
 
 def _gain_text(row: pd.Series) -> str:
@@ -443,43 +326,31 @@ def _gain_text(row: pd.Series) -> str:
     return f"{level} ({points_text(row['top1_step_mean'])}{'' if claim == 'resolved' else f', {claim}'})"
 
 
-def plot_transfer(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's mean top-1 with its interval against the test resolution.
+def plot_transfer(ax: Axes, values: pd.DataFrame, name: str = "top1", words: str = METRICS["top1"].title) -> Axes:
+    """Draws each arm's mean top-1, or a difference `name` in `words`, with its interval against the test resolution.
 
     `values` are rows of `resolution_transfer_values` under the same conditions.
     """
-    _plot_by_resolution(ax, values, "top1")
-    ax.set_ylabel(f"{METRICS['top1'].title}: mean, 95 % interval")
+    refuse_mixed(values, TRANSFER_CONDITIONS)
+    ax.axvline(values["trained_at"].iloc[0], color=GREY, linewidth=1, linestyle="--")
+    keys = []
+    for arm, rows in values.groupby("arm", sort=False):
+        rows = rows.sort_values("pixels")
+        mean, low, high = (rows[f"{name}_{end}"] / POINTS for end in ("mean", "low", "high"))
+        style = arm_line(str(arm), markersize=4, label=arm)
+        whiskers = [(mean - low).fillna(0), (high - mean).fillna(0)]
+        ax.errorbar(figures.side(rows), mean, yerr=whiskers, capsize=2, **style)
+        keys.append(Line2D([], [], **style))
+    figures.label_sizes(ax, values, f"{words}: mean, 95 % interval", ncols=2, handles=keys)
+    ax.set_xlabel("Side of the test images, px")
     return ax
 
 
 def plot_transfer_lead(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws the published v2 models' lead over v1 with its interval against the test resolution."""
     ax.axhline(0, color=GREY, linewidth=1)
-    _plot_by_resolution(ax, values.dropna(subset="top1_difference_mean"), "top1_difference")
-    ax.set_ylabel("Lead over v1, points: mean, 95 % interval")
-    return ax
-
-
-def _plot_by_resolution(ax: Axes, values: pd.DataFrame, name: str) -> None:
-    refuse_mixed(values, TRANSFER_CONDITIONS)
-    ax.axvline(values["trained_at"].iloc[0], color=GREY, linewidth=1, linestyle="--")
-    for arm, rows in values.groupby("arm", sort=False):
-        rows = rows.sort_values("pixels")
-        mean, low, high = (rows[f"{name}_{end}"] / POINTS for end in ("mean", "low", "high"))
-        style = arm_line(str(arm), markersize=4, label=arm)
-        ax.errorbar(side(rows), mean, yerr=[(mean - low).fillna(0), (high - mean).fillna(0)], capsize=2, **style)
-    resolution_axis(ax, values)
-    ax.set_xlabel("Side of the test images, px")
-    arms = values["arm"].unique()
-    legend_below(ax, ncols=2, handles=[Line2D([], [], **arm_line(str(arm), markersize=4, label=arm)) for arm in arms])
-
-
-def _epoch_axis(ax: Axes) -> Axes:
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    ax.set_xlabel("Epoch")
-    legend_below(ax, ncols=2)
-    return ax
+    leads = values.dropna(subset="top1_difference_mean")
+    return plot_transfer(ax, leads, "top1_difference", "Lead over v1, points")
 
 
 def plot_difference_by_epoch(ax: Axes, records: pd.DataFrame) -> Axes:
@@ -489,20 +360,17 @@ def plot_difference_by_epoch(ax: Axes, records: pd.DataFrame) -> Axes:
     """
     refuse_mixed(records, STUDY_CONDITIONS)
     ax.axhline(0, color=GREY, linewidth=1)
-    for arm, rows in difference_by_epoch_values(records).groupby("arm", sort=False):
+    for arm, rows in analysis.difference_by_epoch_values(records).groupby("arm", sort=False):
+        mean, low, high = (rows[end] / POINTS for end in ("mean", "low", "high"))
         style = arm_line(str(arm), markersize=3, label=arm)
-        ax.plot(rows["epoch"], rows["mean"] / POINTS, **style)
-        if rows["low"].notna().all():
-            ax.fill_between(
-                rows["epoch"],
-                rows["low"] / POINTS,
-                rows["high"] / POINTS,
-                color=style["color"],
-                alpha=0.12,
-                linewidth=0,
-            )
+        ax.plot(rows["epoch"], mean, **style)
+        if low.notna().all():
+            ax.fill_between(rows["epoch"], low, high, color=style["color"], alpha=0.12, linewidth=0)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.set_xlabel("Epoch")
     ax.set_ylabel("Lead over v1, points: mean, 95 % interval")
-    return _epoch_axis(ax)
+    figures.legend_below(ax, ncols=2)
+    return ax
 
 
 LINE_STYLES = ("-", "--", ":", "-.")
@@ -520,19 +388,69 @@ def plot_evaluation(ax: Axes, values: pd.DataFrame) -> Axes:
     styles = {arm: cycle(LINE_STYLES) for arm in values["arm"]}
     for (arm, weights), rows in values.groupby(["arm", "weights"], sort=False):
         curve = rows.sort_values("pixels")
-        top1 = curve["top1"] / POINTS
-        ax.plot(side(curve), top1, **arm_line(str(arm), label=str(weights), linestyle=next(styles[arm])))
-    resolution_axis(ax, values)
-    ax.set_ylabel(METRICS["top1"].title)
-    legend_below(ax)
-    return ax
+        look = arm_line(str(arm), label=str(weights), linestyle=next(styles[arm]))
+        ax.plot(figures.side(curve), curve["top1"] / POINTS, **look)
+    return figures.label_sizes(ax, values, METRICS["top1"].title)
 
 
-FIGURES = {
-    "accuracy": _accuracy,
-    "cumulative_accuracy": _cumulative_accuracy,
-    "resolution_transfer": _resolution_transfer,
-    "difference_by_epoch": _difference_by_epoch,
-    "evaluation": _evaluation,
-}
-"""Each kind of figure, and what returns those that the records give."""
+FIGURES = (
+    FigureKind(
+        name="accuracy",
+        title="How accurate is each arm?",
+        named_by=OF_DESIGN,
+        panels=_panels_of_accuracy,
+        caption=(
+            "Top-1 after training from scratch: mean with its 95 % interval over seeds, and each seed as a dot. "
+            "Overlapping intervals do not settle whether two arms differ: the table has the differences."
+        ),
+    ),
+    FigureKind(
+        name="cumulative_accuracy",
+        title="What does each step of the cumulative ablation add?",
+        named_by=OF_DESIGN,
+        panels=panels_of(analysis.cumulative_accuracy_values, STUDY_CONDITIONS, plot_cumulative_accuracy, is_plain),
+        height=2.9,
+        caption=(
+            "The paper's path through the arms in our own training: mean top-1 with its 95 % interval over seeds, in "
+            "brackets the step from the arm above, and each arm's parameters and MACs. A step is claimed only where "
+            "neither unresolved nor exploratory stands beside it."
+        ),
+    ),
+    FigureKind(
+        name="resolution_transfer",
+        title="Does v2 stand other test resolutions better than v1?",
+        named_by=OF_DESIGN,
+        panels=_panels_of_transfer,
+        height=3.6,
+        caption=(
+            "Left, top-1 of trained models at other sizes of the validation images: mean with its 95 % interval over "
+            "seeds; the grey line is the size of the training. Right, the lead of the published v2 models over v1 at "
+            "each size: where it falls from the grey line on, v2 loses more than v1."
+        ),
+    ),
+    FigureKind(
+        name="difference_by_epoch",
+        title="Does the ranking of the arms settle?",
+        named_by=OF_DESIGN,
+        panels=_panels_by_epoch,
+        height=3.6,
+        caption=(
+            "Each arm's lead over v1 on validation images by epoch: mean difference, with its 95 % interval over seeds "
+            "as a band. Curves that cross late, or have not levelled off, would rank otherwise after longer training. "
+            "Exploratory: nothing is corrected for the number of epochs."
+        ),
+    ),
+    FigureKind(
+        name="evaluation",
+        title="How do finished weights fare at other resolutions?",
+        named_by=OF_DESIGN,
+        panels=panels_of(analysis.evaluation_values, CONDITIONS["evaluation"], plot_evaluation, has_sizes),
+        height=3.0,
+        caption=(
+            "Top-1 of finished weights against the test resolution; one file of weights is one training. The grey line "
+            "is the size of images that the models are made for, to whose grid learned position embeddings belong; at "
+            "any other they are resized."
+        ),
+    ),
+)
+"""The kinds of figures of accuracy."""

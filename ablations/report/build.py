@@ -5,15 +5,15 @@ The same records give the same bytes. The folders `tables` and `figures` hold wh
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ablations.errors import first_line
+from ablations.errors import first_line, refuse
 from ablations.files import write_bytes
-from ablations.records import find_damaged, iterate_records, load_records
+from ablations.records import Found, read_records, tabulate
 from ablations.report.contents import (
     FIGURES,
     HEADLINE_FIGURES,
@@ -27,9 +27,10 @@ from ablations.report.figures import FigureSpec
 from ablations.report.images import SUFFIXES, drawing, figure_digest, image_digest, save_figure
 from ablations.report.index import render_index
 from ablations.report.page import render_page
-from ablations.report.tables import Table, render_csv, render_latex, render_markdown
+from ablations.report.tables import Table, escape_markdown, left_out, render_csv, render_latex, render_markdown
 
 PAGE = "report.html"
+INDEX = "README.md"
 
 USED_BY_SENTENCES = ("crossover",)
 """Tables whose values stand in sentences, beside the headlines."""
@@ -41,6 +42,8 @@ class Built:
 
     files: list[Path]
     not_rebuilt: dict[str, str]
+    found: Found = field(default_factory=lambda: Found([], {}), compare=False, repr=False)
+    """What it was made of."""
 
 
 def build_report(
@@ -54,7 +57,7 @@ def build_report(
     records do not give. `with_page` writes PAGE too.
     """
     contents = _make(results, everything=everything)
-    files = {results / name: text.encode() for name, text in contents.texts.items()}
+    files = {results / name: text.encode(errors="backslashreplace") for name, text in contents.texts.items()}
     drawn: dict[Path, None] = {}
     not_rebuilt = dict(contents.failures)
     with drawing():
@@ -70,13 +73,18 @@ def build_report(
                 continue
             if any(not path.exists() or image_digest(path) != figure_digest(figure) for path in paths):
                 files |= dict(zip(paths, save_figure(figure), strict=True))
+    shown = [spec for spec in contents.headlines if _images(results, spec, files)]
+    files[results / INDEX] = contents.render_index(shown).encode(errors="backslashreplace")
     if with_page:
         images = {spec.name: _images(results, spec, files) for spec in contents.headlines}
         files[results / PAGE] = render_page(
             contents.records, contents.damaged, contents.tables, contents.headlines, images
-        ).encode()
+        ).encode(errors="backslashreplace")
     for path, content in files.items():
-        write_bytes(path, content)
+        try:
+            write_bytes(path, content)
+        except OSError as error:
+            raise refuse("results", str(path), f"a file that can be written ({error.strerror})") from error
     figures_failed = any(not name.startswith("table ") for name in not_rebuilt)
     for path in sorted(set(_generated(results)) - {*files, *drawn}):
         name = f"{path.parent.name.removesuffix('s')} {path.stem}"
@@ -86,7 +94,7 @@ def build_report(
         if name not in not_rebuilt and not (figures_failed and path.parent.name == "figures"):
             path.unlink(missing_ok=True)
     written = [path for path in dict.fromkeys([*files, *drawn]) if with_figures or path not in drawn]
-    return Built(written, not_rebuilt)
+    return Built(written, not_rebuilt, Found(contents.records, contents.damaged))
 
 
 def check_report(results: Path) -> list[str]:
@@ -98,6 +106,7 @@ def check_report(results: Path) -> list[str]:
     """
     contents = _make(results)
     current = {results / name: _text_digest(text.encode()) for name, text in contents.texts.items()}
+    current[results / INDEX] = _text_digest(contents.render_index(contents.headlines).encode())
     with drawing():
         for spec in contents.figures:
             current |= dict.fromkeys(_image_paths(results, spec), figure_digest(spec.draw()))
@@ -121,11 +130,21 @@ class _Contents:
     damaged: dict[str, str]
     failures: dict[str, str]
 
+    def render_index(self, figures: list[FigureSpec]) -> str:
+        """Returns the page that the folder opens with, which shows those `figures` that there are files of."""
+        return render_index(self.records, self.damaged, self.tables, figures)
+
 
 def _make(results: Path, *, everything: bool = False) -> _Contents:
-    table = load_records(results)
+    found = read_records(results)
+    table = tabulate(found.records)
     failures: dict[str, str] = {}
     there = {path.stem for path in _generated(results)}
+    if there - {"README"} and not found.records and not found.damaged:
+        allowed = (
+            "a folder with records: without any, its tables and figures cannot be rebuilt, and are left as they are"
+        )
+        raise refuse("results", str(results), allowed)
     wanted = None if everything else {*HEADLINE_TABLES, *there}
     tables = list_values(table, failures, None if wanted is None else {*wanted, *USED_BY_SENTENCES})
     texts: dict[str, str] = {}
@@ -134,6 +153,11 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
             continue
         try:
             rendered = {"md": render_markdown(one, values), "csv": render_csv(values), "tex": render_latex(one, values)}
+            if note := left_out(one, found.damaged):
+                rendered |= {
+                    "md": f"{rendered['md']}\n{escape_markdown(note)}\n",
+                    "tex": f"% {note}\n{rendered['tex']}",
+                }
         except Exception as error:
             failures[f"table {one.name}"] = first_line(error)
             continue
@@ -142,9 +166,7 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
     every_figure = list_figures(table, failures, None if everything else kinds)
     headlines = headline_figures(every_figure)
     figures = [spec for spec in every_figure if everything or spec in headlines or spec.name in there]
-    damaged, records = find_damaged(results), list(iterate_records(results))
-    texts["README.md"] = render_index(records, damaged, tables, headlines)
-    return _Contents(texts, figures, headlines, tables, records, damaged, failures)
+    return _Contents(texts, figures, headlines, tables, found.records, found.damaged, failures)
 
 
 def _image_paths(results: Path, spec: FigureSpec) -> list[Path]:
@@ -164,8 +186,8 @@ def _generated(results: Path) -> Iterator[Path]:
     """Yields the files of a report that are there."""
     for folder, suffixes in (("tables", (".md", ".csv", ".tex")), ("figures", SUFFIXES)):
         yield from (path for path in sorted((results / folder).glob("*")) if path.suffix in suffixes)
-    if (results / "README.md").exists():
-        yield results / "README.md"
+    if (results / INDEX).exists():
+        yield results / INDEX
 
 
 def _text_digest(content: bytes) -> str:

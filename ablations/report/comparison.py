@@ -14,12 +14,12 @@ from ablations.report.tables import (
     ARM,
     NOTHING,
     POINTS,
-    Column,
     Table,
+    TableColumn,
     four_figures,
+    metric_column,
     metric_text,
     points_text,
-    show_plain,
 )
 
 OF_MODEL = ("variant", "base", "stem_stride", "pool_size", "data")
@@ -39,7 +39,7 @@ def _count_unit(row: pd.Series, metric: str) -> str:
     return next((unit for unit, size in _UNITS.items() if reference >= size), "k")
 
 
-def _count_column(metric: str, heading: str, at: str = "") -> Column:
+def _count_column(metric: str, heading: str, at: str = "") -> TableColumn:
     """Returns the column of parameters or MACs, with their change against v1 in brackets."""
 
     def title(row: pd.Series) -> str:
@@ -52,15 +52,10 @@ def _count_column(metric: str, heading: str, at: str = "") -> Column:
         text, change = four_figures(row[metric] / _UNITS[_count_unit(row, metric)]), row[f"{metric}_change_percent"]
         return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
 
-    return Column(title, show, best="min")
+    return TableColumn(title, show, best="min")
 
 
-def _memory_column(mode: str, attention: str) -> Column:
-    name = f"memory_{mode}_{attention}_bytes"
-    return Column(f"MiB, {mode}, {attention}", lambda row: metric_text("peak_memory_bytes", row.get(name)), "min")
-
-
-def _speed_column(mode: str) -> Column:
+def _speed_column(mode: str) -> TableColumn:
     name = f"relative_speed_{mode}"
 
     def show(row: pd.Series) -> str:
@@ -68,7 +63,7 @@ def _speed_column(mode: str) -> Column:
             return NOTHING
         return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)})"
 
-    return Column(f"Speed of {mode}, v1 = 1", show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
+    return TableColumn(f"Speed of {mode}, v1 = 1", show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
 
 
 def speed_range(row: pd.Series, mode: str) -> str:
@@ -105,20 +100,22 @@ COMPARISON = Table(
         _count_column("params", "Parameters"),
         _count_column("macs", "MACs", "counted_at"),
         _count_column("macs_large", "MACs", "large_at"),
-        *(_memory_column(mode, attention) for mode, attention in MEMORY_STEPS),
+        *(
+            metric_column("peak_memory_bytes", f"memory_{mode}_{attention}_bytes", f"MiB, {mode}, {attention}", "min")
+            for mode, attention in MEMORY_STEPS
+        ),
         *map(_speed_column, SPEED_MODES),
-        Column("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
-        Column("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
-        Column("Against v1, points", _gain_text),
-        Column("Reported parameters, M", show_plain("reported_params_m", ".1f")),
-        Column("Reported GFLOPs (MACs), 224 px", show_plain("reported_gflops", ".1f")),
-        Column("Reported top-1, ImageNet, %", show_plain("reported_top1_percent", ".1f")),
+        TableColumn("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
+        TableColumn("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
+        TableColumn("Against v1, points", _gain_text),
+        TableColumn("Reported parameters, M", "reported_params_m", ".1f"),
+        TableColumn("Reported GFLOPs (MACs), 224 px", "reported_gflops", ".1f"),
+        TableColumn("Reported top-1, ImageNet, %", "reported_top1_percent", ".1f"),
     ),
     about=(
         "All columns of one table are of one model. In brackets the change against v1, or the 95 % interval: of speeds "
         "over repeats, of accuracies over n seeds, of which equal seeds are paired. MACs are those of convolutions and "
-        f"matrix products. {CLAIMS} Bold: the best of a column; of speeds, all whose interval reaches the best's; of "
-        "accuracies, all that are not resolved to be worse. Reported numbers are the paper's, of b2 on ImageNet."
+        f"matrix products. {CLAIMS} Reported numbers are the paper's, of b2 on ImageNet."
     ),
     note=_note,
 )

@@ -17,7 +17,7 @@ SUBJECTS = (accuracy, effects, cost, counters, paper, memory, speed)
 TABLES: tuple[Table, ...] = (comparison.COMPARISON, *(table for subject in SUBJECTS for table in subject.TABLES))
 
 FIGURES: dict[str, Callable[[pd.DataFrame], list[FigureSpec]]] = {
-    kind: list_of_kind for subject in SUBJECTS for kind, list_of_kind in subject.FIGURES.items()
+    kind.name: kind.list_figures for subject in SUBJECTS for kind in subject.FIGURES
 }
 """Each kind of figure, and what returns those of it that records give: one for each set of conditions."""
 

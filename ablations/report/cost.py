@@ -1,60 +1,44 @@
 """Parameters and MACs: the tables and figures."""
 
-from collections.abc import Callable
 from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablations.analysis.cost import (
-    CROSSOVER_SIDES,
-    PARTS,
-    POOL_SIZES,
-    at_both_ends,
-    backbone_values,
-    complexity_values,
-    cost_values,
-    crossover_values,
-    has_lost_class_token,
-    model_values,
-    operator_values,
-    part_values,
-    scaling_values,
-)
-from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
+from ablations.analysis import cost as analysis
+from ablations.analysis.cost import at_both_ends, has_lost_class_token
+from ablations.analysis.grouping import CONDITIONS, Group, refuse_mixed
 from ablations.config import PVT_V2, PVT_V2_LI
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
     FEWEST_ARMS,
     GREY,
-    FigureSpec,
-    Panel,
+    FigureKind,
     arm_line,
-    count_ticks,
-    group_panels,
     has_sizes,
-    legend_below,
+    label_sizes,
+    log_ticks,
+    panels_of,
     plot_scaling,
-    resolution_axis,
     side,
 )
 from ablations.report.tables import (
     ARM,
-    Column,
+    MACS_AT,
+    Show,
     Table,
+    TableColumn,
     four_figures,
     markdown_rows,
+    metric_column,
     metric_text,
-    show_metric,
-    show_plain,
-    show_text,
     show_with_change,
 )
 
-NAME = Column("Model", show_text("name"))
-PARAMS = Column(METRICS["params"].title, show_metric("params"))
-IMAGE = Column("Input, px", show_text("resolution"))
+NAME = TableColumn("Model", "name")
+PARAMS = metric_column("params")
+IMAGE = TableColumn("Input, px", "resolution")
 GFLOPS = "GFLOPs (MACs)"
 
 
@@ -95,170 +79,164 @@ def _note_refusals(values: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _share(part: str) -> Callable[[pd.Series], str]:
+def _share(part: str) -> Show:
     return lambda row: f"{four_figures(row[part] / 1e9)} ({100 * row[part] / row['macs']:.1f} %)"
 
 
+CostTable = partial(Table, measurement="cost")
+"""A table of counts."""
+
 TABLES = (
-    Table(
+    CostTable(
         name="cost",
-        measurement="cost",
         title="Parameters and MACs",
-        values=cost_values,
+        values=analysis.cost_values,
         conditions=CONDITIONS["cost"],
         titled_by=("variant", "base", "head"),
-        columns=(ARM, Column(METRICS["params"].title, show_with_change("params"), best="min")),
-        spread=(Column("{} px: " + METRICS["macs"].title, show_with_change("macs"), best="min"),),
+        columns=(ARM, TableColumn(METRICS["params"].title, show_with_change("params"), best="min")),
+        spread=(TableColumn(MACS_AT, show_with_change("macs"), best="min"),),
         about=(
-            "One image's forward pass. MACs are those of convolutions and matrix products, attention's "
-            "two included; norms, activations and pooling count as none. In brackets the change against v1. "
-            "Counted by tracing the model's operators, and classifiers in closed form too. They do not say how long "
-            "anything takes."
+            "One image's forward pass. MACs are those of convolutions and matrix products, attention's two included; "
+            "norms, activations and pooling count as none. In brackets the change against v1. Counted by tracing the "
+            "model's operators, and classifiers in closed form too. They do not say how long anything takes."
         ),
         note=_note_cost,
     ),
-    Table(
+    CostTable(
         name="parts",
-        measurement="cost",
         title="What the MACs are made of",
-        values=lambda records: at_both_ends(part_values(records)),
+        values=lambda records: at_both_ends(analysis.part_values(records)),
         conditions=("variant", "base", "head", "resolution"),
         titled_by=("variant", "base", "resolution"),
         columns=(
             ARM,
-            *(Column(part.capitalize(), _share(part)) for part in PARTS),
-            Column(METRICS["macs"].title, show_metric("macs")),
+            *(TableColumn(part.capitalize(), _share(part)) for part in analysis.PARTS),
+            metric_column("macs"),
         ),
         about="MACs by part of the network, in G, and the share of the whole; counted module by module.",
     ),
-    Table(
+    CostTable(
         name="scaling",
-        measurement="cost",
         title="MACs against the size of the input (the paper's Figure 4)",
-        values=scaling_values,
+        values=analysis.scaling_values,
         conditions=("head", "sizes", "last_sizes"),
         titled_by=("head", "sizes"),
         rows_by="name",
         columns=(
             NAME,
-            Column("Exponent", show_plain("exponent", ".3f")),
-            Column("at the end", show_plain("last_exponent", ".3f")),
+            TableColumn("Exponent", "exponent", ".3f"),
+            TableColumn("at the end", "last_exponent", ".3f"),
         ),
-        spread=(Column("{} px: G", show_metric("macs")),),
+        spread=(metric_column("macs", title="{} px: G"),),
         about=(
-            "The exponent is the slope of the logarithm of MACs against that of pixels, by least squares over "
-            "all sizes; at the end, between the two largest. 1 is linear in pixels, 2 is quadratic. Arms are those of "
-            "b2 in base published."
+            "The exponent is the slope of the logarithm of MACs against that of pixels, by least squares over all "
+            "sizes; at the end, between the two largest. 1 is linear in pixels, 2 is quadratic. Arms are those of b2 "
+            "in base published."
         ),
     ),
-    Table(
+    CostTable(
         name="crossover",
-        measurement="cost",
         title="Where linear SRA starts to pay",
-        values=crossover_values,
+        values=analysis.crossover_values,
         conditions=("head",),
         titled_by=("head",),
         rows_by="variant",
         columns=(
-            Column("Variant", show_text("variant")),
-            *(Column(f"P = {size}", show_plain(f"crossover_px_p{size}", ".0f")) for size in POOL_SIZES),
+            TableColumn("Variant", "variant"),
+            *(TableColumn(f"P = {size}", f"crossover_px_p{size}", ".0f") for size in analysis.POOL_SIZES),
         ),
         about=(
             f"The side in pixels from which on PVT v2 with linear SRA ({PVT_V2_LI}) takes fewer MACs than with SRA "
-            f"({PVT_V2}): in closed form, over squares of multiples of 32 px up to {CROSSOVER_SIDES[-1]}. Fewer MACs "
-            "are not a shorter time."
+            f"({PVT_V2}): in closed form, over squares of multiples of 32 px up to {analysis.CROSSOVER_SIDES[-1]}. "
+            "Fewer MACs are not a shorter time."
         ),
     ),
-    Table(
+    CostTable(
         name="complexity",
-        measurement="cost",
         title="The paper's formulas beside the traced layer",
-        values=lambda records: at_both_ends(complexity_values(records)),
+        values=lambda records: at_both_ends(analysis.complexity_values(records)),
         conditions=("head", "resolution"),
         titled_by=("resolution",),
         rows_by="stage",
         columns=(
-            Column("Stage", lambda row: str(row["stage"])),
-            Column("h x w", lambda row: f"{row['height']} x {row['width']}"),
-            Column("c", lambda row: str(row["channels"])),
-            Column("R", lambda row: str(row["sr_ratio"])),
-            Column("SRA: 2h²w²c/R²", show_plain("reported_sra_products", ",.2f", 1e6)),
-            Column("SRA, traced products", show_plain("sra_products", ",.2f", 1e6)),
-            Column("SRA: hwc²R²", show_plain("reported_sra_reduction", ",.2f", 1e6)),
-            Column("SRA, traced reduction", show_plain("sra_reduction", ",.2f", 1e6)),
-            Column("Linear SRA: 2hwP²c", show_plain("reported_linear_sra_products", ",.2f", 1e6)),
-            Column("linear SRA, traced products", show_plain("linear_sra_products", ",.2f", 1e6)),
-            Column("linear SRA, traced reduction", show_plain("linear_sra_reduction", ",.2f", 1e6)),
+            TableColumn("Stage", "stage"),
+            TableColumn("h x w", lambda row: f"{row['height']} x {row['width']}"),
+            TableColumn("c", "channels"),
+            TableColumn("R", "sr_ratio"),
+            TableColumn("SRA: 2h²w²c/R²", "reported_sra_products", ",.2f", 1e6),
+            TableColumn("SRA, traced products", "sra_products", ",.2f", 1e6),
+            TableColumn("SRA: hwc²R²", "reported_sra_reduction", ",.2f", 1e6),
+            TableColumn("SRA, traced reduction", "sra_reduction", ",.2f", 1e6),
+            TableColumn("Linear SRA: 2hwP²c", "reported_linear_sra_products", ",.2f", 1e6),
+            TableColumn("linear SRA, traced products", "linear_sra_products", ",.2f", 1e6),
+            TableColumn("linear SRA, traced reduction", "linear_sra_reduction", ",.2f", 1e6),
         ),
         about=(
             "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear projections, which "
             "the formulas leave out. The first term of SRA is exact where R divides the map, and too large where it "
-            "does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride "
-            "R has R²c² weights at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. "
-            "Linear SRA's term is exact; its 1 x 1 convolution after the pool, P²c², is not in it."
+            "does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride R has R²c² weights "
+            "at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. Linear SRA's term is "
+            "exact; its 1 x 1 convolution after the pool, P²c², is not in it."
         ),
     ),
-    Table(
+    CostTable(
         name="operators",
-        measurement="cost",
         title="MACs by operator",
-        values=operator_values,
+        values=analysis.operator_values,
         conditions=("head",),
         titled_by=("head",),
         rows_by="model",
         columns=(
             NAME,
             IMAGE,
-            Column(METRICS["macs"].title, show_metric("macs")),
-            Column("convolutions", show_plain("macs_convolution", ",.3f", 1e9)),
-            Column("linear layers", show_plain("macs_linear", ",.3f", 1e9)),
-            Column("products in batches", show_plain("macs_batched_product", ",.3f", 1e9)),
-            Column("Values of layer norms, M", show_plain("values_layer_norm", ",.2f", 1e6)),
-            Column("batch norms", show_plain("values_batch_norm", ",.2f", 1e6)),
-            Column("softmax", show_plain("values_softmax", ",.2f", 1e6)),
-            Column("ReLU", show_plain("values_relu", ",.2f", 1e6)),
-            Column("other activations", show_plain("values_activation", ",.2f", 1e6)),
-            Column("into pools", show_plain("values_pool", ",.2f", 1e6)),
+            metric_column("macs"),
+            TableColumn("convolutions", "macs_convolution", ",.3f", 1e9),
+            TableColumn("linear layers", "macs_linear", ",.3f", 1e9),
+            TableColumn("products in batches", "macs_batched_product", ",.3f", 1e9),
+            TableColumn("Values of layer norms, M", "values_layer_norm", ",.2f", 1e6),
+            TableColumn("batch norms", "values_batch_norm", ",.2f", 1e6),
+            TableColumn("softmax", "values_softmax", ",.2f", 1e6),
+            TableColumn("ReLU", "values_relu", ",.2f", 1e6),
+            TableColumn("other activations", "values_activation", ",.2f", 1e6),
+            TableColumn("into pools", "values_pool", ",.2f", 1e6),
         ),
         about=(
             "Products in batches are attention's, and linear layers that a model applies window by window. Norms, "
             "activations and pools count as no MACs here and as some elsewhere: so many values they look at."
         ),
     ),
-    Table(
+    CostTable(
         name="backbones",
-        measurement="cost",
         title="The backbones that the article names",
-        values=backbone_values,
+        values=analysis.backbone_values,
         conditions=("head",),
         titled_by=("head",),
         rows_by="name",
         columns=(
-            Column("Family", show_text("family")),
+            TableColumn("Family", "family"),
             NAME,
             IMAGE,
             PARAMS,
-            Column(METRICS["macs"].title, show_metric("macs")),
-            Column("Built as", lambda row: f"`{row['model']}`"),
+            metric_column("macs"),
+            TableColumn("Built as", "model", "`{}`"),
         ),
         about="Counted, not trained; each at the size of input that its paper gives.",
     ),
-    Table(
+    CostTable(
         name="models",
-        measurement="cost",
         title="Models by name",
-        values=model_values,
+        values=analysis.model_values,
         conditions=("head",),
         titled_by=("head",),
         rows_by="model",
         columns=(
-            Column("Model", lambda row: f"`{row['model']}`"),
+            TableColumn("Model", "model", "`{}`"),
             PARAMS,
         ),
-        spread=(Column("{} px: " + METRICS["macs"].unit, show_metric("macs")),),
+        spread=(metric_column("macs", title="{} px: G"),),
         about=(
-            "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash "
-            "is a size that was not counted, or that the model refuses: then its reason stands below."
+            "One image's forward pass, counted by tracing the model's operators on tensors without numbers. A dash is "
+            "a size that was not counted, or that the model refuses: then its reason stands below."
         ),
         note=_note_refusals,
     ),
@@ -285,15 +263,9 @@ def render_breakdown(records: pd.DataFrame) -> str:
     return "\n\n".join(sections)
 
 
-def _macs_by_resolution(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = "MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."
-    groups = group_by(cost_values(records), CONDITIONS["cost"])
-    panels = [
-        Panel(group.conditions, partial(plot_macs_by_resolution, values=group.rows))
-        for group in groups
-        if has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and group.rows["macs"].notna().all()
-    ]
-    return group_panels("macs_by_resolution", "MACs by resolution", ("variant", "base", "head"), panels, 3.4, caption)
+def _is_curve_of_arms(group: Group) -> bool:
+    is_whole = bool(group.rows["macs"].notna().all())
+    return has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and is_whole
 
 
 def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -305,45 +277,12 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
     values = values[values["resolution"].str.isdecimal()]
     for arm, rows in values.groupby("arm", sort=False):
         ax.plot(side(rows), rows["macs"] / rows["pixels"], **arm_line(str(arm), label=arm))
-    count_ticks(ax)
-    ax.set_ylabel("MACs a pixel")
-    resolution_axis(ax, values)
-    legend_below(ax, ncols=2)
-    return ax
-
-
-def _scaling(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with the arms of all its "
-        "toggles. The number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 is "
-        f"quadratic. Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every number."
-    )
-    values = scaling_values(records)
-    panels = [
-        Panel(group.conditions, partial(plot_scaling, values=group.rows))
-        for group in group_by(values, ("head", "sizes"))
-        if group.rows["arm"].notna().any()
-    ]
-    return group_panels("scaling", "MACs by resolution", ("head",), panels, 5.2, caption)
-
-
-def _complexity(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "One attention layer of PVTv2-B2 and B2-Li (P = 7): the paper's terms as lines, the traced layer as dots. The "
-        "traced reduction is hwc², R² below the paper's term; where R = 1, in stage 4, there is none. Linear "
-        "projections are in neither, and linear SRA's reduction is in the table."
-    )
-    values = complexity_values(records)
-    panels = [
-        Panel(group.conditions | {"variant": "b2"}, partial(plot_complexity, values=group.rows))
-        for group in group_by(values, ("stage",))
-        if has_sizes(group)
-    ]
-    return group_panels("complexity", "The paper's formulas and the traced layer", ("variant",), panels, 3.6, caption)
+    log_ticks(ax, of_counts=True)
+    return label_sizes(ax, values, "MACs a pixel", ncols=2)
 
 
 def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws the paper's terms of one attention layer as lines and the traced layer as dots, against the input's side.
+    """Draws the paper's terms of one attention layer as lines and the traced layer as crosses, by the input's side.
 
     `values` are rows of `complexity_values` of one stage.
     """
@@ -355,18 +294,52 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
     ):
         ax.plot(side(values), values[f"reported_{column}"], color=colour, linewidth=1.2, label=words)
         traced = values[values[column] > 0]
-        ax.plot(side(traced), traced[column], "o", color=colour, markersize=4, markerfacecolor="white")
-    ax.plot([], [], "o", color=GREY, markersize=4, markerfacecolor="white", label="traced layer")
-    count_ticks(ax)
-    ax.set_ylabel("MACs of a layer")
-    resolution_axis(ax, values)
-    legend_below(ax)
-    return ax
+        ax.plot(side(traced), traced[column], "x", color=colour, markersize=5)
+    ax.plot([], [], "x", color=GREY, markersize=5, label="traced layer")
+    log_ticks(ax, of_counts=True)
+    return label_sizes(ax, values, "MACs of a layer")
 
 
-FIGURES = {
-    "macs_by_resolution": _macs_by_resolution,
-    "scaling": _scaling,
-    "complexity": _complexity,
-}
-"""Each kind of figure, and what returns those that the records give."""
+FIGURES = (
+    FigureKind(
+        name="macs_by_resolution",
+        title="MACs by resolution",
+        named_by=("variant", "base", "head"),
+        panels=panels_of(analysis.cost_values, CONDITIONS["cost"], plot_macs_by_resolution, _is_curve_of_arms),
+        height=3.4,
+        caption="MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels.",
+    ),
+    FigureKind(
+        name="scaling",
+        title="MACs by resolution",
+        named_by=("head",),
+        panels=panels_of(
+            analysis.scaling_values, ("head", "sizes"), plot_scaling, lambda group: group.rows["arm"].notna().any()
+        ),
+        height=5.2,
+        caption=(
+            "MACs against the size of the input, both axes logarithmic; the paper's Figure 4 with the arms of all its "
+            "toggles. The number after a name is the exponent in pixels between the two largest sizes: 1 is linear, 2 "
+            f"is quadratic. Arms within {ALIKE:.0%} of another's line everywhere share that line; the table has every "
+            "number."
+        ),
+    ),
+    FigureKind(
+        name="complexity",
+        title="The paper's formulas and the traced layer",
+        named_by=("variant",),
+        panels=panels_of(
+            lambda records: analysis.complexity_values(records).assign(variant="b2"),
+            ("stage", "variant"),
+            plot_complexity,
+            has_sizes,
+        ),
+        height=3.6,
+        caption=(
+            "One attention layer of PVTv2-B2 and B2-Li (P = 7): the paper's terms as lines, the traced layer as "
+            "crosses. The traced reduction is hwc², R² below the paper's term; where R = 1, in stage 4, there is none. "
+            "Linear projections are in neither, and linear SRA's reduction is in the table."
+        ),
+    ),
+)
+"""The kinds of figures of parameters and MACs."""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ablations.analysis.counters import COUNTER_CONDITIONS, KERNELS, counter_values
 from ablations.report.figures import FigureSpec
-from ablations.report.tables import NOTHING, Column, Show, Table, metric_text, show_text
+from ablations.report.tables import NOTHING, Show, Table, TableColumn, metric_text
 
 
 def _show_count(kernel: str) -> Show:
@@ -31,11 +31,11 @@ TABLES = (
         titled_by=("variant", "arm", "base"),
         rows_by="tool",
         columns=(
-            Column("Tool", show_text("tool")),
-            Column("Leaves out", show_text("leaves_out")),
-            Column("Counts too, for each value", show_text("counts_beside")),
+            TableColumn("Tool", "tool"),
+            TableColumn("Leaves out", "leaves_out"),
+            TableColumn("Counts too, for each value", "counts_beside"),
         ),
-        spread=tuple(Column("{} px, " + f"{kernel} attention: GMACs", _show_count(kernel)) for kernel in KERNELS),
+        spread=tuple(TableColumn("{} px, " + f"{kernel} attention: GMACs", _show_count(kernel)) for kernel in KERNELS),
         about=(
             "What tools say of one image's forward pass, in G, and in brackets how far that is off the true count of "
             "convolutions and matrix products. Each is called as its front page says: `torch` is its FlopCounterMode "

@@ -1,73 +1,57 @@
 """What toggles and confounders do, and what accuracy costs: tables and figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import compress
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ablations.analysis import effects as analysis
 from ablations.analysis.accuracy import STUDY_CONDITIONS
 from ablations.analysis.confounders import GAIN, base_gain_values, confounder_values, single_confounder_values
-from ablations.analysis.effects import (
-    Factorial,
-    by_arm,
-    contributions_at_work,
-    effect_values,
-    effects_at_work,
-    order_values,
-    shapley_values,
-    step_values,
-)
+from ablations.analysis.effects import Factorial, effect_values
 from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed
 from ablations.analysis.statistics import MOST_SEEDS
 from ablations.analysis.tradeoffs import tradeoff_values
 from ablations.config import TOGGLES
 from ablations.measure.measurement import MODES
 from ablations.measure.metrics import METRICS
+from ablations.report import accuracy, figures
 from ablations.report.accuracy import (
     CLAIMS,
     COMPARED,
     OF_DESIGN,
+    SEED_COLUMNS,
     SEEDS,
+    AccuracyTable,
     claim_columns,
     claim_text,
     difference_text,
-    ends_text,
     pairing_note,
-    plain_studies,
-    plot_mean,
     seeds_text,
 )
-from ablations.report.figures import (
-    FEWEST_ARMS,
-    GREY,
-    FigureSpec,
-    Panel,
-    arm_line,
-    group_panels,
-    legend_below,
-    list_rows,
-    readable_unit,
-)
+from ablations.report.figures import GREY, FigureKind, Panel, arm_line, panels_of, plot_interval
 from ablations.report.tables import (
     ARM,
-    MODE_WORDS,
+    MACS_AT,
     NOTHING,
     POINTS,
-    Column,
+    Show,
     Table,
+    TableColumn,
     markdown_rows,
     metric_text,
+    mode_note,
     points_text,
-    show_metric,
-    show_plain,
-    show_signed,
-    unless_reference,
+    signed_column,
 )
 
 FACTORIAL_CONDITIONS = (*STUDY_CONDITIONS, "toggles")
+CHANGE_CONDITIONS = tuple(name for name in STUDY_CONDITIONS if name != "changed")
+BASE_GAIN_CONDITIONS = (*(name for name in STUDY_CONDITIONS if name != "base"), "arm")
 TRADEOFF_CONDITIONS = (*STUDY_CONDITIONS, "cost", "measured_as")
 
 
@@ -76,9 +60,10 @@ def effect_name(effect: str) -> str:
     return effect.replace(":", " x ")
 
 
-def _extremes(row: pd.Series) -> str:
-    ends = (row["top1_smallest"], row["top1_largest"])
-    return NOTHING if pd.isna(ends[0]) else " to ".join(map(points_text, ends))
+def _points_between(name: str, *ends: str) -> Show:
+    """Shows two differences in points as a range."""
+    least, most = map(name.format, ends)
+    return lambda row: NOTHING if pd.isna(row[least]) else f"{points_text(row[least])} to {points_text(row[most])}"
 
 
 def _order_text(row: pd.Series) -> str:
@@ -91,11 +76,6 @@ def _shapley_percent(row: pd.Series) -> str:
         return NOTHING
     least, most = row[f"{name}_smallest_percent"], row[f"{name}_largest_percent"]
     return f"{row[f'{name}_shapley_percent']:+z.1f} ({least:+z.1f} to {most:+z.1f})"
-
-
-def _pooled_text(row: pd.Series) -> str:
-    low, high = row["top1_effect_pooled_low"], row["top1_effect_pooled_high"]
-    return NOTHING if pd.isna(low) else f"{points_text(low)} to {points_text(high)}"
 
 
 def _seeds_note(values: pd.DataFrame) -> str:
@@ -116,9 +96,8 @@ def _steps_note(values: pd.DataFrame) -> str:
 
 
 def _interactions_note(values: pd.DataFrame) -> str:
-    interactions = (
-        2 ** len(values["toggles"].iloc[0].split(", ")) - 1 - values.loc[values["order"] == 1, "effect"].nunique()
-    )
+    possible = 2 ** len(values["toggles"].iloc[0].split(", ")) - 1
+    interactions = possible - values.loc[values["order"] == 1, "effect"].nunique()
     listed = values.loc[values["order"] > 1, "effect"].nunique()
     if interactions and not listed:
         return (
@@ -128,10 +107,6 @@ def _interactions_note(values: pd.DataFrame) -> str:
     return "Interactions that are not listed are exactly 0." if listed < interactions else ""
 
 
-def _mode_note(values: pd.DataFrame) -> str:
-    return MODE_WORDS[values["mode"].iloc[0]]
-
-
 _MEANING = (
     "A toggle's effect is the mean with it minus the mean without it, over all settings of the others. An interaction "
     "(a x b) is half of how much more a does with b than without it: below 0, each does less where the other is. That "
@@ -139,13 +114,16 @@ _MEANING = (
 )
 _EXACT = f"Exact, without noise: one value an arm; in brackets in percent of the arm without the toggles. {_MEANING}"
 _CLEAN = "Base published is left out: there arms differ in confounders too."
-_TOGGLE = Column("Toggle", lambda row: row["toggle"])
-_EFFECT = Column("Effect", lambda row: effect_name(row["effect"]))
+_TOGGLE = TableColumn("Toggle", "toggle")
+_PART_N = TableColumn("n", "top1_part_n", "d")
+_EFFECT = TableColumn("Effect", lambda row: effect_name(row["effect"]))
+_Factorial = partial(AccuracyTable, conditions=FACTORIAL_CONDITIONS, titled_by=(*OF_DESIGN, "toggles", "changed"))
+"""A table of what toggles do to accuracy."""
 _OF_MEMORY = ("variant", "base", "mode", "attention", "device", "method")
 
 
-def _share_of_step(metric: str) -> Column:
-    return Column("of the step, %", show_plain(f"{metric}_share_percent", "+z.0f"))
+def _share_of_step(metric: str) -> TableColumn:
+    return TableColumn("of the step, %", f"{metric}_share_percent", "+z.0f")
 
 
 def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table:
@@ -161,11 +139,10 @@ def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table
         about=(
             "The paper's row v1+ope has v2's confounders (no position embedding, average pooling, a norm after every "
             "stage, other initial weights) and its v1 has v1's. The published step is the change of base at v1 and "
-            "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released "
-            "linear models is "
-            f"the other difference between the cumulative ablation in base published and in base v2. {how}"
+            "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released linear "
+            f"models is the other difference between the cumulative ablation in base published and in base v2. {how}"
         ),
-        **{"columns": (Column("Part", lambda row: row["part"]), *parts.pop("columns", ())), **parts},  # type: ignore[arg-type]
+        **{"columns": (TableColumn("Part", "part"), *parts.pop("columns", ())), **parts},  # type: ignore[arg-type]
     )
 
 
@@ -195,96 +172,78 @@ _SHOWN_COSTS = {"macs": METRICS["macs"].label}
 def shown_tradeoffs(records: pd.DataFrame) -> pd.DataFrame:
     """Returns `tradeoff_values` with the cost in words, `against`."""
     values = tradeoff_values(records)
-    return (
-        values
-        if values.empty
-        else values.assign(against=[_SHOWN_COSTS.get(cost, METRICS[cost].label.lower()) for cost in values["cost"]])
-    )
+    words = [] if values.empty else [_SHOWN_COSTS.get(cost, METRICS[cost].label.lower()) for cost in values["cost"]]
+    return values if values.empty else values.assign(against=words)
 
 
 TABLES: tuple[Table, ...] = (
-    Table(
+    AccuracyTable(
         name="base_gains",
-        measurement="accuracy",
         title="Do the toggles gain more in base v2?",
         values=base_gain_values,
-        conditions=(*(name for name in STUDY_CONDITIONS if name != "base"), "arm"),
+        conditions=BASE_GAIN_CONDITIONS,
         titled_by=("data", "variant", "arm", "changed"),
         rows_by="part",
         columns=(
-            Column("Part", lambda row: row["part"]),
-            Column("n", show_plain("top1_part_n", "d")),
+            TableColumn("Part", "part"),
+            _PART_N,
             *claim_columns("top1_part"),
         ),
         about=(
             "From PVT v1 to a published v2 model, the toggles and the base change together. What the toggles gain over "
             "v1 is measured in both bases; the difference of the two gains says whether the unadvertised changes and "
-            "the advertised ones need each other. "
-            f"{SEEDS} {COMPARED} {CLAIMS}"
+            f"the advertised ones need each other. {SEEDS} {COMPARED} {CLAIMS}"
         ),
         note=lambda values: pairing_note(values, "top1_part"),
     ),
-    Table(
+    _Factorial(
         name="effects_accuracy",
-        measurement="accuracy",
         title="What does each toggle do to accuracy?",
         values=partial(effect_values, measurement="accuracy"),
-        conditions=FACTORIAL_CONDITIONS,
-        titled_by=(*OF_DESIGN, "toggles", "changed"),
         rows_by="effect",
         columns=(
             _EFFECT,
             *claim_columns("top1_effect"),
-            Column("Pooled model's 95 % interval", _pooled_text),
+            TableColumn("Pooled model's 95 % interval", _points_between("top1_effect_pooled_{}", "low", "high")),
         ),
         about=(
             f"The primary analysis. {_MEANING} Each seed's contrast is one value, and mean, interval and p are over "
-            "the seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary "
-            "alike and a "
-            f"toggle to do the same in every seed; where that fails its interval is too narrow. "
-            f"{SEEDS} {CLAIMS} {_CLEAN}"
+            "the seeds. The pooled linear model beside it has a block for each seed and takes all arms to vary alike "
+            f"and a toggle to do the same in every seed; where that fails its interval is too narrow. {SEEDS} {CLAIMS} "
+            f"{_CLEAN}"
         ),
         note=_effects_note,
     ),
-    Table(
+    _Factorial(
         name="steps_accuracy",
-        measurement="accuracy",
         title="What does each toggle add to accuracy, by what is there already?",
-        values=step_values,
-        conditions=FACTORIAL_CONDITIONS,
-        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        values=analysis.step_values,
         rows_by="step",
-        columns=(Column("Step", lambda row: row["step"]), *claim_columns("top1_step")),
+        columns=(TableColumn("Step", "step"), *claim_columns("top1_step")),
         about=f"Each toggle at every setting of the others. {SEEDS} {COMPARED} {CLAIMS} {_CLEAN}",
         note=_steps_note,
     ),
-    Table(
+    _Factorial(
         name="orders_accuracy",
-        measurement="accuracy",
         title="What does each toggle add to accuracy, by the order of adding them?",
-        values=order_values,
-        conditions=FACTORIAL_CONDITIONS,
-        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        values=analysis.order_values,
         rows_by="order",
-        columns=(Column("Order", lambda row: row["order"]), Column("Adds one after the other, points", _order_text)),
+        columns=(TableColumn("Order", "order"), TableColumn("Adds one after the other, points", _order_text)),
         about=(
             "All orders of adding the toggles one by one; the means of a row add up to the whole way. Means alone, "
             f"exploratory: each is a step of the table steps_accuracy, which has its interval and claim. {_CLEAN}"
         ),
         note=_seeds_note,
     ),
-    Table(
+    _Factorial(
         name="shapley_accuracy",
-        measurement="accuracy",
         title="What does each toggle add to accuracy, whatever the order?",
-        values=partial(shapley_values, measurement="accuracy"),
-        conditions=FACTORIAL_CONDITIONS,
-        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        values=partial(analysis.shapley_values, measurement="accuracy"),
         rows_by="toggle",
         columns=(
             _TOGGLE,
             *claim_columns("top1_shapley", "Shapley value, points"),
-            Column("Least to most at any setting, points", _extremes),
+            TableColumn("Least to most at any setting, points", _points_between("top1_{}", "smallest", "largest")),
         ),
         about=(
             "The Shapley value is the mean of what a toggle adds over all orders of adding them; all toggles' values "
@@ -297,12 +256,12 @@ TABLES: tuple[Table, ...] = (
         name="effects_cost",
         measurement="cost",
         title="What does each toggle do to parameters and MACs?",
-        values=partial(effects_at_work, measurement="cost"),
+        values=partial(analysis.effects_at_work, measurement="cost"),
         conditions=(*CONDITIONS["cost"], "toggles"),
         titled_by=("variant", "base", "head", "toggles"),
         rows_by="effect",
-        columns=(_EFFECT, Column(METRICS["params"].title, show_signed("params", "params_effect"))),
-        spread=(Column("{} px: " + METRICS["macs"].title, show_signed("macs", "macs_effect")),),
+        columns=(_EFFECT, signed_column("params", "params_effect")),
+        spread=(signed_column("macs", "macs_effect", MACS_AT),),
         about=f"{_EXACT} {_CLEAN}",
         note=_interactions_note,
     ),
@@ -310,43 +269,46 @@ TABLES: tuple[Table, ...] = (
         name="effects_memory",
         measurement="memory",
         title="What does each toggle do to peak memory?",
-        values=partial(effects_at_work, measurement="memory"),
+        values=partial(analysis.effects_at_work, measurement="memory"),
         conditions=(*CONDITIONS["memory"], "toggles"),
         titled_by=(*_OF_MEMORY, "toggles"),
         rows_by="effect",
         columns=(_EFFECT,),
-        spread=(Column("{} px: MiB", show_signed("peak_memory_bytes", "peak_memory_bytes_effect")),),
+        spread=(signed_column("peak_memory_bytes", "peak_memory_bytes_effect", "{} px: MiB"),),
         about=(
             f"{_EXACT} A peak is the most of many moments, and another toggle can move it to another moment: so there "
             f"are interactions. The table memory says what is counted. {_CLEAN}"
         ),
-        note=lambda values: f"{_mode_note(values)} {_interactions_note(values)}".strip(),
+        note=lambda values: f"{mode_note(values)} {_interactions_note(values)}".strip(),
     ),
     Table(
         name="shapley_memory",
         measurement="memory",
         title="What does each toggle add to peak memory, whatever the order?",
-        values=partial(contributions_at_work, measurement="memory"),
+        values=partial(analysis.contributions_at_work, measurement="memory"),
         conditions=(*CONDITIONS["memory"], "toggles"),
         titled_by=(*_OF_MEMORY, "toggles"),
         rows_by="toggle",
         columns=(_TOGGLE,),
-        spread=(Column("{} px: % of v1", _shapley_percent),),
+        spread=(TableColumn("{} px: % of v1", _shapley_percent),),
         about=(
             "The Shapley value is the mean of what a toggle adds over all orders of adding them; they add up to the "
             "whole way. In brackets the least and the most that it adds at any setting of the others. Exact; the CSV "
             "has bytes. Conditions without interactions are left out: there it is the effect (effects_memory), in any "
             f"order. {_CLEAN}"
         ),
-        note=_mode_note,
+        note=mode_note,
     ),
     _base_table(
         "cost",
         "parameters and MACs",
         "In brackets in percent of arm v1 in base v1. Exact.",
         titled_by=("variant", "head"),
-        columns=(Column(METRICS["params"].title, show_signed("params", "params_part")), _share_of_step("params")),
-        spread=(Column("{} px: " + METRICS["macs"].title, show_signed("macs", "macs_part")), _share_of_step("macs")),
+        columns=(signed_column("params", "params_part"), _share_of_step("params")),
+        spread=(
+            signed_column("macs", "macs_part", MACS_AT),
+            _share_of_step("macs"),
+        ),
     ),
     _base_table(
         "memory",
@@ -354,7 +316,7 @@ TABLES: tuple[Table, ...] = (
         "In brackets in percent of arm v1 in base v1. Exact.",
         titled_by=("variant", "mode", "attention", "device", "method"),
         spread=(
-            Column("{} px: MiB", show_signed("peak_memory_bytes", "peak_memory_bytes_part")),
+            signed_column("peak_memory_bytes", "peak_memory_bytes_part", "{} px: MiB"),
             _share_of_step("peak_memory_bytes"),
         ),
     ),
@@ -363,47 +325,43 @@ TABLES: tuple[Table, ...] = (
         "accuracy",
         f"{SEEDS} {COMPARED} {CLAIMS}",
         titled_by=("data", "variant", "changed"),
-        columns=(Column("n", show_plain("top1_part_n", "d")), *claim_columns("top1_part")),
+        columns=(_PART_N, *claim_columns("top1_part")),
     ),
-    Table(
+    AccuracyTable(
         name="single_confounders",
-        measurement="accuracy",
         title="Which of the confounders is it?",
         values=single_confounder_values,
-        conditions=tuple(name for name in STUDY_CONDITIONS if name != "changed"),
+        conditions=CHANGE_CONDITIONS,
         titled_by=OF_DESIGN,
         rows_by="comparison",
         columns=(
-            Column("Changed", lambda row: f"`{row['changed']}`"),
+            TableColumn("Changed", "changed", "`{}`"),
             ARM,
-            Column("What", lambda row: row["part"]),
-            Column("n", show_plain("top1_part_n", "d")),
+            TableColumn("What", "part"),
+            _PART_N,
             *claim_columns("top1_part"),
         ),
         about=(
             "One confounder is set otherwise than the base has it, all else equal. `accuracy` is what that does to the "
-            "arm; `gain over v1` is how much more the arm gains over v1 with the change than without it. "
-            f"{SEEDS} {COMPARED} {CLAIMS}"
+            f"arm; `gain over v1` is how much more the arm gains over v1 with the change than without it. {SEEDS} "
+            f"{COMPARED} {CLAIMS}"
         ),
         note=lambda values: pairing_note(values, "top1_part"),
     ),
-    Table(
+    AccuracyTable(
         name="tradeoff",
-        measurement="accuracy",
         title="What does accuracy cost?",
         values=shown_tradeoffs,
         conditions=(*TRADEOFF_CONDITIONS, "against"),
         titled_by=(*OF_DESIGN, "against", "changed"),
         columns=(
             ARM,
-            Column("n", seeds_text),
-            Column(METRICS["top1"].title, show_metric("top1", "top1_mean"), best="max"),
-            Column("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
-            Column("Cost", _cost_text, best="min"),
-            Column("Change, %", unless_reference(show_plain("cost_change_percent", "+z.1f"))),
-            Column("Against v1, points", lambda row: difference_text(row, "top1_difference")),
-            Column("A point costs, % of v1's", _price),
-            Column("Pareto front", _place),
+            *SEED_COLUMNS,
+            TableColumn("Cost", _cost_text),
+            TableColumn("Change, %", "cost_change_percent", "+z.1f", beside_v1=True),
+            TableColumn("Against v1, points", lambda row: difference_text(row, "top1_difference")),
+            TableColumn("A point costs, % of v1's", _price),
+            TableColumn("Pareto front", _place),
         ),
         about=(
             "An arm is on the front if no other costs no more and has a mean at least as high, one of the two "
@@ -420,83 +378,39 @@ TABLES: tuple[Table, ...] = (
 """Every table of effects, in the report's order; the primary question first."""
 
 
-def _base_gains(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of the "
-        "two gains, the base alone, and all together. Means with 95 % intervals over seeds; a hollow marker is not "
-        "claimed (unresolved, or exploratory for too few seeds)."
-    )
-    values = base_gain_values(records)
-    names = [*(name for name in STUDY_CONDITIONS if name != "base"), "arm"]
-    panels = [Panel(group.conditions, partial(plot_base_gains, values=group.rows)) for group in group_by(values, names)]
-    return group_panels("base_gains", "Do the toggles gain more in base v2?", ("data",), panels, 2.2, caption)
-
-
-def _effects_accuracy(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % interval "
-        "over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few seeds)."
-    )
-    panels = [
-        Panel(group.conditions, partial(plot_effects, values=group.rows))
-        for _, group in _factorials_of_accuracy(records)
-    ]
-    title = "What does each toggle do to accuracy?"
-    return group_panels("effects_accuracy", title, ("data", "toggles"), panels, 2.6, caption)
-
-
-def _interactions(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Mean top-1 without and with a toggle, over all settings of the others and over seeds, which are the small "
-        "dots. Parallel lines are no interaction; an interaction is half of the difference between the slopes."
-    )
-    panels = []
-    for study, group in _factorials_of_accuracy(records):
-        for _, effect in group.rows[group.rows["order"] == 2].iterrows():
-            draw = partial(plot_interaction, records=study.rows, effect=effect)
-            panels.append(Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw))
-    title = "Does a toggle do more where another is on?"
-    return group_panels("interactions", title, (*OF_DESIGN, "toggles"), panels, 3.0, caption)
-
-
 def _factorials_of_accuracy(records: pd.DataFrame) -> Iterator[tuple[Group, Group]]:
     """Yields each study of plain confounders with the effects of each of its factorials."""
-    for study in plain_studies(records):
+    for study in accuracy.plain_studies(records):
         for group in group_by(effect_values(study.rows, "accuracy"), FACTORIAL_CONDITIONS):
             if group.rows["top1_effect_mean"].notna().any():
                 yield study, group
 
 
-def _single_confounders(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
-        "Means with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for "
-        "too few seeds)."
-    )
-    names = [*(name for name in STUDY_CONDITIONS if name != "changed"), "arm"]
-    values = single_confounder_values(records)
-    gains = values[values["part"] == GAIN] if len(values) else values
-    panels = [
-        Panel(group.conditions, partial(plot_single_confounders, values=group.rows)) for group in group_by(gains, names)
-    ]
-    title = "Which of the confounders is it?"
-    return group_panels("single_confounders", title, ("data",), panels, 2.2, caption)
+def _panels_of_effects(records: pd.DataFrame) -> Iterator[Panel]:
+    for _, group in _factorials_of_accuracy(records):
+        yield Panel(group.conditions, partial(plot_effects, values=group.rows))
 
 
-def _tradeoff(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the means; "
-        "hollow arms are not on it. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
-    )
-    panels = []
+def _panels_of_interactions(records: pd.DataFrame) -> Iterator[Panel]:
+    for study, group in _factorials_of_accuracy(records):
+        for _, effect in group.rows[group.rows["order"] == 2].iterrows():
+            draw = partial(plot_interaction, records=study.rows, effect=effect)
+            yield Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw)
+
+
+def _panels_of_tradeoffs(records: pd.DataFrame) -> Iterator[Panel]:
     for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):
-        if len(group.rows) >= FEWEST_ARMS and pd.isna(group.conditions.get("changed")):
+        if len(group.rows) >= figures.FEWEST_ARMS and accuracy.is_plain(group):
             told = ("cost", "against", "measured_as")
             conditions = {name: value for name, value in group.conditions.items() if name not in told}
             mode = next((f" of {mode}" for mode in MODES if mode in group.conditions["measured_as"]), "")
             shown = {"shown": f"{group.conditions['against']}{mode}"}
-            panels.append(Panel(shown | conditions, partial(plot_tradeoff, values=group.rows)))
-    return group_panels("tradeoff", "What does accuracy cost?", OF_DESIGN, panels, 3.6, caption)
+            yield Panel(shown | conditions, partial(plot_tradeoff, values=group.rows))
+
+
+def _gains_by_confounder(records: pd.DataFrame) -> pd.DataFrame:
+    values = single_confounder_values(records)
+    return values[values["part"] == GAIN] if len(values) else values
 
 
 def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -504,10 +418,10 @@ def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `base_gain_values` under the same conditions and of one arm.
     """
-    refuse_mixed(values, ("arm", *(name for name in STUDY_CONDITIONS if name != "base")))
+    refuse_mixed(values, BASE_GAIN_CONDITIONS)
     ax.set_xlabel("Points of top-1: mean, 95 % interval")
     labels = [part.replace(" minus ", "\nminus ") for part in values["part"]]
-    return _plot_differences(ax, values, "top1_part", list(values["arm"]), labels)
+    return _plot_differences(ax, values, "top1_part", values["arm"], labels)
 
 
 def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -515,20 +429,10 @@ def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `single_confounder_values` of one arm and its gain, under the same conditions.
     """
-    refuse_mixed(values, ("arm", "part", *(name for name in STUDY_CONDITIONS if name != "changed")))
+    refuse_mixed(values, ("part", *CHANGE_CONDITIONS, "arm"))
     ax.set_xlabel("Gain over v1 changes by, points")
     labels = [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]]
-    return _plot_differences(ax, values, "top1_part", list(values["arm"]), labels)
-
-
-def _plot_differences(ax: Axes, values: pd.DataFrame, name: str, arms: list[str], labels: list[str]) -> Axes:
-    """Draws a difference and its interval in each row, in the arm's colour, hollow where it is not claimed."""
-    ax.axvline(0, color=GREY, linewidth=1)
-    for place, (arm, (_, row)) in enumerate(zip(arms, values.iterrows(), strict=True)):
-        ends = (row[f"{name}_low"], row[f"{name}_high"])
-        plot_mean(ax, row[f"{name}_mean"], place, *ends, arm, along="x", hollow=claim_text(row, name) != "resolved")
-    ax.set_ylim(-0.6, len(values) - 0.4)
-    return list_rows(ax, labels)
+    return _plot_differences(ax, values, "top1_part", values["arm"], labels)
 
 
 def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -544,6 +448,15 @@ def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
     return _plot_differences(ax, values, "top1_effect", arms, list(map(effect_name, values["effect"])))
 
 
+def _plot_differences(ax: Axes, values: pd.DataFrame, name: str, arms: Iterable[str], labels: list[str]) -> Axes:
+    """Draws a difference and its interval in each row, in the arm's colour, hollow where it is not claimed."""
+    ax.axvline(0, color=GREY, linewidth=1)
+    for place, (arm, (_, row)) in enumerate(zip(arms, values.iterrows(), strict=True)):
+        plot_interval(ax, place, row, name, arm, claimed=claim_text(row, name) == "resolved")
+    figures.explain_hollow(ax)
+    return figures.list_rows(ax, labels)
+
+
 def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes:
     """Draws mean top-1 without and with a toggle, a line without and one with another; parallel lines do not interact.
 
@@ -555,24 +468,18 @@ def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes
     toggles = tuple(effect["toggles"].split(", "))
     common = tuple(name for name in TOGGLES if all(name in arm.split("+") for arm in records["arm"]))
     factorial = Factorial(toggles, common)
-    top1 = factorial.complete(by_arm(records, "top1")) / POINTS
+    top1 = factorial.complete(analysis.by_arm(records, "top1")) / POINTS
     low, high = float(top1.to_numpy().min()), float(top1.to_numpy().max())
     margin = max(0.05 * (high - low), 0.1)
     settings = [set(arm.split("+")) for arm in factorial.arms]
     for has_other, words in ((False, "without"), (True, "with")):
-        by_seed = [
-            top1[
-                [
-                    arm
-                    for arm, own in zip(factorial.arms, settings, strict=True)
-                    if (toggle in own, other in own) == (has_toggle, has_other)
-                ]
-            ].mean(axis="columns")
-            for has_toggle in (False, True)
-        ]
         style = arm_line(factorial.arm_with([other] if has_other else []))
-        ax.plot((0, 1), [seeds.mean() for seeds in by_seed], **style, label=f"{words} {other}")
-        for place, seeds in enumerate(by_seed):
+        means = []
+        for has_toggle in (False, True):
+            chosen = [(toggle in own, other in own) == (has_toggle, has_other) for own in settings]
+            means.append(top1[list(compress(factorial.arms, chosen))].mean(axis="columns"))
+        ax.plot((0, 1), [seeds.mean() for seeds in means], **style, label=f"{words} {other}")
+        for place, seeds in enumerate(means):
             shift = 0.04 if has_other else -0.04
             ax.plot([place + shift] * len(seeds), seeds, ".", color=style["color"], markersize=3)
     ax.set_xlim(-0.25, 1.25)
@@ -581,30 +488,28 @@ def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes
     claim = claim_text(effect, "top1_effect")
     ax.set_xlabel(f"Interaction {points_text(effect['top1_effect_mean'])} points, {claim}")
     ax.set_ylabel(METRICS["top1"].title)
-    legend_below(ax, ncols=2)
+    figures.legend_below(ax, ncols=2)
     return ax
 
 
 def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's mean top-1 against a cost, and the Pareto front of the means; hollow arms are not on it.
+    """Draws each arm's mean top-1 against a cost, and the Pareto front of the means.
 
     `values` are rows of `tradeoff_values` of one cost.
     """
     refuse_mixed(values, TRADEOFF_CONDITIONS)
     metric = values["cost"].iloc[0]
-    unit = readable_unit(metric, values["cost_value"]) if metric in ("params", "macs") else METRICS[metric]
+    unit = figures.readable_unit(metric, values["cost_value"]) if metric in ("params", "macs") else METRICS[metric]
     costs = values["cost_value"] / unit.divisor
     front = values[values["on_front"]].assign(cost=costs).sort_values("cost")
     ax.plot(front["cost"], front["top1_mean"] / POINTS, color=GREY, linewidth=1, drawstyle="steps-post")
     for (_, row), cost in zip(values.iterrows(), costs, strict=True):
-        ends = (row["top1_low"], row["top1_high"])
-        plot_mean(ax, row["top1_mean"], cost, *ends, row["arm"], along="y", hollow=not row["on_front"])
+        plot_interval(ax, cost, row, "top1", row["arm"], along="y")
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(unit.title)
     ax.set_ylabel(f"{METRICS['top1'].title}: mean, 95 % interval")
-    legend_below(
-        ax, ncols=2, handles=[Line2D([], [], **arm_line(arm, linestyle="none", label=arm)) for arm in values["arm"]]
-    )
+    keys = [Line2D([], [], **arm_line(arm, linestyle="none", label=arm)) for arm in values["arm"]]
+    figures.legend_below(ax, ncols=2, handles=keys)
     return ax
 
 
@@ -622,11 +527,67 @@ def render_power(values: pd.DataFrame, points: float, power: float) -> str:
     return f"{head}\n\n{markdown_rows(lines)}"
 
 
-FIGURES = {
-    "effects_accuracy": _effects_accuracy,
-    "interactions": _interactions,
-    "base_gains": _base_gains,
-    "single_confounders": _single_confounders,
-    "tradeoff": _tradeoff,
-}
-"""Each kind of figure, and what returns those that the records give."""
+_NOT_CLAIMED = (
+    "Means with 95 % intervals over seeds; a hollow marker is not claimed (unresolved, or exploratory for too few "
+    "seeds)."
+)
+
+FIGURES = (
+    FigureKind(
+        name="effects_accuracy",
+        title="What does each toggle do to accuracy?",
+        named_by=("data", "toggles"),
+        panels=_panels_of_effects,
+        height=2.8,
+        caption=(
+            "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % "
+            "interval over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
+            "seeds)."
+        ),
+    ),
+    FigureKind(
+        name="interactions",
+        title="Does a toggle do more where another is on?",
+        named_by=(*OF_DESIGN, "toggles"),
+        panels=_panels_of_interactions,
+        height=3.0,
+        caption=(
+            "Mean top-1 without and with a toggle, over all settings of the others and over seeds, which are the small "
+            "dots. Parallel lines are no interaction; an interaction is half of the difference between the slopes."
+        ),
+    ),
+    FigureKind(
+        name="base_gains",
+        title="Do the toggles gain more in base v2?",
+        named_by=("data",),
+        panels=panels_of(base_gain_values, BASE_GAIN_CONDITIONS, plot_base_gains),
+        height=2.5,
+        caption=(
+            "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of "
+            f"the two gains, the base alone, and all together. {_NOT_CLAIMED}"
+        ),
+    ),
+    FigureKind(
+        name="single_confounders",
+        title="Which of the confounders is it?",
+        named_by=("data",),
+        panels=panels_of(_gains_by_confounder, (*CHANGE_CONDITIONS, "arm"), plot_single_confounders),
+        height=2.5,
+        caption=(
+            "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
+            f"{_NOT_CLAIMED}"
+        ),
+    ),
+    FigureKind(
+        name="tradeoff",
+        title="What does accuracy cost?",
+        named_by=OF_DESIGN,
+        panels=_panels_of_tradeoffs,
+        height=3.6,
+        caption=(
+            "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the "
+            "means. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
+        ),
+    ),
+)
+"""The kinds of figures of effects."""

@@ -1,9 +1,10 @@
 """What all figures share: their style, an arm's colour and marker, axes, legends, panels, and the class of a figure."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
+from functools import partial
 from textwrap import wrap
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -18,7 +19,8 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
-from ablations.analysis.grouping import CONDITIONS, MODEL_CONDITIONS, Group, describe, refuse_mixed, tell_apart, varying
+from ablations.analysis import grouping
+from ablations.analysis.grouping import Group, describe, refuse_mixed
 from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
 from ablations.measure.metrics import METRICS, Metric
 from ablations.report.tables import four_figures
@@ -58,6 +60,9 @@ MOST_LEVEL_TICKS = 5
 
 ALIKE = 0.08
 """Curves that are nowhere further apart than this share are drawn as one."""
+
+LONGEST_NAME = 100
+"""Letters of a figure's file, without its suffix."""
 
 PANEL_WIDTH = 3.5
 """Inches: a column of a two-column page."""
@@ -146,29 +151,26 @@ def side(rows: pd.DataFrame) -> pd.Series:
     return np.sqrt(rows["pixels"])
 
 
-def log_ticks(ax: Axes) -> None:
-    """Makes the vertical axis logarithmic, with few plain numbers on it."""
+def log_ticks(ax: Axes, of_counts: bool = False) -> None:
+    """Makes the vertical axis logarithmic, with few plain numbers on it, or those of counts: 500 M, 1 G."""
     ax.set_yscale("log")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 10 else (1, 1.5, 2, 3, 4, 5, 6, 8)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.yaxis.set_major_formatter(EngFormatter() if of_counts else FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def count_ticks(ax: Axes) -> None:
-    """Makes the vertical axis logarithmic, for counts: 500 M, 1 G."""
-    log_ticks(ax)
-    ax.yaxis.set_major_formatter(EngFormatter())
-
-
-def resolution_axis(ax: Axes, values: pd.DataFrame) -> None:
-    """Makes the horizontal axis the side of the inputs, logarithmic, with a tick for each."""
+def label_sizes(ax: Axes, values: pd.DataFrame, ylabel: str, **legend: Any) -> Axes:
+    """Labels lines over the side of the inputs, a logarithmic axis with a tick for each, and has a legend below."""
     sizes = values.drop_duplicates("resolution")
     ax.set_xscale("log", base=2)
     ax.set_xticks(side(sizes), sizes["resolution"])
     ax.set_xticks([], minor=True)
     ax.tick_params(axis="x", labelrotation=90 if len(sizes) > MOST_LEVEL_TICKS else 0)
     ax.set_xlabel("Side of the input, px")
+    ax.set_ylabel(ylabel)
+    legend_below(ax, **legend)
+    return ax
 
 
 def legend_below(ax: Axes, **options: Any) -> None:
@@ -209,23 +211,31 @@ def share_legend(figure: Figure) -> None:
     figure.set_figheight(figure.get_figheight() - LEGEND_LINE * lines * (rows - 0.5))
 
 
-def legend_of_shared_lines(ax: Axes, handles: list[tuple[Line2D, ...]], labels: list[str]) -> None:
-    """Puts a legend below the axes in which a line has the markers of all that share it."""
+def plot_shared_lines(
+    ax: Axes, values: pd.DataFrame, lines: Iterable[tuple[pd.Series, list[dict[str, Any]], str]], metric: str
+) -> Axes:
+    """Draws curves of a metric by side of the input on logarithmic axes, with a legend below.
+
+    Each of the `lines` is a curve, how those that share it are drawn, and their names: the line is drawn as the first,
+    and the legend has the markers of all.
+    """
+    handles, labels = [], []
+    for curve, looks, words in lines:
+        ax.plot(curve.index, curve, **looks[0])
+        handles.append(tuple(Line2D([], [], **look) for look in looks))
+        labels.append(words)
+    log_ticks(ax, of_counts=metric == "macs")
     markers = {tuple: HandlerTuple(ndivide=None, pad=0.2)}
-    legend_below(ax, handles=handles, labels=labels, handler_map=markers, handlelength=1.3 * max(map(len, handles)) + 1)
+    legend = {"handler_map": markers, "handlelength": 1.3 * max(map(len, handles)) + 1}
+    label = METRICS[metric].label if metric == "macs" else METRICS[metric].title
+    return label_sizes(ax, values, label, handles=handles, labels=labels, **legend)
 
 
-def list_arms(ax: Axes, arms: Iterable[str]) -> Axes:
-    """Names the rows after arms and other models, from the top."""
-    labels = list(arms)
-    ax.set_ylim(-0.6, len(labels) - 0.4)
-    return list_rows(ax, labels)
-
-
-def list_rows(ax: Axes, labels: list[str]) -> Axes:
-    """Names the rows 0, 1, … from the top."""
+def list_rows(ax: Axes, labels: Iterable[str], room: float = 0.6) -> Axes:
+    """Names the rows 0, 1, … from the top, with room above the first and below the last."""
+    labels = list(labels)
     ax.set_yticks(range(len(labels)), labels)
-    ax.invert_yaxis()
+    ax.set_ylim(len(labels) - 1 + room, -room)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
     return ax
@@ -233,10 +243,11 @@ def list_rows(ax: Axes, labels: list[str]) -> Axes:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: under which conditions, and what draws it on its axes."""
+    """One plot: under which conditions, what draws it on its axes, and how high it must be, in inches."""
 
     conditions: dict[str, Any]
     draw: Callable[[Axes], Axes]
+    height: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,37 +268,63 @@ class FigureSpec:
         rows = -(-len(self.panels) // columns)
         figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
         figure.suptitle("\n".join(wrap(self.title, width=TITLE_WIDTH * columns)), fontsize=9)
-        names = varying(panel.conditions for panel in self.panels)
+        names = grouping.varying(panel.conditions for panel in self.panels)
         for place, panel in enumerate(self.panels, start=1):
             ax = panel.draw(figure.add_subplot(rows, columns, place))
-            ax.set_title("\n".join(wrap(tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left")
+            ax.set_title(
+                "\n".join(wrap(grouping.tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left"
+            )
         share_legend(figure)
         return figure
 
 
-def group_panels(
-    kind: str, title: str, named_by: tuple[str, ...], panels: list[Panel], panel_height: float, caption: str
-) -> list[FigureSpec]:
-    """Returns one figure for each value of the conditions `named_by`; its panels differ in others."""
-    together: dict[str, list[Panel]] = {}
-    for panel in panels:
-        named = [panel.conditions.get(name) for name in named_by]
-        words = [kind, *(str(value) for value in named if pd.notna(value))]
-        together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words)), []).append(panel)
-    specs = []
-    for name, own in together.items():
-        differing = varying(panel.conditions for panel in own)
-        same = {word: value for word, value in own[0].conditions.items() if word not in differing}
-        spec = FigureSpec(
-            kind=kind,
+@dataclass(frozen=True, kw_only=True)
+class FigureKind:
+    """One kind of figure: how its panels come from records, and what is said of them."""
+
+    name: str
+    title: str
+    caption: str
+    named_by: tuple[str, ...]
+    """The conditions whose values each have a figure of their own; the panels of one figure differ in others."""
+    panels: Callable[[pd.DataFrame], Iterable[Panel]]
+    height: float = 0.0
+    """Inches that a panel has at least."""
+
+    def list_figures(self, records: pd.DataFrame) -> list[FigureSpec]:
+        """Returns the figures of this kind that the records give."""
+        together: dict[str, list[Panel]] = {}
+        for panel in self.panels(records):
+            named = [panel.conditions.get(name) for name in self.named_by]
+            words = [self.name, *(str(value) for value in named if pd.notna(value))]
+            together.setdefault(re.sub(r"[^\w.-]+", "-", "_".join(words))[:LONGEST_NAME], []).append(panel)
+        return [self._figure(name, panels) for name, panels in together.items()]
+
+    def _figure(self, name: str, panels: list[Panel]) -> FigureSpec:
+        differing = grouping.varying(panel.conditions for panel in panels)
+        same = {word: value for word, value in panels[0].conditions.items() if word not in differing}
+        return FigureSpec(
+            kind=self.name,
             name=name,
-            title=f"{title}{'' if title.endswith('?') else ':'} {describe(same, named_by)}",
-            caption=f"{caption} Conditions: {describe(same)}.",
-            panels=own,
-            panel_height=panel_height,
+            title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.named_by)}",
+            caption=f"{self.caption} Conditions: {describe(same)}.",
+            panels=panels,
+            panel_height=max(self.height, *(panel.height for panel in panels)),
         )
-        specs.append(spec)
-    return specs
+
+
+def panels_of(
+    list_values: Callable[[pd.DataFrame], pd.DataFrame],
+    conditions: Sequence[str],
+    plot: Callable[..., Axes],
+    is_shown: Callable[[Group], Any] = lambda group: True,
+) -> Callable[[pd.DataFrame], list[Panel]]:
+    """Returns what makes a panel of each group of equal conditions of the values of records."""
+    return lambda records: [
+        Panel(group.conditions, partial(plot, values=group.rows))
+        for group in grouping.group_by(list_values(records), conditions)
+        if is_shown(group)
+    ]
 
 
 def has_sizes(group: Group) -> bool:
@@ -296,18 +333,35 @@ def has_sizes(group: Group) -> bool:
     return len(squares["pixels"].unique()) > 1
 
 
-def plot_interval(ax: Axes, place: int, row: pd.Series, metric: str, middle: str, **style: Any) -> None:
-    """Draws a row's value and, where it has one, its interval."""
-    divisor = METRICS[metric].divisor
-    low, centre, high = (row[name] / divisor for name in (f"{metric}_low", middle, f"{metric}_high"))
-    whiskers = None if pd.isna(low) else [[centre - low], [high - centre]]
-    ax.errorbar([centre], [place], xerr=whiskers, **arm_line(str(row["arm"]), linestyle="none", capsize=2, **style))
+def plot_interval(
+    ax: Axes, place: float, row: pd.Series, name: str, arm: str, *, along: str = "x", claimed: bool = True
+) -> None:
+    """Draws a mean of fractions, in percent, or a ratio, and its interval if it has one, along the axis `x` or `y`.
+
+    A marker is hollow where no difference is `claimed`, and nowhere else in the report.
+    """
+    is_mean = f"{name}_mean" in row
+    low, middle, high = (row[f"{name}{end}"] for end in ("_low", "_mean" if is_mean else "", "_high"))
+    if is_mean:
+        low, middle, high = (value / METRICS["top1"].divisor for value in (low, middle, high))
+    whiskers = None if pd.isna(low) else [[middle - low], [high - middle]]
+    style = arm_line(arm, linestyle="none", capsize=2, **({} if claimed else {"markerfacecolor": "white"}))
+    if along == "x":
+        ax.errorbar([middle], [place], xerr=whiskers, **style)
+    else:
+        ax.errorbar([place], [middle], yerr=whiskers, **style)
+
+
+def explain_hollow(ax: Axes) -> None:
+    """Puts a legend below that says what hollow markers are."""
+    look: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none", "markerfacecolor": "white"}
+    legend_below(ax, handles=[Line2D([], [], label="hollow: no difference is claimed", **look)])
 
 
 BASELINE_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
 """Line styles of models that are no arms; they are all grey."""
 
-_OF_STEP = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
+_OF_STEP = tuple(name for name in grouping.CONDITIONS["memory"] if name not in grouping.MODEL_CONDITIONS)
 """What lines of several models have in common."""
 
 
@@ -325,24 +379,13 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     }
     arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
     others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
-    handles, labels = [], []
+    lines = []
     for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*BASELINE_LINES] * len(others), strict=False):
-        names, curve = list(group), next(iter(group.values()))
-        styles = [
+        looks = [
             {"color": GREY, "linestyle": linestyle, "linewidth": 1.4} if pd.isna(arm) else arm_line(arm, markersize=4)
-            for _, arm, _ in names
+            for _, arm, _ in group
         ]
-        ax.plot(curve.index, curve, **styles[0])
-        handles.append(tuple(Line2D([], [], **style) for style in styles))
-        exponents = sorted({f"{number:.2f}" for *_, number in names})
-        words = f"{', '.join(name for name, *_ in names)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
-        labels.append("\n".join(wrap(words, width=40)))
-    if metric == "macs":
-        count_ticks(ax)
-        ax.set_ylabel(METRICS[metric].label)
-    else:
-        log_ticks(ax)
-        ax.set_ylabel(METRICS[metric].title)
-    resolution_axis(ax, values)
-    legend_of_shared_lines(ax, handles, labels)
-    return ax
+        exponents = sorted({f"{number:.2f}" for *_, number in group})
+        words = f"{', '.join(name for name, *_ in group)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
+        lines.append((next(iter(group.values())), looks, "\n".join(wrap(words, width=40))))
+    return plot_shared_lines(ax, values, lines, metric)

@@ -13,7 +13,9 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator
 from PIL import Image
@@ -52,13 +54,19 @@ def figure_digest(figure: Figure) -> str:
             [*ax.get_xlim(), *ax.get_ylim()],
             [axis.get_major_formatter().format_ticks(list(axis.get_majorticklocs())) for axis in named],
             [text.get_text() for text in (*ax.texts, *(legend.get_texts() if legend else ()))],
-            [[line.get_color(), line.get_marker(), line.get_linestyle(), line.get_xydata()] for line in ax.lines],
+            [[*_look(line), line.get_xydata()] for line in ax.lines],
             [[bar.get_facecolor(), *bar.get_bbox().extents] for bar in ax.patches if isinstance(bar, Rectangle)],
             [lines.get_segments() for lines in ax.collections if isinstance(lines, LineCollection)]
             + [band.get_paths()[0].vertices for band in ax.collections if isinstance(band, PolyCollection)]
             + [[dots.get_offsets(), dots.get_sizes()] for dots in ax.collections if isinstance(dots, PathCollection)],
         ]
     return hashlib.sha256(json.dumps(_plain(shown)).encode()).hexdigest()
+
+
+def _look(line: Line2D) -> list[Any]:
+    """Returns a line's colour, dashes and marker, and whether that is filled and with what."""
+    filling = [to_hex(line.get_markerfacecolor(), keep_alpha=True), line.get_fillstyle()]
+    return [line.get_color(), line.get_linestyle(), line.get_marker(), *filling]
 
 
 def _plain(value: Any) -> Any:

@@ -1,36 +1,34 @@
 """The page that a results folder opens with, in Markdown, and where its numbers come from."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pandas as pd
 
 from ablations.analysis.grouping import AXES
+from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
-from ablations.report.summary import largest_of_each_kind, list_statements, show_comparisons
-from ablations.report.tables import Table, markdown_rows
+from ablations.report.summary import comparison_markdown, largest_of_each_kind, list_statements, show_comparisons
+from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows
+from ablations.studies import list_studies
 
 
 def render_index(
     records: list[dict[str, Any]], damaged: dict[str, str], tables: dict[Table, pd.DataFrame], figures: list[FigureSpec]
 ) -> str:
     """Returns the page that a results folder opens with: the comparisons, what they say, and the headlines."""
-    failed = [record for record in records if record["status"] == "failed"]
     by_name = {table.name: table for table in tables}
     sections = ["# Results"]
     if COMPARISON.name in by_name:
         shown = largest_of_each_kind(show_comparisons(tables[COMPARISON]))
-        sections.append(COMPARISON.about)
-        for each in shown:
-            section = each.section
-            sections += [f"## {section.title}", markdown_rows(section.marked_lines), section.caption]
-            sections += ["\n".join(f"- **{one.topic}**: {one.text}" for one in each.statements)]
+        sections += [COMPARISON.about, comparison_markdown(shown).rstrip()]
         sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
     statements = list_statements(tables)
     if statements:
         lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]
+        lines = list(map(escape_markdown, lines))
         sections += ["## What else the records say", "\n".join(lines)]
     for question in QUESTIONS:
         own = [by_name[name] for name in question.tables if name in by_name]
@@ -38,54 +36,78 @@ def render_index(
         if own or drawn:
             sections.append(f"## {question.title}")
         for spec in drawn:
-            sections += [f"![{spec.title}](figures/{spec.name}.png)", f"{spec.caption} [SVG](figures/{spec.name}.svg)"]
+            title, caption = escape_markdown(spec.title), escape_markdown(spec.caption)
+            sections += [f"![{title}](figures/{spec.name}.png)", f"{caption} [SVG](figures/{spec.name}.svg)"]
         links = "{0.title} [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["\n".join(f"- {links.format(table)}" for table in own)] if own else []
     others = ", ".join(f"`{table.name}`" for table in TABLES if table.name not in HEADLINE_TABLES)
     sections += ["## More", f"`run_ablation.py report --all` writes further tables, as far as records go: {others}."]
-    counts = f"{len(records) - len(failed)} finished records, {len(failed)} failed cells, {len(damaged)} damaged files."
     sections += [
         "## Where the numbers come from",
         "Written by `run_ablation.py report` from the files under [records](records); nothing here is edited by hand. "
-        + counts,
+        + count_records(records, damaged),
     ]
     if records:
         sections.append(markdown_rows(provenance_lines(records)))
+    failed, broken = list_failed(records), list(damaged.items())
     if failed:
-        lines = [f"- {each['measurement']} {name_record(each)}, {each['key']}: {each['failure']}" for each in failed]
-        sections += ["## Failed cells", "\n".join(lines)]
-    if damaged:
-        sections += ["## Damaged files, left out", "\n".join(f"- {name}: {why}" for name, why in damaged.items())]
+        lines = ["- {} {}, {}: {}".format(*line) for line in failed]
+        sections += ["## Failed cells", "\n".join(map(escape_markdown, lines))]
+    if broken:
+        lines = [f"- {as_text(name)}: {why}" for name, why in broken]
+        sections += ["## Damaged files, left out", "\n".join(map(escape_markdown, lines))]
     return "\n\n".join(sections) + "\n"
 
 
-def name_record(record: dict[str, Any]) -> str:
-    """Returns the model of a record, or its variant, arm and base."""
-    return record.get("model") or "{variant} {arm}, base {base}".format(**record)
+def list_failed(records: list[dict[str, Any]]) -> list[list[str]]:
+    """Returns the measurement, the model or its variant, arm and base, the key and the failure of each failed cell."""
+    lines = []
+    for record in records:
+        if record["status"] == "failed":
+            model = record.get("model") or "{variant} {arm}, base {base}".format(**record)
+            lines.append([record["measurement"], model, record["key"], record["failure"]])
+    return lines
+
+
+def count_records(records: list[dict[str, Any]], damaged: dict[str, str]) -> str:
+    """Returns how many records there are of each kind, as a sentence."""
+    failed = len(list_failed(records))
+    return f"{len(records) - failed} finished records, {failed} failed cells, {len(damaged)} damaged files."
+
+
+def by_measurement(
+    records: list[dict[str, Any]], headings: Iterable[str], cells: Callable[[list[dict[str, Any]]], list[str]]
+) -> list[list[str]]:
+    """Returns a line for each measurement: how many records it has and their cells; the headings' line comes first."""
+    lines = [["Measurement", "Records", *headings]]
+    for measurement in AXES:
+        own = [record for record in records if record["measurement"] == measurement]
+        lines += [[measurement, str(len(own)), *cells(own)]] if own else []
+    return lines
 
 
 def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     """Returns where and when each measurement's records were made, as lines of cells, the heading's first."""
-    lines = [["Measurement", "Records", "Studies", "Machines", "torch", "Commits", "Days", "Hours"]]
-    for measurement in AXES:
-        own = [record for record in records if record["measurement"] == measurement]
-        if not own:
-            continue
+
+    def cells(own: list[dict[str, Any]]) -> list[str]:
         environments = [record["environment"] for record in own]
-        lines.append(
-            [
-                measurement,
-                str(len(own)),
-                _different(record["study"] for record in own),
-                _different(environment.get("device_name") for environment in environments),
-                _different(environment.get("torch") for environment in environments),
-                _different((environment.get("commit") or "unknown")[:12] for environment in environments),
-                _different(record["started"][:10] for record in own),
-                f"{sum(record['duration_s'] for record in own) / 3600:.2f}",
-            ]
-        )
-    return lines
+        return [
+            list_different(map(_study_text, own)),
+            *(list_different(each.get(name) for each in environments) for name in ("device_name", "torch")),
+            list_different((each.get("commit") or "unknown")[:12] for each in environments),
+            list_different(record["started"][:10] for record in own),
+            f"{sum(record['duration_s'] for record in own) / 3600:.2f}",
+        ]
+
+    return by_measurement(records, ("Studies", "Machines", "torch", "Commits", "Days", "Hours"), cells)
 
 
-def _different(words: Iterable[Any]) -> str:
-    return ", ".join(sorted({str(word) for word in words}))
+def _study_text(record: dict[str, Any]) -> str:
+    """Returns the study that a record was measured for; a command that names none leaves its measurement there."""
+    study = record["study"]
+    return "single commands" if study == record["measurement"] and study not in list_studies() else str(study)
+
+
+def list_different(values: Iterable[Any]) -> str:
+    """Returns the different values in their order, as one text."""
+    return ", ".join(map(str, sorted({value for value in values if value is not None}))) or NOTHING

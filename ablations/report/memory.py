@@ -6,53 +6,33 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 
-from ablations.analysis.grouping import CONDITIONS, describe, group_by, refuse_mixed
-from ablations.analysis.memory import (
-    GROWTH_CONDITIONS,
-    KINDS,
-    LIBRARY_MEMORY_CONDITIONS,
-    MODEL_MEMORY_CONDITIONS,
-    PARTS_CONDITIONS,
-    SUMMARY_CONDITIONS,
-    VALIDATION_CONDITIONS,
-    attention_savings,
-    growth_values,
-    library_memory_values,
-    memory_values,
-    model_memory_values,
-    peak_parts,
-    validation_summary,
-    validation_values,
-)
+from ablations.analysis import memory as analysis
+from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, refuse_mixed
 from ablations.config import NUM_STAGES, PVT_V1
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
-    FigureSpec,
-    Panel,
+    FigureKind,
     arm_line,
     group_alike,
-    group_panels,
     has_sizes,
-    legend_of_shared_lines,
-    log_ticks,
+    panels_of,
     plot_scaling,
-    resolution_axis,
+    plot_shared_lines,
     side,
 )
 from ablations.report.tables import (
     ARM,
-    MODE_WORDS,
     NOTHING,
-    Column,
     Show,
     Table,
+    TableColumn,
     markdown_rows,
+    metric_column,
     metric_text,
+    mode_note,
     show_metric,
-    show_plain,
     show_with_change,
 )
 from ablations.units import format_bytes
@@ -75,12 +55,12 @@ _METHODS = {
 
 
 def _note(values: pd.DataFrame) -> str:
-    return f"{MODE_WORDS[values['mode'].iloc[0]]} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
+    return f"{mode_note(values)} {_METHODS.get(values['memory_method'].iloc[0], '')}".strip()
 
 
 def _note_of_arms(values: pd.DataFrame) -> str:
     """Says by how much SRA needs more than another attention, at each resolution of this variant."""
-    savings = attention_savings(values)
+    savings = analysis.attention_savings(values)
     texts = []
     for arm in savings:
         over = [f"{percent:+z.1f} % at {size} px" for size, percent in savings[arm].dropna().items()]
@@ -104,7 +84,7 @@ def _beside(library: str, kind: str = "") -> Show:
         theirs = row[f"{library}_{kind}bytes"]
         if pd.isna(theirs):
             return NOTHING
-        change = "equal" if theirs == row[KINDS[kind]] else f"{row[f'{library}_{kind}change_percent']:+z.2f} %"
+        change = "equal" if theirs == row[analysis.KINDS[kind]] else f"{row[f'{library}_{kind}change_percent']:+z.2f} %"
         return f"{metric_text('peak_memory_bytes', theirs)} ({change})"
 
     return show
@@ -129,7 +109,7 @@ def _note_of_validation(summary: pd.DataFrame) -> str:
 
 
 _PEAK = METRICS["peak_memory_bytes"]
-_MODEL = Column("Model", lambda row: f"`{row['model']}`")
+_MODEL = TableColumn("Model", "model", "`{}`")
 _ONE_RECORD = "Peak memory in MiB of the second of two steps; each number is one record."
 _LIBRARIES = (
     ("timm", "timm"),
@@ -137,36 +117,41 @@ _LIBRARIES = (
     ("transformers", "transformers"),
     ("transformers, channels-last", "transformers_channels_last"),
 )
-_KINDS = ("parameters", "gradients", "optimizer", "input", "activations", "temporaries")
+
+
+def _bytes_column(title: str, name: str) -> TableColumn:
+    return metric_column("peak_memory_bytes", f"{name}_bytes", title)
+
+
+_MemoryTable = partial(Table, measurement="memory")
+"""A table of memory."""
 
 TABLES = (
-    Table(
+    _MemoryTable(
         name="memory",
-        measurement="memory",
         title="Peak memory",
-        values=memory_values,
+        values=analysis.memory_values,
         conditions=CONDITIONS["memory"],
         titled_by=("variant", "base", "mode", "attention", "device", "method"),
         columns=(ARM,),
-        spread=(Column("{} px", _show_peak, best="min"),),
+        spread=(TableColumn("{} px", _show_peak, best="min"),),
         about=(
             f"{_ONE_RECORD} In brackets stands the change against v1. Below each table stands by how much v1's "
             "spatial-reduction attention needs more than linear SRA."
         ),
         note=_note_of_arms,
     ),
-    Table(
+    _MemoryTable(
         name="memory_growth",
-        measurement="memory",
         title="How predicted memory grows",
-        values=growth_values,
-        conditions=GROWTH_CONDITIONS,
+        values=analysis.growth_values,
+        conditions=analysis.GROWTH_CONDITIONS,
         titled_by=("variant", "base", "mode", "attention", "device", "sizes"),
         columns=(
             ARM,
-            Column("Exponent of the peak", show_plain("exponent", ".2f")),
-            Column("of what grows", show_plain("growing_exponent", ".2f")),
-            Column("Scores outweigh the rest from about, px", show_plain("scores_overtake_px", ".0f")),
+            TableColumn("Exponent of the peak", "exponent", ".2f"),
+            TableColumn("of what grows", "growing_exponent", ".2f"),
+            TableColumn("Scores outweigh the rest from about, px", "scores_overtake_px", ".0f"),
         ),
         about=(
             "The exponent is the slope of the logarithm of peak memory against that of pixels between the two largest "
@@ -175,22 +160,19 @@ TABLES = (
             "twice what grows with the fused kernel, on a line through logarithms between predicted sizes."
         ),
     ),
-    Table(
+    _MemoryTable(
         name="memory_parts",
-        measurement="memory",
         title="What peak memory is made of",
-        values=peak_parts,
-        conditions=PARTS_CONDITIONS,
+        values=analysis.peak_parts,
+        conditions=analysis.PARTS_CONDITIONS,
         titled_by=("variant", "base", "mode", "attention", "device", "resolution"),
         columns=(
             ARM,
-            Column(_PEAK.title, show_metric("peak_memory_bytes"), best="min"),
-            *(Column(f"{kind}, MiB", show_metric("peak_memory_bytes", f"{kind}_bytes")) for kind in _KINDS),
-            *(
-                Column(f"of stage {stage}", show_metric("peak_memory_bytes", f"stage_{stage}_bytes"))
-                for stage in range(1, NUM_STAGES + 1)
-            ),
-            Column("Reached by", lambda row: f"{row['peak_operator'].removeprefix('aten.')}, {row['peak_phase']}"),
+            metric_column("peak_memory_bytes", best="min"),
+            *(_bytes_column(f"{kind}, MiB", kind) for kind in ("parameters", "gradients", "optimizer", "input")),
+            *(_bytes_column(f"{kind}, MiB", kind) for kind in ("activations", "temporaries")),
+            *(_bytes_column(f"of stage {stage}", f"stage_{stage}") for stage in range(1, NUM_STAGES + 1)),
+            TableColumn("Reached by", lambda row: f"{row['peak_operator'].removeprefix('aten.')}, {row['peak_phase']}"),
         ),
         about=(
             "The predicted peak by what its bytes are for, at the smallest and the largest square. Activations are "
@@ -199,37 +181,35 @@ TABLES = (
         ),
         note=_note,
     ),
-    Table(
+    _MemoryTable(
         name="memory_models",
-        measurement="memory",
         title="Peak memory of models by name",
-        values=model_memory_values,
-        conditions=MODEL_MEMORY_CONDITIONS,
+        values=analysis.model_memory_values,
+        conditions=analysis.MODEL_MEMORY_CONDITIONS,
         titled_by=("mode", "device", "method"),
         rows_by="model",
-        columns=(_MODEL, Column("Exponent of what grows", show_plain("growing_exponent", ".2f"))),
-        spread=(Column("{} px", _show_peak),),
+        columns=(_MODEL, TableColumn("Exponent of what grows", "growing_exponent", ".2f")),
+        spread=(TableColumn("{} px", _show_peak),),
         about=(
             f"{_ONE_RECORD} The exponent in pixels is that of the peak without parameters, gradients, optimiser state "
             "and input, between the two largest squares."
         ),
         note=_note,
     ),
-    Table(
+    _MemoryTable(
         name="memory_libraries",
-        measurement="memory",
         title="Peak memory beside timm and transformers",
-        values=library_memory_values,
-        conditions=LIBRARY_MEMORY_CONDITIONS,
+        values=analysis.library_memory_values,
+        conditions=analysis.LIBRARY_MEMORY_CONDITIONS,
         titled_by=("mode", "device", "method"),
         rows_by="case",
         columns=(
-            Column("Model", lambda row: row["case"]),
-            Column(_PEAK.title, show_metric("peak_memory_bytes")),
-            *(Column(title, _beside(name)) for title, name in _LIBRARIES),
-            Column("Above the best", lambda row: "above" if row["above"] else "no"),
-            Column("Resident, MiB", show_metric("peak_memory_bytes", "resident_peak_bytes")),
-            *(Column(f"{title}, resident", _beside(name, "resident_")) for title, name in _LIBRARIES),
+            TableColumn("Model", "case"),
+            metric_column("peak_memory_bytes"),
+            *(TableColumn(title, _beside(name)) for title, name in _LIBRARIES),
+            TableColumn("Above the best", lambda row: "above" if row["above"] else "no"),
+            _bytes_column("Resident, MiB", "resident_peak"),
+            *(TableColumn(f"{title}, resident", _beside(name, "resident_")) for title, name in _LIBRARIES),
         ),
         about=(
             f"{_ONE_RECORD} Beside ours stand the same models of libraries with as many classes, in the default layout "
@@ -241,25 +221,24 @@ TABLES = (
         ),
         note=_note,
     ),
-    Table(
+    _MemoryTable(
         name="memory_validation",
-        measurement="memory",
         title="Predicted memory against measured memory",
-        values=validation_summary,
-        conditions=SUMMARY_CONDITIONS,
+        values=analysis.validation_summary,
+        conditions=analysis.SUMMARY_CONDITIONS,
         titled_by=("device",),
         rows_by="case",
         columns=(
-            Column("Measured as", lambda row: row["case"]),
-            Column("Batch", show_plain("batch_sizes")),
-            Column("n", show_plain("n", "d")),
-            Column("Equal to the byte", show_plain("n_equal", "d")),
-            Column("Median distance, %", show_plain("median_percent", ".2f")),
-            Column("Largest, %", show_plain("largest_percent", ".2f")),
-            Column("Allowed, %", show_plain("goal_percent", "g")),
-            Column("Beyond", show_plain("n_beyond_goal", "d")),
-            Column("Largest at", lambda row: row["worst"]),
-            Column("bytes", show_plain("worst_bytes", "+z,.0f")),
+            TableColumn("Measured as", "case"),
+            TableColumn("Batch", "batch_sizes"),
+            TableColumn("n", "n", "d"),
+            TableColumn("Equal to the byte", "n_equal", "d"),
+            TableColumn("Median distance, %", "median_percent", ".2f"),
+            TableColumn("Largest, %", "largest_percent", ".2f"),
+            TableColumn("Allowed, %", "goal_percent", "g"),
+            TableColumn("Beyond", "n_beyond_goal", "d"),
+            TableColumn("Largest at", "worst"),
+            TableColumn("bytes", "worst_bytes", "+z,.0f"),
         ),
         about=(
             "Every prediction that was measured too. Tracked is the peak of live storages on real tensors; resident is "
@@ -270,31 +249,30 @@ TABLES = (
         ),
         note=_note_of_validation,
     ),
-    Table(
+    _MemoryTable(
         name="memory_validation_cells",
-        measurement="memory",
         title="Predicted memory against measured memory, cell by cell",
-        values=validation_values,
-        conditions=VALIDATION_CONDITIONS,
+        values=analysis.validation_values,
+        conditions=analysis.VALIDATION_CONDITIONS,
         titled_by=("way", "mode", "attention", "resolution"),
         rows_by="model",
         columns=(
             _MODEL,
-            Column("Predicted, bytes", show_plain("predicted_bytes", ",.0f")),
-            Column("Measured, bytes", show_plain("measured_bytes", ",.0f")),
-            Column("Difference, bytes", show_plain("difference_bytes", "+z,.0f")),
-            Column("%", show_plain("difference_percent", "+z.3f")),
-            Column("Beyond what is allowed", lambda row: "beyond" if row["beyond_goal"] else ""),
+            TableColumn("Predicted, bytes", "predicted_bytes", ",.0f"),
+            TableColumn("Measured, bytes", "measured_bytes", ",.0f"),
+            TableColumn("Difference, bytes", "difference_bytes", "+z,.0f"),
+            TableColumn("%", "difference_percent", "+z.3f"),
+            TableColumn("Beyond what is allowed", lambda row: "beyond" if row["beyond_goal"] else ""),
         ),
         about="The cells behind memory_validation, which says what is measured and what predictions leave out.",
     ),
 )
 
-KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--", "markerfacecolor": "white"}}
+KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--"}}
 
 
 def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws peak memory against the side of the input on logarithmic axes; dashed and hollow is explicit attention.
+    """Draws peak memory against the side of the input on logarithmic axes; dashed is explicit attention.
 
     Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
     rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
@@ -305,18 +283,14 @@ def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
         (str(kernel), str(arm)): (rows["peak_memory_bytes"] / _PEAK.divisor).set_axis(side(rows))
         for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False)
     }
-    handles, labels = [], []
+    lines = []
     for curves in group_alike(every):
-        (kernel, arm), curve = next(iter(curves.items()))
-        ax.plot(curve.index, curve, **arm_line(arm, **KERNEL_LINES[kernel]))
+        kernel = next(iter(curves))[0]
         arms = dict.fromkeys(arm for _, arm in curves)
-        handles.append(tuple(Line2D([], [], **arm_line(arm, **KERNEL_LINES[kernel])) for arm in arms))
-        labels.append(_name_curves(list(curves), number_of_arms=values["arm"].nunique()))
-    log_ticks(ax)
-    ax.set_ylabel(_PEAK.title)
-    resolution_axis(ax, values)
-    legend_of_shared_lines(ax, handles, labels)
-    return ax
+        looks = [arm_line(arm, **KERNEL_LINES[kernel]) for arm in arms]
+        words = _name_curves(list(curves), number_of_arms=values["arm"].nunique())
+        lines.append((next(iter(curves.values())), looks, words))
+    return plot_shared_lines(ax, values, lines, "peak_memory_bytes")
 
 
 def _name_curves(curves: list[tuple[str, str]], number_of_arms: int) -> str:
@@ -329,39 +303,17 @@ def _name_curves(curves: list[tuple[str, str]], number_of_arms: int) -> str:
     return "\n".join(lines)
 
 
-def _figures_of_arms(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms within "
-        f"{100 * ALIKE:.0f} % of another's line everywhere share that line, drawn as the first of them. The table "
-        "`memory` (`report --all`) has every number and says what is counted."
-    )
-    names = [name for name in CONDITIONS["memory"] if name != "attention"]
-    panels = [
-        Panel(group.conditions, partial(plot_memory, values=group.rows))
-        for group in group_by(memory_values(records), names)
-        if has_sizes(group)
-    ]
-    return group_panels("memory", "Peak memory", ("variant", "base", "device", "method"), panels, 4.3, caption)
-
-
-def _figures_of_models(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "Peak memory of models by resolution, both axes logarithmic; arms are b2 in base v2 with fused attention. The "
-        "number after a name is the exponent in pixels, between the two largest sizes, of the peak without parameters, "
-        f"gradients, optimiser state and input. Arms within {100 * ALIKE:.0f} % of another's line share that line."
-    )
-    values = model_memory_values(records)
+def _unbroken_values(records: pd.DataFrame) -> pd.DataFrame:
+    """Returns `model_memory_values` of squares, with names within which a legend's line does not end."""
+    values = analysis.model_memory_values(records)
     if values.empty:
-        return []
-    unbroken = values["name"].str.replace(" ", "\N{NO-BREAK SPACE}")  # so that a legend's line does not end within
-    values = values.assign(name=unbroken)[values["resolution"].str.isdecimal()]
-    plot = partial(plot_scaling, metric="peak_memory_bytes", exponent="growing_exponent")
-    panels = [
-        Panel(group.conditions, partial(plot, values=group.rows))
-        for group in group_by(values, MODEL_MEMORY_CONDITIONS)
-        if has_sizes(group) and group.rows["growing_exponent"].notna().all()
-    ]
-    return group_panels("memory_models", "Peak memory of models", ("device", "method"), panels, 4.3, caption)
+        return values
+    unbroken = values["name"].str.replace(" ", "\N{NO-BREAK SPACE}")
+    return values.assign(name=unbroken)[values["resolution"].str.isdecimal()]
+
+
+def _is_growing(group: Group) -> bool:
+    return has_sizes(group) and bool(group.rows["growing_exponent"].notna().all())
 
 
 BUDGET_CONDITIONS = ("variant", "base", "attention", "mode", "precision", "device", "channels_last", "checkpointing")
@@ -403,8 +355,41 @@ def _answer(answer: pd.Series) -> str:
     return f"{at_least}{int(answer[answer['asked']])} ({format_bytes(int(answer['peak_memory_bytes']))})"
 
 
-FIGURES = {
-    "memory": _figures_of_arms,
-    "memory_models": _figures_of_models,
-}
-"""Each kind of figure, and what returns those that the records give."""
+FIGURES = (
+    FigureKind(
+        name="memory",
+        title="Peak memory",
+        named_by=("variant", "base", "device", "method"),
+        panels=panels_of(
+            analysis.memory_values,
+            [name for name in CONDITIONS["memory"] if name != "attention"],
+            plot_memory,
+            has_sizes,
+        ),
+        height=4.3,
+        caption=(
+            "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms within "
+            f"{100 * ALIKE:.0f} % of another's line everywhere share that line, drawn as the first of them. The table "
+            "`memory` (`report --all`) has every number and says what is counted."
+        ),
+    ),
+    FigureKind(
+        name="memory_models",
+        title="Peak memory of models",
+        named_by=("device", "method"),
+        panels=panels_of(
+            _unbroken_values,
+            analysis.MODEL_MEMORY_CONDITIONS,
+            partial(plot_scaling, metric="peak_memory_bytes", exponent="growing_exponent"),
+            _is_growing,
+        ),
+        height=4.3,
+        caption=(
+            "Peak memory of models by resolution, both axes logarithmic; arms are b2 in base v2 with fused attention. "
+            "The number after a name is the exponent in pixels, between the two largest sizes, of the peak without "
+            f"parameters, gradients, optimiser state and input. Arms within {100 * ALIKE:.0f} % of another's line "
+            "share that line."
+        ),
+    ),
+)
+"""The kinds of figures of memory."""

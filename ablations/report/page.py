@@ -26,14 +26,22 @@ from ablations.config import (
     arms_of,
     as_pair,
     base_confounders,
+    size_text,
 )
 from ablations.records import field_docstrings
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import QUESTIONS
 from ablations.report.figures import DPI, FigureSpec
-from ablations.report.index import name_record, provenance_lines
-from ablations.report.summary import Statement, Tables, largest_of_each_kind, list_statements, show_comparisons
-from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, list_sections
+from ablations.report.index import by_measurement, count_records, list_different, list_failed, provenance_lines
+from ablations.report.summary import (
+    ShownComparison,
+    Statement,
+    Tables,
+    largest_of_each_kind,
+    list_statements,
+    show_comparisons,
+)
+from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, left_out, list_sections
 
 TITLE = "PVT v1 to v2, change by change"
 
@@ -76,15 +84,14 @@ def render_page(
     have their values; `images` are the figures, by name, as PNG and SVG.
     """
     toggles = toggles_at_hand(records)
-    first = Part("summary", "What each change does", _summary(tables))
+    first = Part("summary", "What each change does", _summary(tables, damaged))
     rest = [
-        *_questions(tables, figures, images),
+        *_questions(tables, figures, images, damaged),
         Part("design", "The study's design", _design(records, toggles)),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),
     ]
-    failed = _failed(records)
-    counts = f"{len(records) - len(failed)} finished records, {len(failed)} failed cells, {len(damaged)} damaged files."
+    counts = count_records(records, damaged)
     changes = ", ".join(f"{name} ({TOGGLES[name].title.lower()})" for name in toggles)
     papers = " and ".join(f'<a href="{address}">{name}</a>' for name, address in PAPERS.items())
     return f"""<!DOCTYPE html>
@@ -155,7 +162,7 @@ def _words(text: str) -> str:
     return "".join(f"<code>{word}</code>" if place % 2 else word for place, word in enumerate(words))
 
 
-def _summary(tables: Tables) -> str:
+def _summary(tables: Tables, damaged: dict[str, str]) -> str:
     """Returns the comparison of the largest study of each kind, a sentence a toggle, and what else is known."""
     values = next((values for table, values in tables.items() if table is COMPARISON), None)
     statements = _list(list_statements(tables))
@@ -163,23 +170,22 @@ def _summary(tables: Tables) -> str:
         return (
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
+    comparisons = comparison_html(largest_of_each_kind(show_comparisons(values)))
+    notes = _paragraph(left_out(COMPARISON, damaged)) + _paragraph(COMPARISON.about, "about")
+    return comparisons + notes + statements
+
+
+def comparison_html(comparisons: Iterable[ShownComparison]) -> str:
+    """Returns comparisons as HTML tables with their sentences and captions, to stand in any page."""
     body = []
-    for shown in largest_of_each_kind(show_comparisons(values)):
+    for shown in comparisons:
         body += [
             f"<h3>{escape(shown.section.title)}</h3>\n",
             _list(shown.statements),
             _section_table(shown.section, f"Comparison: {shown.section.title}"),
             _paragraph(shown.section.caption, "quiet"),
         ]
-    return "".join([*body, _paragraph(COMPARISON.about, "about"), statements])
-
-
-def comparison_html(values: pd.DataFrame) -> str:
-    """Returns all comparisons of `comparison_values` as HTML tables, to stand in another page."""
-    return "".join(
-        f"<h3>{escape(shown.section.title)}</h3>\n{_section_table(shown.section, shown.section.title)}"
-        for shown in show_comparisons(values)
-    )
+    return "".join(body)
 
 
 def _list(statements: list[Statement]) -> str:
@@ -211,11 +217,8 @@ def _table(lines: list[list[str]], label: str, kind: str = "list") -> str:
 
 def _section_table(section: Section, label: str) -> str:
     """Returns a section of a table of the report, sortable, with the best of its columns in bold."""
-    lines = [[_cell(cell) for cell in line] for line in section.lines]
-    for place, column in enumerate(section.columns):
-        for line, is_best in zip(lines[1:], column.is_best, strict=True):
-            line[place] = f"<strong>{line[place]}</strong>" if is_best else line[place]
-    return _marked_table(lines, _long_columns(section.lines), label, "sortable")
+    lines = section.lines(_cell, "<strong>{}</strong>")
+    return _marked_table(lines, _long_columns(section.lines()), label, "sortable")
 
 
 def _cell(text: str) -> str:
@@ -247,7 +250,10 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
 
 
 def _questions(
-    tables: Tables, figures: Iterable[FigureSpec], images: dict[str, tuple[bytes, bytes] | None]
+    tables: Tables,
+    figures: Iterable[FigureSpec],
+    images: dict[str, tuple[bytes, bytes] | None],
+    damaged: dict[str, str],
 ) -> list[Part]:
     """Returns a part for each question that has something to show: its figures and its tables."""
     by_name = {table.name: table for table in tables}
@@ -260,7 +266,7 @@ def _questions(
             if spec.kind in question.figures
         ]
         own = [by_name[name] for name in question.tables if name in by_name]
-        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table])) for table in own]
+        shown += [Part(f"table-{table.name}", table.title, _sections(table, tables[table], damaged)) for table in own]
         if shown:
             parts.append(Part(question.name, question.title, "", shown))
     return parts
@@ -275,14 +281,14 @@ def _figure(spec: FigureSpec, png: bytes, svg: bytes) -> str:
     return f"<figure>\n{_scroll(image, spec.title)}<figcaption>{_words(spec.caption)}</figcaption>\n</figure>\n"
 
 
-def _sections(table: Table, values: pd.DataFrame) -> str:
-    body = [_paragraph(table.about, "about")]
+def _sections(table: Table, values: pd.DataFrame, damaged: dict[str, str]) -> str:
+    body = [_paragraph(table.about, "about"), _paragraph(left_out(table, damaged))]
     for section in list_sections(table, values):
         label = f"{table.title}: {section.title}"
         body += [
             f"<h4>{escape(section.title)}</h4>\n",
             _section_table(section, label),
-            _paragraph(" ".join(filter(None, (section.caption, section.emphasis))), "quiet"),
+            _paragraph(section.caption, "quiet"),
         ]
     return "".join(body)
 
@@ -339,31 +345,20 @@ def _confounder_text(base: str, confounder: str, arms: tuple[str, ...]) -> str:
 
 def _measured_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     """Returns which models and conditions each measurement's records are of, as lines of cells."""
-    lines = [["Measurement", "Records", "Variants", "Bases", "Arms", "Other models", "Resolutions, px", "Seeds"]]
-    for measurement in AXES:
-        own = [record for record in records if record["measurement"] == measurement]
-        if not own:
-            continue
+
+    def cells(own: list[dict[str, Any]]) -> list[str]:
         conditions = [record["conditions"] for record in own]
-        sizes = sorted({tuple(as_pair(each["resolution"])) for each in conditions})
-        lines.append(
-            [
-                measurement,
-                str(len(own)),
-                _listed(record.get("variant") for record in own),
-                _listed(record.get("base") for record in own),
-                str(len({record["arm"] for record in own if "arm" in record})),
-                str(len({record["model"] for record in own if "model" in record})),
-                ", ".join(str(height) if height == width else f"{height}x{width}" for height, width in sizes),
-                _listed(each.get("seed") for each in conditions),
-            ]
-        )
-    return lines
+        pairs = (as_pair(each["resolution"]) for each in conditions)
+        return [
+            list_different(record.get("variant") for record in own),
+            list_different(record.get("base") for record in own),
+            *(str(len({record[kind] for record in own if kind in record})) for kind in ("arm", "model")),
+            ", ".join(map(size_text, sorted({(height, width) for height, width in pairs}))),
+            list_different(each.get("seed") for each in conditions),
+        ]
 
-
-def _listed(values: Iterable[Any]) -> str:
-    """Returns the different values in their order, as one text."""
-    return ", ".join(map(str, sorted({value for value in values if value is not None}))) or NOTHING
+    headings = ("Variants", "Bases", "Arms", "Other models", "Resolutions, px", "Seeds")
+    return by_measurement(records, headings, cells)
 
 
 def _provenance(records: list[dict[str, Any]]) -> str:
@@ -377,22 +372,16 @@ def _provenance(records: list[dict[str, Any]]) -> str:
             {str(record["environment"].get(name)) for record in records if record["measurement"] == measurement}
             for measurement in present
         ]
-        environments.append([name.replace("_", " "), *(_listed(own - {"None"}) for own in values)])
+        environments.append([name.replace("_", " "), *(list_different(own - {"None"}) for own in values)])
     about = "The studies, machines, versions and commits of all records, and the environments that they name."
     return _paragraph(about) + _table(provenance_lines(records), "Provenance") + _table(environments, "Environments")
 
 
-def _failed(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [record for record in records if record["status"] == "failed"]
-
-
 def _left_out(records: list[dict[str, Any]], damaged: dict[str, str]) -> str:
-    failed = _failed(records)
-    body = _paragraph(f"{len(failed)} failed cells and {len(damaged)} damaged files.")
+    failed, broken = list_failed(records), [list(each) for each in damaged.items()]
+    body = _paragraph(f"{len(failed)} failed cells and {len(broken)} damaged files.")
     if failed:
-        lines = [[each["measurement"], name_record(each), each["key"], each["failure"]] for each in failed]
-        body += _table([["Measurement", "Failed cell", "Key", "Why"], *lines], "Failed cells")
-    if damaged:
-        lines = [[name, why] for name, why in damaged.items()]
-        body += _table([["Damaged file", "What is wrong"], *lines], "Damaged files")
+        body += _table([["Measurement", "Failed cell", "Key", "Why"], *failed], "Failed cells")
+    if broken:
+        body += _table([["Damaged file", "What is wrong"], *broken], "Damaged files")
     return body

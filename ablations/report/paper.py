@@ -7,52 +7,40 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator, NullFormatter
 
-from ablations.analysis.grouping import CONDITIONS, group_by, refuse_mixed
-from ablations.analysis.paper import (
-    ARM_FAMILIES,
-    BASELINE_FAMILIES,
-    cumulative_values,
-    imagenet_values,
-    paper_values,
-    table6_values,
-)
+from ablations.analysis import paper as analysis
+from ablations.analysis.grouping import CONDITIONS, Group, refuse_mixed
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI
 from ablations.measure.metrics import METRICS
-from ablations.report.cost import GFLOPS, NAME, PARAMS, note_class_tokens
-from ablations.report.figures import (
-    FEWEST_ARMS,
-    GREY,
-    FigureSpec,
-    Panel,
-    arm_colour,
-    arm_line,
-    count_labels,
-    group_panels,
-    legend_below,
-    list_rows,
-)
-from ablations.report.tables import ARM, Column, Table, show_metric, show_plain, show_text
+from ablations.report import figures
+from ablations.report.cost import GFLOPS, NAME, PARAMS, CostTable, note_class_tokens
+from ablations.report.figures import GREY, FigureKind, arm_line, panels_of
+from ablations.report.tables import ARM, TableColumn, metric_column
+
+CUMULATIVE_CONDITIONS = (*CONDITIONS["cost"], "resolution")
 
 UNIT = "What the paper calls GFLOPs are MACs, those of convolutions and matrix products; so are ours."
 
-PARAMS_BESIDE = (
-    PARAMS,
-    Column("reported", show_plain("reported_params_m")),
-    Column("difference, %", show_plain("params_difference_percent", "+z.1f")),
-)
-MACS_BESIDE = (
-    Column(GFLOPS, show_metric("macs")),
-    Column("reported", show_plain("reported_macs_g")),
-    Column("difference, %", show_plain("macs_difference_percent", "+z.1f")),
-)
 
+def _beside(ours: TableColumn, metric: str, form: str = "") -> tuple[TableColumn, ...]:
+    """Returns the columns of our count, the reported number, and by how much ours differs."""
+    unit = {"params": "m", "macs": "g"}[metric]
+    return (
+        ours,
+        TableColumn("reported", f"reported_{metric}_{unit}", form),
+        TableColumn("difference, %", f"{metric}_difference_percent", "+z.1f"),
+    )
+
+
+PAPER_MACS = metric_column("macs", title=GFLOPS)
+PARAMS_BESIDE = _beside(PARAMS, "params")
+MACS_BESIDE = _beside(PAPER_MACS, "macs")
+PAPER_ROW = TableColumn("Row of the paper", "reported_setting")
 
 TABLES = (
-    Table(
+    CostTable(
         name="table2_imagenet",
-        measurement="cost",
         title="The paper's Table 2: backbones on ImageNet",
-        values=imagenet_values,
+        values=analysis.imagenet_values,
         conditions=("head", "resolution"),
         titled_by=("head", "resolution"),
         rows_by="name",
@@ -60,24 +48,23 @@ TABLES = (
             NAME,
             *PARAMS_BESIDE,
             *MACS_BESIDE,
-            Column("Reported top-1, %", show_plain("reported_top1_percent")),
-            Column("Why the reported number differs", show_text("note")),
+            TableColumn("Reported top-1, %", "reported_top1_percent"),
+            TableColumn("Why the reported number differs", "note"),
         ),
         about=(
             f"Parameters and MACs of one image, counted, beside the reported numbers. {UNIT} A count that does not "
-            "round to the reported number has a note; where the note names another way of counting, its result "
-            "stands in brackets. Nothing was trained: top-1 is as reported."
+            "round to the reported number has a note; where the note names another way of counting, its result stands "
+            "in brackets. Nothing was trained: top-1 is as reported."
         ),
     ),
-    Table(
+    CostTable(
         name="table3_coco",
-        measurement="cost",
         title="The paper's Table 3: detectors on COCO",
-        values=partial(paper_values, table="table3_coco"),
+        values=partial(analysis.paper_values, table="table3_coco"),
         conditions=("head", "resolution"),
         titled_by=("head",),
         rows_by="name",
-        columns=(NAME, *PARAMS_BESIDE, Column(f"{GFLOPS}, 800x1280", show_metric("macs"))),
+        columns=(NAME, *PARAMS_BESIDE, metric_column("macs", title=f"{GFLOPS}, 800x1280")),
         about=(
             "torchvision's RetinaNet and Mask R-CNN around each backbone, set up as the paper's: 80 classes, a pyramid "
             "of 256 channels, RetinaNet's from C3 with P6 from C5. The paper reports parameters alone. Its tool counts "
@@ -86,24 +73,19 @@ TABLES = (
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="table4_detectors",
-        measurement="cost",
         title="The paper's Table 4: other detectors on COCO",
-        values=partial(paper_values, table="table4_detectors"),
+        values=partial(analysis.paper_values, table="table4_detectors"),
         conditions=("resolution",),
         titled_by=("resolution",),
         rows_by="row",
         columns=(
-            Column("Detector", show_text("detector")),
-            Column("Backbone", show_text("name")),
-            Column("Ours is", lambda row: "torchvision's FCOS" if row["head"] else "quoted, not built"),
-            PARAMS,
-            Column("reported", show_plain("reported_params_m", ".0f")),
-            Column("difference, %", show_plain("params_difference_percent", "+z.1f")),
-            Column(GFLOPS, show_metric("macs")),
-            Column("reported", show_plain("reported_macs_g", ".0f")),
-            Column("difference, %", show_plain("macs_difference_percent", "+z.1f")),
+            TableColumn("Detector", "detector"),
+            TableColumn("Backbone", "name"),
+            TableColumn("Ours is", lambda row: "torchvision's FCOS" if row["head"] else "quoted, not built"),
+            *_beside(PARAMS, "params", ".0f"),
+            *_beside(PAPER_MACS, "macs", ".0f"),
         ),
         about=(
             "ATSS has the layers of FCOS and differs in how training assigns samples; torchvision's FCOS stands for "
@@ -111,88 +93,75 @@ TABLES = (
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="table5_ade20k",
-        measurement="cost",
         title="The paper's Table 5: Semantic FPN on ADE20K",
-        values=partial(paper_values, table="table5_ade20k"),
+        values=partial(analysis.paper_values, table="table5_ade20k"),
         conditions=("head", "resolution"),
         titled_by=("head", "resolution"),
         rows_by="name",
         columns=(NAME, *PARAMS_BESIDE, *MACS_BESIDE),
         about=(
             "Semantic FPN (the semantic branch of Panoptic FPN) with 150 classes around each backbone. The paper's "
-            f"ResNets have a stem of three convolutions, and so have these. {UNIT} The paper's counter adds "
-            "something for layers that are no products, which no single rule of ours gives for all rows; all "
-            "differences are under half a percent."
+            f"ResNets have a stem of three convolutions, and so have these. {UNIT} The paper's counter adds something "
+            "for layers that are no products, which no single rule of ours gives for all rows; all differences are "
+            "under half a percent."
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="table6_ablation",
-        measurement="cost",
         title="The paper's Table 6: the ablation, in RetinaNet",
-        values=table6_values,
+        values=analysis.table6_values,
         conditions=("variant", "base", "head", "resolution"),
         titled_by=("variant", "base", "head", "resolution"),
         columns=(
-            Column("Row of the paper", show_text("reported_setting")),
+            PAPER_ROW,
             ARM,
             *PARAMS_BESIDE,
-            Column("step", show_plain("params_step", "+.2f", 1e6)),
-            Column("reported step", show_plain("reported_params_step_m", "+.1f")),
+            TableColumn("step", "params_step", "+.2f", 1e6),
+            TableColumn("reported step", "reported_params_step_m", "+.1f"),
             *MACS_BESIDE,
-            Column("step", show_plain("macs_step", "+.2f", 1e9)),
-            Column("reported step", show_plain("reported_macs_step_g", "+.1f")),
+            TableColumn("step", "macs_step", "+.2f", 1e9),
+            TableColumn("reported step", "reported_macs_step_g", "+.1f"),
         ),
         about=(
             "RetinaNet with 80 classes on b2 at 800x1280 px. The paper's first row has v1's confounders and its others "
-            "have v2's (base published), so that its step to + OPE holds the change of confounders too. The other "
-            "arms and bases are ours alone. Steps are differences to the paper's row above; reported steps are "
-            f"between reported values. {UNIT}"
+            "have v2's (base published), so that its step to + OPE holds the change of confounders too. The other arms "
+            "and bases are ours alone. Steps are differences to the paper's row above; reported steps are between "
+            f"reported values. {UNIT}"
         ),
         note=note_class_tokens,
     ),
-    Table(
+    CostTable(
         name="cumulative",
-        measurement="cost",
         title="The paper's cumulative ablation",
-        values=cumulative_values,
-        conditions=(*CONDITIONS["cost"], "resolution"),
+        values=analysis.cumulative_values,
+        conditions=CUMULATIVE_CONDITIONS,
         titled_by=("variant", "base", "resolution"),
         columns=(
-            Column("Row of the paper", show_text("reported_setting")),
+            PAPER_ROW,
             ARM,
             PARAMS,
-            Column("reported", show_plain("reported_params_m")),
-            Column("step", show_plain("params_step", "+.2f", METRICS["params"].divisor)),
-            Column("reported step", show_plain("reported_retinanet_params_step_m", "+.1f")),
-            Column(GFLOPS, show_metric("macs")),
-            Column("reported", show_plain("reported_gflops")),
-            Column("step", show_plain("macs_step", "+.2f", METRICS["macs"].divisor)),
-            Column("Reported top-1, %", show_plain("reported_top1_percent")),
-            Column("step", show_plain("reported_top1_step_points", "+.1f")),
+            TableColumn("reported", "reported_params_m"),
+            TableColumn("step", "params_step", "+.2f", METRICS["params"].divisor),
+            TableColumn("reported step", "reported_retinanet_params_step_m", "+.1f"),
+            PAPER_MACS,
+            TableColumn("reported", "reported_gflops"),
+            TableColumn("step", "macs_step", "+.2f", METRICS["macs"].divisor),
+            TableColumn("Reported top-1, %", "reported_top1_percent"),
+            TableColumn("step", "reported_top1_step_points", "+.1f"),
         ),
         about=(
             "Steps are differences to the row above; the first holds the change of base too. Our numbers are of "
-            "backbones, counted and not trained. The reported totals are those of the paper's Table 2, which lacks "
-            "the second row; the reported steps in parameters are those of the RetinaNets of its Table 6, which the "
-            "table table6_ablation rebuilds. All top-1 is as reported: ImageNet at 224 px, one run a row, spread "
-            "unknown. What the paper calls GFLOPs are MACs."
+            "backbones, counted and not trained. The reported totals are those of the paper's Table 2, which lacks the "
+            "second row; the reported steps in parameters are those of the RetinaNets of its Table 6, which the table "
+            "table6_ablation rebuilds. All top-1 is as reported: ImageNet at 224 px, one run a row, spread unknown. "
+            "What the paper calls GFLOPs are MACs."
         ),
     ),
 )
 """The paper's tables, in the report's order."""
-
-
-def _cumulative(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "The paper's cumulative ablation: reported top-1 on ImageNet, one run a row, spread unknown. Parameters and "
-        "MACs are our count of backbones with a head of 1,000 classes."
-    )
-    groups = group_by(cumulative_values(records), (*CONDITIONS["cost"], "resolution"))
-    panels = [Panel(group.conditions, partial(plot_cumulative, values=group.rows)) for group in groups]
-    return group_panels("cumulative", "The paper's cumulative ablation", ("variant", "base"), panels, 2.6, caption)
 
 
 def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -200,7 +169,7 @@ def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
 
     `values` are rows of `cumulative_values` at one resolution.
     """
-    refuse_mixed(values, (*CONDITIONS["cost"], "resolution"))
+    refuse_mixed(values, CUMULATIVE_CONDITIONS)
     top1 = values["reported_top1_percent"]
     ax.plot(top1, range(len(values)), color=GREY, linewidth=1)
     labels = []
@@ -209,13 +178,12 @@ def plot_cumulative(ax: Axes, values: pd.DataFrame) -> Axes:
         step = row["reported_top1_step_points"]
         text = f"{row['reported_top1_percent']:.1f}" + ("" if pd.isna(step) else f" ({step:+.1f})")
         ax.annotate(text, (row["reported_top1_percent"], place), (8, 0), textcoords="offset points", va="center")
-        counts = ", ".join(count_labels(values, row))
+        counts = ", ".join(figures.count_labels(values, row))
         labels.append(f"{row['arm']}\n{row['reported_setting']}\n{counts}")
     ax.set_xlim(top1.min() - 0.3, top1.max() + 2.4)  # room for the words
-    ax.set_ylim(-0.5, len(values) - 0.5)
     ax.xaxis.set_major_locator(MultipleLocator(1))
     ax.set_xlabel("Reported top-1, %")
-    return list_rows(ax, labels)
+    return figures.list_rows(ax, labels, room=0.5)
 
 
 BASELINE_LOOKS = {
@@ -242,18 +210,8 @@ LABEL_PLACES = {PVT_V1: (4, -5), PVT_V2: (-4, 5), PVT_V2_LI: (-4, 11)}
 """Where the name of an arm's point stands, in points from it; names of v2-Li clear those of v2."""
 
 
-def _imagenet(records: pd.DataFrame) -> list[FigureSpec]:
-    caption = (
-        "The paper's Table 2: reported top-1, one run a row, spread unknown, against our count of MACs. A bubble's "
-        "area is in proportion to our count of parameters. Lines join the models of a family, whose fewest and most "
-        "parameters stand after its name."
-    )
-    panels = [
-        Panel(group.conditions, partial(plot_imagenet, values=group.rows))
-        for group in group_by(imagenet_values(records), ("head", "resolution"))
-        if len(group.rows) >= FEWEST_ARMS and 0 < group.rows["arm"].isna().sum() < len(group.rows)
-    ]
-    return group_panels("table2_imagenet", "Reported top-1 against our counts", ("head",), panels, 5.4, caption)
+def _has_arms_and_baselines(group: Group) -> bool:
+    return len(group.rows) >= figures.FEWEST_ARMS and 0 < group.rows["arm"].isna().sum() < len(group.rows)
 
 
 def plot_imagenet(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -265,7 +223,7 @@ def plot_imagenet(ax: Axes, values: pd.DataFrame) -> Axes:
     values = values.sort_values("macs").assign(
         giga_macs=values["macs"] / METRICS["macs"].divisor, millions=values["params"] / METRICS["params"].divisor
     )
-    for family in (*ARM_FAMILIES.values(), *BASELINE_FAMILIES):
+    for family in (*analysis.ARM_FAMILIES.values(), *analysis.BASELINE_FAMILIES):
         rows = values[values["family"] == family]
         if rows.empty:
             continue
@@ -285,7 +243,7 @@ def plot_imagenet(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.set_xlabel(f"{METRICS['macs'].label} at {values['resolution'].iloc[0]} px")
     ax.set_ylabel("Reported top-1, %")
     _explain_bubbles(ax)
-    legend_below(ax, ncols=2)
+    figures.legend_below(ax, ncols=2)
     return ax
 
 
@@ -309,7 +267,7 @@ def _name_point(ax: Axes, row: pd.Series) -> None:
         ha="left" if right > 0 else "right",
         va="bottom" if up > 0 else "top",
         fontsize=6.5,
-        color=arm_colour(row["arm"]),
+        color=figures.arm_colour(row["arm"]),
         zorder=5,
     )
 
@@ -321,8 +279,29 @@ def _explain_bubbles(ax: Axes) -> None:
     ax.add_artist(ax.legend(keys, labels, loc="lower right", title="Parameters", **look))
 
 
-FIGURES = {
-    "cumulative": _cumulative,
-    "table2_imagenet": _imagenet,
-}
-"""Each kind of figure, and what returns those that the records give."""
+FIGURES = (
+    FigureKind(
+        name="cumulative",
+        title="The paper's cumulative ablation",
+        named_by=("variant", "base"),
+        panels=panels_of(analysis.cumulative_values, CUMULATIVE_CONDITIONS, plot_cumulative),
+        height=2.6,
+        caption=(
+            "The paper's cumulative ablation: reported top-1 on ImageNet, one run a row, spread unknown. Parameters "
+            "and MACs are our count of backbones with a head of 1,000 classes."
+        ),
+    ),
+    FigureKind(
+        name="table2_imagenet",
+        title="Reported top-1 against our counts",
+        named_by=("head",),
+        panels=panels_of(analysis.imagenet_values, ("head", "resolution"), plot_imagenet, _has_arms_and_baselines),
+        height=5.4,
+        caption=(
+            "The paper's Table 2: reported top-1, one run a row, spread unknown, against our count of MACs. A bubble's "
+            "area is in proportion to our count of parameters. Lines join the models of a family, whose fewest and "
+            "most parameters stand after its name."
+        ),
+    ),
+)
+"""The kinds of figures of the paper's tables."""

@@ -42,7 +42,7 @@ def _kind(shown: ShownComparison) -> str:
 def _table(shown: ShownComparison) -> str:
     """Returns the columns of BRIEF as Markdown without padding, the title above."""
     section = shown.section.only(tuple(heading for heading in BRIEF if heading != "n"))
-    head, *rows = (list(map(_without_percent, line)) for line in section.marked_lines)
+    head, *rows = (list(map(_without_percent, line)) for line in section.lines(bold="**{}**"))
     rule = ["---", *["--:"] * (len(head) - 1)]
     lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))
     return f"**{section.title}**\n\n{lines}"

@@ -1,6 +1,6 @@
 """What a results folder says, in sentences: of toggles, of confounders, of resolution, and how far it reaches."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -11,7 +11,18 @@ from ablations.analysis.grouping import Group, describe, group_by, list_changed
 from ablations.config import VARIANTS
 from ablations.report.accuracy import difference_text
 from ablations.report.comparison import COMPARISON, list_comparisons, list_toggle_sentences
-from ablations.report.tables import Section, Table, list_sections, metric_text
+from ablations.report.tables import (
+    LATEX_PREAMBLE,
+    Section,
+    Table,
+    escape_latex,
+    escape_markdown,
+    latex_section,
+    list_sections,
+    markdown_rows,
+    metric_text,
+    render_csv,
+)
 
 Tables = Mapping[Table, pd.DataFrame]
 
@@ -52,6 +63,33 @@ def largest_of_each_kind(comparisons: list[ShownComparison]) -> list[ShownCompar
         data = each.group.conditions.get("data")
         first.setdefault(None if pd.isna(data) else data, each)
     return list(first.values())
+
+
+def comparison_markdown(comparisons: Iterable[ShownComparison]) -> str:
+    """Returns comparisons as Markdown: each one's table, caption and sentences."""
+    sections = []
+    for each in comparisons:
+        title, caption = escape_markdown(each.section.title), escape_markdown(each.section.caption)
+        sections += [f"## {title}", markdown_rows(each.section.lines(bold="**{}**")), caption]
+        lines = [f"- **{one.topic}**: {escape_markdown(one.text)}" for one in each.statements]
+        sections += ["\n".join(lines)] if lines else []
+    return "\n\n".join(sections) + "\n"
+
+
+def comparison_latex(comparisons: Iterable[ShownComparison]) -> str:
+    """Returns comparisons as LaTeX: each one's float, and its sentences as a list behind it."""
+    parts = [LATEX_PREAMBLE]
+    for each in comparisons:
+        parts.append(latex_section(COMPARISON, each.section))
+        items = [f"\\item \\textbf{{{escape_latex(one.topic)}}}: {escape_latex(one.text)}" for one in each.statements]
+        parts += ["\n".join([r"\begin{itemize}", *items, r"\end{itemize}"])] if items else []
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison_csv(comparisons: Iterable[ShownComparison]) -> str:
+    """Returns the values of comparisons as CSV, with the columns that any of them has."""
+    rows = pd.concat([each.group.rows for each in comparisons])
+    return render_csv(rows.dropna(axis="columns", how="all"))
 
 
 def list_statements(tables: Tables) -> list[Statement]:

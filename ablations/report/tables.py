@@ -8,27 +8,61 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ablations.analysis.grouping import REFERENCE, Group, describe, group_by, tell_apart, varying
+from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying
+from ablations.errors import FEW
 from ablations.measure.metrics import METRICS
 
 NOTHING = "-"
 """What a cell without a value shows."""
 
 
+Show = Callable[[pd.Series], str]
+"""What a cell shows of a row of the values."""
+
+
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One column for people: its heading, and what it shows of a row of the values."""
 
-    title: str | Callable[[pd.Series], str]
+    title: str | Show
     """A function takes the first row of a group, and so names what the group has in common."""
-    show: Callable[[pd.Series], str]
+    value: str | Show
+    """The column of the values that it shows, which not all groups have, or what makes the cell's words."""
+    form: str = ""
+    """How a value of that column is written: a format, or words around `{}`."""
+    divisor: float = 1
     best: Literal["min", "max"] | None = None
     """Which end is the better one, where rows compete; nothing where none is better or they are no rivals."""
     is_best: Callable[[pd.Series], bool] | None = None
-    """Says it of a row where noise decides, instead of `best`."""
+    """Says of a row that has noise whether it is not resolved to be worse than the best, instead of `best`: the only
+    such row of several is the best one."""
+    beside_v1: bool = False
+    """Shows nothing of arm v1, which all others are compared with."""
+
+    def show(self, row: pd.Series) -> str:
+        """Returns the cell of a row."""
+        if self.beside_v1 and row["arm"] == REFERENCE:
+            return NOTHING
+        if callable(self.value):
+            return self.value(row)
+        value = row.get(self.value)
+        if pd.isna(value) or value == "":
+            return NOTHING
+        value = value if self.divisor == 1 else value / self.divisor
+        return self.form.format(value) if "{" in self.form else format(value, self.form)
 
 
-ARM = Column("Arm", lambda row: row["model"] if pd.isna(row["arm"]) else row["arm"])
+def metric_column(
+    metric: str, value: str = "", title: str = "", best: Literal["min", "max"] | None = None
+) -> TableColumn:
+    """Returns the column of a metric in its unit; the values may have another name, and the column another heading."""
+    return TableColumn(title or METRICS[metric].title, show_metric(metric, value), best=best)
+
+
+MACS_AT = "{} px: " + METRICS["macs"].title
+"""The heading of MACs at each resolution."""
+
+ARM = TableColumn("Arm", lambda row: row["model"] if pd.isna(row["arm"]) else row["arm"])
 """Its name, or that of a model that is no arm."""
 
 MODE_WORDS = {
@@ -36,6 +70,11 @@ MODE_WORDS = {
     "training": "One training step: forward, backward and AdamW with its state.",
 }
 """What one step of each mode is."""
+
+
+def mode_note(values: pd.DataFrame) -> str:
+    """Says what one step of the values' mode is."""
+    return MODE_WORDS[values["mode"].iloc[0]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +90,8 @@ class Table:
     """The columns of the values that are equal within a group of rows."""
     titled_by: tuple[str, ...]
     """Those that head each group, beside any that differ between groups."""
-    columns: tuple[Column, ...]
-    spread: tuple[Column, ...] = ()
+    columns: tuple[TableColumn, ...]
+    spread: tuple[TableColumn, ...] = ()
     """Columns that stand once for each resolution, which takes the place of `{}` in their heading."""
     about: str
     """What is measured, and what it does not say."""
@@ -74,12 +113,12 @@ def metric_text(metric: str, value: Any) -> str:
     return NOTHING if pd.isna(value) else four_figures(value / METRICS[metric].divisor)
 
 
-def show_metric(metric: str, column: str | None = None) -> Callable[[pd.Series], str]:
+def show_metric(metric: str, column: str = "") -> Show:
     """Shows a metric, of a column of another name if one is given."""
-    return lambda row: metric_text(metric, row[column or metric])
+    return lambda row: metric_text(metric, row.get(column or metric))
 
 
-def show_with_change(metric: str) -> Callable[[pd.Series], str]:
+def show_with_change(metric: str) -> Show:
     """Shows a metric and, in brackets, its change against arm v1."""
 
     def show(row: pd.Series) -> str:
@@ -89,38 +128,49 @@ def show_with_change(metric: str) -> Callable[[pd.Series], str]:
     return show
 
 
-def unless_reference(show: Callable[[pd.Series], str]) -> Callable[[pd.Series], str]:
-    """Shows nothing of arm v1, which all others are compared with."""
-    return lambda row: NOTHING if row["arm"] == REFERENCE else show(row)
-
-
-def range_text(row: pd.Series, metric: str, form: str, divisor: float = 1.0) -> str:
-    """Returns the two ends of a metric's interval as words, nothing where it has none."""
-    low, high = row[f"{metric}_low"] / divisor, row[f"{metric}_high"] / divisor
-    return NOTHING if pd.isna(low) else f"{low:{form}} to {high:{form}}"
-
-
-def show_plain(column: str, form: str = "", divisor: float = 1.0) -> Callable[[pd.Series], str]:
-    """Shows a column that not all groups have."""
-
-    def show(row: pd.Series) -> str:
-        value = row.get(column)
-        return NOTHING if pd.isna(value) else format(value if divisor == 1 else value / divisor, form)
-
-    return show
-
-
-def show_text(column: str) -> Callable[[pd.Series], str]:
-    """Shows the words of a column that not all rows have."""
-    return lambda row: str(row[column]) if pd.notna(row.get(column)) and row[column] != "" else NOTHING
-
-
 def render_csv(values: pd.DataFrame) -> str:
-    """Returns the values as CSV, unrounded, with units in the column names."""
-    return values.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+    """Returns the values as CSV, unrounded, with units in the column names.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
+    return values.map(_no_formula).to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 
-BOLD = "Bold: the best of a column as it is shown."
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def escape_markdown(text: str) -> str:
+    """Returns plain text in which nothing is taken for a tag, a link or the end of a cell; backticks remain code."""
+    for pattern, replacement in _MARKDOWN.items():
+        text = pattern.sub(replacement, text)
+    return text
+
+
+_MARKDOWN = {
+    re.compile(r"<(?=[A-Za-z/!?])"): "&lt;",
+    re.compile(r"\](?=[(\[:])"): r"\]",
+    re.compile(r"(?<=[A-Za-z])://"): "&#58;//",
+    re.compile(r"(?i)\bwww\."): "www&#46;",
+    re.compile(r"\|"): r"\|",
+}
+
+
+def left_out(table: "Table", damaged: dict[str, str]) -> str:
+    """Returns a sentence on the damaged files and lines of records that a table lacks; nothing where it lacks none.
+
+    Those are its measurement's; tables of accuracy show what others measured beside it.
+    """
+    own = (f"records/{table.measurement}/", f"records/{table.measurement}.jsonl")
+    places = [place for place in damaged if table.measurement == "accuracy" or place.startswith(own)]
+    if not places:
+        return ""
+    more = f"; and {len(places) - FEW} more" if len(places) > FEW else ""
+    named = "; ".join(f"{place}: {damaged[place]}" for place in places[:FEW])
+    return f"Damaged, and left out of this table: {named}{more}."
+
+
+BOLD = "Bold: the best of a column; where it has noise, only if all others are resolved to be worse."
 
 _NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?")
 
@@ -154,51 +204,40 @@ class Section:
     columns: list[ShownColumn]
     """Those in which some row has a value."""
     caption: str
-    """The note and the conditions."""
+    """The note, the conditions, and what bold cells say, where there are any."""
 
-    @property
-    def emphasis(self) -> str:
-        """What bold cells say, where there are any."""
-        return BOLD if any(any(column.is_best) for column in self.columns) else ""
-
-    @property
-    def lines(self) -> list[list[str]]:
-        """The headings and then the rows."""
-        columns = [[column.heading, *column.cells] for column in self.columns]
+    def lines(self, write: Callable[[str], str] = str, bold: str = "{}") -> list[list[str]]:
+        """Returns the headings and then the rows, each cell as `write` gives it, the best ones within `bold`."""
+        columns = [
+            [
+                write(column.heading),
+                *(
+                    (bold if best else "{}").format(write(cell))
+                    for cell, best in zip(column.cells, column.is_best, strict=True)
+                ),
+            ]
+            for column in self.columns
+        ]
         return [list(line) for line in zip(*columns, strict=True)]
 
     def only(self, headings: tuple[str, ...]) -> "Section":
         """Returns the section with those of its columns whose headings begin so."""
         return replace(self, columns=[column for column in self.columns if column.heading.startswith(headings)])
 
-    @property
-    def marked_lines(self) -> list[list[str]]:
-        """The same with the best cells in bold, as Markdown has it."""
-        columns = [
-            [
-                column.heading,
-                *(f"**{cell}**" if best else cell for cell, best in zip(column.cells, column.is_best, strict=True)),
-            ]
-            for column in self.columns
-        ]
-        return [list(line) for line in zip(*columns, strict=True)]
-
 
 def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
     """Returns a section for each group of equal conditions; their titles tell them apart."""
     groups = group_by(values, table.conditions)
+    titles = [describe(group.conditions, table.titled_by) for group in groups]
     sections = []
-    for group in groups:
-        title = _title(table, group)
-        namesakes = [other.conditions for other in groups if _title(table, other) == title]
+    for group, title in zip(groups, titles, strict=True):
+        namesakes = [other.conditions for other, its_title in zip(groups, titles, strict=True) if its_title == title]
         apart = tell_apart(group.conditions, varying(namesakes))
-        sections.append(
-            Section(
-                title=", ".join(filter(None, (title, apart))),
-                columns=_show_columns(table, group.rows),
-                caption=f"{table.note(group.rows)} Conditions: {describe(group.conditions)}.".strip(),
-            )
-        )
+        columns = _show_columns(table, group.rows)
+        bold = BOLD if any(any(column.is_best) for column in columns) else ""
+        conditions = f"Conditions: {describe(group.conditions)}."
+        caption = " ".join(filter(None, (table.note(group.rows), conditions, bold)))
+        sections.append(Section(", ".join(filter(None, (title, apart))), columns, caption))
     return sections
 
 
@@ -206,12 +245,9 @@ def render_markdown(table: Table, values: pd.DataFrame) -> str:
     """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
     sections = [f"# {table.title}", table.about]
     for section in list_sections(table, values):
-        sections += [f"## {section.title}", markdown_rows(section.lines), section.caption]
+        title, caption = escape_markdown(section.title), escape_markdown(section.caption)
+        sections += [f"## {title}", markdown_rows(section.lines(bold="**{}**")), caption]
     return "\n\n".join(sections) + "\n"
-
-
-def _title(table: Table, group: Group) -> str:
-    return describe(group.conditions, table.titled_by)
 
 
 def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
@@ -230,17 +266,19 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
     return [column for column in shown if set(column.cells) != {NOTHING}]
 
 
-def _show_column(column: Column, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
+def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
     cells = [NOTHING if row is None else column.show(row) for row in rows]
     first = next(row for row in rows if row is not None)
     heading = column.title if isinstance(column.title, str) else column.title(first)
     if column.is_best is None:
         return ShownColumn(heading.format(resolution), cells, _best_as_shown(cells, column.best))
-    return ShownColumn(heading, cells, [row is not None and column.is_best(row) for row in rows])
+    leaders = [row is not None and column.is_best(row) for row in rows]
+    return ShownColumn(heading, cells, [leads and sum(leaders) == 1 < len(rows) for leads in leaders])
 
 
 def markdown_rows(lines: list[list[str]]) -> str:
     """Returns lines of cells, the heading's first, as Markdown rows that a terminal shows well: padded to one width."""
+    lines = [list(map(escape_markdown, line)) for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     rows = [
@@ -252,7 +290,7 @@ def markdown_rows(lines: list[list[str]]) -> str:
 
 def render_terminal(section: Section, width: int) -> str:
     """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again."""
-    columns = [[column.heading, *column.cells] for column in section.columns]
+    columns = [list(column) for column in zip(*section.lines(), strict=True)]
     first, widths = columns[0], [max(map(len, column)) for column in columns]
     blocks: list[list[list[str]]] = []
     room = 0
@@ -273,9 +311,6 @@ def render_terminal(section: Section, width: int) -> str:
     return "\n".join(parts).rstrip("\n")
 
 
-Show = Callable[[pd.Series], str]
-
-
 POINTS = METRICS["top1"].divisor
 
 
@@ -284,17 +319,16 @@ def points_text(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{value / POINTS:+z.2f}"
 
 
-def show_signed(metric: str, column: str) -> Show:
-    """Shows a difference in a metric's unit with its sign and, in brackets, in percent of arm v1's value."""
+def signed_column(metric: str, column: str, title: str = "") -> TableColumn:
+    """Returns the column of a difference in a metric's unit with its sign and, in brackets, in percent of v1's."""
 
     def show(row: pd.Series) -> str:
         difference, percent = row[column], row[f"{column}_percent"]
         if pd.isna(difference):
             return NOTHING
-        sign = "+" if difference > 0 else ""
-        return f"{sign}{metric_text(metric, difference)} ({percent:+z.1f} %)"
+        return f"{'+' if difference > 0 else ''}{metric_text(metric, difference)} ({percent:+z.1f} %)"
 
-    return show
+    return TableColumn(title or METRICS[metric].title, show)
 
 
 LATEX_PREAMBLE = r"% Written by run_ablation.py report. The document needs \usepackage{booktabs,graphicx}."
@@ -343,10 +377,10 @@ def escape_latex(text: str) -> str:
 def render_latex(table: Table, values: pd.DataFrame) -> str:
     """Returns a `table` float for each group of equal conditions: the title above, notes and conditions beneath.
 
-    Where a column has a better end, its best cells are bold as they are shown: those that show the same share it.
+    Where a column has a better end, its best cells are bold: those that show the same share it.
     """
     sections = list_sections(table, values)
-    return "\n\n".join([LATEX_PREAMBLE, *(_latex_section(table, section) for section in sections)]) + "\n"
+    return "\n\n".join([LATEX_PREAMBLE, *(latex_section(table, section) for section in sections)]) + "\n"
 
 
 def latex_label(table: Table, section: Section) -> str:
@@ -354,11 +388,11 @@ def latex_label(table: Table, section: Section) -> str:
     return "tab:" + re.sub(r"[^a-z0-9]+", "-", f"{table.name} {section.title}".lower()).strip("-")
 
 
-def _latex_section(table: Table, section: Section) -> str:
-    columns = [_bold_best(column) for column in section.columns]
+def latex_section(table: Table, section: Section) -> str:
+    """Returns a section as a `table` float."""
     title = f"{table.title}{'' if table.title.endswith('?') else ':'} {section.title}."
-    notes = " ".join(filter(None, (table.about, section.caption, section.emphasis)))
-    headings, *rows = (" & ".join(line) + r" \\" for line in zip(*columns, strict=True))
+    notes = " ".join(filter(None, (table.about, section.caption)))
+    headings, *rows = (" & ".join(line) + r" \\" for line in section.lines(escape_latex, r"\textbf{{{}}}"))
     return "\n".join(
         [
             r"\begin{table}",
@@ -390,9 +424,3 @@ def _alignments(columns: Sequence[ShownColumn]) -> list[str]:
         f"p{{{PARAGRAPH_WIDTH}}}" if max(map(len, cells), default=0) > LONGEST_CELL else "r" if place else "l"
         for place, cells in enumerate(texts)
     ]
-
-
-def _bold_best(column: ShownColumn) -> list[str]:
-    """Returns the heading and the cells, the best in bold."""
-    cells = zip(map(escape_latex, column.cells), column.is_best, strict=True)
-    return [escape_latex(column.heading), *(f"\\textbf{{{cell}}}" if is_best else cell for cell, is_best in cells)]

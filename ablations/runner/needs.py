@@ -97,6 +97,32 @@ def refuse_other_data(cells: Iterable[Cell], kept: dict[str, dict[str, Any]], da
             raise refuse("data", cell.conditions.data, allowed)
 
 
+def refuse_different_data(ranks: Ranks, cells: Iterable[Cell], data_dir: Path | None) -> None:
+    """Raises InputError where processes that train together have other images under the same name."""
+    if ranks.count == 1:
+        return
+    trained = {cell.conditions.data: cell.conditions for cell in cells if cell.conditions.trains}
+    own = {name: conditions.data_digest(data_dir) for name, conditions in sorted(trained.items())}
+    for rank, other in enumerate(ranks.gather(own)):
+        for name, digest in own.items():
+            if other.get(name) != digest:
+                raise refuse("data", name, f"the same images in all processes; those of process {rank} are others")
+
+
+def folder_identity(folder: Path) -> tuple[int, int] | None:
+    """Returns what tells a folder from one that takes its place; None where there is none."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def gone(results: Path, what: str) -> InputError:
+    """The error for a results folder that does not stay while it is measured into."""
+    return refuse("results", str(results), f"a folder that stays while it is measured into; {what} gone")
+
+
 def warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[str, dict[str, Any]]) -> None:
     """Says so if records that tables split by machine were measured on another, or with another torch."""
     others = set()

@@ -4,6 +4,7 @@ A cell's record is written when the cell is finished, so a kill loses the cells 
 """
 
 import gc
+import json
 import os
 import time
 import traceback
@@ -27,16 +28,20 @@ from ablations.measure.environment import available_cores, use_full_float32
 from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
 from ablations.measure.process import fresh_process_context, worker_processes
-from ablations.records import find_record, write_record
+from ablations.records import find_record, record_path, write_record
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
     check_needs,
     check_processes,
     check_together,
+    folder_identity,
+    gone,
+    refuse_different_data,
     refuse_other_data,
     warn_of_other_machines,
 )
 from ablations.runner.progress import REFRESH_S, Progress, State
+from ablations.schema import check_result
 from ablations.training.accuracy import Files
 from ablations.training.distributed import Ranks, count_local_ranks, joined
 from ablations.training.loop import Diverged
@@ -81,6 +86,8 @@ class Job:
     environments: dict[str, dict[str, Any]]
     declared_seeds: int | None
     debug: bool
+    folder: tuple[int, int] | None
+    """The results folder's identity when the run began."""
 
     @property
     def ranks(self) -> Ranks:
@@ -157,6 +164,7 @@ def run_cells(
         )
         environments = check_together(ranks, partial(check_needs, missing, results, setting))
         refuse_other_data(cells, kept, data_dir)
+        refuse_different_data(ranks, missing, data_dir)
         begin()
         gc.collect()
         gc.freeze()  # what is imported stays; the collections between cells need not look through it
@@ -168,15 +176,23 @@ def run_cells(
             environments=environments,
             declared_seeds=declared_seeds,
             debug=debug,
+            folder=folder_identity(results),
         )
+        measured = []
         if ranks.is_first:
             warn_of_other_machines(kept.values(), environments)
         for cell, outcome in _run_missing(missing, job, jobs):
             summary.measured += outcome.state == "measured"
+            measured += [cell] if outcome.state == "measured" else []
             summary.kept += outcome.state == "kept"
             summary.left += outcome.state == "left"
             if outcome.state == "failed":
                 summary.failed.append((cell.label, outcome.failure))
+        lost = [
+            cell for cell in measured if not record_path(results, cell).is_file() and not find_record(results, cell)
+        ]
+        if lost and ranks.is_first:
+            raise gone(results, f"{len(lost)} records of this run are")
     summary.seconds = time.monotonic() - start
     return summary
 
@@ -326,12 +342,13 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
     own_environment = cell.conditions.environment(job.setting)  # before the cell: its data are what it begins with
     try:
         result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
+        check_result(cell.measurement, json.loads(json.dumps(result)))
     except OutOfTime:
         return Outcome("left")
     except Exception as error:  # whatever one cell does, the others go on
         if ranks.count > 1 and not isinstance(error, Diverged):
-            raise  # what not all processes have met would leave the others waiting
-        failure, is_final = first_line(error), isinstance(error, Diverged)
+            raise ranks.fault(error) from error  # what not all have met would leave the others waiting
+        result, failure, is_final = None, first_line(error), isinstance(error, Diverged)
         if job.debug:
             traceback.print_exc()
     if not cell.conditions.is_computed:
@@ -339,6 +356,8 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     seconds = time.monotonic() - clock
+    if ranks.is_first and folder_identity(job.results) != job.folder:
+        raise gone(job.results, "it is")
     if ranks.is_first and not (failure and _is_done(find_record(job.results, cell))):  # another process may be done
         write_record(
             job.results,

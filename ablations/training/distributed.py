@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ablations.errors import refuse
+from ablations.errors import first_line, refuse
 
 T = TypeVar("T")
 
@@ -77,6 +77,42 @@ class Ranks:
         if self.count > 1:
             dist.broadcast_object_list(box)
         return box[0]
+
+    def fault(self, error: Exception) -> "RankFailed":
+        """Returns the error to raise for one that this process met, or met because another one had failed.
+
+        The process that failed says why; the others, whose connection broke, are silent, or say that one is gone.
+        """
+        store = dist.distributed_c10d._get_default_store()
+        own = f"process {self.rank} of {self.count}: {first_line(error)}"
+        try:
+            if not _is_lost(error):
+                return RankFailed(own, is_told=store.compare_set(_FAULT, "", own) != own.encode())
+            store.wait([_FAULT], TELL_WITHIN)
+            return RankFailed(store.get(_FAULT).decode(), is_told=True)
+        except (dist.DistError, RuntimeError):  # nobody told, or the store went with the first process
+            lost = f"process {self.rank} of {self.count}: another one ended, and did not say why"
+            return RankFailed(lost, is_told=False)
+
+
+class RankFailed(RuntimeError):
+    """Why a training of several processes failed; `is_told` where another process says it."""
+
+    def __init__(self, reason: str, *, is_told: bool) -> None:
+        super().__init__(reason)
+        self.is_told = is_told
+
+
+_FAULT = "ablations/fault"
+
+TELL_WITHIN = timedelta(seconds=5)
+"""How long processes whose connection broke wait for the reason."""
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an error says that another process is gone."""
+    words = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in words for word in ("gloo", "nccl", "connection"))
 
 
 ALONE = Ranks()

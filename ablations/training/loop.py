@@ -15,6 +15,7 @@ from ablations.data.splits import Data
 from ablations.errors import refuse
 from ablations.measure import Accuracy
 from ablations.model.pvt import DropPath
+from ablations.schema import check_result
 from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
 from ablations.training.distributed import ALONE, Ranks
 from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
@@ -201,9 +202,20 @@ class Training:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Resumes from a state of as many processes; the schedule follows from the number of steps."""
+        """Resumes from a state of as many processes; the schedule follows from the number of steps.
+
+        Raises an error, with the training in no state to be used, for one that is not this training's.
+        """
+        epochs, steps = divmod(state["step"], self.steps_per_epoch)
+        lengths = [len(state[name]) for name in ("history", "losses", "norms", "rates")]
+        if not 0 <= epochs <= self.conditions.total_epochs or lengths != [epochs, steps, steps, steps]:
+            raise ValueError(f"step {state['step']} with {lengths[0]} epochs and {lengths[1:]} steps")
+        check_result("accuracy", {"history": state["history"]})
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, values in self.optimizer.state.items():
+            if wrong := [name for name, value in values.items() if name != "step" and value.shape != parameter.shape]:
+                raise ValueError(f"{wrong[0]} of the optimizer has another shape than its parameter")
         if self.average:
             self.average.module.load_state_dict(state["average"])
         self.step = state["step"]

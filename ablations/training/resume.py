@@ -4,6 +4,7 @@ A checkpoint is written whole or not at all, and read without unpickling anythin
 """
 
 import ast
+import copy
 import hashlib
 import math
 import re
@@ -11,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from ablations.errors import InputError, first_line, refuse
-from ablations.files import written_whole
+from ablations.files import opened_regular, written_whole
 from ablations.training.loop import Training
 
 CHECKPOINT_EVERY_S = 60.0
@@ -55,13 +56,23 @@ class Saver:
         self._asked: float | None = None
 
     def restore(self, training: Training) -> None:
-        """Has a training resume from the checkpoint, if there is one."""
+        """Has a training resume from the checkpoint, if there is one that suits it; else it starts over."""
         ranks = training.ranks
-        shapes = {name: value.shape for name, value in training.model.state_dict().items()}
+        shapes = shapes_of(training.model.state_dict())
         state = load_checkpoint(self.path, self.made_by, shapes) if ranks.is_first else None
         state = ranks.tell_all(state)
-        if state is not None:
+        if state is None:
+            return
+        anew = copy.deepcopy(training.state())
+        fault = ""
+        try:
             training.load_state(state)
+        except Exception as error:  # a state that something is missing in fails in every way
+            fault = first_line(error)
+        if any(faults := ranks.gather(fault)):
+            training.load_state(anew)
+            if ranks.is_first:
+                _warn(f"{self.path} does not suit it ({next(filter(None, faults))})")
 
     def save_if_due(self, training: Training, *, is_over: bool = False) -> None:
         """Saves where it is time to, or where the training is over.
@@ -141,17 +152,44 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     try:
         with written_whole(path) as file:
-            torch.save(state, file)
+            torch.save(state | {"digest": state_digest(state)}, file)
     except (OSError, RuntimeError) as error:  # torch's writer raises the second where a disk is full
         raise refuse("checkpoint", str(path), f"a file that can be written ({first_line(error)})") from error
 
+
+def state_digest(state: Any) -> str:
+    """Returns the SHA-256 of tensors and plain values, one within the other."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, Mapping):
+            digest.update(b"{%d" % len(value))
+            for name, each in value.items():
+                add(name)
+                add(each)
+        elif isinstance(value, list | tuple):
+            digest.update(b"[%d" % len(value))
+            for each in value:
+                add(each)
+        else:
+            digest.update(f"{type(value).__name__}{value!r}\0".encode())
+
+    add(state)
+    return digest.hexdigest()
+
+
+LARGEST_CHECKPOINT = 2**38
+"""Bytes."""
 
 SET_BY_HAND = {"threads", "processes"}
 """What a user can set as it was, unlike code, libraries, machine and data."""
 
 
 def load_checkpoint(
-    path: Path, made_by: dict[str, Any], shapes: dict[str, torch.Size] | None = None
+    path: Path, made_by: dict[str, Any], shapes: Mapping[str, torch.Size | None] | None = None
 ) -> dict[str, Any] | None:
     """Returns the state that `save_checkpoint` wrote, in main memory, or None where there is none to resume from.
 
@@ -162,7 +200,10 @@ def load_checkpoint(
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with opened_regular(path, LARGEST_CHECKPOINT) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        if state.pop("digest", None) != state_digest(state):
+            raise ValueError("its content was changed")
         others = [name for name, value in made_by.items() if state["made_by"][name] != value]
     except (OSError, MemoryError) as error:  # the file may be whole
         raise refuse("checkpoint", str(path), f"a file that can be read ({first_line(error)})") from error
@@ -178,10 +219,15 @@ def load_checkpoint(
         was, is_now = (", ".join(str(source[name]) for name in others) for source in (state["made_by"], made_by))
         _warn(f"{path} was written with another {' and '.join(others)} ({was}; now {is_now})")
         return None
-    if shapes is not None and {name: value.shape for name, value in state["model"].items()} != shapes:
+    model = state.get("model")
+    if shapes is not None and (not isinstance(model, Mapping) or shapes_of(model) != shapes):
         _warn(f"{path} is of another model")
         return None
     return state
+
+
+def shapes_of(weights: Mapping[str, Any]) -> dict[str, torch.Size | None]:
+    return {name: getattr(value, "shape", None) for name, value in weights.items()}
 
 
 def _warn(fact: str) -> None:

@@ -94,6 +94,21 @@ def test_exponents_and_the_side_at_which_scores_overtake(tmp_path, write_cell):
     assert math.isnan(fused["scores_overtake_px"])
 
 
+def test_growth_has_the_kernels_side_by_side_and_the_arms_in_order(tmp_path, write_cell):
+    for mode in ("inference", "training"):
+        for kernel in ("explicit", "fused"):
+            for arm in ("v1+ope+cffn", "v1+cffn", "v1"):
+                for side in (64, 128):
+                    cell = arm_cell(
+                        "pico", arm, "v2", Memory(resolution=side, mode=mode, method="predicted"), attention=kernel
+                    )
+                    write_prediction(tmp_path, write_cell, cell, side**2)
+    rows = growth_values(load_records(tmp_path))
+    assert list(rows["attention"]) == (["fused"] * 3 + ["explicit"] * 3) * 2
+    assert list(rows["arm"]) == ["v1", "v1+cffn", "v1+ope+cffn"] * 4
+    assert rows["mode"].iloc[:6].nunique() == rows["mode"].iloc[6:].nunique() == 1
+
+
 @pytest.mark.parametrize(
     ("ratios", "side"),
     [

@@ -1,5 +1,6 @@
 """What a record of speed holds beside times: operators, roofline and the machine's two peaks."""
 
+import json
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from ablations.cells import arm_cell
 from ablations.measure import Speed, operators, speed
 from ablations.measure.measurement import Setting
 from ablations.measure.operators import measure_operators
-from ablations.records import is_of_kind, list_columns
+from ablations.schema import check_result
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def measure(**conditions: Any) -> dict[str, Any]:
 @pytest.mark.slow
 def test_operators_of_ours_and_of_the_libraries_in_their_default_layout(mode: str) -> None:
     result = measure(reference="timm+transformers", mode=mode)
-    assert {name for name, value in result.items() if not is_of_kind(value, list_columns()[name].kind)} == set()
+    check_result("speed", json.loads(json.dumps(result)))
+    assert set(result) <= set(Speed.columns)
     with_operators = {name for name, each in result["references"].items() if "operators" in each}
     assert with_operators == {"timm", "transformers"} < set(result["references"])
     for timed in (result, *(result["references"][name] for name in with_operators)):

@@ -106,6 +106,7 @@ def test_what_is_there_beside_the_headlines_is_kept_up_to_date(results, write_ce
 def test_figures_can_be_left_out(results):
     build_report(results, with_figures=False)
     assert set(contents(results)) == HEADLINES - OF_ONE_EFFECT
+    assert "](figures/" not in (results / "README.md").read_text()
     build_report(results)
     (results / "figures" / "effects_accuracy_digits_ope.png").write_bytes(b"of the user")
     build_report(results, with_figures=False)
@@ -224,6 +225,15 @@ def test_a_digest_is_of_what_is_shown_and_not_of_rounding():
 
     assert digest(5.0) == digest(5.0 + 1e-9)
     assert len({digest(5.0), digest(5.001), digest(5.0, color="red")}) == 3
+
+
+def test_a_hollow_marker_is_part_of_what_a_figure_shows():
+    digests = set()
+    for look in ({}, {"markerfacecolor": "white"}, {"fillstyle": "none"}):
+        figure = Figure()
+        figure.add_subplot().plot([1], [1], "o", **look)
+        digests.add(figure_digest(figure))
+    assert len(digests) == 3
 
 
 def test_a_band_is_part_of_what_a_figure_shows():

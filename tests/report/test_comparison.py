@@ -96,7 +96,7 @@ def test_every_form_has_every_cell(write_model, tmp_path, capsys):
     results = write_model(6)
     values = comparison_values(load_records(results))
     (section,) = list_sections(COMPARISON, values)
-    cells = [cell for line in section.lines for cell in line]
+    cells = [cell for line in section.lines() for cell in line]
     markdown, latex = render_markdown(COMPARISON, values), render_latex(COMPARISON, values)
     assert [cell for cell in cells if cell not in markdown] == []
     assert latex.count(r"\\") == len(ARMS) + 1
@@ -104,6 +104,22 @@ def test_every_form_has_every_cell(write_model, tmp_path, capsys):
         assert main(["compare", "--results", str(results), "--format", form]) == 0
         out = capsys.readouterr().out
         assert all(arm in out.replace(r"\_", "_") for arm in ARMS)
+
+
+def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model, write_cell, capsys):
+    results = write_model(6)
+    for variant in ("b0", "b2"):
+        for arm in ARMS:
+            write_cell(results, arm_cell(variant, arm, "v2", Cost()))
+    shown = show_comparisons(comparison_values(load_records(results)))[0]
+    sentence = shown.statements[0].text.partition(";")[0].replace(" %", "")
+    for form in ("terminal", "markdown", "csv", "latex", "html"):
+        assert main(["compare", "--results", str(results), "--format", form]) == 0
+        out = re.sub(r"\s+", " ", capsys.readouterr().out).replace("$-$", "-").replace(" \\%", "").replace(" %", "")
+        assert "pico" in out, form
+        assert "b2" in out, form
+        assert "b0" not in out, form
+        assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
 
 
 def test_the_terminal_folds_columns_that_do_not_fit(write_model):

@@ -9,7 +9,16 @@ import pandas as pd
 import pytest
 
 from ablations.report.build import TABLES
-from ablations.report.tables import LATEX_PREAMBLE, Column, Table, escape_latex, list_sections, render_latex
+from ablations.report.tables import (
+    BOLD,
+    LATEX_PREAMBLE,
+    Table,
+    TableColumn,
+    escape_latex,
+    list_sections,
+    render_latex,
+    render_markdown,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +51,10 @@ TABLE = Table(
     conditions=("variant",),
     titled_by=("variant",),
     columns=(
-        Column("Arm", show("arm")),
-        Column("Cost, %", show("cost"), best="min"),
-        Column("Gain", show("gain"), best="max"),
-        Column("Odd", show("odd")),
+        TableColumn("Arm", show("arm")),
+        TableColumn("Cost, %", show("cost"), best="min"),
+        TableColumn("Gain", show("gain"), best="max"),
+        TableColumn("Odd", show("odd")),
     ),
     about="All.",
     note=lambda values: "50 % off.",
@@ -78,7 +87,9 @@ v2 & \textbf{990.0 ($-$17.5 \%)} & - & x \\
 \end{tabular}}
 \par\smallskip
 \begin{minipage}{\linewidth}\footnotesize
-All. 50 \% off. Conditions: b2. Bold: the best of a column as it is shown.
+All. 50 \% off. Conditions: b2. """
+        + BOLD
+        + r"""
 \end{minipage}
 \end{table}
 """
@@ -94,7 +105,8 @@ def test_the_best_as_shown_are_bold_and_share_it():
     assert bold_cells(values_of(cost=["1,000", "999.9", "out of memory"])) == ["999.9"]
     (section,) = list_sections(TABLE, values_of(cost=["1,000", "999.9", "out of memory"]))
     assert [column.is_best for column in section.columns][1] == [False, True, False]
-    assert section.emphasis == "Bold: the best of a column as it is shown."
+    assert section.caption.endswith(BOLD)
+    assert " **999.9** |" in render_markdown(TABLE, values_of(cost=["1,000", "999.9", "out of memory"]))
 
 
 @pytest.mark.parametrize("cost", [["1.10", "1.10"], ["1.10"], ["1.10", "-"], ["none", "-"]])
@@ -160,6 +172,6 @@ def test_both_renderings_have_the_same_cells(quick_records):
     text = render_latex(table, values)
     sections = list_sections(table, values)
     for section in sections:
-        assert all(escape_latex(cell) in text for line in section.lines for cell in line)
+        assert all(escape_latex(cell) in text for line in section.lines() for cell in line)
     bold = sum(sum(column.is_best) for section in sections for column in section.columns)
     assert text.count(r"\textbf{") == bold > 0

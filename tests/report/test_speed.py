@@ -150,15 +150,18 @@ def test_the_table_of_operators_has_shares_of_all_steps_and_bounds_of_ours(
     assert "MACs that nobody counted may be in `fused::all, fused::more`." in text
 
 
-def test_speeds_have_whiskers_and_noisy_ones_are_hollow(ax: Axes, quick_records: pd.DataFrame) -> None:
+def test_speeds_have_whiskers_and_unresolved_ones_are_hollow(ax: Axes, quick_records: pd.DataFrame) -> None:
     values = speed_values(quick_records).query("mode == 'inference' and resolution == '32'")
+    ends = ["relative_speed", "relative_speed_low", "relative_speed_high"]
+    values.loc[values["arm"] == "v1+lsra", ends] = 1.01, 0.99, 1.03
     assert plot_speed(ax, values) is ax
     assert ax.lines[0].get_xdata() == [1, 1]
     row = values[values["arm"] == "v1+cffn"].iloc[0]
     whisker = ax.collections[list(ARMS).index("v1+cffn")].get_segments()[0]
     assert whisker[:, 0] == pytest.approx([row["relative_speed_low"], row["relative_speed_high"]])
     hollow = {line.get_color() for line in ax.lines if line.get_markerfacecolor() == "white"}
-    assert hollow == {arm_colour("v1+ope")}
+    assert hollow == {arm_colour("v1+lsra")}
+    assert [label.get_text() for label in ax.get_yticklabels() if "noisy" in label.get_text()] == ["v1+ope, noisy"]
 
 
 def test_the_figure_of_libraries_has_a_line_a_case_and_a_mark_a_library(
@@ -239,7 +242,7 @@ def test_a_line_each_for_us_and_the_libraries(ax: Axes, tmp_path: Path, write_be
     assert ours.get_color() == OURS_STYLE["color"] not in {line.get_color() for line in ax.lines[1:]}
     assert list(timm.get_ydata()) == pytest.approx([million / 2, million])
     assert list(channels_last.get_ydata()) == pytest.approx([million / 1.25, 2 * million])
-    assert (timm.get_fillstyle(), channels_last.get_fillstyle()) == ("full", "none")
+    assert (timm.get_marker(), channels_last.get_marker()) == ("o", "x")
     # The three libraries stand around the size, the second on it.
     assert list(timm.get_xdata()) == pytest.approx([64 / APART, 128 / APART])
     assert list(channels_last.get_xdata()) == pytest.approx([64, 128])

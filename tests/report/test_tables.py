@@ -12,7 +12,14 @@ from ablations.config import ARMS, CUMULATIVE
 from ablations.measure import Accuracy, Cost
 from ablations.records import load_records
 from ablations.report.build import TABLES
-from ablations.report.tables import four_figures, markdown_rows, metric_text, render_csv, render_markdown
+from ablations.report.tables import (
+    escape_markdown,
+    four_figures,
+    markdown_rows,
+    metric_text,
+    render_csv,
+    render_markdown,
+)
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 BY_NAME = {table.name: table for table in TABLES}
@@ -231,3 +238,20 @@ def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
     assert [row[4] for row in rows[2:]] == ["-", "+1.00", "+0.00"]
     assert rows[0][0] == "Arm or model"
     assert "Behind the arms stand, by their names, other models" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a|b", r"a\|b"),
+        ("<script>x</script>", "&lt;script>x&lt;/script>"),
+        ("p < 0.05", "p < 0.05"),
+        ("[click](javascript:x)", r"[click\](javascript:x)"),
+        ("![image](https://example.org/x.png)", r"![image\](https&#58;//example.org/x.png)"),
+        ("`code` of v1+ope", "`code` of v1+ope"),
+        ("www.example.org", "www&#46;example.org"),
+    ],
+)
+def test_names_are_no_markup(text, escaped):
+    assert escape_markdown(text) == escaped
+    assert markdown_rows([["Model"], [text]]).splitlines()[2].strip("| ") == escaped
