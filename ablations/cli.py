@@ -349,7 +349,12 @@ def _report(command: commands.BuildReport) -> int:
     for name in ("html", "readme"):
         if command.check and getattr(command, name):
             raise refuse(name, getattr(command, name), "none with --check, which writes nothing")
+    for name, unset in (("rename", ()), ("title", True)):
+        if command.article is None and getattr(command, name) != unset:
+            raise refuse(name, getattr(command, name), "no such flag without --article")
     _check_has_records(command.results)
+    if command.article is not None:
+        return _write_article(command, command.article)
 
     from ablations.report.build import build_report, check_report
 
@@ -375,6 +380,19 @@ def _report(command: commands.BuildReport) -> int:
     for name in stale:
         print(f"stale: {name}", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _write_article(command: commands.BuildReport, folder: Path) -> int:
+    for name, unset in (("check", False), ("html", False), ("figures", True), ("readme", None)):
+        if getattr(command, name) != unset:
+            raise refuse(name, getattr(command, name), "no such flag beside --article")
+
+    from ablations.report.article import parse_names, write_article
+
+    names = parse_names(command.rename)
+    files = write_article(command.results, folder, names, titles=command.title, everything=command.all)
+    print(f"{len(files)} files written: {folder / 'tables'}, {folder / 'figures'}")
+    return 0
 
 
 def _read(path: Path) -> str:

@@ -561,6 +561,12 @@ class BuildReport(Debug):
     """Draw figures; --no-figures leaves those that are there as they are."""
     readme: Path | None = None
     """A text, such as README.md, whose numbers between markers are written anew from the records."""
+    article: Path | None = None
+    """Write the headline tables and figures, or with --all all of them, to this folder instead; figures as PDF too."""
+    rename: tuple[str, ...] = ()
+    """With --article: what arms are called there, such as 'v1+ope=PVTv1 + OPE'."""
+    title: bool = True
+    """With --article: --no-title leaves the titles above figures out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -632,20 +638,8 @@ COMMANDS: dict[str, Any] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
-        *(
-            "study",
-            "measurements",
-            "checkpoint",
-            "arms",
-            "arm",
-            "variants",
-            "variant",
-            "bases",
-            "base",
-            "model",
-            "label",
-        ),
-        *("set", "pool_size", "attention", "heads", "tools", "versus"),
+        *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
+        *("label", "set", "pool_size", "attention", "heads", "tools", "versus"),
         *("img_size", "num_classes", "raw_weights"),
     ),
     "data": (
