@@ -50,6 +50,7 @@ class Accuracy(Recipe, Measurement):
     split_by: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
     pools_machines: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    task: ClassVar[str] = "ablations.training.classification:Classification"
     columns: ClassVar[dict[str, Column]] = {
         "top1": share("Share of the validation images whose class has the highest score."),
         "top1_by_resolution": table(
