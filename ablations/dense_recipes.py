@@ -22,7 +22,7 @@ class DenseRecipe:
 
     data: str = "bccd"
     """A data set that `list` shows, or the name of a folder in the data directory."""
-    resolution: int = condition(240, least=32, unit="px")
+    resolution: int = condition(160, least=32, unit="px")
     """Short side in pixels that images are resized to for a detector; side of the crops that segmentation trains on."""
     long_side: int = condition(1333, least=32, unit="px")
     """Pixels that an image's long side has at most when it is resized."""
@@ -109,9 +109,9 @@ class SmallDetection(DetectionRecipe):
     """
 
     data: str = "bccd"
-    resolution: int = 240
-    smallest_anchor: int = 16
-    epochs: int = 30
+    resolution: int = 160
+    smallest_anchor: int = 8
+    epochs: int = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +139,9 @@ class SegmentationRecipe(DenseRecipe):
     """Training a segmentation network on crops; its defaults are those of `SmallSegmentation`."""
 
     data: str = "camvid"
-    resolution: int = condition(256, least=32, unit="px")
+    resolution: int = condition(128, least=32, unit="px")
     """Side in pixels of the square crops that it is trained on."""
-    short_side: int = condition(360, least=32, unit="px")
+    short_side: int = condition(180, least=32, unit="px")
     """Pixels that an image's short side is resized to before it is scaled, and for testing, where sides are rounded up
     to multiples of 32."""
     min_scale: float = 0.5

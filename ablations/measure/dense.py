@@ -127,7 +127,8 @@ class DenseMeasurement(DenseRecipe, Measurement):
         for cell in cells:
             if cell.config is None:
                 build_dense_network(cell, 2)
-            check_init(cell, setting)
+            if setting.weights:
+                check_init(cell, setting)
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
         from ablations.measure.dense_network import build_dense_network, load_backbone

@@ -61,8 +61,7 @@ def backbone_of(network: nn.Module) -> nn.Module:
 
 def check_init(cell: Cell, setting: Setting) -> None:
     """Raises InputError for a file of weights that does not fit the backbone."""
-    if cell.conditions.init and setting.weights:
-        load_backbone(build_dense_network(cell, 2), cell, setting)
+    load_backbone(build_dense_network(cell, 2), cell, setting)
 
 
 def load_backbone(network: nn.Module, cell: Cell, setting: Setting) -> dict[str, Any]:

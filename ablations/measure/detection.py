@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.data.dense_registry import DETECTION_LAYOUTS, Layout
-from ablations.dense_recipes import DetectionRecipe, released_lr
+from ablations.dense_recipes import DETECTION_RECIPES, DetectionRecipe, released_lr
 from ablations.measure.dense import TRAINED_COLUMNS, DenseMeasurement
 from ablations.measure.measurement import Column, integer, number, table
 
@@ -22,6 +23,7 @@ class Detection(DetectionRecipe, DenseMeasurement):
     name: ClassVar[str] = "detection"
     main_metric: ClassVar[str] = "ap"
     responses: ClassVar[tuple[str, ...]] = ("ap",)
+    recipes: ClassVar[Mapping[str, type]] = DETECTION_RECIPES
     task: ClassVar[str] = "ablations.training.detection:Detection"
     layouts: ClassVar[tuple[Layout, ...]] = DETECTION_LAYOUTS
     columns: ClassVar[dict[str, Column]] = {

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.data.dense_registry import DENSE_SETS, MOST_CLASSES, Layout
-from ablations.dense_recipes import SegmentationRecipe, released_lr
+from ablations.dense_recipes import SEGMENTATION_RECIPES, SegmentationRecipe, released_lr
 from ablations.errors import refuse
 from ablations.measure.dense import TRAINED_COLUMNS, DenseMeasurement
 from ablations.measure.measurement import Column, number, table
@@ -23,6 +24,7 @@ class Segmentation(SegmentationRecipe, DenseMeasurement):
     name: ClassVar[str] = "segmentation"
     main_metric: ClassVar[str] = "miou"
     responses: ClassVar[tuple[str, ...]] = ("miou",)
+    recipes: ClassVar[Mapping[str, type]] = SEGMENTATION_RECIPES
     task: ClassVar[str] = "ablations.training.segmentation:Segmentation"
     layouts: ClassVar[tuple[Layout, ...]] = ("ade20k",)
     columns: ClassVar[dict[str, Column]] = {
