@@ -50,7 +50,7 @@ class DenseRecipe:
     """The power, with decay=poly."""
     warmup_steps: int = condition(100, least=0, unit="steps")
     """Steps of linear rise of the learning rate."""
-    warmup_lr_ratio: float = 0.001
+    warmup_ratio: float = 0.001
     """Learning rate of the first step, over the peak."""
     clip_grad_norm: float = condition(1.0, least=0)
     """Largest norm of the gradient; 0 does not clip."""
@@ -76,7 +76,7 @@ class DenseRecipe:
         for name in ("ema_decay", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise refuse(name, getattr(self, name), "0 or more and less than 1")
-        for name in ("warmup_lr_ratio", "decay_rate"):
+        for name in ("warmup_ratio", "decay_rate"):
             if not 0 < getattr(self, name) <= 1:
                 raise refuse(name, getattr(self, name), "more than 0, up to 1")
         if self.pyramid_width % 32:

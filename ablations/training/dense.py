@@ -34,7 +34,7 @@ class RateSchedule:
             fall = conditions.decay_rate ** bisect.bisect_right(self.falls, done)
         else:
             fall = (1 - min(done / self.total, 1)) ** conditions.poly_power
-        least, steps = conditions.warmup_lr_ratio, conditions.warmup_steps
+        least, steps = conditions.warmup_ratio, conditions.warmup_steps
         return fall * (least + (1 - least) * done / steps if done < steps else 1.0)
 
 
