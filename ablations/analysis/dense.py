@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.accuracy import NO_SEEDS, declared_seeds, difference_rows, is_paired
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, describe, join_groups, split_with_models
+from ablations.analysis.accuracy import NO_SEEDS, Study, difference_rows
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, describe, join_groups, split_with_models
 from ablations.analysis.statistics import Estimate, estimate_difference, estimate_share
 from ablations.measure import MEASUREMENTS
 
@@ -23,13 +23,14 @@ DENSE_CONDITIONS = {name: tuple(each for each in CONDITIONS[name] if each != "tu
 """The columns that are equal within the scores that are compared."""
 
 
-def split_dense(records: pd.DataFrame, measurement: str) -> list[Group]:
+def split_dense(records: pd.DataFrame, measurement: str) -> list[Study]:
     """Returns the finished trainings of a measurement in groups of equal conditions, trials left out; with models that
     are no arms."""
     chosen = records[records["measurement"] == measurement]
     if chosen.empty:
         return []
-    return split_with_models(chosen[chosen["tuning_images"] == 0], measurement)
+    groups = split_with_models(chosen[chosen["tuning_images"] == 0], measurement)
+    return [Study(group.conditions, group.rows) for group in groups]
 
 
 def dense_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
@@ -41,7 +42,6 @@ def dense_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     main = MEASUREMENTS[measurement].main_metric
     tables = []
     for group in split_dense(records, measurement):
-        declared = declared_seeds(group.rows)
         names = group.rows["arm"].fillna(group.rows["model"])
         scores = _by_name(group.rows, main)
         arms = set(group.rows["arm"].dropna())
@@ -52,11 +52,8 @@ def dense_values(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
             columns: dict[str, Any] = {"arm": name if name in arms else None, "model": None if name in arms else name}
             columns |= score_columns(values, main)
             columns |= {each: float(own[each].mean()) for each in MORE_SCORES[measurement] if each in own}
-            if declared:
-                columns["declared_seeds"] = declared
-            both = group.rows[names.isin((name, REFERENCE))]
-            family.append((columns, estimate_difference(values, reference, paired=is_paired(both))))
-        table = pd.DataFrame(difference_rows(f"{main}_difference", family, declared))
+            family.append((columns, estimate_difference(values, reference, paired=group.paired)))
+        table = pd.DataFrame(difference_rows(f"{main}_difference", family, group.declared))
         tables.append((group, table.drop(columns="model") if len(arms) == len(scores) else table))
     return join_groups(tables)
 

@@ -8,7 +8,7 @@ from os import PathLike
 from torch import Tensor
 
 from ablations.errors import InputError
-from ablations.model.checkpoint import HEAD, _read_state_dict, _recognise, load_weights, rename_weights
+from ablations.model.checkpoint import HEAD, load_weights, read_tensors, rename_weights
 from ablations.model.pvt import PVT, PositionEmbedding, resize_pos_embed
 
 
@@ -40,8 +40,7 @@ def load_backbone_weights(model: PVT, source: str | PathLike[str] | Mapping[str,
     Position embeddings are interpolated bilinearly to the model's grids, from square ones. A refused checkpoint changes
     nothing. Raises InputError where it is no checkpoint, lacks a weight, or has one of another shape.
     """
-    read = _read_state_dict(source)
-    format = _recognise(read).name
+    format, read = read_tensors(source)
     given = rename_weights(read, model)
     has_token = any(name.endswith(("cls_token", "cls_token.weight")) for name in read)
     dropped = [name for name in given if name in HEAD or name.endswith(("cls_token", "cls_token.weight"))]
