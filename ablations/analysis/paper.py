@@ -241,7 +241,13 @@ def table6_values(records: pd.DataFrame) -> pd.DataFrame:
 
 def _ap_on_coco(records: pd.DataFrame) -> pd.Series:
     """Returns the mean AP by arm of b2's RetinaNets that were trained on COCO here, at the paper's size."""
-    wanted = {"measurement": "detection", "data": "coco", "head": "retinanet", "variant": "b2", "base": "published"}
+    wanted: dict[str, Any] = {
+        "measurement": "detection",
+        "data": "coco",
+        "head": "retinanet",
+        "variant": "b2",
+        "base": "published",
+    }
     wanted |= {"resolution": "800", "pyramid_width": 256, "tuning_images": 0, "train_images": 0}
     chosen = records
     for name, value in wanted.items():
