@@ -84,6 +84,16 @@ def test_a_training_that_is_stopped_after_every_step_ends_as_one_that_is_not(fol
     assert result[score] is not None
 
 
+@pytest.mark.parametrize(("measurement", "changes"), HEADS, ids=lambda value: str(value))
+def test_mixed_precision_trains_to_about_the_same_loss(folder, measurement, changes):
+    losses = []
+    for precision in ("float32", "bf16"):
+        result = run(cell_of(measurement, **changes, epochs=1, precision=precision), folder)
+        losses.append(result["history"][0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+
+
 @pytest.mark.parametrize("measurement", OF_MEASUREMENT)
 def test_two_arms_with_one_seed_have_one_head_and_see_the_same(folder, measurement):
     arms = [cell_of(measurement, arm=arm, seed=3) for arm in ("v1", "v1+ope+cffn")]
@@ -381,7 +391,7 @@ def test_twenty_images_are_fitted(make_coco, make_ade20k, measurement):
     conditions = OF_MEASUREMENT[measurement]
     if measurement == "detection":
         root = make_coco(train=20)
-        conditions = replace(conditions, epochs=60, batch_size=4, base_lr=1e-3, flip=0.0, warmup_steps=50)
+        conditions = replace(conditions, epochs=120, batch_size=4, base_lr=1e-3, flip=0.0, warmup_steps=50)
     else:
         root = make_ade20k(train=20)
         conditions = replace(
