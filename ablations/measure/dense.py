@@ -14,7 +14,9 @@ from ablations.dense_recipes import DenseRecipe
 from ablations.errors import refuse
 from ablations.measure.accuracy import LARGEST_SEED, InitialWeights
 from ablations.measure.measurement import (
+    COUNT,
     MACS_PER_S,
+    NUMBER,
     Column,
     Device,
     Measurement,
@@ -22,6 +24,8 @@ from ablations.measure.measurement import (
     Setting,
     integer,
     number,
+    positive,
+    share,
     table,
 )
 
@@ -31,13 +35,21 @@ if TYPE_CHECKING:
 TRAINED_COLUMNS: dict[str, Column] = {
     "n_images": integer("Images that were scored.", "images"),
     "n_train_images": integer("Training images.", "images"),
-    "left_out": table("Faults of the data that were left out, by kind."),
+    "left_out": table("Faults of the data that were left out, by kind.", of={"*": COUNT}),
     "init_file": table("What was loaded of the backbone's weights, and what was not."),
     "peak_lr": number("The highest learning rate of the schedule."),
-    "history": table("A row an epoch: number, mean training loss, last learning rate, seconds, score if evaluated."),
-    "train_s": number("Time of the training.", "s"),
-    "train_img_per_s": number("Training images a second.", "img/s"),
-    "wait_fraction": number("Share of the training's time that it waited for images."),
+    "history": table(
+        "A row an epoch: number, mean training loss, last learning rate, seconds, score if evaluated.",
+        of=[
+            {
+                **{"epoch": integer("From 1.", least=1), "loss": NUMBER},
+                **{f"{name}?": NUMBER for name in ("lr", "grad_norm", "seconds", "wait_s")},
+            }
+        ],
+    ),
+    "train_s": positive("Time of the training.", "s"),
+    "train_img_per_s": positive("Training images a second.", "img/s"),
+    "wait_fraction": share("Share of the training's time that it waited for images."),
 }
 """What a record says of a training, beside its scores."""
 

@@ -11,7 +11,7 @@ from ablations.conditions import condition
 from ablations.data.dense_registry import DETECTION_LAYOUTS, Layout
 from ablations.dense_recipes import DETECTION_RECIPES, DetectionRecipe, released_lr
 from ablations.measure.dense import TRAINED_COLUMNS, DenseMeasurement
-from ablations.measure.measurement import Column, integer, number, table
+from ablations.measure.measurement import Column, integer, share, table
 
 Detector = Literal["retinanet", "mask_rcnn", "fcos"]
 
@@ -27,15 +27,15 @@ class Detection(DetectionRecipe, DenseMeasurement):
     task: ClassVar[str] = "ablations.training.detection:Detection"
     layouts: ClassVar[tuple[Layout, ...]] = DETECTION_LAYOUTS
     columns: ClassVar[dict[str, Column]] = {
-        "ap": number("Average precision of boxes, the mean over classes and over IoU from 0.5 to 0.95."),
-        "ap50": number("The same at IoU 0.5."),
-        "ap75": number("The same at IoU 0.75."),
-        "ap_small": number("AP of objects of less than 32 x 32 pixels."),
-        "ap_medium": number("AP of objects of 32 x 32 to 96 x 96 pixels."),
-        "ap_large": number("AP of larger objects."),
-        "mask_ap": number("Average precision of masks, as of boxes."),
+        "ap": share("Average precision of boxes, the mean over classes and over IoU from 0.5 to 0.95."),
+        "ap50": share("The same at IoU 0.5."),
+        "ap75": share("The same at IoU 0.75."),
+        "ap_small": share("AP of objects of less than 32 x 32 pixels."),
+        "ap_medium": share("AP of objects of 32 x 32 to 96 x 96 pixels."),
+        "ap_large": share("AP of larger objects."),
+        "mask_ap": share("Average precision of masks, as of boxes."),
         "ap_by_class": table("AP of boxes by the class's name."),
-        "constant_ap50": number("AP50 of a detector that finds the same boxes in every image."),
+        "constant_ap50": share("AP50 of a detector that finds the same boxes in every image."),
         "n_objects": integer("Objects in the images that were scored.", "objects"),
         **TRAINED_COLUMNS,
     }

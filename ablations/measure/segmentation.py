@@ -12,7 +12,7 @@ from ablations.data.dense_registry import DENSE_SETS, MOST_CLASSES, Layout
 from ablations.dense_recipes import SEGMENTATION_RECIPES, SegmentationRecipe, released_lr
 from ablations.errors import refuse
 from ablations.measure.dense import TRAINED_COLUMNS, DenseMeasurement
-from ablations.measure.measurement import Column, number, table
+from ablations.measure.measurement import Column, share, table
 
 Segmenter = Literal["semantic_fpn"]
 
@@ -28,11 +28,11 @@ class Segmentation(SegmentationRecipe, DenseMeasurement):
     task: ClassVar[str] = "ablations.training.segmentation:Segmentation"
     layouts: ClassVar[tuple[Layout, ...]] = ("ade20k",)
     columns: ClassVar[dict[str, Column]] = {
-        "miou": number("Intersection over union of each class's pixels, the mean over classes."),
-        "pixel_accuracy": number("Share of the labelled pixels whose class was named."),
+        "miou": share("Intersection over union of each class's pixels, the mean over classes."),
+        "pixel_accuracy": share("Share of the labelled pixels whose class was named."),
         "iou_by_class": table("Intersection over union by the class's number, from 0."),
-        "constant_miou": number("mIoU of naming the commonest class everywhere."),
-        "constant_pixel_accuracy": number("Pixel accuracy of naming the commonest class everywhere."),
+        "constant_miou": share("mIoU of naming the commonest class everywhere."),
+        "constant_pixel_accuracy": share("Pixel accuracy of naming the commonest class everywhere."),
         **TRAINED_COLUMNS,
     }
 

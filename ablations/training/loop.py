@@ -215,10 +215,12 @@ class Training:
         Raises an error, with the training in no state to be used, for one that is not this training's.
         """
         epochs, steps = divmod(state["step"], self.steps_per_epoch)
+        if state["step"] == self.total_steps:  # which may be amid an epoch
+            epochs, steps = self.total_epochs, 0
         lengths = [len(state[name]) for name in ("history", "losses", "norms", "rates")]
-        if not 0 <= epochs <= self.conditions.total_epochs or lengths != [epochs, steps, steps, steps]:
+        if not 0 <= epochs <= self.total_epochs or lengths != [epochs, steps, steps, steps]:
             raise ValueError(f"step {state['step']} with {lengths[0]} epochs and {lengths[1:]} steps")
-        check_result("accuracy", {"history": state["history"]})
+        check_result(self.conditions.name, {"history": state["history"]})
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self.optimizer.state.items():
