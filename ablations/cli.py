@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,9 @@ from ablations.cells import Cell
 from ablations.commands import parse, parse_duration
 from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
+from ablations.data.dense_registry import list_dense_sets
 from ablations.data.registry import list_data_sets
+from ablations.dense_recipes import DETECTION_RECIPES, SEGMENTATION_RECIPES
 from ablations.errors import InputError, as_text, pick, refuse, warn_in_one_line
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
@@ -147,13 +149,13 @@ def _measure(command: Any, arguments: str) -> int:
         declared_seeds=named.seeds() if named else None,
         results=command.results,
         data_dir=getattr(command, "data_dir", None),
-        weights=getattr(command, "checkpoint", None),
+        weights=getattr(command, "checkpoint", None) or getattr(command, "init", None),
         time_budget_s=budget_s,
         jobs=default_jobs() if training.jobs is None else training.jobs,
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
         force=getattr(command, "force", False),
         debug=command.debug,
-        begin=lambda: _print_recipe(cells) if isinstance(command, commands.MeasureAccuracy) else None,
+        begin=lambda: _print_recipe(cells) if type(command) in commands.TRAININGS else None,
     )
 
     if not _is_first_process():
@@ -203,6 +205,8 @@ MAIN_TABLES: dict[Any, tuple[str, ...]] = {
     commands.MeasureMemory: ("memory", "memory_models"),
     commands.MeasureSpeed: ("speed", "speed_libraries"),
     commands.MeasureAccuracy: ("accuracy",),
+    commands.MeasureDetection: ("detection",),
+    commands.MeasureSegmentation: ("segmentation",),
     commands.Evaluate: ("evaluation",),
 }
 """The tables that answer a command; those beside them are named with their folder."""
@@ -502,6 +506,17 @@ def _condition_of(where: tuple[str, ...]) -> Any:
     return fits
 
 
+RECIPES_OF: dict[str, Mapping[str, type]] = {
+    "recipes": RECIPES,
+    "recipes of detection": DETECTION_RECIPES,
+    "recipes of segmentation": SEGMENTATION_RECIPES,
+}
+
+
+def _describe_recipes(recipes: Mapping[str, type]) -> dict[str, str]:
+    return {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in recipes.items()}
+
+
 def _list() -> int:
     confounders = ("v1's confounders for arm v1, v2's for the others", "v1's confounders", "v2's confounders")
     studies = {name: find_study(name) for name in list_studies()}
@@ -514,7 +529,8 @@ def _list() -> int:
         "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
         "bases": dict(zip(BASES, confounders, strict=True)),
         "data sets": list_data_sets(),
-        "recipes": {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in RECIPES.items()},
+        "data sets of detection and segmentation": list_dense_sets(),
+        **{title: _describe_recipes(recipes) for title, recipes in RECIPES_OF.items()},
         "studies": {
             name: f"{study.question} {len(study.cells())} cells, {study.time}" for name, study in studies.items()
         },

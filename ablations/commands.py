@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.cells import Arm, Cell, arm_cell, build_cell, split_file_model
@@ -31,9 +31,21 @@ from ablations.config import (
     variant_name,
 )
 from ablations.data.registry import DATA_SETS, count_classes
+from ablations.dense_recipes import DetectionRecipe, SegmentationRecipe
 from ablations.errors import InputError, pick, refuse
 from ablations.flags import HELP, HELP_ALL, POSITIONAL, Layout, describe_flags, like, parse_flags
-from ablations.measure import MEASUREMENTS, Accuracy, Cost, Counters, Evaluation, Measurement, Memory, Speed
+from ablations.measure import (
+    MEASUREMENTS,
+    Accuracy,
+    Cost,
+    Counters,
+    Detection,
+    Evaluation,
+    Measurement,
+    Memory,
+    Segmentation,
+    Speed,
+)
 from ablations.measure.counters import TOOLS
 from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device
@@ -102,7 +114,7 @@ class Run(TrainingRuns, Force, DataFolder, Output):
     study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own; `list` says what there is."""
     measurements: tuple[str, ...] = ()
-    """Among cost, counters, memory, speed and accuracy."""
+    """Among cost, counters, memory, speed, accuracy, detection and segmentation."""
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
@@ -409,6 +421,48 @@ class MeasureAccuracy(TrainingRuns, DataFolder, Models):
         return self._of_models(vary(self.conditions, seed=self.seeds))
 
 
+@dataclass(frozen=True, kw_only=True)
+class DenseTraining(TrainingRuns, DataFolder, Models):
+    """What detection and segmentation have in common."""
+
+    DEFAULT_VARIANT = "nano"
+    KIND: ClassVar[Any]
+
+    recipe: str = "small"
+    """Where the fields of a training begin, of which each is a flag. One of those that `list` names."""
+    init: Path | None = None
+    """File of a classifier's weights that the backbone begins from, in any format that `evaluate` takes; from scratch
+    without it. Position embeddings are resized; the class token and the head are left out."""
+
+    def _cells(self: Any) -> list[Cell]:
+        given = _given(self, self.KIND, ("seed", "head", "init", "initial_weights"))
+        if self.init:
+            if not self.init.is_file():
+                raise refuse("init", str(self.init), "a file of weights")
+            with self.init.open("rb") as file:
+                given = replace(given, init=hashlib.file_digest(file, "sha256").hexdigest())
+        return self._of_models(vary(given, head=self.heads, seed=self.seeds))
+
+
+_OF_DENSE: dict[str, Any] = {"leave_out": ("init", "initial_weights")}
+
+
+@_with_flags_of(Detection, plural={"seed": ("seeds", (0,)), "head": ("heads", ("retinanet",))}, **_OF_DENSE)
+@dataclass(frozen=True, kw_only=True)
+class MeasureDetection(DenseTraining):
+    """Train a detector on each arm, or on any backbone, and compute AP; a training that was stopped resumes."""
+
+    KIND = Detection
+
+
+@_with_flags_of(Segmentation, plural={"seed": ("seeds", (0,)), "head": ("heads", ("semantic_fpn",))}, **_OF_DENSE)
+@dataclass(frozen=True, kw_only=True)
+class MeasureSegmentation(DenseTraining):
+    """Train a segmentation network on each arm, or on any backbone, and compute mIoU; one that was stopped resumes."""
+
+    KIND = Segmentation
+
+
 @_with_flags_of(Evaluation, leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"))
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(DataFolder, Output):
@@ -624,6 +678,8 @@ COMMANDS: dict[str, Any] = {
     "memory": MeasureMemory,
     "speed": MeasureSpeed,
     "accuracy": MeasureAccuracy,
+    "detect": MeasureDetection,
+    "segment": MeasureSegmentation,
     "evaluate": Evaluate,
     "compare": Compare,
     "report": BuildReport,
@@ -639,15 +695,19 @@ COMMANDS: dict[str, Any] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
         *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "tools", "versus"),
+        *("label", "set", "pool_size", "attention", "heads", "tools", "versus", "init"),
         *("img_size", "num_classes", "raw_weights"),
     ),
     "data": (
-        *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),
+        *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable", "skip_faulty"),
+        *("first_label", "void_label"),
         *("resolution", "resolutions", "eval_resolutions", "protocol"),
     ),
     "conditions": (),
-    "recipe": ("recipe", *(each.name for each in fields(Recipe))),
+    "recipe": (
+        "recipe",
+        *dict.fromkeys(each.name for kind in (Recipe, DetectionRecipe, SegmentationRecipe) for each in fields(kind)),
+    ),
     "run": (
         *("results", "seeds", "devices", "device", "precision", "compiled", "dry_run", "time_budget", "jobs"),
         *("workers", "force", "save_weights", "tensorboard", "breakdown", "verbose", "debug"),
@@ -673,6 +733,13 @@ FIRST: dict[Any, tuple[str, ...]] = {
         *("arms", "variants", "data", "data_dir", "recipe", "epochs"),
         *("seeds", "jobs", "save_weights", "results"),
     ),
+    **dict.fromkeys(
+        (MeasureDetection, MeasureSegmentation),
+        (
+            *("arms", "variants", "model", "heads", "data", "data_dir", "recipe", "init", "pyramid_width", "epochs"),
+            *("seeds", "jobs", "save_weights", "results"),
+        ),
+    ),
     Evaluate: (
         *("checkpoint", "arm", "variant", "base", "data", "data_dir", "resolutions"),
         *("batch_size", "device", "results"),
@@ -695,7 +762,7 @@ def parse(arguments: list[str]) -> Any:
     if name not in COMMANDS and (name in list_studies() or name.endswith(".toml")):
         raise InputError(f"command={name!r} is not possible: it is a study (did you mean 'run {name}'?)")
     command, prog = COMMANDS[pick("command", name, COMMANDS)], f"{PROG} {name}"
-    defaults = _recipe_defaults(words) if command is MeasureAccuracy else {}
+    defaults = _recipe_defaults(command, words)
     if {*HELP, HELP_ALL} & {*words}:
         layout = Layout()
         if command in FIRST:
@@ -723,11 +790,24 @@ def _overview() -> str:
     )
 
 
-def _recipe_defaults(words: list[str]) -> dict[str, Any]:
-    """Returns what flags of a training are by default: the fields of the recipe that the words name."""
+TRAININGS: dict[Any, type[Measurement]] = {
+    MeasureAccuracy: Accuracy,
+    MeasureDetection: Detection,
+    MeasureSegmentation: Segmentation,
+}
+"""The commands that train by a recipe, and what they measure."""
+
+
+def _recipe_defaults(command: Any, words: list[str]) -> dict[str, Any]:
+    """Returns what flags of a training are by default: the fields of the recipe that the words name.
+
+    Nothing of a command that trains by none.
+    """
+    if command not in TRAININGS:
+        return {}
     name = next((after for flag, after in itertools.pairwise(words) if flag == "--recipe"), "small")
     name = next((word.partition("=")[2] for word in words if word.startswith("--recipe=")), name)
-    return dict(recipe_values(name))
+    return recipe_values(name, TRAININGS[command].recipes)
 
 
 def _with_data_by_name(command: Any) -> Any:

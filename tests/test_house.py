@@ -82,8 +82,9 @@ def parts(*names: str) -> tuple[str, ...]:
 
 DESCRIBE = parts(
     *("errors", "files", "units", "conditions", "config", "recipes", "cells", "cost", "studies", "paper"),
-    *("baselines.registry", "data.listing", "data.registry"),
+    *("dense_recipes", "baselines.registry", "data.listing", "data.registry", "data.dense_registry"),
     *(f"measure.{name}" for name in ("measurement", "metrics", "cost", "memory", "speed", "accuracy", "evaluation")),
+    *(f"measure.{name}" for name in ("dense", "detection", "segmentation")),
 )
 """What says what a model, a cell and a study are: the standard library alone, and nothing that runs."""
 
@@ -102,11 +103,13 @@ ALLOWED_IMPORTS = {
     "config": parts("errors"),
     "cost": parts("errors", "config"),
     "recipes": parts("errors", "conditions"),
+    "dense_recipes": parts("errors", "conditions", "config"),
     "cells": DESCRIBE + parts("measure"),
     "studies": DESCRIBE + parts("measure"),
     "baselines.registry": DESCRIBE,
     "data.listing": DESCRIBE,
     "data.registry": DESCRIBE,
+    "data.dense_registry": DESCRIBE,
     "schema": (*DESCRIBE, *parts("measure")),
     "records": (*DESCRIBE, *parts("measure", "schema"), "filelock", "numpy", "pandas"),
     "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
@@ -128,7 +131,8 @@ FORBIDDEN_IMPORTS = {
 
 OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
-    *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
+    *("dense_recipes", "baselines.registry", "data.listing", "data.registry", "data.dense_registry"),
+    *("analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 

@@ -30,6 +30,7 @@ from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
 from ablations.measure.process import fresh_process_context, worker_processes
 from ablations.records import find_record, record_path, write_record
+from ablations.runner.classifiers import begins_from_study, check_classifiers, classifier_of
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
     check_needs,
@@ -163,6 +164,7 @@ def run_cells(
             workers=max(available_cores() // max(count_local_ranks(), min(jobs, trainings), 1), 1),
             deadline=start + time_budget_s,
         )
+        check_classifiers(missing)
         environments = check_together(ranks, partial(check_needs, missing, results, setting))
         refuse_other_data(cells, kept, data_dir)
         refuse_different_data(ranks, missing, data_dir)
@@ -342,8 +344,9 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
     files = _training_files(cell, job)
     own_environment = cell.conditions.environment(job.setting)  # before the cell: its data are what it begins with
     try:
+        setting = replace(job.setting, weights=_initial_weights(cell, job, tell), files=files, tell=tell)
         with state_kept() if cell.is_from_file else nullcontext():
-            result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
+            result = cell.conditions.run(cell, setting)
         check_result(cell.measurement, json.loads(json.dumps(result)))
     except OutOfTime:
         return Outcome("left")
@@ -393,6 +396,7 @@ def _training_files(cell: Cell, job: Job) -> Files:
         log=job.results / "logs" / f"{cell.file_name}.jsonl",
         tensorboard=job.results / "tensorboard" / cell.file_name if job.keep.tensorboard else None,
         weights=job.results / "weights" / f"{cell.file_name}.safetensors" if job.keep.weights else None,
+        examples=job.results / "examples" / f"{cell.file_name}.png",
         made_by={
             **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},
             "threads": torch.get_num_threads() if cell.conditions.needed_device == "cpu" else None,
@@ -401,6 +405,19 @@ def _training_files(cell: Cell, job: Job) -> Files:
             "data": cell.conditions.data_digest(job.setting.data_dir) if cell.conditions.trains else None,
         },
     )
+
+
+def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -> Path | None:
+    """Returns the file of weights that a cell takes; a classifier's of a study is trained first where it is gone."""
+    if not begins_from_study(cell):
+        return job.setting.weights
+    classifier = classifier_of(cell)
+    files = _training_files(classifier, replace(job, keep=replace(job.keep, weights=True)))
+    assert files.weights is not None
+    if not job.ranks.tell_all(files.weights.is_file()):
+        classifier.conditions.run(classifier, replace(job.setting, weights=None, files=files, tell=tell))
+        files.checkpoint.unlink(missing_ok=True)
+    return files.weights
 
 
 def _source_folder(cell: Cell) -> Path | None:

@@ -149,7 +149,7 @@ def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
     for key in NAMES:
         if not all(isinstance(name, str) for name in _listed(grid.get(key, ""))):
             raise refuse(key, grid[key], "names as texts")
-    recipe: dict[str, Any] = recipe_values(grid["recipe"]) if "recipe" in grid else {}
+    recipe: dict[str, Any] = recipe_values(grid["recipe"], kind.recipes) if "recipe" in grid else {}
     conditions = vary(
         replace(kind(), **recipe),  # type: ignore[call-arg]
         **{name: _values(kind, name, grid[name]) for name in grid if name in known},
