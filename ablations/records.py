@@ -204,13 +204,14 @@ def _read_measurement(results: Path, measurement: str) -> tuple[dict[str, dict[s
     packed, lines = _read_packed(_packed_path(results, measurement))
     records = dict(packed)
     for record in own.values():
-        records[record["key"]] = _choose(record, packed.get(record["key"]))
+        records[record["key"]] = _choose(record, packed.get(record["key"])) or record
     return records, wrong | lines
 
 
 def _read_folder(results: Path, measurement: str) -> tuple[dict[Path, dict[str, Any]], dict[Path, str]]:
     """Returns the records of a measurement that have files of their own, and what is wrong with the others."""
-    records, damaged = {}, {}
+    records: dict[Path, dict[str, Any]] = {}
+    damaged: dict[Path, str] = {}
     for entry in _list_folder(results / RECORDS / measurement):
         path = Path(entry.path)
         if path.suffix != ".json":
@@ -311,7 +312,8 @@ def _read_packed(path: Path) -> tuple[dict[str, dict[str, Any]], dict[Path, str]
 
 @lru_cache(maxsize=2 * len(MEASUREMENTS))
 def _parse_packed(path: Path, *state: int) -> tuple[dict[str, dict[str, Any]], dict[Path, str]]:
-    records, damaged = {}, {}
+    records: dict[str, dict[str, Any]] = {}
+    damaged: dict[Path, str] = {}
     with opened_regular(path, LARGEST_PACK) as file:
         header = _parse(file.readline(LARGEST_RECORD))
         environments = header.get("environments") if isinstance(header, dict) else None
@@ -584,9 +586,9 @@ def tabulate(
     # Column by column: pandas takes five times as long for a table of many rows.
     with _no_collection():
         names = dict.fromkeys(name for row in rows for name in row)
-        values = {name: [row.get(name, math.nan) for row in rows] for name in names}
-        table = pd.DataFrame({name: _as_kind(pd.Series(each, name=name), each) for name, each in values.items()})
-    order = [name for name in _SORTED_BY if name in table and len(set(values[name])) > 1]  # the others take long too
+        columns = {name: [row.get(name, math.nan) for row in rows] for name in names}
+        table = pd.DataFrame({name: _as_kind(pd.Series(each, name=name), each) for name, each in columns.items()})
+    order = [name for name in _SORTED_BY if name in table and len(set(columns[name])) > 1]  # the others take long too
     return table.sort_values(order, key=_rank, ignore_index=True) if order else table
 
 
@@ -670,7 +672,8 @@ def record_values(record: dict[str, Any]) -> dict[str, Any]:
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     # An older record lacks the fields that came after it; their defaults are what it was measured with.
-    conditions = _defaults(MEASUREMENTS[record["measurement"]]) | record["conditions"]
+    kind: Any = MEASUREMENTS[record["measurement"]]
+    conditions = _defaults(kind) | record["conditions"]
     environment = record["environment"]
     resolution = conditions.pop("resolution")
     conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
