@@ -90,10 +90,12 @@ def value_digest(value: Any) -> str:
 
 
 def check_result(measurement: str, result: dict[str, Any]) -> None:
-    """Raises ValueError for a value of a result that is not what its column may have; None is always possible."""
-    checks = _checks(measurement)
+    """Raises ValueError for a value of a result that is not what its column may have; None may be all but truths."""
+    checks, columns = _checks(measurement), MEASUREMENTS[measurement].columns
     for name, value in result.items():
-        if value is not None and not checks.get(name, is_plain)(value):
+        if value is None and (name not in columns or columns[name].kind != "boolean"):
+            continue
+        if not checks.get(name, is_plain)(value):
             raise _unsuited(name)
     MEASUREMENTS[measurement].check_result(result)
 
