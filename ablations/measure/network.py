@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ablations.baselines.build import build_baseline, build_baseline_backbone, check_baseline, parse_options
 from ablations.baselines.guest import state_kept
@@ -191,7 +191,7 @@ def _takes(network: nn.Module, shape: tuple[int, ...]) -> bool:
 def made_ready(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
     """Returns a network whose lazy layers have seen images of a shape; the same one where it has none."""
     weights = chain(network.parameters(), network.buffers())
-    if not any(isinstance(weight, UninitializedTensorMixin) for weight in weights):
+    if not any(map(is_lazy, weights)):
         return network
     ready = copy.deepcopy(network)
     with state_kept(), torch.no_grad(), torch.device("cpu"):
