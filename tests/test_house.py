@@ -82,7 +82,7 @@ def parts(*names: str) -> tuple[str, ...]:
 
 DESCRIBE = parts(
     *("errors", "files", "units", "conditions", "config", "recipes", "cells", "cost", "studies", "paper"),
-    *("baselines.registry", "data.listing", "data.registry"),
+    *("toggle_files", "baselines.registry", "data.listing", "data.registry"),
     *(f"measure.{name}" for name in ("measurement", "metrics", "cost", "memory", "speed", "accuracy", "evaluation")),
 )
 """What says what a model, a cell and a study are: the standard library alone, and nothing that runs."""
@@ -100,7 +100,9 @@ ALLOWED_IMPORTS = {
     "files": (),
     "conditions": parts("errors"),
     "config": parts("errors"),
-    "cost": parts("errors", "config"),
+    "toggle_files": parts("errors", "config"),
+    "skeletons": parts("errors"),
+    "cost": parts("errors", "config", "toggle_files"),
     "recipes": parts("errors", "conditions"),
     "cells": DESCRIBE + parts("measure"),
     "studies": DESCRIBE + parts("measure"),
@@ -128,7 +130,8 @@ FORBIDDEN_IMPORTS = {
 
 OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
-    *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
+    *("toggle_files", "skeletons", "baselines.registry", "data.listing", "data.registry"),
+    *("analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 
