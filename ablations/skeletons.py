@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ablations.config import PVTConfig
 {imports}from ablations.toggle_files import NewToggle
 
-# B images; H x W the map of a stage, N = H·W its tokens in row order; C channels. In base v1 a class token stands before
-# the tokens of the last stage, so there are num_prefix_tokens + N. Make no tensor with a `device` of its own.
+# B images; H x W the map of a stage, N = H·W its tokens in row order; C channels. In base v1 a class token stands
+# before the tokens of the last stage, so there are num_prefix_tokens + N. Name no device where you make a tensor.
 # Linear layers and convolutions are drawn anew by the suite, from the seed and the parameter's name.
 
 '''
@@ -62,7 +62,13 @@ def build(config: PVTConfig, stage: int) -> nn.Module:
 _MAP_IMPORTS = "from ablations.model.tokens import as_map, as_tokens, with_prefix_of\n"
 _MAP_LAYER = "        self.conv = nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim)"
 _MAP_FORWARD = """        feature_map = self.conv(as_map(x, size, self.num_prefix_tokens))  # (B, C, H, W)
-        return with_prefix_of(as_tokens(feature_map), x, self.num_prefix_tokens)"""
+        return self.proj(with_prefix_of(as_tokens(feature_map), x, self.num_prefix_tokens))"""
+_ADDED_FORWARD = """        feature_map = self.conv(as_map(x, size, self.num_prefix_tokens))  # (B, C, H, W)
+        placed = x[:, self.num_prefix_tokens :] + as_tokens(feature_map)
+        return with_prefix_of(placed, x, self.num_prefix_tokens)"""
+_TWO_LAYERS = """        self.fc1 = nn.Linear(dim, 2 * dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(2 * dim, dim)"""
 _IN_BRANCH = "; the block adds it to x"
 
 _BODIES = {
@@ -74,10 +80,7 @@ _BODIES = {
         _TOKENS.format(
             sentence="Mixes neighbours by a depth-wise convolution, as a start.",
             layers=_MAP_LAYER + "\n        self.proj = nn.Linear(dim, dim)",
-            forward=_MAP_FORWARD.replace(
-                "return with_prefix_of(as_tokens(feature_map)", "return self.proj(with_prefix_of(as_tokens(feature_map)"
-            )
-            + ")",
+            forward=_MAP_FORWARD,
             residual=_IN_BRANCH,
         ),
     ),
@@ -88,7 +91,7 @@ _BODIES = {
         "",
         _TOKENS.format(
             sentence="Two linear layers, as a start.",
-            layers="        self.fc1 = nn.Linear(dim, 2 * dim)\n        self.act = nn.GELU()\n        self.fc2 = nn.Linear(2 * dim, dim)",
+            layers=_TWO_LAYERS,
             forward="        return self.fc2(self.act(self.fc1(x)))",
             residual=_IN_BRANCH,
         ),
@@ -101,10 +104,7 @@ _BODIES = {
         _TOKENS.format(
             sentence="Adds a depth-wise convolution of the map, whose zero padding tells the border.",
             layers=_MAP_LAYER,
-            forward=_MAP_FORWARD.replace(
-                "return with_prefix_of(as_tokens(feature_map)",
-                "places = as_tokens(feature_map)\n        return with_prefix_of(x[:, self.num_prefix_tokens :] + places",
-            ),
+            forward=_ADDED_FORWARD,
             residual="",
         ),
     ),
@@ -115,7 +115,7 @@ _BODIES = {
         "",
         _TOKENS.format(
             sentence="A norm and two linear layers on a residual stream, as a start.",
-            layers="        self.norm = nn.LayerNorm(dim)\n        self.fc1 = nn.Linear(dim, 2 * dim)\n        self.act = nn.GELU()\n        self.fc2 = nn.Linear(2 * dim, dim)",
+            layers=f"        self.norm = nn.LayerNorm(dim)\n{_TWO_LAYERS}",
             forward="        return x + self.fc2(self.act(self.fc1(self.norm(x))))",
             residual="",
         ),

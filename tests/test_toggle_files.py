@@ -322,3 +322,18 @@ def test_a_whole_block_excludes_its_parts_and_has_stochastic_depth(monkeypatch: 
     kept = (out != tokens).flatten(1).any(dim=1)
     assert 0 < kept.sum() < len(kept)
     torch.testing.assert_close(out[kept], tokens[kept] + 2 * (3 * tokens[kept] - tokens[kept]))
+
+
+@pytest.mark.parametrize("slot", [*SLOTS, "attention", "feed-forward"])
+def test_a_skeleton_runs_at_once(slot: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-toggle", slot]) == 0
+    (tmp_path / "skeleton.py").write_text(capsys.readouterr().out)
+    check_toggles(take_toggles([f"{tmp_path / 'skeleton.py'}:mine"]))
+    model = build_model(build_config("pico", "v1+mine", "v1"), seed=0)
+    model(torch.randn(2, 3, 32, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_an_unknown_slot_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-toggle", "attentoin"]) == 2
+    assert "did you mean 'attention'?" in capsys.readouterr().err
