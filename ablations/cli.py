@@ -27,6 +27,7 @@ from ablations.dense_recipes import DETECTION_RECIPES, SEGMENTATION_RECIPES
 from ablations.errors import InputError, as_text, pick, refuse, warn_in_one_line
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
+from ablations.skeletons import render_skeleton
 from ablations.studies import find_study, list_studies, parse_size
 from ablations.units import format_bytes, parse_bytes
 
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return _records(command)
             case commands.Power():
                 return _power(command)
+            case commands.NewToggleFile():
+                print(render_skeleton(command.slot), end="")
+                return 0
             case commands.BenchmarkCount():
                 from ablations.benchmarks import benchmark_count
 
@@ -142,7 +146,7 @@ def _measure(command: Any, arguments: str) -> int:
         from ablations.training.logs import check_tensorboard
 
         check_tensorboard()
-    named = find_study(command.study) if isinstance(command, commands.Run) else None
+    named = command.named_study() if isinstance(command, commands.Run) else None
     summary = run_cells(
         cells,
         study=named.name if named else cells[0].measurement,

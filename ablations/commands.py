@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal, get_type_hints
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.cells import Arm, Cell, arm_cell, build_cell, split_file_model
 from ablations.config import (
-    ARMS,
     BASES,
     CONFOUNDERS,
+    PAPER_TOGGLES,
     PUBLISHED_MODELS,
     PVT_V1,
     PVT_V2,
@@ -51,7 +51,8 @@ from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device
 from ablations.measure.memory import parse_stages
 from ablations.recipes import Recipe, recipe_values
-from ablations.studies import find_study, list_studies, on_devices, parse_size, select, vary
+from ablations.studies import Study, find_study, list_studies, on_devices, parse_size, select, vary
+from ablations.toggle_files import take_toggles
 
 Library = Literal["timm", "transformers"]
 
@@ -127,11 +128,17 @@ class Run(TrainingRuns, Force, DataFolder, Output):
     """Of trainings."""
     devices: tuple[Device, ...] = ()
     """Run the cells here instead of where the study has them; by default also on a GPU where there is one."""
+    toggles: tuple[str, ...] = ()
+    """Those that the study's arms vary, instead of its own; one of yours is FILE.py:NAME."""
     verbose: bool = False
     """Print all tables at the end, not the comparison alone."""
 
+    def named_study(self) -> Study:
+        """Returns the study, with the toggles that are given."""
+        return find_study(self.study, take_toggles(self.toggles))
+
     def cells(self) -> list[Cell]:
-        study = find_study(self.study)
+        study = self.named_study()
         for name in self.measurements:
             pick("measurements", name, MEASUREMENTS)
         cells = select(
@@ -193,6 +200,8 @@ class Arms(Output):
     """Toggles that are on, or published models such as PVTv2-B2; all arms of the paper's by default; see `list`."""
     bases: tuple[str, ...] = ()
     """What the toggles are added to, v2 by default; see `list`."""
+    toggles: tuple[str, ...] = ()
+    """Those whose arms are taken where none is named, the paper's by default; one of yours is FILE.py:NAME."""
     pool_size: int | None = None
     """P of linear SRA; the variant's own by default."""
     set: tuple[str, ...] = ()
@@ -202,6 +211,7 @@ class Arms(Output):
 
     def cells(self) -> list[Cell]:
         """Returns the cells that are asked for, each once."""
+        take_toggles(self.toggles)
         return list({cell.key: cell for cell in self._cells()}.values())
 
     def _cells(self) -> list[Cell]:
@@ -213,7 +223,8 @@ class Arms(Output):
 
     @property
     def names_arms(self) -> bool:
-        return bool(self.variants or self.arms or self.bases or self.pool_size is not None or self.set)
+        named = self.variants or self.arms or self.bases or self.toggles
+        return bool(named or self.pool_size is not None or self.set)
 
     def _of_arms(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
         changed = dict(map(_parse_setting, self.set)) | {"pool_size": self.pool_size}
@@ -233,8 +244,9 @@ class Arms(Output):
             name = "set" if self.set else "pool_size"
             raise refuse(name, getattr(self, name), f"none beside {next(iter(named))}, which is as published")
         if plain or not named:
+            every = arms_of(take_toggles(self.toggles) or PAPER_TOGGLES)
             for variant, base in product(self.variants or (self.DEFAULT_VARIANT,), self.bases or (DEFAULT_BASE,)):
-                yield variant, base, plain or ARMS
+                yield variant, base, plain or every
         for variant, arm in named.values():
             yield variant, "published", (arm,)
 
@@ -392,7 +404,8 @@ class MeasureSpeed(Arms):
         reference: Any = "+".join(name for name in LIBRARIES if name in self.versus) or PVT_V1
         conditions = replace(_given(self, Speed, ("resolution", "mode", "reference")), reference=reference)
         sizes = self.sizes()
-        shared = [arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)]
+        every = arms_of(take_toggles(self.toggles) or PAPER_TOGGLES)
+        shared = [arm for arm in every if all(arm in LIBRARIES[name] for name in self.versus)]
         small = any("stem_stride" in VARIANTS.get(name, {}) for name in self.variants)
         if self.versus and (small or set(sizes) != {224}):  # libraries' v1 has patches of 4 px and inputs of 224
             shared = [arm for arm in shared if arm != PVT_V1]
@@ -482,6 +495,8 @@ class Evaluate(DataFolder, Output):
     """Toggles that are on, or a published model such as PVTv2-B2-Li; see `list`. PVT v2 where the file does not say."""
     base: str | None = None
     """What the toggles are added to; see `list`. v2 where the file does not say it."""
+    toggles: tuple[str, ...] = ()
+    """Of the weights' arm, those that are from files of yours, as FILE.py:NAME."""
     resolutions: tuple[str, ...] = ()
     """Sides in pixels of the centre crop that the model sees; that of the training where the file says it, else 224."""
     protocol: Protocol | None = None
@@ -491,6 +506,7 @@ class Evaluate(DataFolder, Output):
     img_size: int | None = like(Evaluation, "img_size", None)
 
     def cells(self: Any) -> list[Cell]:
+        take_toggles(self.toggles)
         if not self.checkpoint.is_file():
             raise refuse("checkpoint", str(self.checkpoint), "a file of weights")
 
@@ -663,6 +679,14 @@ class Power(Debug):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewToggleFile(Debug):
+    """Print a file with a toggle of your own that runs at once, its shapes in comments."""
+
+    slot: str = field(metadata=POSITIONAL)
+    """What it replaces: attention (attn), mlp, norm, patch_embed, pos_embed, or the whole block."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List(Debug):
     """List the arms, published models, variants, bases, data sets, recipes and studies."""
 
@@ -686,6 +710,7 @@ COMMANDS: dict[str, Any] = {
     "records": Records,
     "power": Power,
     "list": List,
+    "new-toggle": NewToggleFile,
     "closed-form": ClosedForm,
     "benchmark-count": BenchmarkCount,
     "benchmark-epoch": BenchmarkEpoch,
@@ -694,8 +719,8 @@ COMMANDS: dict[str, Any] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
-        *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "tools", "versus", "init"),
+        *("study", "measurements", "checkpoint", "toggles", "arms", "arm", "variants", "variant", "bases", "base"),
+        *("model", "label", "set", "pool_size", "attention", "heads", "tools", "versus", "init"),
         *("img_size", "num_classes", "raw_weights"),
     ),
     "data": (
@@ -717,10 +742,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 FIRST: dict[Any, tuple[str, ...]] = {
     Run: (
-        *("study", "measurements", "arms", "variants", "data_dir"),
+        *("study", "measurements", "toggles", "arms", "variants", "data_dir"),
         *("results", "dry_run", "time_budget", "jobs", "devices"),
     ),
-    MeasureCost: ("arms", "variants", "bases", "model", "resolutions", "heads", "breakdown", "results", "dry_run"),
+    MeasureCost: (
+        "toggles",
+        "arms",
+        "variants",
+        "bases",
+        "model",
+        "resolutions",
+        "heads",
+        "breakdown",
+        "results",
+        "dry_run",
+    ),
     MeasureMemory: (
         *("arms", "variants", "model", "resolutions", "modes", "attention", "predict", "budget"),
         *("device", "results"),

@@ -36,6 +36,7 @@ from ablations.config import (
     VARIANTS,
     AttentionKernel,
     PVTConfig,
+    arm_name,
     as_pair,
     is_int,
     size_text,
@@ -47,6 +48,7 @@ from ablations.measure.cost import HEADS
 from ablations.measure.measurement import Column, Kind, integer
 from ablations.schema import LONGEST_TEXT, RUN, SCHEMA, check_record, record_digest, value_digest
 from ablations.studies import find_study, list_studies
+from ablations.toggle_files import register_recorded
 
 LARGEST_RECORD, LARGEST_PACK = 2**24, 2**32
 """Bytes of a record, and of a file of packed ones."""
@@ -632,13 +634,32 @@ def _as_kind(column: pd.Series, values: list[Any]) -> pd.Series:
 
 
 def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leaves out records of what a user's file held before it was changed."""
-    newest = {
-        record["model"]: record["file_sha256"]
-        for record in sorted(records, key=lambda record: record["started"])
-        if "file_sha256" in record
-    }
-    return [record for record in records if record.get("file_sha256") == newest.get(record.get("model", ""))]
+    """Leaves out records of what a user's file held before it was changed.
+
+    An arm whose toggle's file has changed keeps its records, under the toggle's name and the digest's beginning.
+    """
+    newest: dict[str, Any] = {}
+    for record in sorted(records, key=lambda record: record["started"]):
+        newest |= {record["model"]: record["file_sha256"]} if "file_sha256" in record else {}
+        newest |= {name: entry["sha256"] for name, entry in record.get("toggle_files", {}).items()}
+    newest |= {name: dict(toggle.digests) for name, toggle in TOGGLES.items() if toggle.path}
+    return [
+        record if "toggle_files" not in record else _with_earlier_files(record, newest)
+        for record in records
+        if record.get("file_sha256") == newest.get(record.get("model", ""))
+    ]
+
+
+def _with_earlier_files(record: dict[str, Any], newest: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record whose toggles of files that have changed since are named with the digests of those."""
+    arm = record["arm"]
+    for name, entry in record["toggle_files"].items():
+        if entry["sha256"] != newest[name]:
+            earlier = f"{name}@{value_digest(entry['sha256'])[:6]}"
+            register_recorded({earlier: entry | {"excludes": [*entry["excludes"], name]}})
+            arm = "+".join(earlier if part == name else part for part in arm.split("+"))
+    known = [part for part in TOGGLES if part in arm.split("+")]
+    return record | {"arm": arm_name(known)}
 
 
 def _rank(column: pd.Series) -> pd.Series:

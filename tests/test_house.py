@@ -82,7 +82,7 @@ def parts(*names: str) -> tuple[str, ...]:
 
 DESCRIBE = parts(
     *("errors", "files", "units", "conditions", "config", "recipes", "cells", "cost", "studies", "paper"),
-    *("dense_recipes", "baselines.registry", "data.listing", "data.registry", "data.dense_registry"),
+    *("toggle_files", "dense_recipes", "baselines.registry", "data.listing", "data.registry", "data.dense_registry"),
     *(f"measure.{name}" for name in ("measurement", "metrics", "cost", "memory", "speed", "accuracy", "evaluation")),
     *(f"measure.{name}" for name in ("dense", "detection", "segmentation")),
 )
@@ -101,7 +101,9 @@ ALLOWED_IMPORTS = {
     "files": (),
     "conditions": parts("errors"),
     "config": parts("errors"),
-    "cost": parts("errors", "config"),
+    "toggle_files": parts("errors", "config"),
+    "skeletons": parts("errors"),
+    "cost": parts("errors", "config", "toggle_files"),
     "recipes": parts("errors", "conditions"),
     "dense_recipes": parts("errors", "conditions", "config"),
     "cells": DESCRIBE + parts("measure"),
@@ -131,7 +133,8 @@ FORBIDDEN_IMPORTS = {
 
 OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
-    *("dense_recipes", "baselines.registry", "data.listing", "data.registry", "data.dense_registry"),
+    *("toggle_files", "skeletons", "dense_recipes", "baselines.registry", "data.listing", "data.registry"),
+    *("data.dense_registry",),
     *("analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
