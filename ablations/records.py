@@ -14,8 +14,9 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -42,7 +43,7 @@ from ablations.config import (
     size_text,
 )
 from ablations.errors import FEW, InputError, as_text, pick, refuse, without_folders
-from ablations.files import opened_regular, write_text
+from ablations.files import opened_regular, write_new, write_text
 from ablations.measure import MEASUREMENTS
 from ablations.measure.cost import HEADS
 from ablations.measure.measurement import Column, Kind, integer
@@ -77,8 +78,12 @@ def write_record(
     started: str,
     duration_s: float,
     declared_seeds: int | None = None,
-) -> Path:
+    is_first: bool = False,
+) -> Path | None:
     """Writes the record of a cell, replacing an older one, and returns its path.
+
+    With `is_first` a finished record that stands there is kept, and None returned: of several processes that write
+    one cell's, the first whole one stands.
 
     `result` holds metrics and raw samples, or is None where the cell failed and `failure` says why; `started` is an
     ISO 8601 time in UTC; `declared_seeds` is how many seeds the study declared for its trainings. Raises InputError
@@ -99,7 +104,41 @@ def write_record(
     if declared_seeds:
         record["declared_seeds"] = declared_seeds
     record["digest"] = record_digest(record)
+    if is_first:
+        return _write_first(results, record)
     return _write_own(results, record)
+
+
+def _write_first(results: Path, record: dict[str, Any]) -> Path | None:
+    """Writes a record unless a finished one stands there; one that failed or is damaged makes way."""
+    path = _own_path(results, record, record["key"])
+    try:
+        while not write_new(path, json.dumps(record, indent=1) + "\n"):
+            if _is_finished(path):
+                return None
+            # Looked at again once it is moved, for another process may have written a finished one in between.
+            aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+            with suppress(FileNotFoundError):
+                path.replace(aside)
+                if _is_finished(aside):
+                    with suppress(FileExistsError):
+                        os.link(aside, path)
+                    aside.unlink()
+                    return None
+                aside.unlink()
+    except OSError as error:
+        raise refuse("record", str(path), f"a file that can be written ({error.strerror})") from error
+    return path
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        with opened_regular(path, LARGEST_RECORD) as file:
+            record = _parse(file.read())
+        check_record(record)
+    except (OSError, ValueError):
+        return False
+    return bool(record["status"] == "done")
 
 
 def _printable(value: Any) -> Any:

@@ -182,11 +182,13 @@ def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -
     for name, value in re.findall(r"(\w+)=([^,]+)", conditions["changed"] or ""):
         names[name] = _PARSERS.get(name, str)(value)
     size = int(conditions["resolution"])
-    counted = arm_cell(conditions["variant"], arm, conditions["base"], Cost(resolution=size), **names)
+    place = (conditions["variant"], arm, conditions["base"], Cost(resolution=size))
+    counted = arm_cell(*place, **names)
     config = replace(counted.arm_config, img_size=size, num_classes=int(conditions["num_classes"]))
     if has_closed_form(config):
         return {"params": count_params(config), "macs": count_macs(config, size)}
-    for cell in (counted.of(overrides=(*counted.model.overrides, ("num_classes", config.num_classes))), counted):
+    own_classes = arm_cell(*place, **names, num_classes=config.num_classes)
+    for cell in (own_classes, counted):
         traced = records[records["key"] == cell.key]
         if not traced.empty and cell.arm_config.img_size == size:
             classes, channels = config.num_classes - cell.arm_config.num_classes, config.embed_dims[-1]
