@@ -7,6 +7,9 @@ SELECT ?=
 WORKERS ?= 2
 DATA_DIR ?=
 
+# What slow tests need that is no Python package, as Debian calls it.
+PROGRAMS := chromium texlive-latex-recommended
+
 ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
 pytest := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 data := $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
@@ -31,8 +34,17 @@ test: $(ready) ## lint, format, types, and the tests that take no long time, in 
 	$(pytest)
 
 .PHONY: test-slow
-test-slow: $(ready) ## the tests that `test` leaves out: notebooks, kills, all counts of MACs, committed tables
+test-slow: $(ready) programs ## the tests that `test` leaves out: notebooks, kills, all counts of MACs, the page, LaTeX
 	$(pytest) -m slow
+
+.PHONY: programs
+programs: ## install Chromium and LaTeX, which slow tests need, where this is root on Debian
+	@if command -v chromium && command -v pdflatex; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get update -q && apt-get install -q -y --no-install-recommends $(PROGRAMS); } || \
+	    echo "$(PROGRAMS) could not be installed; tests that need them say so" >&2; \
+	else echo "Chromium or LaTeX is missing: tests that need it are skipped ($(PROGRAMS) on Debian)" >&2; fi
 
 .PHONY: gpu-results
 gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first, BUDGET a study; DATA_DIR holds the images
@@ -42,11 +54,12 @@ gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first,
 .PHONY: results
 results: $(ready) ## fill the CPU cells that results/ lacks, study by study, trainings from DATA_DIR (hours)
 	$(PY) run_ablation.py run paper --results results
+	$(PY) run_ablation.py run counters --results results
 	$(PY) run_ablation.py run memory --results results
 	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
 	$(PY) run_ablation.py run comparison --devices cpu --results results
-	for study in tuning-digits digits tuning-fashion-mnist fashion-mnist tuning-imagenette imagenette confounders; do \
+	for study in tuning-digits digits tuning-fashion-mnist fashion-mnist tuning-imagenette imagenette confounders camvid bccd; do \
 	  $(PY) run_ablation.py run $$study --devices cpu --results results $(data) || exit; done
 
 .PHONY: report-check
@@ -66,5 +79,5 @@ clean: ## remove .venv and all caches; measurements stay
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + v + "; name another: make PYTHON=python3.12")'
 	@echo "Installing into .venv: several minutes, and on Linux about 6 GB"
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --editable ".[notebook,test]" --constraint constraints.txt
+	.venv/bin/python -m pip install --editable ".[counters,notebook,test]" --constraint constraints.txt
 	@touch $@

@@ -1,12 +1,14 @@
 """Cells, their names and their addresses."""
 
 import json
+import os
 import re
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
-from ablations.cells import address, arm_cell, build_cell, split_file_model
+from ablations.cells import LONGEST_NAME, address, arm_cell, build_cell, file_name, split_file_model
 from ablations.config import build_config
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
@@ -289,3 +291,20 @@ def test_a_model_may_be_given_any_size_that_there_is(resolution):
     with pytest.raises(InputError, match=r"resolution=.* is not possible; allowed: 1 to 65536 pixels a side"):
         build_cell(model="timm:resnet18", conditions=Cost(resolution=resolution))
     assert build_cell(model="timm:resnet18", conditions=Cost(resolution=(1, 2**16))).conditions.resolution == (1, 65536)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "timm:" + "y/" * 300, "a\nb", "m\udcff.py:build"])
+def test_names_of_files_are_short_and_plain(name):
+    written = file_name({"model": name}, "0" * 16)
+    assert len(written) <= LONGEST_NAME + 17
+    assert written.isascii()
+    assert written.isprintable()
+    assert "/" not in written
+
+
+def test_a_file_whose_name_is_no_unicode_has_a_name_that_can_be_written(tmp_path):
+    path = tmp_path / os.fsdecode(b"net\xff\n.py")
+    path.write_text("")
+    cell = build_cell(f"{path}:build", Cost())
+    assert cell.name == r"net\udcff\n.py:build"
+    assert Path(cell.source.rpartition(":")[0]) == path

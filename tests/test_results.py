@@ -11,7 +11,7 @@ from ablations.studies import find_study
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-@pytest.mark.parametrize("study", ["paper", "quick", "memory", "speed", "tuning-digits"])
+@pytest.mark.parametrize("study", ["paper", "counters", "quick", "memory", "speed", "tuning-digits"])
 def test_every_cell_of_the_committed_studies_is_measured(study):
     cells = find_study(study).cells()
     if study == "quick":  # its trainings, which take seconds, are not committed; the accuracy study's are

@@ -147,6 +147,7 @@ IMPOSSIBLE = {
         (("result", "samples"), []),
         (("result", "samples"), [1.0]),
         (("result", "noisy"), 0),
+        (("result", "noisy"), None),
         (("result", "peak_samples"), {"1": "x"}),
         (("conditions", "reference"), "v3"),
     ],
@@ -254,12 +255,12 @@ def test_without_records_no_table_is_removed(tmp_path, one_of_each):
 
 
 def test_a_table_names_the_damaged_record_that_it_lacks(tmp_path, one_of_each):
-    write_own(tmp_path, one_of_each["cost"])
-    broken = write_own(tmp_path, one_of_each["cost"] | {"key": "0" * 16})
+    write_own(tmp_path, one_of_each["speed"])
+    broken = write_own(tmp_path, one_of_each["speed"] | {"key": "0" * 16})
     build_report(tmp_path, everything=True, with_figures=False, with_page=True)
     place = broken.relative_to(tmp_path).as_posix()
     said = f"Damaged, and left out of this table: {place}: its description was changed after it was measured."
-    for name in ("tables/cost.md", "tables/cost.tex", "report.html"):
+    for name in ("tables/speed.md", "tables/speed.tex", "report.html"):
         assert said in (tmp_path / name).read_text(), name
 
 

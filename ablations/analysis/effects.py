@@ -39,7 +39,7 @@ from ablations.analysis.statistics import (
     estimate_mean,
     seeds_needed,
 )
-from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name
+from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name, clash
 from ablations.errors import pick
 from ablations.measure import MEASUREMENTS
 
@@ -152,8 +152,10 @@ def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
 def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     """Returns the largest factorials that these arms hold in full, added to what all have in common.
 
-    The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Where an arm
-    belongs to no factorial, or two share a toggle, the study is unfinished, and only the paper's is returned, if whole.
+    The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Toggles that
+    exclude each other are in factorials of their own, which share the other toggles. Where an arm belongs to no
+    factorial, or two share a toggle for want of arms, the study is unfinished, and only the paper's is returned, if
+    whole.
     """
     present = dict.fromkeys(arm for arm in arms if set(toggles_of(arm)) <= set(TOGGLES))
     settings = [set(toggles_of(arm)) for arm in present]
@@ -166,11 +168,18 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     ]
     largest = [one for one in whole if not any(set(one.toggles) < set(other.toggles) for other in whole)]
     in_one = set(chain.from_iterable(factorial.arms for factorial in largest))
-    shared = len(set(chain.from_iterable(one.toggles for one in largest))) < sum(len(one.toggles) for one in largest)
+    shared = any(
+        set(one.toggles) & set(other.toggles) and not _exclude(one, other) for one, other in combinations(largest, 2)
+    )
     if shared or set(present) - in_one:
         largest = []
     papers = [factorial for factorial in whole if factorial.toggles == PAPER_TOGGLES]
     return list(dict.fromkeys([*papers, *largest]))
+
+
+def _exclude(one: Factorial, other: Factorial) -> bool:
+    """Whether no factorial could have the toggles of both."""
+    return any(clash(first, second) for first in one.toggles for second in other.toggles if first != second)
 
 
 def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int | None = None) -> pd.DataFrame:

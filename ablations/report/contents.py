@@ -7,11 +7,11 @@ import pandas as pd
 
 from ablations.config import VARIANTS
 from ablations.errors import first_line
-from ablations.report import accuracy, comparison, cost, effects, memory, paper, speed
+from ablations.report import accuracy, comparison, cost, counters, dense, effects, memory, paper, speed
 from ablations.report.figures import FigureSpec
 from ablations.report.tables import Table
 
-SUBJECTS = (accuracy, effects, cost, paper, memory, speed)
+SUBJECTS = (accuracy, effects, dense, cost, counters, paper, memory, speed)
 """What the report is about; each has TABLES and FIGURES."""
 
 TABLES: tuple[Table, ...] = (comparison.COMPARISON, *(table for subject in SUBJECTS for table in subject.TABLES))
@@ -52,10 +52,22 @@ QUESTIONS = (
         figures=("resolution_transfer",),
     ),
     Question(
+        name="dense",
+        title="What does each change do to detection and segmentation?",
+        tables=("segmentation", "detection"),
+        figures=(),
+    ),
+    Question(
         name="cost",
         title="What does each change cost, by resolution?",
         tables=("table6_ablation",),
         figures=("macs_by_resolution",),
+    ),
+    Question(
+        name="counters",
+        title="How were the FLOPs counted?",
+        tables=("counters",),
+        figures=(),
     ),
     Question(
         name="memory",

@@ -70,12 +70,17 @@ def _note_cost(values: pd.DataFrame) -> str:
 
 
 def _note_refusals(values: pd.DataFrame) -> str:
-    """Says which inputs a model refuses, and why."""
+    """Says which inputs a model refuses, and why, and which models did not run on shapes alone."""
     refused = values[values["refused"].notna()]
     sentences = []
     for reason, rows in refused.groupby("refused", sort=False):
         sizes = [f"`{row['model']}` at {row['resolution']} px" for _, row in rows.iterrows()]
         sentences.append(f"{', '.join(sizes)}: {str(reason).rstrip('.')}.")
+    if "counted_on" in values:
+        models = values.loc[values["counted_on"].notna(), "model"].unique()
+        sentences.append(
+            f"Counted on real tensors, since shapes alone do not do: {', '.join(f'`{m}`' for m in models)}."
+        )
     return " ".join(sentences)
 
 

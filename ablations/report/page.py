@@ -31,6 +31,7 @@ from ablations.config import (
 from ablations.records import field_docstrings
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import QUESTIONS
+from ablations.report.examples import render_examples
 from ablations.report.figures import DPI, FigureSpec
 from ablations.report.index import by_measurement, count_records, list_different, list_failed, provenance_lines
 from ablations.report.summary import (
@@ -77,16 +78,18 @@ def render_page(
     tables: Tables,
     figures: Iterable[FigureSpec],
     images: dict[str, tuple[bytes, bytes] | None],
+    examples: dict[str, bytes] | None = None,
 ) -> str:
     """Returns the page.
 
     `records` are all, failed ones too; `damaged` says what is wrong with each file that is none, by its path; `tables`
-    have their values; `images` are the figures, by name, as PNG and SVG.
+    have their values; `images` are the figures, by name, as PNG and SVG; `examples` what networks found, by title.
     """
     toggles = toggles_at_hand(records)
     first = Part("summary", "What each change does", _summary(tables, damaged))
     rest = [
         *_questions(tables, figures, images, damaged),
+        *([Part("examples", "What the networks found", render_examples(examples))] if examples else []),
         Part("design", "The study's design", _design(records, toggles)),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),
@@ -217,8 +220,21 @@ def _table(lines: list[list[str]], label: str, kind: str = "list") -> str:
 
 def _section_table(section: Section, label: str) -> str:
     """Returns a section of a table of the report, sortable, with the best of its columns in bold."""
-    lines = section.lines(_words, "<strong>{}</strong>")
+    lines = section.lines(_cell, "<strong>{}</strong>")
     return _marked_table(lines, _long_columns(section.lines()), label, "sortable")
+
+
+def _cell(text: str) -> str:
+    """Returns a cell as HTML: where a table is too wide, it breaks before brackets, and on paper between words too.
+
+    A number stays with its unit or its sign.
+    """
+    return (
+        _words(text)
+        .replace(" (", " <wbr>(")
+        .replace(" %", "\N{NO-BREAK SPACE}%")
+        .replace("&lt; ", "&lt;\N{NO-BREAK SPACE}")
+    )
 
 
 def _long_columns(lines: list[list[str]]) -> list[bool]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import pandas as pd
 
@@ -19,6 +20,7 @@ from ablations.report.tables import (
     latex_section,
     list_sections,
     markdown_rows,
+    metric_text,
     render_csv,
 )
 
@@ -97,6 +99,7 @@ def list_statements(tables: Tables) -> list[Statement]:
         *_of_single_confounders(tables),
         *_of_resolution(tables),
         *_of_crossover(tables),
+        *_of_counters(tables),
         *_of_limits(tables),
     ]
 
@@ -148,6 +151,20 @@ def _of_crossover(tables: Tables) -> Iterator[Statement]:
             ends = " to ".join(dict.fromkeys(f"{side:.0f}" for side in (sides.min(), sides.max())))
             text = f"With P = 7, lsra takes fewer MACs than SRA from {ends} px on, by variant."
             yield Statement("Where linear SRA pays", title, text)
+
+
+def _of_counters(tables: Tables) -> Iterator[Statement]:
+    """Says how far other tools are off, of the first arm at its largest size."""
+    for title, rows in islice(_groups(tables, "counters"), 1):
+        at = rows[rows["pixels"] == rows["pixels"].max()].dropna(subset="macs_fused")
+        off = at.dropna(subset="macs_fused_off_percent").set_index("tool")["macs_fused_off_percent"].round()
+        if off.empty:
+            continue
+        exact, wrong = [str(tool) for tool in off.index[off == 0]], off[off != 0]
+        counted = f"{', '.join(exact) or 'no tool'} counts all {metric_text('macs', at['macs_fused'].iloc[0])} GMACs"
+        others = ", ".join(f"{tool} is {error:+.0f} % off" for tool, error in wrong.items())
+        text = f"At {at['resolution'].iloc[0]} px with fused attention {counted}{f'; {others}' if others else ''}."
+        yield Statement("How FLOPs are counted", title, text)
 
 
 def _of_limits(tables: Tables) -> Iterator[Statement]:

@@ -375,7 +375,7 @@ def escape_latex(text: str) -> str:
 
 
 def render_latex(table: Table, values: pd.DataFrame) -> str:
-    """Returns a `table` float for each group of equal conditions, with the title, the note and the conditions above.
+    """Returns a `table` float for each group of equal conditions: the title above, notes and conditions beneath.
 
     Where a column has a better end, its best cells are bold: those that show the same share it.
     """
@@ -390,14 +390,14 @@ def latex_label(table: Table, section: Section) -> str:
 
 def latex_section(table: Table, section: Section) -> str:
     """Returns a section as a `table` float."""
-    title = f"{table.title}: {section.title}."
-    caption = " ".join(filter(None, (title, table.about, section.caption)))
+    title = f"{table.title}{'' if table.title.endswith('?') else ':'} {section.title}."
+    notes = " ".join(filter(None, (table.about, section.caption)))
     headings, *rows = (" & ".join(line) + r" \\" for line in section.lines(escape_latex, r"\textbf{{{}}}"))
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            f"\\caption[{{{escape_latex(title)}}}]{{{escape_latex(caption)}}}",
+            f"\\caption{{{escape_latex(title)}}}",
             f"\\label{{{latex_label(table, section)}}}",
             r"\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -408,6 +408,10 @@ def latex_section(table: Table, section: Section) -> str:
             *rows,
             r"\bottomrule",
             r"\end{tabular}}",
+            r"\par\smallskip",
+            r"\begin{minipage}{\linewidth}\footnotesize",
+            escape_latex(notes),
+            r"\end{minipage}",
             r"\end{table}",
         ]
     )

@@ -227,3 +227,26 @@ def test_who_has_no_home_has_no_cache(folder, monkeypatch):
     monkeypatch.delenv("ABLATIONS_CACHE_DIR")
     monkeypatch.setattr(Path, "expanduser", no_home)
     assert same(load(folder), load(folder))
+
+
+@pytest.mark.parametrize("part", ["folder", "file"])
+def test_what_another_user_can_write_is_not_believed(cache_folder, part):
+    store_answer(QUESTION, STATE, "ours")
+    assert load_answer(QUESTION, STATE) == "ours"
+    (entry,) = cache_folder.iterdir()
+    cache_folder.chmod(0o755)
+    place = cache_folder if part == "folder" else entry
+    place.chmod(0o777)
+    assert load_answer(QUESTION, STATE) is None
+    place.chmod(0o755)
+    assert load_answer(QUESTION, STATE) == "ours"
+
+
+def test_a_pipe_or_deep_note_in_the_cache_is_as_if_it_were_not_there(cache_folder):
+    store_answer(QUESTION, STATE, "ours")
+    (entry,) = cache_folder.iterdir()
+    entry.write_text("[" * 100_000)
+    assert load_answer(QUESTION, STATE) is None
+    entry.unlink()
+    os.mkfifo(entry)
+    assert load_answer(QUESTION, STATE) is None

@@ -1,5 +1,8 @@
 """Fixtures of the report's tests: tables of the committed records, and whether figures can be read."""
 
+import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
@@ -55,3 +58,27 @@ def illegible_words(spec: FigureSpec) -> list[tuple[str, ...]]:
 def find_illegible() -> Callable[[FigureSpec], list[tuple[str, ...]]]:
     """`find_illegible(spec)` draws a figure; it returns words that leave it, and pairs that overlap."""
     return illegible_words
+
+
+DEBIAN_PACKAGES = {"chromium": "chromium", "pdflatex": "texlive-latex-recommended"}
+"""Programs that slow tests need, and the package of Debian that has each; `make test-slow` installs them if it can."""
+
+
+def path_of_program(name: str) -> str:
+    if path := shutil.which(name):
+        return path
+    package = DEBIAN_PACKAGES[name]
+    if os.geteuid() == 0 and shutil.which("apt-cache"):
+        known = subprocess.run(["apt-cache", "show", package], capture_output=True, check=False)
+        if known.returncode == 0:
+            pytest.fail(f"{name} is missing and could be there: make test-slow installs {package}")
+    pytest.skip(f"{name} is not installed")
+
+
+@pytest.fixture(scope="session")
+def find_program() -> Callable[[str], str]:
+    """`find_program(name)` returns the path of a program, and skips the test where there is none.
+
+    The test fails instead where the program could be installed: by root, with apt that knows its package.
+    """
+    return path_of_program

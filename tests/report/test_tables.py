@@ -12,7 +12,15 @@ from ablations.config import ARMS, CUMULATIVE
 from ablations.measure import Accuracy, Cost
 from ablations.records import load_records
 from ablations.report.build import TABLES
-from ablations.report.tables import four_figures, markdown_rows, metric_text, render_csv, render_markdown
+from ablations.report.tables import (
+    BOLD,
+    escape_markdown,
+    four_figures,
+    markdown_rows,
+    metric_text,
+    render_csv,
+    render_markdown,
+)
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Cost())
 BY_NAME = {table.name: table for table in TABLES}
@@ -58,8 +66,7 @@ def test_a_cost_table_word_for_word(tmp_path, write_cell):
         "| v1     |      **2.000** |       **1.000** |\n"
         "| v1+ope | 2.100 (+5.0 %) |  1.004 (+0.4 %) |\n\n"
         "Closed form and trace count the same in 2 of 2 records. "
-        "Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier. "
-        "Bold: the best of a column; where it has noise, only if all others are resolved to be worse.\n"
+        f"Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier. {BOLD}\n"
     )
 
 
@@ -94,7 +101,7 @@ NOT_OF_QUICK = {
     *("memory_growth", "memory_parts", "memory_validation", "memory_validation_cells", "memory_models"),
     *("memory_libraries", "speed_libraries", "speed_libraries_mean", "speed_operators", "evaluation"),
     *("resolution_transfer", "learning_rates", "base_gains"),
-    *("confounders_memory", "confounders_accuracy", "single_confounders"),
+    *("confounders_memory", "confounders_accuracy", "single_confounders", "counters"),
 }
 """Tables of records that `quick` has none of; they have tests of their own."""
 
@@ -232,3 +239,20 @@ def test_other_models_have_rows_behind_the_arms(tmp_path, write_cell):
     assert [row[4] for row in rows[2:]] == ["-", "+1.00", "+0.00"]
     assert rows[0][0] == "Arm or model"
     assert "Behind the arms stand, by their names, other models" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a|b", r"a\|b"),
+        ("<script>x</script>", "&lt;script>x&lt;/script>"),
+        ("p < 0.05", "p < 0.05"),
+        ("[click](javascript:x)", r"[click\](javascript:x)"),
+        ("![image](https://example.org/x.png)", r"![image\](https&#58;//example.org/x.png)"),
+        ("`code` of v1+ope", "`code` of v1+ope"),
+        ("www.example.org", "www&#46;example.org"),
+    ],
+)
+def test_names_are_no_markup(text, escaped):
+    assert escape_markdown(text) == escaped
+    assert markdown_rows([["Model"], [text]]).splitlines()[2].strip("| ") == escaped

@@ -795,3 +795,34 @@ def test_a_worker_that_is_killed_costs_its_own_cell_alone(tmp_path, monkeypatch)
     assert summary.measured == 2
     assert summary.failed == [(deadly.label, "the process that computed it was killed")]
     assert set(load_records(tmp_path / "runs")["threads"]) == {1}, "with as many as beside the others"
+
+
+@pytest.mark.parametrize("what", ["folder", "records"])
+def test_a_folder_that_vanishes_while_it_is_measured_into_ends_the_run(tmp_path, monkeypatch, what):
+    results = tmp_path / "runs"
+
+    def measure(cell):
+        if cell.arm == ARMS[2]:
+            (results if what == "folder" else results / "records").rename(tmp_path / "elsewhere")
+            results.mkdir(exist_ok=True)
+        return {"params": 1, "macs": 1}
+
+    fake(monkeypatch, measure)
+    with pytest.raises(InputError, match=r"allowed: a folder that stays while it is measured into; .* gone"):
+        run(CELLS, results)
+
+
+def test_a_result_that_no_record_may_have_is_a_failed_cell(tmp_path, monkeypatch):
+    fake(monkeypatch, lambda cell: {"params": 1, "macs": float("nan")})
+    summary = run(CELLS[:1], tmp_path)
+    assert summary.failed == [(CELLS[0].label, "ValueError: it has no macs of the kind that it should be")]
+    assert find_damaged(tmp_path) == {}
+
+
+def test_processes_with_other_images_do_not_train_together(monkeypatch):
+    cell = arm_cell("pico", "v1", "v2", ACCURACY)
+    monkeypatch.setattr(Accuracy, "data_digest", lambda self, data_dir: "here")
+    ranks = SimpleNamespace(count=2, gather=lambda own: [own, {"digits": "there"}])
+    with pytest.raises(InputError, match=r"data='digits' is not possible; .*those of process 1 are others"):
+        needs.refuse_different_data(ranks, [cell], None)
+    needs.refuse_different_data(SimpleNamespace(count=2, gather=lambda own: [own, own]), [cell], None)

@@ -10,7 +10,7 @@ import torch
 
 from ablations.errors import InputError
 from ablations.training import resume
-from ablations.training.resume import load_checkpoint, save_checkpoint
+from ablations.training.resume import load_checkpoint, save_checkpoint, state_digest
 
 MADE_BY = {"commit": "abc", "torch": "2.8", "device_name": "a CPU"}
 STATE = {
@@ -172,3 +172,26 @@ def test_what_a_user_can_set_as_it_was_is_asked_for(tmp_path):
     ):
         load_checkpoint(path, MADE_BY | {"threads": 1})
     assert path.exists()
+
+
+def test_one_flipped_bit_of_a_tensor_shows(tmp_path, capsys):
+    path = tmp_path / "one.pt"
+    save_checkpoint(path, STATE | {"model": {"weight": torch.arange(999.0)}})
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.arange(999.0).numpy().tobytes()) + 500
+    content[place] ^= 1
+    path.write_bytes(content)
+    changed = torch.load(path, weights_only=True)["model"]["weight"]
+    assert not torch.equal(changed, torch.arange(999.0)), "torch does not see it"
+    assert load_checkpoint(path, MADE_BY) is None
+    assert "is damaged (ValueError: its content was changed); that training starts over" in capsys.readouterr().err
+
+
+def test_a_digest_is_of_types_shapes_and_names():
+    states = [
+        {"a": 1}, {"a": 1.0}, {"a": True}, {"b": 1}, {"a": [1]}, {"a": [[1]]}, {"a": torch.ones(2)}, {"a": "1"},
+        {"a": torch.ones(2, 1)}, {"a": torch.ones(2, dtype=torch.bfloat16)}, {"a": {}}, {"a": None},
+        {"a": torch.ones(())},
+    ]  # fmt: skip
+    assert len({state_digest(state) for state in states}) == len(states)
+    assert state_digest({"a": torch.ones(3, 2).T}) == state_digest({"a": torch.ones(2, 3)})

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from ablations import cli
 from ablations.cells import arm_cell
@@ -23,6 +25,7 @@ from ablations.model.checkpoint import load_weights
 from ablations.records import iterate_records, pack_bits
 from ablations.runner import needs
 from ablations.runner.run import run_cells
+from ablations.training import distributed
 from ablations.training.distributed import Ranks, count_ranks, joined
 from ablations.training.validation import evaluate
 
@@ -206,3 +209,17 @@ def test_several_processes_that_are_told_to_stop_write_a_checkpoint_that_as_many
     assert "starts over" not in errors
     assert log.read_text().splitlines()[: len(before)] == before, "they went on from there"
     assert len(log.read_text().splitlines()) == 8
+
+
+def test_the_process_that_failed_says_why_and_the_others_are_silent(monkeypatch):
+    store = dist.HashStore()
+    monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+    monkeypatch.setattr(distributed, "TELL_WITHIN", timedelta(seconds=0.1))
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")
+    alone = Ranks(0, 2).fault(lost)
+    assert (str(alone), alone.is_told) == ("process 0 of 2: another one ended, and did not say why", False)
+    first = Ranks(1, 2).fault(OSError("image 7 cannot be read"))
+    assert (str(first), first.is_told) == ("process 1 of 2: OSError: image 7 cannot be read", False)
+    other = Ranks(0, 2).fault(lost)
+    assert (str(other), other.is_told) == (str(first), True)
+    assert Ranks(0, 2).fault(ValueError("later")).is_told

@@ -218,3 +218,16 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, monkeypatch, seconds: 
     monkeypatch.setattr(resume, "save_checkpoint", lambda path, state: written.append(state["step"]))
     Training(Linear(3), digits(BRIEF), BRIEF).run(save=Saver(tmp_path / "one.pt", {}).save_if_due)
     assert written == [*range(1, expected + 1)]
+
+
+@pytest.mark.parametrize("wrong", ["step", "history", "optimizer", "average", "generators", "model"])
+def test_a_state_that_does_not_suit_a_training_starts_it_anew(tmp_path, capsys, monkeypatch, wrong):
+    state = trained(Bias(), ONE_STEP).state()
+    others = {"step": 7, "history": [{}], "optimizer": {}, "average": {"weight": 1}, "generators": [], "model": {}}
+    training = Training(Bias(), digits(ONE_STEP), replace(ONE_STEP, ema_decay=0.5))
+    before = resume.state_digest(training.state())
+    saver = resume.Saver(tmp_path / "one.pt", {})
+    monkeypatch.setattr(resume, "load_checkpoint", lambda *_: state | {wrong: others[wrong]})
+    saver.restore(training)
+    assert resume.state_digest(training.state()) == before
+    assert "does not suit it" in capsys.readouterr().err
