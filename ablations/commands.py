@@ -772,8 +772,8 @@ FIRST: dict[Any, tuple[str, ...]] = {
     **dict.fromkeys(
         (MeasureDetection, MeasureSegmentation),
         (
-            *("arms", "variants", "model", "heads", "data", "data_dir", "recipe", "init", "pyramid_width", "epochs"),
-            *("seeds", "jobs", "save_weights", "results"),
+            *("arms", "variants", "heads", "init", "data", "data_dir", "recipe"),
+            *("seeds", "save_weights", "results"),
         ),
     ),
     Evaluate: (
