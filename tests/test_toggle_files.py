@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ablations.analysis.effects import effect_values
+from ablations.analysis.effects import PartialDesign, effect_values, find_partial, partial_effect_values
 from ablations.cells import arm_cell
 from ablations.cli import main
 from ablations.config import PAPER_TOGGLES, SLOTS, TOGGLES, PVTConfig, Toggle, arms_of, as_pair, build_config
@@ -337,3 +337,71 @@ def test_a_skeleton_runs_at_once(slot: str, tmp_path: Path, capsys: pytest.Captu
 def test_an_unknown_slot_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["new-toggle", "attentoin"]) == 2
     assert "did you mean 'attention'?" in capsys.readouterr().err
+
+
+def test_aliased_effects_of_a_half_fraction_are_named() -> None:
+    """I = ABC: each main effect is one with the interaction of the two others."""
+    design = PartialDesign(("v1+ope", "v1+cffn", "v1+lsra", "v1+ope+cffn+lsra"))
+    assert design.aliases == {
+        "ope": ("cffn:lsra",),
+        "cffn": ("ope:lsra",),
+        "lsra": ("ope:cffn",),
+        "ope:cffn": ("lsra",),
+        "ope:lsra": ("cffn",),
+        "cffn:lsra": ("ope",),
+        "ope:cffn:lsra": ("mean",),
+    }
+
+
+def test_effects_without_one_arm_are_as_made_up_and_the_highest_is_aliased(
+    write_cell: Callable[..., Path], tmp_path: Path
+) -> None:
+    adds = {"ope": 2.0, "cffn": 4.0, "lsra": -1.0}
+    arms = arms_of(adds)[:-1]
+    assert find_partial(arms_of(adds)) is None
+    for arm in arms:
+        for seed in range(3):
+            points = 50 + sum(adds[name] for name in arm.split("+")[1:]) + seed
+            result = {"top1": points / 100, "n_eval_images": 100, "n_train_images": 100}
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", Accuracy(seed=seed)), result)
+    values = partial_effect_values(load_records(tmp_path)).set_index("effect")
+    estimated = values["top1_effect_mean"].dropna()
+    assert {name: round(100 * mean, 9) + 0.0 for name, mean in estimated.items()} == {
+        **adds,
+        "ope:cffn": 0.0,
+        "ope:lsra": 0.0,
+        "cffn:lsra": 0.0,
+    }
+    assert values["aliases"]["ope:cffn:lsra"].split(", ")[1:] == list(estimated.index)
+    assert (values["aliases"][estimated.index] == "ope:cffn:lsra").all()
+    report = build_report(tmp_path, everything=True, with_figures=False)
+    assert report.not_rebuilt == {}
+    assert "7 arms, 1 missing. n = 3" in (tmp_path / "tables" / "effects_incomplete.md").read_text()
+
+
+def test_captions_say_what_a_toggle_replaces_and_which_count_stands_alone(tmp_path: Path) -> None:
+    results = tmp_path / "runs"
+    command = ["cost", "--variants", "pico", "--resolutions", "32", "--results", str(results), "--toggles"]
+    assert main([*command, SINE, WINDOW]) == 0
+    build_report(results, everything=True, with_figures=False)
+    text = (results / "tables" / "cost.md").read_text()
+    assert "Toggle sine replaces the base's position embedding." in text
+    assert "the traced count stands alone: v1+window, v1+sine+window." in text
+
+
+def test_arguments_of_a_model_of_one_s_own_follow_a_question_mark(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ablations.config import build_config\nfrom ablations.model import build_model\n"
+        "def build(arm='v1', variant='pico', num_classes=10):\n"
+        "    return build_model(build_config(variant, arm, 'v2', num_classes=num_classes))\n"
+    )
+    results = tmp_path / "runs"
+    models = [f"{tmp_path / 'mine.py'}:build{rest}" for rest in ("", "?arm=v1+ope", "?arm=v1+ope,num_classes=3")]
+    assert main(["cost", "--model", *models, "--resolutions", "32", "--results", str(results)]) == 0
+    params = load_records(results).set_index("model")["params"]
+    for name, arm, classes in (
+        ("", "v1", 10),
+        ("?arm=v1+ope", "v1+ope", 10),
+        ("?arm=v1+ope,num_classes=3", "v1+ope", 3),
+    ):
+        assert params[f"mine.py:build{name}"] == count_params(build_config("pico", arm, "v2", num_classes=classes))

@@ -1,7 +1,8 @@
 """Builds the models that arms are compared with, by name, with fresh weights and no download.
 
 Names are sources of `ablations.baselines.registry`: `timm:NAME`, with options of timm's after a question mark as in
-`timm:vit_small_patch16_224?dynamic_img_size=True`; `transformers:NAME`; `baselines:NAME`; `FILE.py:FUNCTION`.
+`timm:vit_small_patch16_224?dynamic_img_size=True`; `transformers:NAME`; `baselines:NAME`; `FILE.py:FUNCTION`, with
+arguments of the function after a question mark as in `mine.py:build?arm=v1+ope`.
 """
 
 import ast
@@ -131,18 +132,22 @@ def _without_tag(name: str) -> str:
 
 
 def parse_options(settings: str) -> dict[str, Any]:
-    """Returns the options of `name=value,name=value`; values are Python literals, or words, which are text."""
+    """Returns the options of `name=value,name=value`; values are Python literals, or text: words, and arms' names."""
     try:
         call = cast(ast.Call, ast.parse(f"options({settings})", mode="eval").body)
         if call.args or not all(option.arg for option in call.keywords):
             raise ValueError
-        return {
-            str(option.arg): option.value.id if isinstance(option.value, ast.Name) else ast.literal_eval(option.value)
-            for option in call.keywords
-        }
+        return {str(option.arg): _literal(option.value) for option in call.keywords}
     except (SyntaxError, ValueError) as error:
         allowed = "name=value, separated by commas, as in timm:NAME?dynamic_img_size=True"
         raise refuse("model options", settings, allowed) from error
+
+
+def _literal(value: ast.expr) -> Any:
+    """Returns a literal, or as text words that plus signs may join."""
+    if all(isinstance(node, ast.Name | ast.BinOp | ast.Add | ast.Load) for node in ast.walk(value)):
+        return ast.unparse(value).replace(" ", "")
+    return ast.literal_eval(value)
 
 
 def _from_transformers(name: str) -> nn.Module:
@@ -159,9 +164,11 @@ def _from_transformers(name: str) -> nn.Module:
 def _from_file(name: str) -> nn.Module:
     """Returns what a function of a user's file returns (`ablations.baselines.guest`), on the CPU, as it is in eager."""
     path, _, function = name.rpartition(":")
+    function, _, settings = function.partition("?")
+    arguments = parse_options(settings)
     try:
         with torch.device("cpu"):  # it may compute something from its weights
-            model = run_file(Path(path).expanduser(), function, partial(pick, f"function of {path}"))
+            model = run_file(Path(path).expanduser(), function, partial(pick, f"function of {path}"), arguments)
     except InputError:
         raise
     except (Exception, SystemExit) as error:

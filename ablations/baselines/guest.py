@@ -121,8 +121,8 @@ def _default_device() -> torch.device | None:
     return context.device if context else None
 
 
-def run_file(path: Path, function: str, pick: Callable[..., str]) -> Any:
-    """Returns what a function of a file returns, run with no arguments on its command line.
+def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dict[str, Any]) -> Any:
+    """Returns what a function of a file returns for `arguments`, run with none on its command line.
 
     The file may import what lies beside it, relatively too: the folders with an `__init__.py` around it are its
     packages. What it imported from there is forgotten, because another folder may have modules of the same names.
@@ -147,7 +147,7 @@ def run_file(path: Path, function: str, pick: Callable[..., str]) -> Any:
                 raise InputError(
                     f"function of {given}: {function} is a {type(found).__name__}; allowed: a function that returns it"
                 )
-            return found()
+            return found(**arguments)
         finally:
             for place in places:
                 sys.path.remove(place)

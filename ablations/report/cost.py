@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from ablations.analysis import cost as analysis
 from ablations.analysis.cost import at_both_ends, has_lost_class_token
 from ablations.analysis.grouping import CONDITIONS, Group, refuse_mixed
-from ablations.config import PVT_V2, PVT_V2_LI
+from ablations.config import PVT_V2, PVT_V2_LI, TOGGLES
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
@@ -57,6 +57,9 @@ def _note_cost(values: pd.DataFrame) -> str:
     """Says what the base does, how the counts agree, and which arms have lost their class token."""
     counted_twice = values.dropna(subset="macs_traced")
     equal = int((counted_twice["macs"] == counted_twice["macs_traced"]).sum())
+    own = {name for name, toggle in TOGGLES.items() if toggle.cost is None}
+    once = values[values["macs_traced"].isna() & values["macs"].notna()]
+    alone = [arm for arm in once["arm"].unique() if own & set(str(arm).split("+"))]
     sentences = [
         "Arm v1 has v1's confounders and the others v2's, so that a change against v1 holds both."
         if (values["base"] == "published").all()
@@ -64,6 +67,7 @@ def _note_cost(values: pd.DataFrame) -> str:
         "There is no closed form with this head."
         if counted_twice.empty
         else f"Closed form and trace count the same in {equal} of {len(counted_twice)} records.",
+        f"Without a closed form, the traced count stands alone: {', '.join(alone)}." if alone else "",
         note_class_tokens(values),
     ]
     return " ".join(filter(None, sentences))
