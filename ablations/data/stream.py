@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from itertools import islice
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -181,14 +181,16 @@ class _Images(Dataset):
 
 def _join(images: list[Tensor | Faults]) -> Tensor | Faults:
     """Returns the batch, or the first fault in it: an error that a worker raises would come with its whole trace."""
-    faults = [image for image in images if not isinstance(image, Tensor)]
-    return faults[0] if faults else default_collate(images)
+    return _first_fault(images) or default_collate(images)
 
 
 def _join_for_pipe(images: list[Tensor | Faults]) -> np.ndarray | Faults:
     """As `_join`, but as an array: what is no tensor comes from a worker through a pipe and not by shared memory."""
-    joined = _join(images)
-    return joined.numpy() if isinstance(joined, Tensor) else joined
+    return _first_fault(images) or torch.stack(cast(list[Tensor], images)).numpy()
+
+
+def _first_fault(images: list[Tensor | Faults]) -> Faults | None:
+    return next((image for image in images if not isinstance(image, Tensor)), None)
 
 
 SHARED_MEMORY = Path("/dev/shm")
