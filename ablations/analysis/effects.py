@@ -220,7 +220,7 @@ class PartialDesign:
     def _model(self) -> pd.DataFrame:
         """The columns of a mean and of the effects that are estimated: as many as the arms decide."""
         model = pd.DataFrame({"mean": 1.0}, index=self.signs.index)
-        for effect in self.signs:
+        for effect in map(str, self.signs):
             wider = model.assign(**{effect: self.signs[effect]})
             model = wider if np.linalg.matrix_rank(wider.to_numpy()) == wider.shape[1] else model
         return model
@@ -233,7 +233,7 @@ class PartialDesign:
         held = pd.DataFrame(np.abs(weights) > ROUNDING**0.5, index=list(self._model), columns=left_out)
         return {
             effect: tuple(held.columns[held.loc[effect]] if effect in held.index else held.index[held[effect]])
-            for effect in self.signs
+            for effect in map(str, self.signs)
         }
 
     def contrasts(self, values: pd.DataFrame) -> pd.DataFrame:
@@ -276,7 +276,7 @@ def partial_effect_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
             effect: names | {"effect": effect, "aliases": ", ".join(aliases)}
             for effect, aliases in design.aliases.items()
         }
-        family = [(rows[effect], estimate_mean(contrasts[effect])) for effect in contrasts]
+        family = [(rows[effect], estimate_mean(contrasts[effect])) for effect in map(str, contrasts)]
         estimated = {row["effect"]: row for row in difference_rows("top1_effect", family, study.declared)}
         yield from (estimated.get(effect, row) for effect, row in rows.items())
 

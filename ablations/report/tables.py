@@ -228,9 +228,8 @@ class Section:
 
 def _note_replaced(values: pd.DataFrame) -> str:
     """Says which toggles stand where the base has a choice of its own."""
-    arms = values["arm"].dropna() if "arm" in values else []
-    varied = values["toggles"].dropna() if "toggles" in values else []
-    names = {name for text in (*arms, *varied) for name in re.split(r"\+|, ", str(text))}
+    texts = [text for column in ("arm", "toggles") if column in values for text in values[column].dropna()]
+    names = {name for text in texts for name in re.split(r"\+|, ", str(text))}
     sentences = [
         f"Toggle {name} replaces the base's {CONFOUNDER_SLOTS[toggle.slot].replace('_', ' ')}."
         for name, toggle in TOGGLES.items()
