@@ -232,7 +232,11 @@ class PartialDesign:
         weights = np.linalg.pinv(self._model.to_numpy()) @ self.signs[left_out].to_numpy()
         held = pd.DataFrame(np.abs(weights) > ROUNDING**0.5, index=list(self._model), columns=left_out)
         return {
-            effect: tuple(held.columns[held.loc[effect]] if effect in held.index else held.index[held[effect]])
+            effect: tuple(
+                held.columns[held.loc[effect].to_numpy()]
+                if effect in held.index
+                else held.index[held[effect].to_numpy()]
+            )
             for effect in map(str, self.signs)
         }
 
