@@ -7,7 +7,9 @@ if __name__ == "__main__":
     try:
         from ablations.cli import main
 
-        sys.exit(main())
-    except KeyboardInterrupt:  # before there was anything to stop
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        sys.exit(130)
+        code = main()
+    except KeyboardInterrupt:  # before there was anything to stop, or once more on the way out
+        code = 130
+    if code == 130:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what libraries do at the end is not to be interrupted
+    sys.exit(code)
