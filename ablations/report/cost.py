@@ -303,7 +303,7 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
 FIGURES = (
     FigureKind(
         name="macs_by_resolution",
-        title="MACs by resolution",
+        title="How do MACs grow with the input?",
         named_by=("variant", "base", "head"),
         panels=panels_of(analysis.cost_values, CONDITIONS["cost"], plot_macs_by_resolution, _is_curve_of_arms),
         height=3.4,
@@ -311,7 +311,7 @@ FIGURES = (
     ),
     FigureKind(
         name="scaling",
-        title="MACs by resolution",
+        title="How do MACs grow with the input, beside other models?",
         named_by=("head",),
         panels=panels_of(
             analysis.scaling_values, ("head", "sizes"), plot_scaling, lambda group: group.rows["arm"].notna().any()
@@ -326,7 +326,7 @@ FIGURES = (
     ),
     FigureKind(
         name="complexity",
-        title="The paper's formulas and the traced layer",
+        title="Do the paper's formulas give the MACs of a layer?",
         named_by=("variant",),
         panels=panels_of(
             lambda records: analysis.complexity_values(records).assign(variant="b2"),

@@ -384,7 +384,7 @@ def _panels_of_operators(records: pd.DataFrame) -> Iterator[Panel]:
 FIGURES = (
     FigureKind(
         name="speed",
-        title="Speed",
+        title="How fast is each arm beside v1?",
         named_by=("variant", "base", "device"),
         panels=panels_of(analysis.speed_values, CONDITIONS["speed"], plot_speed),
         height=2.3,
@@ -396,7 +396,7 @@ FIGURES = (
     ),
     FigureKind(
         name="speed_libraries",
-        title="Speed beside libraries",
+        title="How fast are libraries' models beside ours?",
         named_by=("device", "precision"),
         panels=panels_of(
             analysis.library_values,
@@ -413,7 +413,7 @@ FIGURES = (
     ),
     FigureKind(
         name="speed_operators",
-        title="Where the time of a step goes",
+        title="Where does the time of a step go?",
         named_by=("variant", "device", "precision"),
         panels=_panels_of_operators,
         caption=(
@@ -425,7 +425,7 @@ FIGURES = (
     ),
     FigureKind(
         name="throughput",
-        title="Throughput by resolution",
+        title="How does throughput fall with the input?",
         named_by=("device", "precision"),
         panels=panels_of(
             analysis.throughput_values, analysis.THROUGHPUT_CONDITIONS, plot_throughput, figures.has_sizes
