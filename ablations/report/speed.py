@@ -354,14 +354,14 @@ def plot_throughput(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, analysis.THROUGHPUT_CONDITIONS)
     values = values[values["resolution"].str.isdecimal()]
-    ours = values["pixels_per_s"] / 1e6
+    ours = values["pixels_per_s"] / 1e3
     ax.plot(side(values), ours, label=OURS, **OURS_STYLE)
     for name, apart, ratios in _ratios(values):
         theirs, high, low = (ours / ratio for ratio in ratios)
         sides = side(values) * APART**apart
         ax.errorbar(sides, theirs, yerr=[theirs - low, high - theirs], label=name, **LIBRARY_STYLES[name])
     figures.log_ticks(ax)
-    figures.label_sizes(ax, values, "Throughput, million px/s")
+    figures.label_sizes(ax, values, "Throughput, thousand px/s")
     sizes, batches = values["resolution"], values["batch_size"]
     ax.set_xticks(side(values), [f"{size}\nbatch {batch}" for size, batch in zip(sizes, batches, strict=True)])
     return ax
