@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,7 +16,9 @@ from ablations.config import (
     CONFOUNDERS,
     LARGEST_INPUT,
     PUBLISHED_MODELS,
+    TOGGLES,
     PVTConfig,
+    arm_toggles,
     as_pair,
     base_confounders,
     build_config,
@@ -37,6 +40,8 @@ class Arm:
     arm: str
     base: str
     overrides: tuple[tuple[str, Any], ...] = ()
+    toggle_files: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    """Of the toggles that come from files, their names and the digests of the files: set by what is registered."""
 
     ALLOWED = ("attention", "pool_size", "stem_stride", "img_size", "num_classes", *CONFOUNDERS)
     is_arm = True
@@ -50,6 +55,8 @@ class Arm:
         own = build_config(self.variant, self.arm, self.base)
         changed = {name: value for name, value in sorted(plain.items()) if getattr(own, name) != value}
         object.__setattr__(self, "overrides", tuple(changed.items()))
+        from_files = tuple((name, TOGGLES[name].digests) for name in arm_toggles(self.arm) if TOGGLES[name].file)
+        object.__setattr__(self, "toggle_files", from_files)
 
     @property
     def name(self) -> str:
@@ -73,8 +80,10 @@ class Arm:
         return build_config(self.variant, self.arm, self.base, **(dict(self.overrides) | conditions.config_fields))
 
     def describe(self, conditions: Measurement) -> dict[str, Any]:
+        """A toggle from a file is another when the file changes."""
         names = {"variant": self.variant, "arm": self.arm, "base": self.base}
-        return names | {"config": as_plain(self.config(conditions))}
+        told = {name: TOGGLES[name].description | {"sha256": dict(digests)} for name, digests in self.toggle_files}
+        return names | {"config": as_plain(self.config(conditions))} | ({"toggle_files": told} if told else {})
 
     @property
     def label(self) -> dict[str, Any]:
@@ -263,6 +272,8 @@ def split_file_model(model: str) -> tuple[Path, str] | None:
         if model.endswith(".py"):
             raise refuse("model", model, "a file and its function that returns a module, such as mine.py:build")
         return None
+    with suppress(RuntimeError):  # nobody's home
+        path = str(Path(path).expanduser())
     if not Path(path).is_file():
         raise refuse("model", model, "a Python file that exists, before the colon")
     return Path(path), function

@@ -1,6 +1,7 @@
 """The command line: does what a command asks for, and prints it."""
 
 # No torch is imported before something is measured, so that help and lists answer at once.
+import io
 import os
 import shlex
 import shutil
@@ -9,7 +10,7 @@ import sys
 import textwrap
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -20,10 +21,13 @@ from ablations.cells import Cell
 from ablations.commands import parse, parse_duration
 from ablations.config import ARMS, BASES, CUMULATIVE, PUBLISHED_MODELS, VARIANT_ALIASES, VARIANTS, build_config
 from ablations.cost import count_macs, count_params
+from ablations.data.dense_registry import list_dense_sets
 from ablations.data.registry import list_data_sets
-from ablations.errors import InputError, as_text, pick, refuse
+from ablations.dense_recipes import DETECTION_RECIPES, SEGMENTATION_RECIPES
+from ablations.errors import InputError, as_text, pick, refuse, warn_in_one_line
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
+from ablations.skeletons import render_skeleton
 from ablations.studies import find_study, list_studies, parse_size
 from ablations.units import format_bytes, parse_bytes
 
@@ -34,7 +38,13 @@ SILENCE_S = 30.0
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop_once)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names and signs that the terminal's encoding has not
+    warn_in_one_line()
     try:
         command = parse(arguments)
         match command:
@@ -50,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
                 return _records(command)
             case commands.Power():
                 return _power(command)
+            case commands.NewToggleFile():
+                print(render_skeleton(command.slot), end="")
+                return 0
             case commands.BenchmarkCount():
                 from ablations.benchmarks import benchmark_count
 
@@ -82,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n{str(stop) or 'stopped; rerun the same command to resume'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if _stopped:  # what it interrupted failed otherwise
+            return 130
         if getattr(error, "is_told", False):  # by the process of a training that failed
             return 1
         if "--debug" in arguments:
@@ -91,6 +106,18 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(f"internal error: {error!r}; --debug prints the traceback", file=sys.stderr)
         return 1
+
+
+_stopped: list[int] = []
+"""The signal that stopped the process, if one did."""
+
+
+def _stop_once(number: int, frame: Any) -> None:
+    """Raises KeyboardInterrupt for the first signal: another would cut off the way out."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    _stopped.append(number)
+    raise KeyboardInterrupt
 
 
 def _is_first_process() -> bool:
@@ -119,20 +146,20 @@ def _measure(command: Any, arguments: str) -> int:
         from ablations.training.logs import check_tensorboard
 
         check_tensorboard()
-    named = find_study(command.study) if isinstance(command, commands.Run) else None
+    named = command.named_study() if isinstance(command, commands.Run) else None
     summary = run_cells(
         cells,
         study=named.name if named else cells[0].measurement,
         declared_seeds=named.seeds() if named else None,
         results=command.results,
         data_dir=getattr(command, "data_dir", None),
-        weights=getattr(command, "checkpoint", None),
+        weights=getattr(command, "checkpoint", None) or getattr(command, "init", None),
         time_budget_s=budget_s,
         jobs=default_jobs() if training.jobs is None else training.jobs,
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
         force=getattr(command, "force", False),
         debug=command.debug,
-        begin=lambda: _print_recipe(cells) if isinstance(command, commands.MeasureAccuracy) else None,
+        begin=lambda: _print_recipe(cells) if type(command) in commands.TRAININGS else None,
     )
 
     if not _is_first_process():
@@ -182,6 +209,8 @@ MAIN_TABLES: dict[Any, tuple[str, ...]] = {
     commands.MeasureMemory: ("memory", "memory_models"),
     commands.MeasureSpeed: ("speed", "speed_libraries"),
     commands.MeasureAccuracy: ("accuracy",),
+    commands.MeasureDetection: ("detection",),
+    commands.MeasureSegmentation: ("segmentation",),
     commands.Evaluate: ("evaluation",),
 }
 """The tables that answer a command; those beside them are named with their folder."""
@@ -481,6 +510,17 @@ def _condition_of(where: tuple[str, ...]) -> Any:
     return fits
 
 
+RECIPES_OF: dict[str, Mapping[str, type]] = {
+    "recipes": RECIPES,
+    "recipes of detection": DETECTION_RECIPES,
+    "recipes of segmentation": SEGMENTATION_RECIPES,
+}
+
+
+def _describe_recipes(recipes: Mapping[str, type]) -> dict[str, str]:
+    return {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in recipes.items()}
+
+
 def _list() -> int:
     confounders = ("v1's confounders for arm v1, v2's for the others", "v1's confounders", "v2's confounders")
     studies = {name: find_study(name) for name in list_studies()}
@@ -493,7 +533,8 @@ def _list() -> int:
         "names of PVT v1": {old: f"the shape {new}" for old, new in VARIANT_ALIASES.items()},
         "bases": dict(zip(BASES, confounders, strict=True)),
         "data sets": list_data_sets(),
-        "recipes": {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in RECIPES.items()},
+        "data sets of detection and segmentation": list_dense_sets(),
+        **{title: _describe_recipes(recipes) for title, recipes in RECIPES_OF.items()},
         "studies": {
             name: f"{study.question} {len(study.cells())} cells, {study.time}" for name, study in studies.items()
         },

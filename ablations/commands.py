@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, fields, make_dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.cells import Arm, Cell, arm_cell, build_cell, split_file_model
 from ablations.config import (
-    ARMS,
     BASES,
     CONFOUNDERS,
+    PAPER_TOGGLES,
     PUBLISHED_MODELS,
     PVT_V1,
     PVT_V2,
@@ -31,15 +31,28 @@ from ablations.config import (
     variant_name,
 )
 from ablations.data.registry import DATA_SETS, count_classes
+from ablations.dense_recipes import DetectionRecipe, SegmentationRecipe
 from ablations.errors import InputError, pick, refuse
 from ablations.flags import HELP, HELP_ALL, POSITIONAL, Layout, describe_flags, like, parse_flags
-from ablations.measure import MEASUREMENTS, Accuracy, Cost, Counters, Evaluation, Measurement, Memory, Speed
+from ablations.measure import (
+    MEASUREMENTS,
+    Accuracy,
+    Cost,
+    Counters,
+    Detection,
+    Evaluation,
+    Measurement,
+    Memory,
+    Segmentation,
+    Speed,
+)
 from ablations.measure.counters import TOOLS
 from ablations.measure.evaluation import Protocol
 from ablations.measure.measurement import MODES, Device
 from ablations.measure.memory import parse_stages
 from ablations.recipes import Recipe, recipe_values
-from ablations.studies import find_study, list_studies, on_devices, parse_size, select, vary
+from ablations.studies import Study, find_study, list_studies, on_devices, parse_size, select, vary
+from ablations.toggle_files import take_toggles
 
 Library = Literal["timm", "transformers"]
 
@@ -102,7 +115,7 @@ class Run(TrainingRuns, Force, DataFolder, Output):
     study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own; `list` says what there is."""
     measurements: tuple[str, ...] = ()
-    """Among cost, counters, memory, speed and accuracy."""
+    """Among cost, counters, memory, speed, accuracy, detection and segmentation."""
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()
@@ -115,11 +128,17 @@ class Run(TrainingRuns, Force, DataFolder, Output):
     """Of trainings."""
     devices: tuple[Device, ...] = ()
     """Run the cells here instead of where the study has them; by default also on a GPU where there is one."""
+    toggles: tuple[str, ...] = ()
+    """Those that the study's arms vary, instead of its own; one of yours is FILE.py:NAME."""
     verbose: bool = False
     """Print all tables at the end, not the comparison alone."""
 
+    def named_study(self) -> Study:
+        """Returns the study, with the toggles that are given."""
+        return find_study(self.study, take_toggles(self.toggles))
+
     def cells(self) -> list[Cell]:
-        study = find_study(self.study)
+        study = self.named_study()
         for name in self.measurements:
             pick("measurements", name, MEASUREMENTS)
         cells = select(
@@ -181,6 +200,8 @@ class Arms(Output):
     """Toggles that are on, or published models such as PVTv2-B2; all arms of the paper's by default; see `list`."""
     bases: tuple[str, ...] = ()
     """What the toggles are added to, v2 by default; see `list`."""
+    toggles: tuple[str, ...] = ()
+    """Those whose arms are taken where none is named, the paper's by default; one of yours is FILE.py:NAME."""
     pool_size: int | None = None
     """P of linear SRA; the variant's own by default."""
     set: tuple[str, ...] = ()
@@ -190,6 +211,7 @@ class Arms(Output):
 
     def cells(self) -> list[Cell]:
         """Returns the cells that are asked for, each once."""
+        take_toggles(self.toggles)
         return list({cell.key: cell for cell in self._cells()}.values())
 
     def _cells(self) -> list[Cell]:
@@ -201,7 +223,8 @@ class Arms(Output):
 
     @property
     def names_arms(self) -> bool:
-        return bool(self.variants or self.arms or self.bases or self.pool_size is not None or self.set)
+        named = self.variants or self.arms or self.bases or self.toggles
+        return bool(named or self.pool_size is not None or self.set)
 
     def _of_arms(self, conditions: list[Any], attention: tuple[AttentionKernel, ...] = ("fused",)) -> list[Cell]:
         changed = dict(map(_parse_setting, self.set)) | {"pool_size": self.pool_size}
@@ -221,8 +244,9 @@ class Arms(Output):
             name = "set" if self.set else "pool_size"
             raise refuse(name, getattr(self, name), f"none beside {next(iter(named))}, which is as published")
         if plain or not named:
+            every = arms_of(take_toggles(self.toggles) or PAPER_TOGGLES)
             for variant, base in product(self.variants or (self.DEFAULT_VARIANT,), self.bases or (DEFAULT_BASE,)):
-                yield variant, base, plain or ARMS
+                yield variant, base, plain or every
         for variant, arm in named.values():
             yield variant, "published", (arm,)
 
@@ -380,7 +404,8 @@ class MeasureSpeed(Arms):
         reference: Any = "+".join(name for name in LIBRARIES if name in self.versus) or PVT_V1
         conditions = replace(_given(self, Speed, ("resolution", "mode", "reference")), reference=reference)
         sizes = self.sizes()
-        shared = [arm for arm in ARMS if all(arm in LIBRARIES[name] for name in self.versus)]
+        every = arms_of(take_toggles(self.toggles) or PAPER_TOGGLES)
+        shared = [arm for arm in every if all(arm in LIBRARIES[name] for name in self.versus)]
         small = any("stem_stride" in VARIANTS.get(name, {}) for name in self.variants)
         if self.versus and (small or set(sizes) != {224}):  # libraries' v1 has patches of 4 px and inputs of 224
             shared = [arm for arm in shared if arm != PVT_V1]
@@ -409,6 +434,48 @@ class MeasureAccuracy(TrainingRuns, DataFolder, Models):
         return self._of_models(vary(self.conditions, seed=self.seeds))
 
 
+@dataclass(frozen=True, kw_only=True)
+class DenseTraining(TrainingRuns, DataFolder, Models):
+    """What detection and segmentation have in common."""
+
+    DEFAULT_VARIANT = "nano"
+    KIND: ClassVar[Any]
+
+    recipe: str = "small"
+    """Where the fields of a training begin, of which each is a flag. One of those that `list` names."""
+    init: Path | None = None
+    """File of a classifier's weights that the backbone begins from, in any format that `evaluate` takes; from scratch
+    without it. Position embeddings are resized; the class token and the head are left out."""
+
+    def _cells(self: Any) -> list[Cell]:
+        given = _given(self, self.KIND, ("seed", "head", "init", "initial_weights"))
+        if self.init:
+            if not self.init.is_file():
+                raise refuse("init", str(self.init), "a file of weights")
+            with self.init.open("rb") as file:
+                given = replace(given, init=hashlib.file_digest(file, "sha256").hexdigest())
+        return self._of_models(vary(given, head=self.heads, seed=self.seeds))
+
+
+_OF_DENSE: dict[str, Any] = {"leave_out": ("init", "initial_weights")}
+
+
+@_with_flags_of(Detection, plural={"seed": ("seeds", (0,)), "head": ("heads", ("retinanet",))}, **_OF_DENSE)
+@dataclass(frozen=True, kw_only=True)
+class MeasureDetection(DenseTraining):
+    """Train a detector on each arm, or on any backbone, and compute AP; a training that was stopped resumes."""
+
+    KIND = Detection
+
+
+@_with_flags_of(Segmentation, plural={"seed": ("seeds", (0,)), "head": ("heads", ("semantic_fpn",))}, **_OF_DENSE)
+@dataclass(frozen=True, kw_only=True)
+class MeasureSegmentation(DenseTraining):
+    """Train a segmentation network on each arm, or on any backbone, and compute mIoU; one that was stopped resumes."""
+
+    KIND = Segmentation
+
+
 @_with_flags_of(Evaluation, leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"))
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(DataFolder, Output):
@@ -428,6 +495,8 @@ class Evaluate(DataFolder, Output):
     """Toggles that are on, or a published model such as PVTv2-B2-Li; see `list`. PVT v2 where the file does not say."""
     base: str | None = None
     """What the toggles are added to; see `list`. v2 where the file does not say it."""
+    toggles: tuple[str, ...] = ()
+    """Of the weights' arm, those that are from files of yours, as FILE.py:NAME."""
     resolutions: tuple[str, ...] = ()
     """Sides in pixels of the centre crop that the model sees; that of the training where the file says it, else 224."""
     protocol: Protocol | None = None
@@ -437,6 +506,7 @@ class Evaluate(DataFolder, Output):
     img_size: int | None = like(Evaluation, "img_size", None)
 
     def cells(self: Any) -> list[Cell]:
+        take_toggles(self.toggles)
         if not self.checkpoint.is_file():
             raise refuse("checkpoint", str(self.checkpoint), "a file of weights")
 
@@ -609,6 +679,14 @@ class Power(Debug):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NewToggleFile(Debug):
+    """Print a file with a toggle of your own that runs at once, its shapes in comments."""
+
+    slot: str = field(metadata=POSITIONAL)
+    """What it replaces: attention (attn), mlp, norm, patch_embed, pos_embed, or the whole block."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List(Debug):
     """List the arms, published models, variants, bases, data sets, recipes and studies."""
 
@@ -624,12 +702,15 @@ COMMANDS: dict[str, Any] = {
     "memory": MeasureMemory,
     "speed": MeasureSpeed,
     "accuracy": MeasureAccuracy,
+    "detect": MeasureDetection,
+    "segment": MeasureSegmentation,
     "evaluate": Evaluate,
     "compare": Compare,
     "report": BuildReport,
     "records": Records,
     "power": Power,
     "list": List,
+    "new-toggle": NewToggleFile,
     "closed-form": ClosedForm,
     "benchmark-count": BenchmarkCount,
     "benchmark-epoch": BenchmarkEpoch,
@@ -638,16 +719,20 @@ COMMANDS: dict[str, Any] = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "models": (
-        *("study", "measurements", "checkpoint", "arms", "arm", "variants", "variant", "bases", "base", "model"),
-        *("label", "set", "pool_size", "attention", "heads", "tools", "versus"),
+        *("study", "measurements", "checkpoint", "toggles", "arms", "arm", "variants", "variant", "bases", "base"),
+        *("model", "label", "set", "pool_size", "attention", "heads", "tools", "versus", "init"),
         *("img_size", "num_classes", "raw_weights"),
     ),
     "data": (
-        *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable"),
+        *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable", "skip_faulty"),
+        *("first_label", "void_label"),
         *("resolution", "resolutions", "eval_resolutions", "protocol"),
     ),
     "conditions": (),
-    "recipe": ("recipe", *(each.name for each in fields(Recipe))),
+    "recipe": (
+        "recipe",
+        *dict.fromkeys(each.name for kind in (Recipe, DetectionRecipe, SegmentationRecipe) for each in fields(kind)),
+    ),
     "run": (
         *("results", "seeds", "devices", "device", "precision", "compiled", "dry_run", "time_budget", "jobs"),
         *("workers", "force", "save_weights", "tensorboard", "breakdown", "verbose", "debug"),
@@ -657,10 +742,21 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 FIRST: dict[Any, tuple[str, ...]] = {
     Run: (
-        *("study", "measurements", "arms", "variants", "data_dir"),
+        *("study", "measurements", "toggles", "arms", "variants", "data_dir"),
         *("results", "dry_run", "time_budget", "jobs", "devices"),
     ),
-    MeasureCost: ("arms", "variants", "bases", "model", "resolutions", "heads", "breakdown", "results", "dry_run"),
+    MeasureCost: (
+        "toggles",
+        "arms",
+        "variants",
+        "bases",
+        "model",
+        "resolutions",
+        "heads",
+        "breakdown",
+        "results",
+        "dry_run",
+    ),
     MeasureMemory: (
         *("arms", "variants", "model", "resolutions", "modes", "attention", "predict", "budget"),
         *("device", "results"),
@@ -672,6 +768,13 @@ FIRST: dict[Any, tuple[str, ...]] = {
     MeasureAccuracy: (
         *("arms", "variants", "data", "data_dir", "recipe", "epochs"),
         *("seeds", "jobs", "save_weights", "results"),
+    ),
+    **dict.fromkeys(
+        (MeasureDetection, MeasureSegmentation),
+        (
+            *("arms", "variants", "heads", "init", "data", "data_dir", "recipe"),
+            *("seeds", "save_weights", "results"),
+        ),
     ),
     Evaluate: (
         *("checkpoint", "arm", "variant", "base", "data", "data_dir", "resolutions"),
@@ -695,7 +798,7 @@ def parse(arguments: list[str]) -> Any:
     if name not in COMMANDS and (name in list_studies() or name.endswith(".toml")):
         raise InputError(f"command={name!r} is not possible: it is a study (did you mean 'run {name}'?)")
     command, prog = COMMANDS[pick("command", name, COMMANDS)], f"{PROG} {name}"
-    defaults = _recipe_defaults(words) if command is MeasureAccuracy else {}
+    defaults = _recipe_defaults(command, words)
     if {*HELP, HELP_ALL} & {*words}:
         layout = Layout()
         if command in FIRST:
@@ -723,11 +826,24 @@ def _overview() -> str:
     )
 
 
-def _recipe_defaults(words: list[str]) -> dict[str, Any]:
-    """Returns what flags of a training are by default: the fields of the recipe that the words name."""
+TRAININGS: dict[Any, type[Measurement]] = {
+    MeasureAccuracy: Accuracy,
+    MeasureDetection: Detection,
+    MeasureSegmentation: Segmentation,
+}
+"""The commands that train by a recipe, and what they measure."""
+
+
+def _recipe_defaults(command: Any, words: list[str]) -> dict[str, Any]:
+    """Returns what flags of a training are by default: the fields of the recipe that the words name.
+
+    Nothing of a command that trains by none.
+    """
+    if command not in TRAININGS:
+        return {}
     name = next((after for flag, after in itertools.pairwise(words) if flag == "--recipe"), "small")
     name = next((word.partition("=")[2] for word in words if word.startswith("--recipe=")), name)
-    return dict(recipe_values(name))
+    return recipe_values(name, TRAININGS[command].recipes)
 
 
 def _with_data_by_name(command: Any) -> Any:

@@ -58,6 +58,25 @@ class Toggle(Alternative):
     """What a reader calls it: `Overlapping patch embedding`."""
     slot: str
     """The slot, of SLOTS, whose alternative of v1 it replaces. An arm has at most one toggle of a slot."""
+    excludes: tuple[str, ...] = ()
+    """Other toggles that no arm has beside it."""
+    file: str | None = None
+    """Of a toggle from a reader's file (`ablations.toggle_files`): the file's name."""
+    path: str | None = None
+    """Its whole path; None of a toggle that is known from records alone."""
+    digests: tuple[tuple[str, str], ...] = ()
+    """The SHA-256 of the file and of what it imports from its folder, by name."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The slots that are its own: a whole block's are those of its parts too."""
+        return (self.slot, *dict.fromkeys(BLOCK_SLOTS.values())) if self.slot == "block" else (self.slot,)
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a record says of a toggle from a file."""
+        names = {"title": self.title, "slot": self.slot, "excludes": list(self.excludes), "file": self.file}
+        return names | {"sha256": dict(self.digests)}
 
 
 SLOTS: dict[str, Alternative] = {
@@ -67,8 +86,15 @@ SLOTS: dict[str, Alternative] = {
     "norm": Alternative(builder="ablations.model.pvt:build_norm", cost="ablations.cost:norm_cost"),
     "attn": Alternative(builder="ablations.model.attention:build_sra", cost="ablations.cost:sra_cost"),
     "mlp": Alternative(builder="ablations.model.feed_forward:build_feed_forward", cost="ablations.cost:mlp_cost"),
+    "pos_embed": Alternative(
+        builder="ablations.model.pvt:build_position_embedding", cost="ablations.cost:position_embedding_cost"
+    ),
+    "block": Alternative(builder="ablations.model.pvt:build_block", cost="ablations.cost:block_cost"),
 }
-"""The parts of a stage that toggles can replace, each with PVT v1's own."""
+"""The parts of a stage that toggles can replace, each with PVT v1's own; that of `pos_embed` is the base's choice."""
+
+CONFOUNDER_SLOTS = {"pos_embed": "position_embedding"}
+"""The slots whose own alternative a confounder chooses: a toggle there replaces the base's choice."""
 
 BLOCK_SLOTS = {"norm1": "norm", "attn": "attn", "norm2": "norm", "mlp": "mlp"}
 """The parts of a block in order, and the slot that each is built by."""
@@ -181,6 +207,12 @@ class PVTConfig:
         return next((toggle for toggle in on if toggle.slot == slot), SLOTS[slot])
 
     @property
+    def filled_slots(self) -> tuple[str, ...]:
+        """The slots that something fills: a toggle that is a whole block leaves those of its parts out."""
+        whole = self.alternative("block") is not SLOTS["block"]
+        return tuple(slot for slot in SLOTS if not (whole and slot in BLOCK_SLOTS.values()))
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Each stage's own stride: pixels in the first, tokens of the stage before in the others."""
         return (self.stem_stride, 2, 2, 2)
@@ -247,8 +279,18 @@ def _check_toggles(toggles: tuple[str, ...]) -> None:
     if list(toggles) != [name for name in TOGGLES if name in toggles]:
         raise refuse("toggles", toggles, f"each once, in the order {', '.join(TOGGLES)}")
     for one, other in combinations(toggles, 2):
-        if TOGGLES[one].slot == TOGGLES[other].slot:
-            raise refuse("toggles", toggles, f"{one} or {other}: both replace the slot {TOGGLES[one].slot}")
+        if why := clash(one, other):
+            raise refuse("toggles", toggles, f"{one} or {other}: {why}")
+
+
+def clash(one: str, other: str) -> str | None:
+    """Returns why no arm has both of two toggles; None where arms may."""
+    first, second = TOGGLES[one], TOGGLES[other]
+    if shared := [slot for slot in first.slots if slot in second.slots]:
+        return f"both replace the slot {shared[0]}"
+    if other in first.excludes or one in second.excludes:
+        return f"{one if other in first.excludes else other} excludes the other"
+    return None
 
 
 def arm_name(toggles: Iterable[str]) -> str:
@@ -259,13 +301,14 @@ def arm_name(toggles: Iterable[str]) -> str:
 def arms_of(toggles: Iterable[str]) -> tuple[str, ...]:
     """Returns the names of all arms that toggles make, fewest first: `v1`, `v1+ope` … `v1+ope+cffn+lsra`.
 
-    Sets with two toggles of one slot make no arm. Raises InputError for an unknown toggle.
+    Sets with two toggles of one slot, or of which one excludes the other, make no arm. Raises InputError for an unknown
+    toggle.
     """
     chosen = {pick("toggle", name, TOGGLES) for name in toggles}
     names = [name for name in TOGGLES if name in chosen]
+    apart = {pair for pair in combinations(names, 2) if clash(*pair)}
     sets = [each for count in range(len(names) + 1) for each in combinations(names, count)]
-    slots = [[TOGGLES[name].slot for name in each] for each in sets]
-    return tuple("+".join(["v1", *each]) for each, own in zip(sets, slots, strict=True) if len(set(own)) == len(own))
+    return tuple(arm_name(each) for each in sets if not apart.intersection(combinations(each, 2)))
 
 
 ARMS = arms_of(PAPER_TOGGLES)
@@ -357,6 +400,9 @@ def arm_toggles(arm: str) -> tuple[str, ...]:
         raise InputError(
             f"arm={arm!r} is not possible: v2 names a base; PVT v2 is arm {PVT_V2}, PVT v2-Li arm {PVT_V2_LI}"
         )
+    for one, other in combinations([name for name in names if name in TOGGLES], 2):
+        if one != other and (why := clash(one, other)):
+            raise refuse("arm", arm, f"{one} or {other}: {why}")
     if start != "v1" or arm not in arms_of(name for name in names if name in TOGGLES):
         pick("arm", arm, arms_of(TOGGLES))
     return tuple(names)

@@ -8,12 +8,12 @@ toggle without a closed form has the traced count alone (`has_closed_form`).
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from math import prod
 from typing import NamedTuple
 
-from ablations.config import BLOCK_SLOTS, SLOTS, PVTConfig, Size
+from ablations.config import BLOCK_SLOTS, PVTConfig, Size
 from ablations.errors import refuse
+from ablations.toggle_files import find_function
 
 
 class ModuleCost(NamedTuple):
@@ -50,11 +50,13 @@ def _rows(config: PVTConfig, resolution: Size) -> Iterator[tuple[ModuleCost, int
     """Yields each row with how often it occurs; the blocks of a stage are alike, and their names hold `{block}`."""
     for stage, size in enumerate(config.stage_sizes(resolution)):
         path = f"stages.{stage}"
-        for row in (*_slot(config, "patch_embed", "patch_embed", stage, size), *_embeddings(config, stage)):
-            yield row._replace(name=f"{path}.{row.name}"), 1
-        for part, slot in BLOCK_SLOTS.items():
-            for row in _slot(config, slot, part, stage, size):
-                yield row._replace(name=f"{path}.blocks.{{block}}.{row.name}"), config.depths[stage]
+        for part in ("patch_embed", "pos_embed"):
+            for row in _slot(config, part, part, stage, size):
+                yield row._replace(name=f"{path}.{row.name}"), 1
+        if config.num_prefix_tokens(stage):
+            yield ModuleCost(f"{path}.cls_token", config.embed_dims[stage], 0), 1
+        for row in _slot(config, "block", "blocks.{block}", stage, size):
+            yield row._replace(name=f"{path}.{row.name}"), config.depths[stage]
         if config.has_stage_norm(stage):
             yield _norm(f"{path}.norm", config.embed_dims[stage]), 1
     if config.num_classes:
@@ -63,7 +65,7 @@ def _rows(config: PVTConfig, resolution: Size) -> Iterator[tuple[ModuleCost, int
 
 def has_closed_form(config: PVTConfig) -> bool:
     """Whether every slot is filled by an alternative that has one."""
-    return all(config.alternative(slot).cost for slot in SLOTS)
+    return all(config.alternative(slot).cost for slot in config.filled_slots)
 
 
 def _slot(config: PVTConfig, slot: str, part: str, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
@@ -71,8 +73,7 @@ def _slot(config: PVTConfig, slot: str, part: str, stage: int, size: tuple[int, 
     function = config.alternative(slot).cost
     if function is None:
         raise refuse("toggles", config.toggles, f"toggles with a closed-form cost; the one in slot {slot} has none")
-    module, _, name = function.partition(":")
-    for row in getattr(import_module(module), name)(config, stage, size):
+    for row in find_function(function)(config, stage, size):
         yield row._replace(name=f"{part}.{row.name}" if row.name else part)
 
 
@@ -92,13 +93,17 @@ def _conv_embed(config: PVTConfig, stage: int, size: tuple[int, int], kernel: in
     yield _norm("norm", dim)
 
 
-def _embeddings(config: PVTConfig, stage: int) -> Iterator[ModuleCost]:
-    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
-    if prefix:
-        yield ModuleCost("cls_token", dim, 0)
+def position_embedding_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `pos_embed`, as the confounder says: a vector for each token of the grid and for a class token, or none."""
     if config.position_embedding == "learned":
         grid = prod(config.stage_sizes(config.img_size)[stage])
-        yield ModuleCost("pos_embed", (prefix + grid) * dim, 0)
+        yield ModuleCost("", (config.num_prefix_tokens(stage) + grid) * config.embed_dims[stage], 0)
+
+
+def block_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `block`: its parts."""
+    for part, slot in BLOCK_SLOTS.items():
+        yield from _slot(config, slot, part, stage, size)
 
 
 def norm_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:

@@ -1,6 +1,7 @@
 """The one kind of error that is the user's and not ours."""
 
 import re
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -57,5 +58,16 @@ def without_folders(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the kind of an error and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+    """Returns the kind of an error and the first line of its message that says something.
+
+    Of an error that came out of another process or a compiler with its traceback, that is the last line: the cause.
+    """
+    lines = [line for line in str(error).splitlines() if line.strip()] or ["no message"]
+    if any("Traceback (most recent call last)" in line or line.startswith("Original Traceback") for line in lines):
+        return lines[-1].strip()
+    return f"{type(error).__name__}: {next((line for line in lines if not line.endswith(' raised:')), lines[0])}"
+
+
+def warn_in_one_line() -> None:
+    """Has Python print a warning as its message in one line, without the place in a library that it comes from."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {' '.join(str(message).split())}\n"

@@ -6,6 +6,7 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +22,38 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         file.write(content)
 
 
+def write_new(path: Path, text: str) -> bool:
+    """Writes a file in UTF-8 if there is none of its name, and returns whether it did; of several processes, one does.
+
+    Where the file system has no links, an older file is replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # NFS may say so of a link that it has made, when its answer was lost.
+            return path.exists() and temporary.stat().st_nlink == 2
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            temporary.replace(path)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What a file system without links says."""
+
+
 @contextmanager
-def opened_regular(path: Path, most_bytes: int) -> Iterator[BinaryIO]:
+def opened_regular(path: Path, most_bytes: int) -> Iterator[BufferedReader]:
     """Gives a regular file to read; raises OSError for a folder, a device or a pipe, without waiting, or a larger one.
 
     Links are followed to what they lead to.

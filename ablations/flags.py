@@ -178,7 +178,9 @@ def _convert(name: str, annotation: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         return pick(name, value, get_args(kind))
     try:
-        return kind(value)
+        return kind(value).expanduser() if kind is Path else kind(value)
+    except RuntimeError:
+        raise refuse(name, value, "a path; the home that ~ stands for is not known") from None
     except ValueError:
         raise refuse(name, value, {int: "a whole number", float: "a number"}[kind]) from None
 

@@ -1,7 +1,9 @@
 """Recipes: how a model is trained, as data. Needs no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from ablations.conditions import condition
 from ablations.errors import pick, refuse
@@ -152,9 +154,9 @@ DEEP_VARIANTS = ("b3", "b4", "b5")
 """Those that the released code trains with more drop path and a clipped gradient; PVT v1's medium and large too."""
 
 
-def recipe_values(name: str) -> dict[str, object]:
-    """Returns the fields of a recipe by its name; raises InputError for an unknown one."""
-    recipe = RECIPES[pick("recipe", name, RECIPES)]()
+def recipe_values(name: str, recipes: Mapping[str, type] = MappingProxyType(RECIPES)) -> dict[str, Any]:
+    """Returns the fields of a recipe by its name among `recipes`; raises InputError for an unknown one."""
+    recipe: Any = recipes[pick("recipe", name, recipes)]()
     return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
 
 

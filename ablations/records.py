@@ -14,8 +14,9 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -36,17 +37,19 @@ from ablations.config import (
     VARIANTS,
     AttentionKernel,
     PVTConfig,
+    arm_name,
     as_pair,
     is_int,
     size_text,
 )
 from ablations.errors import FEW, InputError, as_text, pick, refuse, without_folders
-from ablations.files import opened_regular, write_text
+from ablations.files import opened_regular, write_new, write_text
 from ablations.measure import MEASUREMENTS
 from ablations.measure.cost import HEADS
 from ablations.measure.measurement import Column, Kind, integer
 from ablations.schema import LONGEST_TEXT, RUN, SCHEMA, check_record, record_digest, value_digest
 from ablations.studies import find_study, list_studies
+from ablations.toggle_files import register_recorded
 
 LARGEST_RECORD, LARGEST_PACK = 2**24, 2**32
 """Bytes of a record, and of a file of packed ones."""
@@ -75,8 +78,12 @@ def write_record(
     started: str,
     duration_s: float,
     declared_seeds: int | None = None,
-) -> Path:
+    is_first: bool = False,
+) -> Path | None:
     """Writes the record of a cell, replacing an older one, and returns its path.
+
+    With `is_first` a finished record that stands there is kept, and None returned: of several processes that write
+    one cell's, the first whole one stands.
 
     `result` holds metrics and raw samples, or is None where the cell failed and `failure` says why; `started` is an
     ISO 8601 time in UTC; `declared_seeds` is how many seeds the study declared for its trainings. Raises InputError
@@ -97,7 +104,41 @@ def write_record(
     if declared_seeds:
         record["declared_seeds"] = declared_seeds
     record["digest"] = record_digest(record)
+    if is_first:
+        return _write_first(results, record)
     return _write_own(results, record)
+
+
+def _write_first(results: Path, record: dict[str, Any]) -> Path | None:
+    """Writes a record unless a finished one stands there; one that failed or is damaged makes way."""
+    path = _own_path(results, record, record["key"])
+    try:
+        while not write_new(path, json.dumps(record, indent=1) + "\n"):
+            if _is_finished(path):
+                return None
+            # Looked at again once it is moved, for another process may have written a finished one in between.
+            aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+            with suppress(FileNotFoundError):
+                path.replace(aside)
+                if _is_finished(aside):
+                    with suppress(FileExistsError):
+                        os.link(aside, path)
+                    aside.unlink()
+                    return None
+                aside.unlink()
+    except OSError as error:
+        raise refuse("record", str(path), f"a file that can be written ({error.strerror})") from error
+    return path
+
+
+def _is_finished(path: Path) -> bool:
+    try:
+        with opened_regular(path, LARGEST_RECORD) as file:
+            record = _parse(file.read())
+        check_record(record)
+    except (OSError, ValueError):
+        return False
+    return bool(record["status"] == "done")
 
 
 def _printable(value: Any) -> Any:
@@ -204,13 +245,14 @@ def _read_measurement(results: Path, measurement: str) -> tuple[dict[str, dict[s
     packed, lines = _read_packed(_packed_path(results, measurement))
     records = dict(packed)
     for record in own.values():
-        records[record["key"]] = _choose(record, packed.get(record["key"]))
+        records[record["key"]] = _choose(record, packed.get(record["key"])) or record
     return records, wrong | lines
 
 
 def _read_folder(results: Path, measurement: str) -> tuple[dict[Path, dict[str, Any]], dict[Path, str]]:
     """Returns the records of a measurement that have files of their own, and what is wrong with the others."""
-    records, damaged = {}, {}
+    records: dict[Path, dict[str, Any]] = {}
+    damaged: dict[Path, str] = {}
     for entry in _list_folder(results / RECORDS / measurement):
         path = Path(entry.path)
         if path.suffix != ".json":
@@ -311,7 +353,8 @@ def _read_packed(path: Path) -> tuple[dict[str, dict[str, Any]], dict[Path, str]
 
 @lru_cache(maxsize=2 * len(MEASUREMENTS))
 def _parse_packed(path: Path, *state: int) -> tuple[dict[str, dict[str, Any]], dict[Path, str]]:
-    records, damaged = {}, {}
+    records: dict[str, dict[str, Any]] = {}
+    damaged: dict[Path, str] = {}
     with opened_regular(path, LARGEST_PACK) as file:
         header = _parse(file.readline(LARGEST_RECORD))
         environments = header.get("environments") if isinstance(header, dict) else None
@@ -584,9 +627,9 @@ def tabulate(
     # Column by column: pandas takes five times as long for a table of many rows.
     with _no_collection():
         names = dict.fromkeys(name for row in rows for name in row)
-        values = {name: [row.get(name, math.nan) for row in rows] for name in names}
-        table = pd.DataFrame({name: _as_kind(pd.Series(each, name=name), each) for name, each in values.items()})
-    order = [name for name in _SORTED_BY if name in table and len(set(values[name])) > 1]  # the others take long too
+        columns = {name: [row.get(name, math.nan) for row in rows] for name in names}
+        table = pd.DataFrame({name: _as_kind(pd.Series(each, name=name), each) for name, each in columns.items()})
+    order = [name for name in _SORTED_BY if name in table and len(set(columns[name])) > 1]  # the others take long too
     return table.sort_values(order, key=_rank, ignore_index=True) if order else table
 
 
@@ -630,13 +673,32 @@ def _as_kind(column: pd.Series, values: list[Any]) -> pd.Series:
 
 
 def _newest_of_files(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leaves out records of what a user's file held before it was changed."""
-    newest = {
-        record["model"]: record["file_sha256"]
-        for record in sorted(records, key=lambda record: record["started"])
-        if "file_sha256" in record
-    }
-    return [record for record in records if record.get("file_sha256") == newest.get(record.get("model", ""))]
+    """Leaves out records of what a user's file held before it was changed.
+
+    An arm whose toggle's file has changed keeps its records, under the toggle's name and the digest's beginning.
+    """
+    newest: dict[str, Any] = {}
+    for record in sorted(records, key=lambda record: record["started"]):
+        newest |= {record["model"]: record["file_sha256"]} if "file_sha256" in record else {}
+        newest |= {name: entry["sha256"] for name, entry in record.get("toggle_files", {}).items()}
+    newest |= {name: dict(toggle.digests) for name, toggle in TOGGLES.items() if toggle.path}
+    return [
+        record if "toggle_files" not in record else _with_earlier_files(record, newest)
+        for record in records
+        if record.get("file_sha256") == newest.get(record.get("model", ""))
+    ]
+
+
+def _with_earlier_files(record: dict[str, Any], newest: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record whose toggles of files that have changed since are named with the digests of those."""
+    arm = record["arm"]
+    for name, entry in record["toggle_files"].items():
+        if entry["sha256"] != newest[name]:
+            earlier = f"{name}@{value_digest(entry['sha256'])[:6]}"
+            register_recorded({earlier: entry | {"excludes": [*entry["excludes"], name]}})
+            arm = "+".join(earlier if part == name else part for part in arm.split("+"))
+    known = [part for part in TOGGLES if part in arm.split("+")]
+    return record | {"arm": arm_name(known)}
 
 
 def _rank(column: pd.Series) -> pd.Series:
@@ -670,7 +732,8 @@ def record_values(record: dict[str, Any]) -> dict[str, Any]:
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     # An older record lacks the fields that came after it; their defaults are what it was measured with.
-    conditions = _defaults(MEASUREMENTS[record["measurement"]]) | record["conditions"]
+    kind: Any = MEASUREMENTS[record["measurement"]]
+    conditions = _defaults(kind) | record["conditions"]
     environment = record["environment"]
     resolution = conditions.pop("resolution")
     conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}

@@ -14,15 +14,18 @@ from functools import cache
 from typing import Any
 
 from ablations.cells import address
-from ablations.config import LARGEST_INPUT, VARIANTS, PVTConfig, arm_toggles, as_pair, base_confounders
+from ablations.config import LARGEST_INPUT, SLOTS, VARIANTS, PVTConfig, arm_toggles, as_pair, base_confounders
 from ablations.errors import InputError, pick, refuse
 from ablations.measure import MEASUREMENTS
 from ablations.measure.measurement import LARGEST, Column, integer, number
+from ablations.toggle_files import is_toggle_name, register_recorded
 
 SCHEMA = 2
 
 OF_ARM = ("measurement", "variant", "arm", "base", "config", "conditions")
 OF_MODEL = ("measurement", "model", "conditions")
+OF_FILES = ("file_sha256", "toggle_files")
+"""What describes a model from a reader's file, or the files of an arm's toggles, where there are such."""
 OUTCOME = ("key", "study", "status", "failure", "result", "environment", "started", "duration_s", "digest")
 """What each record has beside what describes its cell."""
 
@@ -68,11 +71,15 @@ def check_record(record: Any, *, is_as_written: bool = False) -> None:
         isinstance(record.get(name, {}), dict) for name in ("config", "conditions", "environment")
     ):
         raise ValueError("its measurement is unknown, or its config, conditions or environment is no object")
-    if record["key"] != address({name: record[name] for name in (*description, "file_sha256") if name in record}):
+    if record["key"] != address({name: record[name] for name in (*description, *OF_FILES) if name in record}):
         raise ValueError("its description was changed after it was measured")
     if not is_as_written and record["digest"] != record_digest(record):
         raise ValueError("it was changed after it was measured")
     _check_run(record)
+    if "toggle_files" in record:
+        if not _are_toggle_files(record["toggle_files"], str(record.get("arm", ""))):
+            raise _unsuited("toggle_files")
+        register_recorded(record["toggle_files"])
     _check_description(record)
     if record["status"] == "done":
         check_result(record["measurement"], record["result"])
@@ -90,10 +97,12 @@ def value_digest(value: Any) -> str:
 
 
 def check_result(measurement: str, result: dict[str, Any]) -> None:
-    """Raises ValueError for a value of a result that is not what its column may have; None is always possible."""
-    checks = _checks(measurement)
+    """Raises ValueError for a value of a result that is not what its column may have; None may be all but truths."""
+    checks, columns = _checks(measurement), MEASUREMENTS[measurement].columns
     for name, value in result.items():
-        if value is not None and not checks.get(name, is_plain)(value):
+        if value is None and (name not in columns or columns[name].kind != "boolean"):
+            continue
+        if not checks.get(name, is_plain)(value):
             raise _unsuited(name)
     MEASUREMENTS[measurement].check_result(result)
 
@@ -150,6 +159,22 @@ def _check_description(record: dict[str, Any]) -> None:
         return
     names = [record[name] for name in ("variant", "arm", "base")]
     _once(_check_arm, *names, record["config"], conditions.get("resolution"))
+
+
+def _are_toggle_files(told: Any, arm: str) -> bool:
+    """Whether this is what `Toggle.description` gives, of toggles that the arm has and the package has not."""
+    return isinstance(told, dict) and all(
+        isinstance(entry, dict)
+        and name in arm.split("+")
+        and is_toggle_name(name)
+        and all(is_text(entry.get(field)) for field in ("title", "slot", "file"))
+        and entry["slot"] in SLOTS
+        and isinstance(entry.get("excludes"), list)
+        and all(map(is_text, entry["excludes"]))
+        and isinstance(entry.get("sha256"), dict)
+        and all(is_text(part) for pair in entry["sha256"].items() for part in pair)
+        for name, entry in told.items()
+    )
 
 
 _possible: set[bytes] = set()

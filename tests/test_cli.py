@@ -86,10 +86,10 @@ def test_every_name_of_the_help_s_layout_is_a_flag_s():
     ("flag", "commands"),
     [
         ("force", {"run", "memory"}),
-        ("data_dir", {"run", "accuracy", "evaluate", "benchmark-epoch"}),
-        ("model", {"cost", "memory", "accuracy"}),
-        ("label", {"cost", "memory", "accuracy"}),
-        ("jobs", {"run", "accuracy"}),
+        ("data_dir", {"run", "accuracy", "detect", "segment", "evaluate", "benchmark-epoch"}),
+        ("model", {"cost", "memory", "accuracy", "detect", "segment"}),
+        ("label", {"cost", "memory", "accuracy", "detect", "segment"}),
+        ("jobs", {"run", "accuracy", "detect", "segment"}),
         ("seed", set()),
     ],
 )

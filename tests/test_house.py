@@ -82,8 +82,9 @@ def parts(*names: str) -> tuple[str, ...]:
 
 DESCRIBE = parts(
     *("errors", "files", "units", "conditions", "config", "recipes", "cells", "cost", "studies", "paper"),
-    *("baselines.registry", "data.listing", "data.registry"),
+    *("toggle_files", "dense_recipes", "baselines.registry", "data.listing", "data.registry", "data.dense_registry"),
     *(f"measure.{name}" for name in ("measurement", "metrics", "cost", "memory", "speed", "accuracy", "evaluation")),
+    *(f"measure.{name}" for name in ("dense", "detection", "segmentation")),
 )
 """What says what a model, a cell and a study are: the standard library alone, and nothing that runs."""
 
@@ -100,18 +101,22 @@ ALLOWED_IMPORTS = {
     "files": (),
     "conditions": parts("errors"),
     "config": parts("errors"),
-    "cost": parts("errors", "config"),
+    "toggle_files": parts("errors", "config"),
+    "skeletons": parts("errors"),
+    "cost": parts("errors", "config", "toggle_files"),
     "recipes": parts("errors", "conditions"),
+    "dense_recipes": parts("errors", "conditions", "config"),
     "cells": DESCRIBE + parts("measure"),
     "studies": DESCRIBE + parts("measure"),
     "baselines.registry": DESCRIBE,
     "data.listing": DESCRIBE,
     "data.registry": DESCRIBE,
+    "data.dense_registry": DESCRIBE,
     "schema": (*DESCRIBE, *parts("measure")),
     "records": (*DESCRIBE, *parts("measure", "schema"), "filelock", "numpy", "pandas"),
     "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
-    "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers"),
+    "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers", "numpy"),
 }
 """A part of the package, and all that it may import beside the standard library, anywhere in its files."""
 
@@ -128,7 +133,9 @@ FORBIDDEN_IMPORTS = {
 
 OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
-    *("baselines.registry", "data.listing", "data.registry", "analysis", "report", "flags", "commands", "cli"),
+    *("toggle_files", "skeletons", "dense_recipes", "baselines.registry", "data.listing", "data.registry"),
+    *("data.dense_registry",),
+    *("analysis", "report", "flags", "commands", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 

@@ -147,6 +147,7 @@ IMPOSSIBLE = {
         (("result", "samples"), []),
         (("result", "samples"), [1.0]),
         (("result", "noisy"), 0),
+        (("result", "noisy"), None),
         (("result", "peak_samples"), {"1": "x"}),
         (("conditions", "reference"), "v3"),
     ],

@@ -172,8 +172,8 @@ def image_columns(rows: pd.DataFrame) -> dict[str, float]:
 def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -> dict[str, int | None]:
     """Returns `params` and `macs` of the arm that was trained under these conditions.
 
-    Those of an arm without a closed form are from the traced record of the same model, whose classifier alone may have
-    another number of classes. Without such a record, and of a variant that is not known, they are None.
+    Those of an arm without a closed form are from the traced record of the same model, or of one whose classifier alone
+    has the default's number of classes. Without such a record, and of a variant that is not known, they are None.
     """
     counts: dict[str, int | None] = {"params": None, "macs": None}
     if conditions["variant"] not in VARIANTS:
@@ -182,15 +182,19 @@ def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -
     for name, value in re.findall(r"(\w+)=([^,]+)", conditions["changed"] or ""):
         names[name] = _PARSERS.get(name, str)(value)
     size = int(conditions["resolution"])
-    counted = arm_cell(conditions["variant"], arm, conditions["base"], Cost(resolution=size), **names)
+    place = (conditions["variant"], arm, conditions["base"], Cost(resolution=size))
+    counted = arm_cell(*place, **names)
     config = replace(counted.arm_config, img_size=size, num_classes=int(conditions["num_classes"]))
     if has_closed_form(config):
         return {"params": count_params(config), "macs": count_macs(config, size)}
-    traced = records[records["key"] == counted.key]
-    if not traced.empty and counted.arm_config.img_size == size:
-        classes, channels = config.num_classes - counted.arm_config.num_classes, config.embed_dims[-1]
-        for metric, added in (("params", classes * (channels + 1)), ("macs", classes * channels)):
-            counts[metric] = int(traced[metric].iloc[0]) + added
+    own_classes = arm_cell(*place, **names, num_classes=config.num_classes)
+    for cell in (own_classes, counted):
+        traced = records[records["key"] == cell.key]
+        if not traced.empty and cell.arm_config.img_size == size:
+            classes, channels = config.num_classes - cell.arm_config.num_classes, config.embed_dims[-1]
+            for metric, added in (("params", classes * (channels + 1)), ("macs", classes * channels)):
+                counts[metric] = int(traced[metric].iloc[0]) + added
+            break
     return counts
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.accuracy import Study, accuracy_values, difference_rows, split_studies, trained_costs
+from ablations.analysis.dense import dense_columns
 from ablations.analysis.effects import effect_values
 from ablations.analysis.grouping import REFERENCE, Group, arm_rows, describe, group_by, split_by_conditions, tabulated
 from ablations.analysis.paper import paper_cumulative
@@ -25,7 +26,7 @@ TRAINED_ON = ("data", "epochs", "n_train_images")
 
 COMPARISON_CONDITIONS = (
     *("variant", "base", "stem_stride", "pool_size", "num_classes", "data", "epochs", "n_train_images", "recipe"),
-    *("counted_at", "large_at", "memory_at", "speed_at", "missing"),
+    *("counted_at", "large_at", "memory_at", "speed_at", "ap_of", "miou_of", "missing"),
 )
 """The columns that are equal within one comparison."""
 
@@ -55,7 +56,8 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval, and
     accuracies as `accuracy_values` has them; the row of an arm with one toggle has that toggle's main effect too, as
     `top1_effect_mean` and so on. `_change_percent` is against v1. `counted_at`, `memory_at` and `speed_at`
-    say under which conditions. All is of one number of classes.
+    say under which conditions. All is of one number of classes, but `ap_mean` and `miou_mean`: of a detector and of a
+    segmentation network on these backbones, trained under `ap_of` and `miou_of`.
     """
     if records.empty:
         return
@@ -144,7 +146,9 @@ def _compare(
     speed, conditions["speed_at"] = _speed_columns(_of_model(measured["speed"], usual_speed), side if study else "")
     missing = {"memory": memory.empty, "speed": speed.empty, "accuracy": study is None}
     conditions["missing"] = ", ".join(name for name, is_missing in missing.items() if is_missing) or None
-    for part in (memory, speed, *parts):
+    dense, words = dense_columns(records, conditions)
+    conditions |= words
+    for part in (memory, speed, *parts, dense):
         table = table.join(part)
     marks = [str(name) for name in table if str(name).endswith("_is_best")]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one

@@ -67,7 +67,9 @@ def model_values(records: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
     costs = records[(records["measurement"] == "cost") & (records["variant"].isna() | arms)]
     if costs.empty:
         return pd.DataFrame()
-    table = costs.reindex(columns=["head", "model", "resolution", "pixels", "params", "macs", "refused"])
+    columns = ["head", "model", "resolution", "pixels", "params", "macs", "refused"]
+    counted_on = costs.reindex(columns=["counted_on"])["counted_on"]
+    table = costs.reindex(columns=[*columns, *(["counted_on"] if counted_on.notna().any() else [])])
     table.insert(2, "name", [NAMES.get(model, model) for model in table["model"]])
     return table.reset_index(drop=True)
 

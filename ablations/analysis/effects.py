@@ -24,6 +24,7 @@ from functools import cached_property
 from itertools import chain, combinations, permutations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from statsmodels.formula.api import ols
 
@@ -39,7 +40,7 @@ from ablations.analysis.statistics import (
     estimate_mean,
     seeds_needed,
 )
-from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name
+from ablations.config import BASES, PAPER_TOGGLES, TOGGLES, arm_name, arms_of, clash
 from ablations.errors import pick
 from ablations.measure import MEASUREMENTS
 
@@ -152,8 +153,10 @@ def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
 def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     """Returns the largest factorials that these arms hold in full, added to what all have in common.
 
-    The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Where an arm
-    belongs to no factorial, or two share a toggle, the study is unfinished, and only the paper's is returned, if whole.
+    The paper's stands for itself where it is whole, so that arms with further toggles leave it as it is. Toggles that
+    exclude each other are in factorials of their own, which share the other toggles. Where an arm belongs to no
+    factorial, or two share a toggle for want of arms, the study is unfinished, and only the paper's is returned, if
+    whole.
     """
     present = dict.fromkeys(arm for arm in arms if set(toggles_of(arm)) <= set(TOGGLES))
     settings = [set(toggles_of(arm)) for arm in present]
@@ -166,11 +169,116 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     ]
     largest = [one for one in whole if not any(set(one.toggles) < set(other.toggles) for other in whole)]
     in_one = set(chain.from_iterable(factorial.arms for factorial in largest))
-    shared = len(set(chain.from_iterable(one.toggles for one in largest))) < sum(len(one.toggles) for one in largest)
+    shared = any(
+        set(one.toggles) & set(other.toggles) and not _exclude(one, other) for one, other in combinations(largest, 2)
+    )
     if shared or set(present) - in_one:
         largest = []
     papers = [factorial for factorial in whole if factorial.toggles == PAPER_TOGGLES]
     return list(dict.fromkeys([*papers, *largest]))
+
+
+def _exclude(one: Factorial, other: Factorial) -> bool:
+    """Whether no factorial could have the toggles of both."""
+    return any(clash(first, second) for first in one.toggles for second in other.toggles if first != second)
+
+
+@dataclass(frozen=True)
+class PartialDesign:
+    """The arms that there are where some are missing, and which effects they tell apart.
+
+    Effects are taken in, main effects first, as long as the arms' values decide them. What is left over is aliased: to
+    these arms it is one with effects that were taken in, which hold it too.
+    """
+
+    arms: tuple[str, ...]
+
+    @cached_property
+    def factorial(self) -> Factorial:
+        """The whole of which arms are missing."""
+        settings = [toggles_of(arm) for arm in self.arms]
+        common = tuple(name for name in TOGGLES if all(name in setting for setting in settings))
+        varied = tuple(name for name in TOGGLES if name not in common and any(name in setting for setting in settings))
+        return Factorial(varied, common)
+
+    @cached_property
+    def signs(self) -> pd.DataFrame:
+        """+1 or -1 for each arm (rows) and each effect (columns) whose toggles some arm could have together."""
+        possible = {
+            effect: own
+            for effect, own in self.factorial.effects.items()
+            if not any(clash(*pair) for pair in combinations(own, 2))
+        }
+        settings = [toggles_of(arm) for arm in self.arms]
+        columns = {
+            effect: [math.prod(1.0 if toggle in setting else -1.0 for toggle in own) for setting in settings]
+            for effect, own in possible.items()
+        }
+        return pd.DataFrame(columns, index=pd.Index(self.arms, name="arm"))
+
+    @cached_property
+    def _model(self) -> pd.DataFrame:
+        """The columns of a mean and of the effects that are estimated: as many as the arms decide."""
+        model = pd.DataFrame({"mean": 1.0}, index=self.signs.index)
+        for effect in map(str, self.signs):
+            wider = model.assign(**{effect: self.signs[effect]})
+            model = wider if np.linalg.matrix_rank(wider.to_numpy()) == wider.shape[1] else model
+        return model
+
+    @cached_property
+    def aliases(self) -> dict[str, tuple[str, ...]]:
+        """For each effect those that it cannot be told from; none where the arms decide it."""
+        left_out = [effect for effect in self.signs if effect not in self._model]
+        weights = np.linalg.pinv(self._model.to_numpy()) @ self.signs[left_out].to_numpy()
+        held = pd.DataFrame(np.abs(weights) > ROUNDING**0.5, index=list(self._model), columns=left_out)
+        return {
+            effect: tuple(held.columns[held.loc[effect]] if effect in held.index else held.index[held[effect]])
+            for effect in map(str, self.signs)
+        }
+
+    def contrasts(self, values: pd.DataFrame) -> pd.DataFrame:
+        """Returns the effects that are estimated (columns) in each row of values that has all of the arms."""
+        weights = 2 * np.linalg.pinv(self._model.to_numpy())
+        contrasts = values[list(self.arms)].to_numpy() @ weights.T
+        return pd.DataFrame(contrasts, index=values.index, columns=list(self._model)).drop(columns="mean")
+
+
+def find_partial(arms: Iterable[str]) -> PartialDesign | None:
+    """Returns the design of arms that are not all in factorials; None where they are, or one toggle varies."""
+    known = [arm for arm in dict.fromkeys(arms) if set(toggles_of(arm)) <= set(TOGGLES)]
+    in_one = set(chain.from_iterable(factorial.arms for factorial in find_factorials(known)))
+    design = PartialDesign(tuple(sorted(known, key=lambda arm: (len(toggles_of(arm)), arm))))
+    return design if set(known) - in_one and len(known) > 2 and len(design.factorial.toggles) > 1 else None
+
+
+@tabulated
+def partial_effect_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Returns the effects on accuracy where a factorial's arms are not all there: `top1_effect_…`, a row an `effect`.
+
+    `aliases` are the effects that it cannot be told from. One without `top1_effect_mean` is aliased with effects that
+    have one. Rows of seeds that lack one of the arms are left out.
+    """
+    for study in split_studies(records[records["base"].isin(CLEAN_BASES)]):
+        design = find_partial(study.rows["arm"].unique())
+        if design is None:
+            continue
+        values = by_arm(study.rows, "top1")
+        check_seeds(values)
+        complete = values[list(design.arms)].dropna().astype(float)
+        if complete.empty:
+            continue
+        contrasts = design.contrasts(complete)
+        names = study.conditions | {"toggles": ", ".join(design.factorial.toggles)}
+        possible = set(design.factorial.arms) & set(arms_of((*design.factorial.toggles, *design.factorial.common)))
+        names |= {"n_arms": len(design.arms), "n_arms_missing": len(possible - set(design.arms))}
+        names |= {"n_seeds": len(complete), "n_seeds_left_out": len(values) - len(complete)}
+        rows = {
+            effect: names | {"effect": effect, "aliases": ", ".join(aliases)}
+            for effect, aliases in design.aliases.items()
+        }
+        family = [(rows[effect], estimate_mean(contrasts[effect])) for effect in map(str, contrasts)]
+        estimated = {row["effect"]: row for row in difference_rows("top1_effect", family, study.declared)}
+        yield from (estimated.get(effect, row) for effect, row in rows.items())
 
 
 def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int | None = None) -> pd.DataFrame:

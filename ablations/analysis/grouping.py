@@ -87,8 +87,15 @@ _PHRASES = {
     "large_at": "and at {}",
     "memory_at": "memory at {}",
     "speed_at": "speed at {}",
+    "ap_of": "AP: {}",
+    "miou_of": "mIoU: {}",
+    "init": "backbone's weights from {}",
+    "pyramid_width": "pyramid of {} channels",
+    "smallest_anchor": "anchors from {} px",
+    "short_side": "tested at {} px",
 }
-_UNSAID = {"train_images", "last_sizes", "missing"}  # n_train_images says how many there were
+# n_train_images says how many there were, and the data set which labels its masks have.
+_UNSAID = {"train_images", "last_sizes", "missing", "first_label", "void_label"}
 _USUAL = {
     "num_classes": 0,
     "reference": "v1",
@@ -97,6 +104,7 @@ _USUAL = {
     "channels_last": True,
     "checkpointing": "none",
     "initial_weights": "by_name",
+    "init": "",
     "tuning_images": 0,
 }
 """What goes without saying, as does a field of conditions without a phrase that is its default."""

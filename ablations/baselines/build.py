@@ -1,14 +1,13 @@
 """Builds the models that arms are compared with, by name, with fresh weights and no download.
 
 Names are sources of `ablations.baselines.registry`: `timm:NAME`, with options of timm's after a question mark as in
-`timm:vit_small_patch16_224?dynamic_img_size=True`; `transformers:NAME`; `baselines:NAME`; `FILE.py:FUNCTION`.
+`timm:vit_small_patch16_224?dynamic_img_size=True`; `transformers:NAME`; `baselines:NAME`; `FILE.py:FUNCTION`, with
+arguments of the function after a question mark as in `mine.py:build?arm=v1+ope`.
 """
 
 import ast
 import copy
-import importlib.util
-import sys
-from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ablations.baselines.equal import Logits, build_transformers
+from ablations.baselines.guest import answering_logits, run_file, unwrapped
 from ablations.baselines.registry import BASELINES, EQUAL_MODELS
 from ablations.config import build_config
 from ablations.errors import InputError, first_line, pick, refuse
@@ -41,7 +41,7 @@ def check_baseline(name: str) -> None:
     if source == "timm":
         name, _, settings = rest.partition("?")
         pick("model", _without_tag(name), timm.list_models())
-        _parse_options(settings)
+        parse_options(settings)
     elif source == "transformers":
         pick("model", rest, [*CVT_DEPTHS, *PVTS])
     elif source == "baselines":
@@ -52,17 +52,18 @@ def build_baseline(name: str, **options: Any) -> nn.Module:
     """Returns a classifier, images (B, 3, H, W) to logits (B, classes); raises InputError for an unknown name.
 
     A user's file is run, and its model is built on the CPU; others are built on the current default device. `options`
-    are for timm's models; the others are what they are.
+    are for timm's models; the others are what they are. Of what they answer the logits alone are left, where there are
+    any (`ablations.baselines.guest.logits_of`).
     """
     source, _, rest = name.partition(":")
     if source == "timm":
-        return _from_timm(rest, **options)
+        return answering_logits(_from_timm(rest, **options))
     if source == "transformers":
-        return _from_transformers(rest)
+        return answering_logits(_from_transformers(rest))
     if source == "baselines":
         module, _, function = OWN[pick("model", rest, OWN)].partition(":")
         return getattr(import_module(module), function)()
-    return _from_file(name)
+    return answering_logits(_from_file(name))
 
 
 def build_baseline_backbone(name: str) -> tuple[nn.Module, tuple[int, ...]]:
@@ -118,7 +119,7 @@ class PyramidMaps(nn.Module):
 def _from_timm(name: str, **options: Any) -> Any:
     name, _, settings = name.partition("?")
     pick("model", _without_tag(name), timm.list_models())
-    options |= _parse_options(settings)
+    options |= parse_options(settings)
     try:
         return timm.create_model(name, pretrained=False, **options)
     except Exception as error:  # whatever an option may do to a constructor
@@ -130,19 +131,23 @@ def _without_tag(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _parse_options(settings: str) -> dict[str, Any]:
-    """Returns the options of `name=value,name=value`; values are Python literals, or words, which are text."""
+def parse_options(settings: str) -> dict[str, Any]:
+    """Returns the options of `name=value,name=value`; values are Python literals, or text: words, and arms' names."""
     try:
         call = cast(ast.Call, ast.parse(f"options({settings})", mode="eval").body)
         if call.args or not all(option.arg for option in call.keywords):
             raise ValueError
-        return {
-            str(option.arg): option.value.id if isinstance(option.value, ast.Name) else ast.literal_eval(option.value)
-            for option in call.keywords
-        }
+        return {str(option.arg): _literal(option.value) for option in call.keywords}
     except (SyntaxError, ValueError) as error:
         allowed = "name=value, separated by commas, as in timm:NAME?dynamic_img_size=True"
         raise refuse("model options", settings, allowed) from error
+
+
+def _literal(value: ast.expr) -> Any:
+    """Returns a literal, or as text words that plus signs may join."""
+    if all(isinstance(node, ast.Name | ast.BinOp | ast.Add | ast.Load) for node in ast.walk(value)):
+        return ast.unparse(value).replace(" ", "")
+    return ast.literal_eval(value)
 
 
 def _from_transformers(name: str) -> nn.Module:
@@ -157,37 +162,23 @@ def _from_transformers(name: str) -> nn.Module:
 
 
 def _from_file(name: str) -> nn.Module:
-    """Returns what a function of a user's file returns; it may import its neighbours, which are forgotten then."""
+    """Returns what a function of a user's file returns (`ablations.baselines.guest`), on the CPU, as it is in eager."""
     path, _, function = name.rpartition(":")
-    folder, known = str(Path(path).parent.resolve()), set(sys.modules)
-    sys.path.insert(0, folder)
+    function, _, settings = function.partition("?")
+    arguments = parse_options(settings)
     try:
         with torch.device("cpu"):  # it may compute something from its weights
-            model = _find_function(Path(path), function)()
+            model = run_file(Path(path).expanduser(), function, partial(pick, f"function of {path}"), arguments)
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"model={name!r} cannot be built: {first_line(error)}") from error
-    finally:
-        sys.path.remove(folder)
-        for module in set(sys.modules) - known:  # another folder may have modules of the same names
-            file = getattr(sys.modules[module], "__file__", None)
-            if file and Path(file).is_relative_to(folder) and "site-packages" not in Path(file).parts:
-                del sys.modules[module]
+        raise InputError(f"model={name!r} cannot be built: {first_line(error)}{_hint(error)}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model={name!r} returns a {type(model).__name__}; allowed: a torch.nn.Module")
-    return model
+    return unwrapped(model)
 
 
-def _find_function(path: Path, name: str) -> Callable[[], Any]:
-    spec = importlib.util.spec_from_file_location("model_file", path)
-    if spec is None or spec.loader is None:
-        raise refuse("model", str(path), "a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
-    functions = {key: value for key, value in vars(module).items() if not key.startswith("_") and callable(value)}
-    found = functions[pick(f"function of {path}", name, functions)]
-    if isinstance(found, nn.Module):
-        raise InputError(f"function of {path}: {name} is a {type(found).__name__}; allowed: a function that returns it")
-    return found
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return "; relative imports reach the folders around the file that have an __init__.py"
+    return ""

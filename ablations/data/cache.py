@@ -12,8 +12,9 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import PIL
 import torch
@@ -128,7 +129,7 @@ def _is_ours(place: Path) -> bool:
 
 
 @contextmanager
-def _opened(question: Question, suffix: str, most_bytes: int) -> Iterator[BinaryIO]:
+def _opened(question: Question, suffix: str, most_bytes: int) -> Iterator[BufferedReader]:
     """Gives an entry to read; raises OSError where another user can write it."""
     path = _entry_path(question, suffix)
     if not (_is_ours(path.parent) and (_is_ours(path) or not path.parent.stat().st_mode & OTHERS)):

@@ -11,9 +11,9 @@ import torch
 
 from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
 from ablations.data.images import RULES, read_in_order
-from ablations.data.listing import SUFFIXES, Listing, as_text, list_images, named_as_splits
+from ablations.data.listing import SUFFIXES, Listing, list_images, named_as_splits
 from ablations.data.registry import SPLITS
-from ablations.errors import InputError
+from ablations.errors import InputError, as_text
 
 LAYOUT = "images as train/CLASS/* and val/CLASS/*"
 

@@ -30,8 +30,8 @@ FORMATS = sorted(
 )
 """What a file may be, whatever its name, where Pillow was built with it: others, such as EPS, start programs."""
 
-MOST_PIXELS = 178_956_970
-"""Of one image: from here on Pillow refuses by itself. As RGB that is half a GiB."""
+MOST_PIXELS = 2**28
+"""Of one image: as RGB that is 0.75 GiB."""
 
 LONGEST_RATIO = 8
 

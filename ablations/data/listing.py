@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ablations.errors import InputError
+from ablations.errors import InputError, as_text
 
 SUFFIXES = frozenset(
     """
@@ -74,11 +74,6 @@ def label_order(name: str) -> tuple[list[str | int], str]:
     """Returns what classes are sorted by: numbers in a name by their value, letters without case, as timm does."""
     parts = re.split(r"(\d+)", name.lower())
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
-
-
-def as_text(name: str) -> str:
-    """Returns a file's name or path as text that can be written in UTF-8."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -37,6 +37,7 @@ from ablations.data.splits import Data, InMemoryData, LabelledImages, StreamingD
 from ablations.data.stream import build_augmentation
 from ablations.errors import InputError, refuse
 from ablations.measure import Accuracy
+from ablations.measure.environment import control_group_limits
 
 
 def check_data(name: str, num_classes: int, data_dir: Path | None) -> None:
@@ -311,5 +312,5 @@ def _check_memory(images: int, channels: int, resolution: int, way_out: str) -> 
 
 
 def physical_memory_bytes() -> int:
-    """Returns the size of the machine's main memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Returns the size of the machine's main memory, or what a container's limit leaves of it."""
+    return min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *control_group_limits())

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ablations.data.listing import as_text, class_folders
-from ablations.errors import did_you_mean, refuse
+from ablations.data.listing import class_folders
+from ablations.errors import as_text, did_you_mean, refuse
 
 SPLITS = ("train", "val")
 """The parts of an image folder: training and validation images, with a folder for each class."""

@@ -5,15 +5,15 @@ batches change an image, and the process's own generators are left as they were.
 the data set, C channels, S the resolution in pixels.
 """
 
-import multiprocessing
 import random
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,12 +25,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ablations.data.folders import WAY_OUT
 from ablations.data.images import Transform, read_image, read_in_order
-from ablations.data.listing import as_text
 from ablations.data.protocols import build_transform
 from ablations.data.splits import StreamingData
-from ablations.errors import InputError, refuse
+from ablations.errors import InputError, as_text, refuse
 from ablations.measure import Accuracy
-from ablations.measure.process import follow_parent
+from ablations.measure.process import follow_parent, start_server
 
 Request = tuple[str, int]
 """An image's path and the seed of what is drawn for it."""
@@ -182,8 +181,25 @@ class _Images(Dataset):
 
 def _join(images: list[Tensor | Faults]) -> Tensor | Faults:
     """Returns the batch, or the first fault in it: an error that a worker raises would come with its whole trace."""
-    faults = [image for image in images if not isinstance(image, Tensor)]
-    return faults[0] if faults else default_collate(images)
+    return _first_fault(images) or default_collate(images)
+
+
+def _join_for_pipe(images: list[Tensor | Faults]) -> np.ndarray | Faults:
+    """As `_join`, but as an array: what is no tensor comes from a worker through a pipe and not by shared memory."""
+    return _first_fault(images) or torch.stack(cast(list[Tensor], images)).numpy()
+
+
+def _first_fault(images: list[Tensor | Faults]) -> Faults | None:
+    return next((image for image in images if not isinstance(image, Tensor)), None)
+
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def _fits_shared_memory(batch_bytes: int, workers: int) -> bool:
+    """Whether the batches that workers have ready fit where the system shares memory: containers give it little."""
+    ready = (2 * workers + 2) * batch_bytes  # two each, one in use, and one to spare
+    return not SHARED_MEMORY.is_dir() or ready < shutil.disk_usage(SHARED_MEMORY).free
 
 
 class _Requests:
@@ -199,7 +215,7 @@ class _Requests:
 class _Reader:
     """Processes that make batches of training images, for one epoch after the other."""
 
-    def __init__(self, transform: Transform, workers: int) -> None:
+    def __init__(self, transform: Transform, workers: int, batch_bytes: int) -> None:
         processes: dict[str, Any] = {}
         if workers:
             processes = {
@@ -211,7 +227,7 @@ class _Reader:
         self._loader: DataLoader = DataLoader(
             _Images(transform),
             batch_sampler=self._requests,
-            collate_fn=_join,
+            collate_fn=_join if _fits_shared_memory(batch_bytes, workers) else _join_for_pipe,
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else it draws a seed for its workers from the training's
@@ -220,14 +236,12 @@ class _Reader:
 
     def read(self, requests: Iterable[list[Request]]) -> Iterator[Tensor | Faults]:
         self._requests.batches = requests
-        return iter(self._loader)
+        return (torch.from_numpy(read) if isinstance(read, np.ndarray) else read for read in self._loader)
 
 
 def _start_context() -> BaseContext:
     # A fork of this process would copy locks that its threads hold, and a CUDA context, which does not work there.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["timm.data"])  # imported once, not by each worker
-    return context
+    return start_server(["timm.data"])  # imported once, not by each worker
 
 
 def _follow_parent(worker: int) -> None:
@@ -242,10 +256,11 @@ _idle: dict[tuple[Any, ...], _Reader] = {}
 @contextmanager
 def _open_reader(conditions: Accuracy, workers: int, *, may_flip: bool) -> Iterator[_Reader]:
     """Gives the idle reader, if it reads the same way, else a new one; it is idle again afterwards, unless it broke."""
-    key = (conditions.resolution, conditions.min_crop_scale, conditions.rand_augment, may_flip, workers)
+    batch_bytes = 3 * conditions.resolution**2 * conditions.batch_size
+    key = (conditions.resolution, conditions.min_crop_scale, conditions.rand_augment, may_flip, workers, batch_bytes)
     reader = _idle.pop(key, None)
     _idle.clear()
-    reader = reader or _Reader(build_augmentation(conditions, may_flip=may_flip), workers)
+    reader = reader or _Reader(build_augmentation(conditions, may_flip=may_flip), workers, batch_bytes)
     try:
         yield reader
     except (GeneratorExit, InputError):  # not all was read: what is left is dropped when it is read from again

@@ -11,25 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation, FeaturePyramidNetwork
 
-from ablations.heads.detection import NUM_MAPS, PYRAMID_WIDTH, four_widths
+from ablations.dense_recipes import PYRAMID_WIDTH
+from ablations.heads.detection import NUM_MAPS, four_widths
 
-BRANCH_WIDTH = 128
-NUM_GROUPS = 32
+CHANNELS_PER_GROUP = 4
+"""Of group norms: 128 channels in 32 groups."""
 
 
 class UpsamplingBranch(nn.Module):
-    """Brings a level of the pyramid to stride 4: a map (B, 256, H', W') to (B, 128, H/4, W/4).
+    """Brings a level of the pyramid to the finest: a map (B, `width`, H', W') to (B, `width` / 2, H, W).
 
     For each halving between the two, and once where there is none: 3x3 convolution, group norm, ReLU, and bilinear
     upsampling to the size of the next finer level.
     """
 
-    def __init__(self, num_halvings: int) -> None:
+    def __init__(self, num_halvings: int, width: int) -> None:
         super().__init__()
-        num_convs = max(num_halvings, 1)
-        widths = [PYRAMID_WIDTH, *[BRANCH_WIDTH] * (num_convs - 1)]
-        norm = partial(nn.GroupNorm, NUM_GROUPS)
-        self.convs = nn.ModuleList(Conv2dNormActivation(width, BRANCH_WIDTH, norm_layer=norm) for width in widths)
+        num_convs, inner = max(num_halvings, 1), width // 2
+        widths = [width, *[inner] * (num_convs - 1)]
+        norm = partial(nn.GroupNorm, inner // CHANNELS_PER_GROUP)
+        self.convs = nn.ModuleList(Conv2dNormActivation(each, inner, norm_layer=norm) for each in widths)
 
     def forward(self, x: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """`sizes` are the (height, width) of the pyramid's levels, finest first."""
@@ -47,12 +48,14 @@ class SemanticFPN(nn.Module):
     InputError where those are not four.
     """
 
-    def __init__(self, backbone: nn.Module, channels: Sequence[int], num_classes: int = 150) -> None:
+    def __init__(
+        self, backbone: nn.Module, channels: Sequence[int], num_classes: int = 150, *, width: int = PYRAMID_WIDTH
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.fpn = FeaturePyramidNetwork(list(four_widths(channels)), PYRAMID_WIDTH)
-        self.branches = nn.ModuleList(UpsamplingBranch(level) for level in range(NUM_MAPS))
-        self.head = nn.Conv2d(BRANCH_WIDTH, num_classes, kernel_size=1)
+        self.fpn = FeaturePyramidNetwork(list(four_widths(channels)), width)
+        self.branches = nn.ModuleList(UpsamplingBranch(level, width) for level in range(NUM_MAPS))
+        self.head = nn.Conv2d(width // 2, num_classes, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = {str(level): feature_map for level, feature_map in enumerate(self.backbone(x))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -28,7 +28,7 @@ from ablations.measure.measurement import (
     share,
     table,
 )
-from ablations.recipes import Recipe, as_released
+from ablations.recipes import RECIPES, Recipe, as_released
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -50,6 +50,8 @@ class Accuracy(Recipe, Measurement):
     split_by: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
     pools_machines: ClassVar[bool] = True
     trains: ClassVar[bool] = True
+    recipes: ClassVar[Mapping[str, type]] = RECIPES
+    task: ClassVar[str] = "ablations.training.classification:Classification"
     columns: ClassVar[dict[str, Column]] = {
         "top1": share("Share of the validation images whose class has the highest score."),
         "top1_by_resolution": table(

@@ -234,7 +234,7 @@ class _Predictor:
             try:
                 result = predict_peak_memory(self.network, shape, **self.cell.conditions.step)
             except (AssertionError, ValueError, RuntimeError) as error:
-                if self.cell.config is not None or not is_refusal(error):
+                if self.cell.config is not None or not is_refusal(error, self.network, shape):
                     raise
                 raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {first_line(error)}") from error
             self._peaks[shape] = result["peak_memory_bytes"]

@@ -40,6 +40,7 @@ class Cost(Measurement):
             of={"*": {"params": COUNT, "macs": COUNT}},
         ),
         "other_values": table("Values that layers without MACs read, by kind of layer.", "values", of={"*": COUNT}),
+        "counted_on": Column("What was traced where a model does not run on shapes alone: real tensors."),
         "refused": Column("Why the model cannot take this input."),
     }
 
@@ -66,18 +67,26 @@ class Cost(Measurement):
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
         """Counts; where a model refuses the size, or an image's content decides the work, there are no MACs."""
         from ablations.measure.macs import trace_macs
-        from ablations.measure.network import at_any_size, input_shape, is_refusal, meta_network, traceable_part
+        from ablations.measure.network import (
+            at_any_size,
+            input_shape,
+            is_refusal,
+            made_ready,
+            meta_network,
+            traceable_part,
+        )
 
-        network = meta_network(at_any_size(cell))
+        shape = input_shape(cell)
+        network = made_ready(meta_network(at_any_size(cell)), shape)
         params = {name: parameter.numel() for name, parameter in network.named_parameters()}
         result: dict[str, Any] = {"params": sum(params.values()), "macs": None}
         part = traceable_part(network, self.head)
         if part is None:
             return result | {"refused": "the second stage's work depends on what the first proposes"}
         try:
-            traced = trace_macs(part, input_shape(cell))
+            traced = trace_macs(part, shape)
         except (AssertionError, ValueError, RuntimeError) as error:
-            if cell.config is not None or not is_refusal(error):
+            if cell.config is not None or not is_refusal(error, part, shape):
                 raise
             return result | {"refused": first_line(error)}
         if cell.config is not None and self.head == "classifier" and has_closed_form(cell.config):
@@ -87,6 +96,8 @@ class Cost(Measurement):
                     f"closed form {counted}, trace {(traced.total, result['params'])}: (macs, params) differ"
                 )
             result["macs_traced"] = traced.total
+        if traced.on_real_tensors:
+            result["counted_on"] = "real tensors"
         return result | {
             "macs": traced.total,
             "macs_by_operator": traced.by_operator,

@@ -1,9 +1,12 @@
 """The machine and the software that a number was measured with. Names no host, no user and no path."""
 
+import math
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,10 @@ import torch
 from ablations.errors import pick, refuse
 
 PACKAGE = Path(__file__).parents[1]
+
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+"""Where Linux shows the control groups, and which of them are this process's."""
 
 
 def default_device() -> str:
@@ -54,8 +61,52 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
 
 
 def available_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Returns how many cores this process may use: of those it is bound to what control groups leave, at least one."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    return max(1, min(len(os.sched_getaffinity(0)), *map(math.ceil, _quotas_of_cores())))
+
+
+def _quotas_of_cores() -> Iterator[float]:
+    """Yields how many cores' time each control group may take."""
+    yield 2.0**16  # more than any machine has
+    for group, is_unified in control_groups("cpu"):
+        try:
+            if is_unified:
+                quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
+            else:
+                quota, period = (
+                    (group / f"cpu.cfs_{name}_us").read_text(encoding="utf-8").strip() for name in ("quota", "period")
+                )
+        except (OSError, ValueError):  # the outermost group has no limit
+            continue
+        if quota not in ("max", "-1"):
+            yield int(quota) / int(period)
+
+
+def control_group_limits() -> list[int]:
+    """Returns the bytes of memory that each control group may take; one huge number where there is no limit."""
+    limits = [2**62]
+    for group, is_unified in control_groups("memory"):
+        with suppress(OSError, ValueError):
+            limits.append(int((group / ("memory.max" if is_unified else "memory.limit_in_bytes")).read_text("utf-8")))
+    return limits
+
+
+def control_groups(controller: str) -> Iterator[tuple[Path, bool]]:
+    """Yields the folders of this process's control groups, its own first, and whether they are of version 2."""
+    try:
+        memberships = MEMBERSHIP.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in memberships:
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = CONTROL_GROUPS / controller if controllers else CONTROL_GROUPS
+        own = root / path.lstrip("/")
+        for group in (own, *own.parents[: len(own.parts) - len(root.parts)]):
+            yield group, not controllers
 
 
 def use_full_float32() -> bool:

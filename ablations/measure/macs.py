@@ -1,4 +1,4 @@
-"""MACs of one forward pass, traced on the `meta` device: shapes flow through the module, numbers do not.
+"""MACs of one forward pass, traced on the `meta` device: shapes flow through the module, numbers only where they must.
 
 Counted are the MACs of convolutions and matrix products, attention's two products included. Norms,
 activations, softmax, pooling, interpolation and whatever only moves or makes tensors count as none. An operator that
@@ -7,16 +7,19 @@ is in neither list is an error, never a silent zero.
 
 import copy
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ablations.baselines.guest import state_kept, unregistered_tensors
 from ablations.measure.shapes import run_on_meta
 
 aten = torch.ops.aten
@@ -27,7 +30,19 @@ def attention_flops(query: list[int], key: list[int], value: list[int], *_: Any,
     return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def vector_flops(matrix: list[int], *_: Any, **__: Any) -> int:
+    """Twice the MACs of the product of a matrix, or of a vector, with a vector."""
+    return 2 * prod(matrix)
+
+
+def added_vector_flops(_: Any, matrix: list[int], *__: Any, **___: Any) -> int:
+    """Twice the MACs of a product with a vector that is added to something."""
+    return 2 * prod(matrix)
+
+
 FORMULAS = {
+    **dict.fromkeys((aten.mv, aten.dot, aten.vdot), vector_flops),
+    aten.addmv: added_vector_flops,
     aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     aten._scaled_dot_product_fused_attention_overrideable: attention_flops,
 }
@@ -36,6 +51,7 @@ FORMULAS = {
 
 WITHOUT_MACS = frozenset(
     """
+    _weight_norm_interface _weight_norm norm
     native_layer_norm native_batch_norm _native_batch_norm_legit_no_training native_group_norm
     _softmax _safe_softmax _log_softmax hardswish glu _prelu_kernel
     mean sum amax amin max min argmax var var_mean std prod linalg_vector_norm logsumexp cumsum topk sort
@@ -83,33 +99,75 @@ class TracedMacs:
     by_module: dict[str, int]
     by_operator: dict[str, int]
     other_values: dict[str, int]
+    on_real_tensors: bool = False
+    """Whether the model did not run on shapes alone, and so on numbers, which takes its time and memory."""
 
 
 def trace_macs(model: nn.Module, input_shape: tuple[int, ...]) -> TracedMacs:
-    """Counts the MACs of `model` in evaluation mode on a float32 input of `input_shape`, batch included.
+    """Counts the MACs of `model` in evaluation mode on an input of `input_shape`, batch included.
 
-    The model may be on any device and is left as it is. Raises UncountedOperator for an operator that nobody knows how
-    to count.
+    The input is of the model's own floats (`input_dtype`). The model may be on any device and stays as it is. Where it
+    does not run on shapes alone, because it makes tensors elsewhere or asks for their numbers, it runs on numbers on
+    the CPU, if it has any. Raises UncountedOperator for an operator that nobody knows how to count.
     """
-    twin = copy_to_meta(model).eval()
+    try:
+        return _trace(copy_to_meta(model), input_shape)
+    except (RuntimeError, TypeError) as error:
+        has_numbers = not any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers()))
+        if not is_about_numbers(error):
+            raise
+        try:
+            with torch.device("meta"):  # for what it makes itself
+                return _trace(copy_to_meta(model), input_shape)
+        except (RuntimeError, TypeError):
+            if not has_numbers:
+                raise error from None
+    with state_kept(), sdpa_kernel(SDPBackend.MATH):
+        torch._C._set_mkldnn_enabled(False)  # its kernels hide what they multiply
+        return replace(_trace(copy_on_cpu(model), input_shape, "cpu"), on_real_tensors=True)
+
+
+def is_about_numbers(error: Exception) -> bool:
+    """Whether an error says that a tensor without numbers is not enough."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error)
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """Returns the dtype that a model's images have: that of its first floating weights."""
+    return next((weight.dtype for weight in model.parameters() if weight.is_floating_point()), torch.float32)
+
+
+def _trace(twin: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> TracedMacs:
+    """Counts on a copy, which becomes its own."""
+    twin.eval()
     counter = _Counter()
     for path, module in twin.named_modules():
         module.register_forward_pre_hook(partial(counter.enter, path))
         module.register_forward_hook(counter.leave, always_call=True)
+    images = torch.zeros(input_shape, device=device, dtype=input_dtype(twin))
     with torch.no_grad(), counter:
-        twin(torch.empty(input_shape, device="meta"))
+        twin(images)
     return TracedMacs(
         counter.by_module.total(), dict(counter.by_module), dict(counter.by_operator), dict(counter.other_values)
     )
 
 
 def copy_to_meta(model: nn.Module) -> nn.Module:
-    """Returns a copy on the `meta` device; neither the copy nor the copying takes memory for the weights."""
+    """Returns a copy on the `meta` device; neither the copy nor the copying takes memory for the weights.
+
+    Tensors that modules keep beside their parameters and buffers are there too.
+    """
     # Given as already copied, tensors are not copied by deepcopy.
-    copied: dict[int, Tensor] = {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    others = [*model.buffers(), *unregistered_tensors(model)]
+    copied: dict[int, Tensor] = {id(tensor): tensor.detach().to("meta") for tensor in others}
     for parameter in model.parameters():
-        copied[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+        copied[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
     return copy.deepcopy(model, copied)
+
+
+def copy_on_cpu(model: nn.Module) -> nn.Module:
+    """Returns a copy on the CPU; of what was computed from weights it has the numbers alone."""
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in unregistered_tensors(model)}).cpu()
 
 
 class _Counter(TorchDispatchMode):
@@ -153,6 +211,8 @@ class _Counter(TorchDispatchMode):
 
 def is_without_macs(operator: torch._ops.OpOverload) -> bool:
     """Whether an operator is known to multiply nothing that counts."""
+    if operator.namespace == "profiler":  # which only marks what runs
+        return True
     if operator.is_view or {torch.Tag.pointwise, torch.Tag.inplace_view} & set(operator.tags):
         return True
     return operator.namespace == "aten" and operator.overloadpacket.__name__.removesuffix("_") in WITHOUT_MACS

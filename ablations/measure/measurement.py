@@ -8,7 +8,7 @@ file with one such class, and its name in `ablations.measure.MEASUREMENTS`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,8 @@ class Measurement:
     """Whether models that are no arms can be measured."""
     trains: ClassVar[bool] = False
     """Whether its cells are trainings: they resume from a checkpoint, and several may run side by side."""
+    recipes: ClassVar[Mapping[str, type]] = {}
+    """By name: where the fields of its trainings begin."""
 
     resolution: Size
 

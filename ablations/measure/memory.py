@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -131,16 +132,22 @@ class Memory(Measurement):
         return measure_in_process(build, input_shape(cell, self.batch_size), **self.step)
 
     def _predict(self, cell: Cell) -> dict[str, Any]:
-        from ablations.measure.network import input_shape, is_refusal, meta_network
+        import torch
+
+        from ablations.measure.macs import copy_to_meta
+        from ablations.measure.network import input_shape, is_refusal, made_ready, meta_network
         from ablations.measure.predict import predict_peak_memory
 
         # Only these decide the network, or change it and stay: one network serves all other conditions.
         kept = Memory(mode="training", checkpointing=self.checkpointing, channels_last=self.channels_last)
-        network = meta_network(replace(cell, conditions=kept)).to("meta")
+        network, shape = meta_network(replace(cell, conditions=kept)), input_shape(cell, self.batch_size)
+        if cell.config is None:
+            network = copy_to_meta(made_ready(network, shape))
         try:
-            return predict_peak_memory(network, input_shape(cell, self.batch_size), **self.step)
+            with nullcontext() if cell.config else torch.device("meta"):  # for what a model makes itself
+                return predict_peak_memory(network, shape, **self.step)
         except (AssertionError, ValueError, RuntimeError) as error:
-            if cell.config is not None or not is_refusal(error):
+            if cell.config is not None or not is_refusal(error, network, shape):
                 raise
             return {"peak_memory_bytes": None, "memory_method": "predicted_storages", "refused": first_line(error)}
 

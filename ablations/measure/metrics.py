@@ -25,6 +25,15 @@ METRICS = {
     "relative_speed": Metric("Speed, v1 = 1", "x"),
     "top1": Metric("Top-1", "%", 1e-2),
     "top5": Metric("Top-5", "%", 1e-2),
+    "ap": Metric("AP", "%", 1e-2),
+    "ap50": Metric("AP50", "%", 1e-2),
+    "ap75": Metric("AP75", "%", 1e-2),
+    "ap_small": Metric("AP, small", "%", 1e-2),
+    "ap_medium": Metric("AP, medium", "%", 1e-2),
+    "ap_large": Metric("AP, large", "%", 1e-2),
+    "mask_ap": Metric("Mask AP", "%", 1e-2),
+    "miou": Metric("mIoU", "%", 1e-2),
+    "pixel_accuracy": Metric("Pixel accuracy", "%", 1e-2),
     "ece": Metric("Calibration error", "%", 1e-2),
 }
 """Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""

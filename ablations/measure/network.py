@@ -1,14 +1,18 @@
 """From cells to modules: an arm or a named model, as a classifier or with another head on it."""
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from ablations.baselines.build import build_baseline, build_baseline_backbone, check_baseline
+from ablations.baselines.build import build_baseline, build_baseline_backbone, check_baseline, parse_options
+from ablations.baselines.guest import state_kept
 from ablations.baselines.registry import MODELS
 from ablations.cells import Cell
 from ablations.config import ARMS, as_pair
@@ -16,7 +20,7 @@ from ablations.errors import first_line, refuse
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
 from ablations.heads.segmentation import SemanticFPN
 from ablations.measure.cost import Cost
-from ablations.measure.macs import UncountedOperator
+from ablations.measure.macs import UncountedOperator, copy_on_cpu, copy_to_meta, input_dtype, is_about_numbers
 from ablations.measure.memory import parse_stages
 from ablations.model import PVT, build_model
 
@@ -74,24 +78,53 @@ def _build_trainable(cell: Cell) -> nn.Module:
         if f"{name}=" in model.partition("?")[2]:
             raise refuse("model", model, f"no {name} among its options: it is a field of the recipe")
     network = build_baseline(model, **options)
+    if input_dtype(network) != torch.float32:
+        raise refuse("model", model, f"one with weights of float32, not {input_dtype(network)}")
     image = torch.zeros(1, 3, conditions.resolution, conditions.resolution)
     try:
-        with torch.random.fork_rng([]), torch.no_grad():
-            logits = network.eval()(image)
+        with state_kept(), torch.no_grad():
+            network.eval()(image)  # which a lazy layer waits for
     except (AssertionError, RuntimeError, ValueError) as error:
         raise refuse("resolution", conditions.resolution, f"a size that {model} takes ({first_line(error)})") from error
-    if logits.shape != (1, conditions.num_classes):
-        raise refuse(
-            "model", model, f"one that returns (B, {conditions.num_classes}) logits, not {tuple(logits.shape)}"
-        )
+    check_answers(network, model, tuple(image.shape), conditions.num_classes)
     return network
+
+
+def check_answers(network: nn.Module, model: str, shape: tuple[int, ...], num_classes: int | None = None) -> None:
+    """Raises InputError unless a model answers images with logits (B, K), in evaluation and in training.
+
+    K is `num_classes` where it is given. A model that does not take the shape is not refused here.
+    """
+    for training in (False, True):
+        images = (2, *shape[1:])  # of one image batch norm cannot train
+        try:
+            with state_kept(), torch.no_grad():
+                answer = _answer(network, images, training)
+        except Exception:  # whatever keeps it from answering is the cell's to say
+            continue
+        found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        classes = found[1] if isinstance(answer, Tensor) and answer.ndim == 2 else 0
+        if not isinstance(answer, Tensor) or found != (2, num_classes or max(classes, 2)):
+            mode = "training" if training else "evaluation"
+            raise refuse("model", model, f"one that returns (B, {num_classes or 'K'}) logits in {mode}, not {found}")
+
+
+def _answer(network: nn.Module, shape: tuple[int, ...], training: bool) -> Any:
+    """Returns what a copy of a network answers, on shapes alone where it can."""
+    dtype = input_dtype(network)
+    try:
+        return copy_to_meta(network).train(training)(torch.empty(shape, device="meta", dtype=dtype))
+    except (RuntimeError, TypeError) as error:
+        if not is_about_numbers(error):
+            raise
+        return copy_on_cpu(network).train(training)(torch.zeros(shape, dtype=dtype))
 
 
 def build_network_on(device: str, cell: Cell) -> Any:
     """Returns `build_network`'s on a device, with the same fresh weights every time."""
     torch.manual_seed(0)
     with torch.device(device):
-        return build_network(cell)
+        return made_ready(build_network(cell), input_shape(cell))
 
 
 @lru_cache(maxsize=2 * len(ARMS))
@@ -115,8 +148,12 @@ def check_builds(cells: Iterable[Cell]) -> None:
         check_baseline(cell.source)
     meta_network.cache_clear()
     known = {cell for cell in baselines if cell.source in MODELS.values() and not _has_other_head(cell)}
-    for cell in dict.fromkeys(at_any_size(cell) for cell in baselines if cell not in known):
-        meta_network(cell)
+    built = {
+        cell: meta_network(cell) for cell in dict.fromkeys(map(at_any_size, (c for c in baselines if c not in known)))
+    }
+    for cell, network in built.items():
+        if getattr(cell.conditions, "mode", "") == "training":
+            check_answers(network, cell.source, input_shape(cell))
 
 
 def _has_other_head(cell: Cell) -> bool:
@@ -128,12 +165,57 @@ def at_any_size(cell: Cell) -> Cell:
     return replace(cell, conditions=replace(cell.conditions, resolution=Cost.resolution))
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether a model's error is about its input's size: not about operators, or about tensors without numbers."""
-    return not isinstance(error, UncountedOperator | NotImplementedError) and "meta" not in str(error)
+SIZES = (
+    *(224, 256, 384, 512, 128, 64, 32, 1024),
+    *(96, 112, 160, 192, 240, 288, 299, 320, 336, 448, 480, 518, 600, 640, 768, 2048),
+)
+"""Sides at which a model is tried that does not take another, in pixels."""
+
+
+def is_refusal(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a model's error is about its input's size: not about operators, and it runs at another size."""
+    if isinstance(error, UncountedOperator) or is_about_numbers(error):
+        return False
+    return any(_takes(network, (1, shape[1], side, side)) for side in SIZES if (side, side) != shape[2:])
+
+
+def _takes(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    try:
+        with state_kept(), torch.no_grad():
+            _answer(network, shape, training=False)
+    except Exception:  # whatever it may be
+        return False
+    return True
+
+
+def made_ready(network: nn.Module, shape: tuple[int, ...]) -> nn.Module:
+    """Returns a network whose lazy layers have seen images of a shape; the same one where it has none."""
+    weights = chain(network.parameters(), network.buffers())
+    if not any(map(is_lazy, weights)):
+        return network
+    ready = copy.deepcopy(network)
+    with state_kept(), torch.no_grad(), torch.device("cpu"):
+        ready.cpu().eval()(torch.zeros(shape))
+    return ready
 
 
 def input_shape(cell: Cell, batch_size: int = 1) -> tuple[int, int, int, int]:
     """Returns (B, C, H, W)."""
-    in_chans = cell.config.in_chans if cell.config else 3
+    in_chans = cell.config.in_chans if cell.config else count_channels(cell.source)
     return (batch_size, in_chans, *as_pair(cell.conditions.resolution))
+
+
+def count_channels(source: str) -> int:
+    """Returns how many channels a model's images have: timm's are told, a file's that does not take 3 is asked."""
+    if source.startswith("timm:"):
+        return int(parse_options(source.partition("?")[2]).get("in_chans", 3))
+    return _count_channels_of_file(source) if ".py:" in source else 3
+
+
+@lru_cache
+def _count_channels_of_file(source: str) -> int:
+    network = build_baseline(source)
+    first = next((each.in_channels for each in network.modules() if isinstance(each, nn.Conv2d)), 3)
+    if first == 3 or any(_takes(network, (1, 3, side, side)) for side in SIZES):
+        return 3
+    return first if any(_takes(network, (1, first, side, side)) for side in SIZES) else 3

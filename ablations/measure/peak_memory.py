@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from ablations.errors import pick
 from ablations.measure.environment import check_device, use_full_float32
+from ablations.measure.macs import input_dtype
 from ablations.measure.process import available_memory, read_status, run_in_fresh_process
 from ablations.measure.step import StepOptions, build_step, fused_kernels
 
@@ -137,7 +138,7 @@ def measure_peak_memory(
     parameter_bytes = sum(parameter.nbytes for parameter in model.parameters())
     kernels = fused_kernels(model, device)
     held = {"attention_kernels": "+".join(kernels)} if kernels else {}
-    sizes = {"parameter_bytes": parameter_bytes, "input_bytes": prod(input_shape) * torch.float32.itemsize}
+    sizes = {"parameter_bytes": parameter_bytes, "input_bytes": prod(input_shape) * input_dtype(model).itemsize}
     return peak | sizes | held
 
 

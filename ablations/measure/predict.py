@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from itertools import chain
-from math import prod
 from types import FunctionType
 from typing import Any, NamedTuple
 from weakref import ref
@@ -33,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ablations.errors import pick, refuse
+from ablations.measure.macs import input_dtype
 from ablations.measure.shapes import run_on_meta, tensors_in
 
 aten = torch.ops.aten
@@ -111,7 +111,7 @@ def predict_peak_memory(
     places = sorted({tensor.device.type for tensor in chain(model.parameters(), model.buffers())} - {"meta"})
     if places:
         raise refuse("model's device", ", ".join(places), "meta; build the model under torch.device('meta')")
-    images = torch.empty(input_shape, device="meta")
+    images = torch.empty(input_shape, device="meta", dtype=input_dtype(model))
     if images.ndim == 4 and channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     if channels_last:
@@ -134,7 +134,7 @@ def predict_peak_memory(
         "bytes_at_peak": {kind: sum(count for (each, _), count in held if each == kind) for kind in KINDS},
         "activations_by_stage": {stage: count for (kind, stage), count in held if kind == "activations" and count},
         "parameter_bytes": sum(parameter.nbytes for parameter in model.parameters()),
-        "input_bytes": prod(input_shape) * torch.float32.itemsize,
+        "input_bytes": images.nbytes,
     }
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,8 @@ from typing import Any, TypeVar, cast
 import torch
 
 from ablations.config import TOGGLES, Toggle
-from ablations.errors import first_line
-from ablations.measure.environment import PACKAGE, check_device
+from ablations.errors import first_line, refuse, warn_in_one_line
+from ablations.measure.environment import PACKAGE, check_device, control_groups
 
 T = TypeVar("T")
 
@@ -28,9 +29,8 @@ T = TypeVar("T")
 PRELOADED = ("torch", "torch._dynamo")
 """What a fresh process has imported when it starts, where the platform can fork it from one that has done so."""
 
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
-"""Where Linux shows the control groups, and which of them are this process's."""
+LONGEST_TEMPORARY_FOLDER = 70
+"""In bytes: sockets lie in a folder below it, and the system takes 107 for their whole path."""
 
 
 class ProcessFailed(RuntimeError):
@@ -85,18 +85,43 @@ def fresh_process_context(imports: Sequence[str] = ()) -> Any:
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
+    return start_server([*PRELOADED, *imports])
+
+
+def start_server(modules: Sequence[str]) -> Any:
+    """Returns the context of a fork server, which is started with these modules unless one runs already.
+
+    Raises InputError where the folder of temporary files has too long a path for its sockets.
+    """
+    _use_short_temporary_folder()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOADED, *imports])
+    context.set_forkserver_preload(list(modules))
     before = dict(os.environ)
     # Else it would look for this package in the folder that it is started in.
     places = [str(PACKAGE.parent), *filter(None, [before.get("PYTHONPATH")])]
     os.environ |= {"PYTHONPATH": os.pathsep.join(places), "PYTHONSAFEPATH": "1"}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    # The server inherits it: a terminal sends an interrupt to all, and while it imports it would print a traceback.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
     try:
         forkserver.ensure_running()
     finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
         os.environ.clear()
         os.environ |= before
     return context
+
+
+def _use_short_temporary_folder() -> None:
+    """Has this process and its children make sockets in /tmp where queues give them a folder with a long path."""
+    given = tempfile.gettempdir()
+    if len(os.fsencode(given)) <= LONGEST_TEMPORARY_FOLDER:
+        return
+    if not os.access("/tmp", os.W_OK):
+        raise refuse("TMPDIR", given, f"a path of {LONGEST_TEMPORARY_FOLDER} bytes at most: sockets lie below it")
+    os.environ["TMPDIR"] = "/tmp"
+    tempfile.tempdir = None
 
 
 @contextmanager
@@ -146,6 +171,7 @@ def _answer(toggles: Mapping[str, Toggle], work: bytes, memory_limit_bytes: int 
 def follow_parent() -> None:
     """Has a worker process leave interrupts to its parent, and end when that is killed: else it would wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warn_in_one_line()
     parent = cast(Any, multiprocessing.parent_process())
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -202,24 +228,17 @@ def _system_room() -> int:
 
 def _control_group_rooms() -> Iterator[int]:
     """Yields what is left under each limit, from the process's own control group to the outermost that is seen."""
-    for line in MEMBERSHIP.read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":  # version 2
-            root, limit, usage, cache = CONTROL_GROUPS, "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            root, limit = CONTROL_GROUPS / "memory", "memory.limit_in_bytes"
-            usage, cache = "memory.usage_in_bytes", "total_inactive_file"
-        else:
+    for group, is_unified in control_groups("memory"):
+        names = ("memory.max", "memory.current") if is_unified else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        try:
+            allowed, used = ((group / name).read_text(encoding="utf-8").strip() for name in names)
+            statistics = dict(row.split() for row in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+        except OSError:  # the outermost group has no limit, and from inside a container its own may not be seen
             continue
-        own = root / path.lstrip("/")
-        for group in (own, *own.parents[: len(own.parts) - len(root.parts)]):
-            try:
-                allowed, used = ((group / name).read_text(encoding="utf-8").strip() for name in (limit, usage))
-                statistics = dict(
-                    row.split() for row in (group / "memory.stat").read_text(encoding="utf-8").splitlines()
-                )
-            except OSError:  # the outermost group has no limit, and from inside a container its own may not be seen
-                continue
-            if allowed != "max":
-                # File pages that were not used for a while make room when it is needed.
-                yield int(allowed) - int(used) + int(statistics.get(cache, 0))
+        if allowed != "max":
+            # File pages that were not used for a while make room when it is needed.
+            yield (
+                int(allowed)
+                - int(used)
+                + int(statistics.get("inactive_file" if is_unified else "total_inactive_file", 0))
+            )

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ablations.errors import pick
 from ablations.measure.environment import check_device
+from ablations.measure.macs import input_dtype
 
 FUSED_KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -57,7 +58,7 @@ def build_step(model: nn.Module, input_shape: tuple[int, ...], **options: Unpack
     autocast_enabled = pick("precision", options["precision"], ("float32", "bf16")) == "bf16"
     place = check_device(options["device"])
     random = torch.Generator().manual_seed(0)
-    images = torch.randn(input_shape, generator=random).to(place)
+    images = torch.randn(input_shape, generator=random).to(place, input_dtype(model))
     if channels_last and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     kernels = fused_kernels(model, place)

@@ -231,6 +231,16 @@ def load_weights(
     )
 
 
+def read_tensors(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
+    """Returns the format of a checkpoint in words, and its weights by that format's keys: an average if it has one.
+
+    Raises InputError as `load_weights` does for a file that has none.
+    """
+    found = _find_weights(source if isinstance(source, Mapping) else read_weights_file(Path(source)))
+    chosen = next((each for each in found if each.is_averaged), found[0])
+    return chosen.format.name, chosen.tensors
+
+
 def export_weights(model: PVT, format: str) -> dict[str, Tensor]:
     """Returns the model's weights under the keys of `format`: `released` (PVT v1, v2 and v2-Li) or `timm` (v2, v2-Li).
 

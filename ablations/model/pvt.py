@@ -5,7 +5,6 @@ Letters: B images, C channels, H x W the map of a stage, N = H·W its tokens, be
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib import import_module
 from itertools import accumulate
 from operator import mul
 from typing import Any, cast
@@ -16,10 +15,11 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ablations.config import BLOCK_SLOTS, NUM_STAGES, PVTConfig
-from ablations.errors import refuse
-from ablations.model.initial_weights import draw_initial_weights
+from ablations.config import BLOCK_SLOTS, NUM_STAGES, SLOTS, PVTConfig, Toggle
+from ablations.errors import InputError, refuse
+from ablations.model.initial_weights import draw_initial_weights, generator_of
 from ablations.model.tokens import as_map, as_tokens
+from ablations.toggle_files import find_function
 
 BLOCK_NORM_EPS = 1e-6
 """Of the LayerNorms in blocks and after stages, as in the released code; after convolutions it is CONV_NORM_EPS."""
@@ -65,6 +65,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x), size))
         return x + self.drop_path2(self.mlp(self.norm2(x), size))
+
+
+class DroppedBlock(nn.Module):
+    """Stochastic depth around a whole block from a file: tokens (B, N, C) to tokens (B, N, C)."""
+
+    def __init__(self, block: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.block = block
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return x + self.drop_path(self.block(x, size) - x)
 
 
 class ClassToken(nn.Module):
@@ -155,28 +167,63 @@ def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
     return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
 
 
-def build_slot(slot: str, config: PVTConfig, stage: int) -> nn.Module:
-    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own."""
-    module, _, name = config.alternative(slot).builder.partition(":")
-    return getattr(import_module(module), name)(config, stage)
+def build_position_embedding(config: PVTConfig, stage: int) -> nn.Module:
+    """Slot `pos_embed`: what the confounder says."""
+    if config.position_embedding == "none":
+        return NoPositionEmbedding()
+    grid = config.stage_sizes(config.img_size)[stage]
+    return PositionEmbedding(config.embed_dims[stage], grid, config.num_prefix_tokens(stage))
 
 
-def build_block(config: PVTConfig, stage: int, drop_path: float = 0.0) -> Block:
-    """Returns a block of a stage (from 0)."""
-    parts = {name: build_slot(slot, config, stage) for name, slot in BLOCK_SLOTS.items()}
+def build_from_file(toggle: Toggle, config: PVTConfig, stage: int) -> nn.Module:
+    """Returns the module of a toggle from a file; raises InputError for what is none, or if it cannot be built."""
+    if not toggle.path:
+        raise refuse("toggle", toggle.title, "one whose file is named by --toggles")
+    module = find_function(toggle.builder)(config, stage)
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{toggle.file}: build returns a {type(module).__name__}; allowed: a torch.nn.Module")
+    return module
+
+
+def build_slot(slot: str, config: PVTConfig, stage: int, seed: int | None, path: str) -> nn.Module:
+    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own.
+
+    That of a toggle from a file is built on the CPU, under a generator of the seed and the module's name, `path`: so
+    what its constructor draws depends on nothing else.
+    """
+    alternative = config.alternative(slot)
+    if not isinstance(alternative, Toggle) or not alternative.file:
+        return find_function(alternative.builder)(config, stage)
+    device = torch.get_default_device()
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(generator_of(seed, path, torch.Size()).initial_seed())
+        if device.type != "cuda":
+            return build_from_file(alternative, config, stage)
+        with torch.device("cpu"):
+            return build_from_file(alternative, config, stage).to(device)
+
+
+def build_block(
+    config: PVTConfig, stage: int, drop_path: float = 0.0, seed: int | None = None, path: str = ""
+) -> nn.Module:
+    """Returns a block of a stage (from 0): tokens (B, N, C) and their map's size to tokens."""
+    if config.alternative("block") is not SLOTS["block"]:
+        block = build_slot("block", config, stage, seed, path)
+        return DroppedBlock(block, drop_path) if drop_path else block
+    parts = {name: build_slot(slot, config, stage, seed, f"{path}.{name}") for name, slot in BLOCK_SLOTS.items()}
     return Block(**parts, drop_path=drop_path)
 
 
-def build_stage(config: PVTConfig, stage: int) -> Stage:
+def build_stage(config: PVTConfig, stage: int, seed: int | None) -> Stage:
     """Returns a stage (from 0) of a config."""
-    dim, prefix = config.embed_dims[stage], config.num_prefix_tokens(stage)
-    grid = config.stage_sizes(config.img_size)[stage]
-    learned = config.position_embedding == "learned"
+    dim, prefix, path = config.embed_dims[stage], config.num_prefix_tokens(stage), f"stages.{stage}"
+    rates = enumerate(config.drop_path_rates()[stage])
     return Stage(
-        patch_embed=build_slot("patch_embed", config, stage),
+        patch_embed=build_slot("patch_embed", config, stage, seed, f"{path}.patch_embed"),
         cls_token=ClassToken(dim) if prefix else nn.Identity(),
-        pos_embed=PositionEmbedding(dim, grid, prefix) if learned else NoPositionEmbedding(),
-        blocks=[build_block(config, stage, rate) for rate in config.drop_path_rates()[stage]],
+        pos_embed=build_slot("pos_embed", config, stage, seed, f"{path}.pos_embed"),
+        blocks=[build_block(config, stage, rate, seed, f"{path}.blocks.{place}") for place, rate in rates],
         norm=nn.LayerNorm(dim, eps=BLOCK_NORM_EPS) if config.has_stage_norm(stage) else nn.Identity(),
         num_prefix_tokens=prefix,
     )
@@ -242,7 +289,7 @@ class PVT(nn.Module):
                 zip(config.embed_dims, accumulate(config.strides, mul), strict=True)
             )
         ]
-        self.stages = nn.ModuleList(build_stage(config, stage) for stage in range(NUM_STAGES))
+        self.stages = nn.ModuleList(build_stage(config, stage, seed) for stage in range(NUM_STAGES))
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
         draw_initial_weights(self, seed, config.conv_init)

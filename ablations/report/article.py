@@ -110,7 +110,7 @@ def _rename_markdown(text: str, names: Mapping[str, str]) -> str:
 
 def _rename_values(values: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     renamed = values.copy()
-    for column in renamed.columns.difference(NOT_ARMS):
+    for column in renamed.columns.difference([*NOT_ARMS]):
         if not pd.api.types.is_numeric_dtype(renamed[column]):
             renamed[column] = [names.get(value, value) if isinstance(value, str) else value for value in values[column]]
     return renamed

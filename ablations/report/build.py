@@ -23,6 +23,7 @@ from ablations.report.contents import (
     list_figures,
     list_values,
 )
+from ablations.report.examples import find_examples
 from ablations.report.figures import FigureSpec
 from ablations.report.images import SUFFIXES, drawing, figure_digest, image_digest, save_figure
 from ablations.report.index import render_index
@@ -77,8 +78,9 @@ def build_report(
     files[results / INDEX] = contents.render_index(shown).encode(errors="backslashreplace")
     if with_page:
         images = {spec.name: _images(results, spec, files) for spec in contents.headlines}
+        examples = find_examples(results, contents.records)
         files[results / PAGE] = render_page(
-            contents.records, contents.damaged, contents.tables, contents.headlines, images
+            contents.records, contents.damaged, contents.tables, contents.headlines, images, examples
         ).encode(errors="backslashreplace")
     for path, content in files.items():
         try:

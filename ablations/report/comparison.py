@@ -108,6 +108,8 @@ COMPARISON = Table(
         TableColumn("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
         TableColumn("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
         TableColumn("Against v1, points", _gain_text),
+        TableColumn("AP, %", "ap_mean", ".1f", POINTS, best="max"),
+        TableColumn("mIoU, %", "miou_mean", ".1f", POINTS, best="max"),
         TableColumn("Reported parameters, M", "reported_params_m", ".1f"),
         TableColumn("Reported GFLOPs (MACs), 224 px", "reported_gflops", ".1f"),
         TableColumn("Reported top-1, ImageNet, %", "reported_top1_percent", ".1f"),

@@ -7,11 +7,11 @@ import pandas as pd
 
 from ablations.config import VARIANTS
 from ablations.errors import first_line
-from ablations.report import accuracy, comparison, cost, counters, effects, memory, paper, speed
+from ablations.report import accuracy, comparison, cost, counters, dense, effects, memory, paper, speed
 from ablations.report.figures import FigureSpec
 from ablations.report.tables import Table
 
-SUBJECTS = (accuracy, effects, cost, counters, paper, memory, speed)
+SUBJECTS = (accuracy, effects, dense, cost, counters, paper, memory, speed)
 """What the report is about; each has TABLES and FIGURES."""
 
 TABLES: tuple[Table, ...] = (comparison.COMPARISON, *(table for subject in SUBJECTS for table in subject.TABLES))
@@ -50,6 +50,12 @@ QUESTIONS = (
         title="Do the models stand other test resolutions?",
         tables=("resolution_transfer",),
         figures=("resolution_transfer",),
+    ),
+    Question(
+        name="dense",
+        title="What does each change do to detection and segmentation?",
+        tables=("segmentation", "detection"),
+        figures=(),
     ),
     Question(
         name="cost",

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from ablations.analysis import cost as analysis
 from ablations.analysis.cost import at_both_ends, has_lost_class_token
 from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed
-from ablations.config import PVT_V2, PVT_V2_LI
+from ablations.config import PVT_V2, PVT_V2_LI, TOGGLES
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
@@ -58,6 +58,9 @@ def _note_cost(values: pd.DataFrame) -> str:
     """Says what the base does, how the counts agree, and which arms have lost their class token."""
     counted_twice = values.dropna(subset="macs_traced")
     equal = int((counted_twice["macs"] == counted_twice["macs_traced"]).sum())
+    own = {name for name, toggle in TOGGLES.items() if toggle.cost is None}
+    once = values[values["macs_traced"].isna() & values["macs"].notna()]
+    alone = [arm for arm in once["arm"].unique() if own & set(str(arm).split("+"))]
     sentences = [
         "Arm v1 has v1's confounders and the others v2's, so that a change against v1 holds both."
         if (values["base"] == "published").all()
@@ -65,18 +68,24 @@ def _note_cost(values: pd.DataFrame) -> str:
         "There is no closed form with this head."
         if counted_twice.empty
         else f"Closed form and trace count the same in {equal} of {len(counted_twice)} records.",
+        f"Without a closed form, the traced count stands alone: {', '.join(alone)}." if alone else "",
         note_class_tokens(values),
     ]
     return " ".join(filter(None, sentences))
 
 
 def _note_refusals(values: pd.DataFrame) -> str:
-    """Says which inputs a model refuses, and why."""
+    """Says which inputs a model refuses, and why, and which models did not run on shapes alone."""
     refused = values[values["refused"].notna()]
     sentences = []
     for reason, rows in refused.groupby("refused", sort=False):
         sizes = [f"`{row['model']}` at {row['resolution']} px" for _, row in rows.iterrows()]
         sentences.append(f"{', '.join(sizes)}: {str(reason).rstrip('.')}.")
+    if "counted_on" in values:
+        models = values.loc[values["counted_on"].notna(), "model"].unique()
+        sentences.append(
+            f"Counted on real tensors, since shapes alone do not do: {', '.join(f'`{m}`' for m in models)}."
+        )
     return " ".join(sentences)
 
 

@@ -91,6 +91,13 @@ def _effects_note(values: pd.DataFrame) -> str:
     return f"{_seeds_note(values)} Holm corrects for {family} effects.{freedom}"
 
 
+def _incomplete_note(values: pd.DataFrame) -> str:
+    row = values.iloc[0]
+    arms, missing, left_out = (int(row[name]) for name in ("n_arms", "n_arms_missing", "n_seeds_left_out"))
+    left = f" {left_out} seeds left out, for arms that they lack." if left_out else ""
+    return f"{arms} arms, {missing} missing. n = {seeds_text(row)} seeds, each with all of these arms.{left}"
+
+
 def _steps_note(values: pd.DataFrame) -> str:
     return f"{_seeds_note(values)} {pairing_note(values, 'top1_step')}".strip()
 
@@ -213,6 +220,27 @@ TABLES: tuple[Table, ...] = (
             f"{_CLEAN}"
         ),
         note=_effects_note,
+    ),
+    Table(
+        name="effects_incomplete",
+        measurement="accuracy",
+        title="What does each toggle do to accuracy, where arms are missing?",
+        values=analysis.partial_effect_values,
+        conditions=FACTORIAL_CONDITIONS,
+        titled_by=(*OF_DESIGN, "toggles", "changed"),
+        rows_by="effect",
+        columns=(
+            _EFFECT,
+            *claim_columns("top1_effect"),
+            TableColumn("Cannot be told from", lambda row: effect_name(row["aliases"]) or NOTHING),
+        ),
+        about=(
+            "Studies that lack arms. Effects are fitted by least squares in each seed, main effects first, as long as "
+            "the arms decide them. What cannot be told from another is named: the number in its row, or in theirs, "
+            "holds both, and is the one alone only if the other is 0. "
+            f"{_MEANING} {SEEDS} {CLAIMS} {_CLEAN}"
+        ),
+        note=_incomplete_note,
     ),
     _Factorial(
         name="steps_accuracy",

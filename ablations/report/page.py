@@ -31,6 +31,7 @@ from ablations.config import (
 from ablations.records import field_docstrings
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import QUESTIONS
+from ablations.report.examples import render_examples
 from ablations.report.figures import DPI, FigureSpec
 from ablations.report.index import by_measurement, count_records, list_different, list_failed, provenance_lines
 from ablations.report.summary import (
@@ -77,16 +78,18 @@ def render_page(
     tables: Tables,
     figures: Iterable[FigureSpec],
     images: dict[str, tuple[bytes, bytes] | None],
+    examples: dict[str, bytes] | None = None,
 ) -> str:
     """Returns the page.
 
     `records` are all, failed ones too; `damaged` says what is wrong with each file that is none, by its path; `tables`
-    have their values; `images` are the figures, by name, as PNG and SVG.
+    have their values; `images` are the figures, by name, as PNG and SVG; `examples` what networks found, by title.
     """
     toggles = toggles_at_hand(records)
     first = Part("summary", "What each change does", _summary(tables, damaged))
     rest = [
         *_questions(tables, figures, images, damaged),
+        *([Part("examples", "What the networks found", render_examples(examples))] if examples else []),
         Part("design", "The study's design", _design(records, toggles)),
         Part("provenance", "Where the numbers come from", _provenance(records)),
         Part("left-out", "What was left out", _left_out(records, damaged)),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying
+from ablations.config import CONFOUNDER_SLOTS, TOGGLES
 from ablations.errors import FEW
 from ablations.measure.metrics import METRICS
 
@@ -225,6 +226,18 @@ class Section:
         return replace(self, columns=[column for column in self.columns if column.heading.startswith(headings)])
 
 
+def _note_replaced(values: pd.DataFrame) -> str:
+    """Says which toggles stand where the base has a choice of its own."""
+    texts = [text for column in ("arm", "toggles") if column in values for text in values[column].dropna()]
+    names = {name for text in texts for name in re.split(r"\+|, ", str(text))}
+    sentences = [
+        f"Toggle {name} replaces the base's {CONFOUNDER_SLOTS[toggle.slot].replace('_', ' ')}."
+        for name, toggle in TOGGLES.items()
+        if name in names and toggle.slot in CONFOUNDER_SLOTS
+    ]
+    return " ".join(sentences)
+
+
 def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
     """Returns a section for each group of equal conditions; their titles tell them apart."""
     groups = group_by(values, table.conditions)
@@ -236,7 +249,8 @@ def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
         columns = _show_columns(table, group.rows)
         bold = BOLD if any(any(column.is_best) for column in columns) else ""
         conditions = f"Conditions: {describe(group.conditions)}."
-        caption = " ".join(filter(None, (table.note(group.rows), conditions, bold)))
+        notes = (table.note(group.rows), _note_replaced(group.rows), conditions, bold)
+        caption = " ".join(filter(None, notes))
         sections.append(Section(", ".join(filter(None, (title, apart))), columns, caption))
     return sections
 

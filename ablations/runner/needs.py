@@ -13,6 +13,7 @@ from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, check_device, describe_environment, use_full_float32
 from ablations.measure.measurement import Setting
 from ablations.measure.process import available_memory
+from ablations.model.toggle_checks import check_toggles
 from ablations.training.distributed import Ranks, count_ranks
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ def check_needs(cells: Sequence[Cell], results: Path, setting: Setting) -> dict[
     devices = sorted({cell.conditions.needed_device for cell in cells})
     for device in devices:
         check_device(device)
+    check_toggles(name for cell in cells if cell.config for name in cell.config.toggles)
     for name, kind in MEASUREMENTS.items():
         if own := [cell for cell in cells if cell.measurement == name]:
             kind.check_needs(own, setting)

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
+from ablations.baselines.guest import state_kept
 from ablations.cells import Cell, split_file_model
 from ablations.errors import first_line
 from ablations.measure.allocator import keep_freed_memory
@@ -29,6 +30,8 @@ from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
 from ablations.measure.process import fresh_process_context, worker_processes
 from ablations.records import find_record, record_path, write_record
+from ablations.runner.claims import Claim, Lost, claims_of
+from ablations.runner.classifiers import begins_from_study, check_classifiers, classifier_of
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
     check_needs,
@@ -46,6 +49,9 @@ from ablations.training.accuracy import Files
 from ablations.training.distributed import Ranks, count_local_ranks, joined
 from ablations.training.loop import Diverged
 from ablations.training.resume import OutOfTime, Stopped, training_code_digest
+
+LOOK_AGAIN_S = 1.0
+"""How often cells that other processes have claimed are looked at, where nothing else is left."""
 
 CELLS_PER_WORKER = 20
 """How many exact cells there must be for each process: starting one takes as long as counting some tens of them."""
@@ -88,6 +94,10 @@ class Job:
     debug: bool
     folder: tuple[int, int] | None
     """The results folder's identity when the run began."""
+    since: str | None
+    """When the launch began that this process is a worker of, an ISO 8601 time in UTC."""
+    patience_s: float
+    """How long it waits for cells that other processes have claimed."""
 
     @property
     def ranks(self) -> Ranks:
@@ -111,9 +121,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one cell: the seconds it took where it was measured, and why where it failed."""
+    """What came of one cell: the seconds it took where it was measured, and why where it failed.
 
-    state: State
+    A cell that another process has claimed is `held`.
+    """
+
+    state: State | Literal["held"]
     seconds: float = 0.0
     failure: str = ""
 
@@ -131,6 +144,8 @@ def run_cells(
     force: bool = False,
     declared_seeds: int | None = None,
     debug: bool = False,
+    since: str | None = None,
+    patience_s: float = float("inf"),
     begin: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Measures the cells that have no finished record under `results`, and shows the progress.
@@ -141,10 +156,12 @@ def run_cells(
     A cell that fails is recorded with its reason and the others go on; a failed cell counts as missing the next time,
     and so does a model from a user's file, and with `force` a cell for which there was not enough memory.
     No cell is started that by the records of its like will not be finished within the budget, but trainings, which are
-    left with a checkpoint when it is spent. Several processes may share a folder. `weights` is the file that
-    evaluations take. Raises InputError, before anything is measured, if the folder, a device, a model, a data set or
-    weights that a missing cell needs are not there, or what is missing cannot be measured in so many processes. `begin`
-    is called after that.
+    left with a checkpoint when it is spent. Several processes may share a folder: each cell is claimed by one of them
+    (`ablations.runner.claims`), and those of others are waited for at the end, up to `patience_s` in which nothing
+    comes of them. In a worker of a launch that began at `since`, what has failed or was measured anew since then is not
+    tried again. `weights` is the file that evaluations take. Raises InputError, before anything is measured, if the
+    folder, a device, a model, a data set or weights that a missing cell needs are not there, or what is missing cannot
+    be measured in so many processes. `begin` is called after that.
     """
     start = time.monotonic()
     records = {cell.key: find_record(results, cell) for cell in cells if not cell.is_from_file}
@@ -162,6 +179,7 @@ def run_cells(
             workers=max(available_cores() // max(count_local_ranks(), min(jobs, trainings), 1), 1),
             deadline=start + time_budget_s,
         )
+        check_classifiers(missing)
         environments = check_together(ranks, partial(check_needs, missing, results, setting))
         refuse_other_data(cells, kept, data_dir)
         refuse_different_data(ranks, missing, data_dir)
@@ -177,6 +195,8 @@ def run_cells(
             declared_seeds=declared_seeds,
             debug=debug,
             folder=folder_identity(results),
+            since=since,
+            patience_s=patience_s,
         )
         measured = []
         if ranks.is_first:
@@ -203,14 +223,31 @@ def _run_missing(missing: list[Cell], job: Job, jobs: int) -> Iterator[tuple[Cel
     forecast = Forecast(job.results)
     shared = [(phase.cells, phase.processes) for phase in phases]
     with closing(Progress(shared, forecast, is_shown=job.ranks.is_first)) as progress:
+        held: list[Cell] = []
         for phase in phases:
             if phase.processes > 1:
                 outcomes = _run_side_by_side(phase, job, progress)
             else:
                 outcomes = _run_one_by_one(phase.cells, job, progress, forecast)
             for cell, outcome in outcomes:
+                if outcome.state == "held":
+                    held.append(cell)
+                    continue
                 progress.finish(cell, outcome.state, outcome.seconds)
                 yield cell, outcome
+        quiet_since = time.monotonic()
+        while held:
+            time.sleep(LOOK_AGAIN_S)
+            is_over = job.ranks.tell_all(time.monotonic() - quiet_since > job.patience_s)
+            waiting, held = held, []
+            for cell, outcome in _run_one_by_one(waiting, job, progress, forecast):
+                if outcome.state == "held" and not is_over:
+                    held.append(cell)
+                    continue
+                state: State = "left" if outcome.state == "held" else outcome.state
+                quiet_since = quiet_since if state == "left" else time.monotonic()
+                progress.finish(cell, state, outcome.seconds)
+                yield cell, replace(outcome, state=state)
 
 
 def _plan(missing: list[Cell], jobs: int) -> list[Phase]:
@@ -243,9 +280,8 @@ def _trains_on_cpu(cell: Cell) -> bool:
 def _run_one_by_one(
     cells: list[Cell], job: Job, progress: Progress, forecast: Forecast
 ) -> Iterator[tuple[Cell, Outcome]]:
-    """Yields every cell when this process has done it."""
+    """Yields every cell when this process has done it, or has found that another has claimed it."""
     for cell in cells:
-        progress.tell(cell, 0.0)
         with _one_thread() if _trains_on_cpu(cell) and job.ranks.count == 1 else nullcontext():
             outcome = _run_cell(cell, job, forecast.longest_of_like(cell), partial(progress.tell, cell))
         yield cell, outcome
@@ -318,12 +354,12 @@ def _run_in_worker(cells: dict[int, Cell], job: Job) -> list[Outcome]:
     gc.freeze()  # as in the parent
     outcomes = []
     for place, cell in cells.items():
-        _shares[place] = 0.0
         try:
             outcomes.append(_run_cell(cell, job, expected_s=0.0, tell=partial(_note_share, place)))
         except Stopped:
             os._exit(1)  # else the pool would give it the next cell
-        _shares[place] = 1.0
+        if outcomes[-1].state != "held":
+            _shares[place] = 1.0
     return outcomes
 
 
@@ -332,19 +368,35 @@ def _note_share(place: int, share: float, words: str = "") -> None:
 
 
 def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, str], None]) -> Outcome:
-    """Measures a cell and writes its record, unless another process did or the budget is spent."""
+    """Measures a cell and writes its record, unless another process does or did, or the budget is spent."""
     ranks = job.ranks
-    if state := ranks.tell_all(_skip(cell, job, expected_s)):
-        return Outcome(state)
+    if outcome := ranks.tell_all(_skip(cell, job, expected_s)):
+        return outcome
+    with claims_of(job.results).claimed(cell) if ranks.is_first else nullcontext() as claim:
+        # Again, for another process may have finished it before it was claimed.
+        outcome = ranks.tell_all(_skip(cell, job, expected_s) if claim else Outcome("held"))
+        return outcome or _run_claimed(cell, job, claim, tell)
+
+
+def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[float, str], None]) -> Outcome:
+    """Measures a cell and writes its record; the first of the processes that train together has the claim."""
+    ranks = job.ranks
+    tell(0.0, "")
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     result, failure, is_final = None, None, True
     files = _training_files(cell, job)
     own_environment = cell.conditions.environment(job.setting)  # before the cell: its data are what it begins with
+    # Processes that train together would wait for one that leaves amid the training.
+    told = partial(_tell, claim, tell) if ranks.count == 1 else tell
     try:
-        result = cell.conditions.run(cell, replace(job.setting, files=files, tell=tell))
+        setting = replace(job.setting, weights=_initial_weights(cell, job, told), files=files, tell=told)
+        with state_kept() if cell.is_from_file else nullcontext():
+            result = cell.conditions.run(cell, setting)
         check_result(cell.measurement, json.loads(json.dumps(result)))
     except OutOfTime:
         return Outcome("left")
+    except Lost:
+        return Outcome("held")
     except Exception as error:  # whatever one cell does, the others go on
         if ranks.count > 1 and not isinstance(error, Diverged):
             raise ranks.fault(error) from error  # what not all have met would leave the others waiting
@@ -358,8 +410,10 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
     seconds = time.monotonic() - clock
     if ranks.is_first and folder_identity(job.results) != job.folder:
         raise gone(job.results, "it is")
-    if ranks.is_first and not (failure and _is_done(find_record(job.results, cell))):  # another process may be done
-        write_record(
+    if ranks.tell_all(claim is not None and not claim.is_held()):
+        return Outcome("held")
+    if ranks.is_first:
+        path = write_record(
             job.results,
             cell,
             study=job.study,
@@ -369,19 +423,35 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
             started=started,
             duration_s=round(seconds, 3),
             declared_seeds=job.declared_seeds if cell.conditions.trains else None,
+            # What is measured anew replaces what it was.
+            is_first=bool(failure) or not (cell.is_from_file or job.setting.force),
         )
-        if is_final:  # what failed for want of memory, say, may go on
+        if path is None and not failure:
+            return Outcome("kept")
+        if path and is_final:  # what failed for want of memory, say, may go on
             for path in (files.checkpoint, *files.checkpoint.parent.glob(f".{files.checkpoint.name}.*")):
                 path.unlink(missing_ok=True)  # with what a kill amid writing left
     return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
 
 
-def _skip(cell: Cell, job: Job, expected_s: float) -> Literal["kept", "left"] | None:
+def _tell(claim: Claim | None, tell: Callable[[float, str], None], share: float, words: str = "") -> None:
+    """Tells how far a cell is; raises Lost where another process works on it by now."""
+    tell(share, words)
+    if claim:
+        claim.check()
+
+
+def _skip(cell: Cell, job: Job, expected_s: float) -> Outcome | None:
     """Returns the outcome of a cell that is not measured."""
-    if not cell.is_from_file and _is_done(find_record(job.results, cell), job.setting.force):
-        return "kept"
+    record = find_record(job.results, cell)
+    is_of_launch = record is not None and job.since is not None and record["started"] >= job.since
+    if is_of_launch or not cell.is_from_file:
+        if _is_done(record, job.setting.force and not is_of_launch):
+            return Outcome("kept")
+        if is_of_launch and record is not None:
+            return Outcome("failed", failure=record["failure"])
     needed_s = 0.0 if cell.conditions.trains else expected_s
-    return "left" if time.monotonic() + needed_s > job.setting.deadline else None
+    return Outcome("left") if time.monotonic() + needed_s > job.setting.deadline else None
 
 
 def _training_files(cell: Cell, job: Job) -> Files:
@@ -391,6 +461,7 @@ def _training_files(cell: Cell, job: Job) -> Files:
         log=job.results / "logs" / f"{cell.file_name}.jsonl",
         tensorboard=job.results / "tensorboard" / cell.file_name if job.keep.tensorboard else None,
         weights=job.results / "weights" / f"{cell.file_name}.safetensors" if job.keep.weights else None,
+        examples=job.results / "examples" / f"{cell.file_name}.png",
         made_by={
             **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},
             "threads": torch.get_num_threads() if cell.conditions.needed_device == "cpu" else None,
@@ -399,6 +470,19 @@ def _training_files(cell: Cell, job: Job) -> Files:
             "data": cell.conditions.data_digest(job.setting.data_dir) if cell.conditions.trains else None,
         },
     )
+
+
+def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -> Path | None:
+    """Returns the file of weights that a cell takes; a classifier's of a study is trained first where it is gone."""
+    if not begins_from_study(cell):
+        return job.setting.weights
+    classifier = classifier_of(cell)
+    files = _training_files(classifier, replace(job, keep=replace(job.keep, weights=True)))
+    assert files.weights is not None
+    if not job.ranks.tell_all(files.weights.is_file()):
+        classifier.conditions.run(classifier, replace(job.setting, weights=None, files=files, tell=tell))
+        files.checkpoint.unlink(missing_ok=True)
+    return files.weights
 
 
 def _source_folder(cell: Cell) -> Path | None:

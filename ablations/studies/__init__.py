@@ -13,9 +13,9 @@ A study's head says its question and its cost; each `[[grid]]` is a measurement 
     resolution = [224, "800x1280"]
     mode = ["inference", "training"]
 
-`arms` are all of the study's `toggles` unless they are named; `models` are baseline models, or groups of them, instead
-of arms. Every field of the measurement, of an arm that may differ from its names, and of a recipe is a key; a list
-combines its values. Needs no torch.
+`toggles` in the head may be from files, as `my_attention.py:window`. `arms` are all of these unless they are named;
+`models` are baseline models, or groups of them, instead of arms. Every field of the measurement, of an arm that may
+differ from its names, and of a recipe is a key; a list combines its values. Needs no torch.
 """
 
 import tomllib
@@ -30,11 +30,12 @@ from typing import Any, cast
 from ablations.baselines.registry import GROUPS
 from ablations.cells import Arm, Cell, arm_cell, build_cell
 from ablations.conditions import choices_of
-from ablations.config import PAPER_TOGGLES, Size, arms_of, is_int
+from ablations.config import PAPER_TOGGLES, TOGGLES, Size, Toggle, arms_of, is_int
 from ablations.errors import InputError, did_you_mean, pick, refuse
 from ablations.measure import MEASUREMENTS, Evaluation, Measurement
 from ablations.measure.measurement import Device
 from ablations.recipes import recipe_values
+from ablations.toggle_files import take_toggles
 
 HEAD = ("question", "time", "portable", "toggles", "grid")
 """The keys of a study file."""
@@ -76,30 +77,38 @@ def list_studies() -> list[str]:
     return sorted(Path(str(entry)).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
-def find_study(name: str) -> Study:
-    """Returns a study by its name, or by the path of its file; raises InputError for an unknown or faulty one."""
+def find_study(name: str, toggles: tuple[str, ...] = ()) -> Study:
+    """Returns a study by its name, or by the path of its file; raises InputError for an unknown or faulty one.
+
+    Its arms vary `toggles`, by their short names, instead of its own where some are given.
+    """
     if name.endswith(".toml"):
-        return _read_own(Path(name))
-    return _read_packaged(pick("study", name, list_studies()))
+        return _read_own(Path(name), toggles)
+    known = tuple((each, TOGGLES[each]) for each in toggles)  # what is registered may change
+    return _read_packaged(pick("study", name, list_studies()), known)
 
 
 @cache
-def _read_packaged(name: str) -> Study:
-    return parse_study((files("ablations.studies") / f"{name}.toml").read_text(encoding="utf-8"), name, f"{name}.toml")
+def _read_packaged(name: str, toggles: tuple[tuple[str, Toggle], ...]) -> Study:
+    text = (files("ablations.studies") / f"{name}.toml").read_text(encoding="utf-8")
+    return parse_study(text, name, f"{name}.toml", toggles=tuple(each for each, _ in toggles))
 
 
-def _read_own(path: Path) -> Study:
+def _read_own(path: Path, toggles: tuple[str, ...]) -> Study:
     if not path.is_file():
         raise refuse("study", str(path), f"a file that exists, or one of {', '.join(list_studies())}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise refuse("study", str(path), f"a text file in UTF-8 that can be read ({error})") from error
-    return parse_study(text, path.stem, path.name)
+    return parse_study(text, path.stem, path.name, path.parent, toggles)
 
 
-def parse_study(text: str, name: str, place: str) -> Study:
-    """Returns the study of a file's text; raises InputError that names the file by `place`, the grid and the key."""
+def parse_study(text: str, name: str, place: str, folder: Path | None = None, toggles: tuple[str, ...] = ()) -> Study:
+    """Returns the study of a file's text; raises InputError that names the file by `place`, the grid and the key.
+
+    Files of toggles are looked for in `folder`. `toggles`, where some are given, stand for the study's own.
+    """
     try:
         content = tomllib.loads(text)
         for key in content:
@@ -109,8 +118,11 @@ def parse_study(text: str, name: str, place: str) -> Study:
             "time": _typed(content, "time", str, ""),
             "portable": _typed(content, "portable", bool, True),
         }
-        toggles = tuple(_typed(content, "toggles", list, list(PAPER_TOGGLES)))
-        arms_of(toggles)
+        own = _typed(content, "toggles", list, list(PAPER_TOGGLES))
+        if not all(isinstance(word, str) for word in own):
+            raise refuse("toggles", own, "names as texts")
+        own = take_toggles(own, folder)
+        toggles = toggles or own
         grids = content.get("grid")
         if not isinstance(grids, list) or not grids:
             raise refuse("grid", grids, "one [[grid]] or more")
@@ -149,7 +161,7 @@ def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
     for key in NAMES:
         if not all(isinstance(name, str) for name in _listed(grid.get(key, ""))):
             raise refuse(key, grid[key], "names as texts")
-    recipe: dict[str, Any] = recipe_values(grid["recipe"]) if "recipe" in grid else {}
+    recipe: dict[str, Any] = recipe_values(grid["recipe"], kind.recipes) if "recipe" in grid else {}
     conditions = vary(
         replace(kind(), **recipe),  # type: ignore[call-arg]
         **{name: _values(kind, name, grid[name]) for name in grid if name in known},

@@ -16,6 +16,7 @@ from ablations.data.loading import load_data, load_eval_images
 from ablations.data.splits import Data, StreamingData
 from ablations.errors import refuse
 from ablations.measure import Accuracy
+from ablations.measure.metrics import METRICS
 from ablations.model.checkpoint import save_weights
 from ablations.model.compiled import compile_alone
 from ablations.records import pack_bits
@@ -42,6 +43,8 @@ class Files:
     """Folder of TensorBoard's events."""
     weights: Path | None = None
     """The trained weights, as safetensors."""
+    examples: Path | None = None
+    """Images of what a detector or a segmentation network found, beside the truth, as PNG."""
     made_by: dict[str, Any] = field(default_factory=dict)
     """What the numbers depend on beside the conditions; a checkpoint of another is not resumed."""
 
@@ -75,17 +78,9 @@ def measure_accuracy(
     conditions.check()
     ranks = ranks or ALONE
     data = load_data(conditions, data_dir).to(conditions.device)
-    saver = Saver(files.checkpoint, files.made_by, deadline=deadline) if files else None
-    logs = Logs(files.log, files.tensorboard) if files and ranks.is_first else None
-    with _random_state_kept(conditions):
-        with saver.catching_signals() if saver else nullcontext():
-            model = _start_model(build, conditions, ranks)
-            training = Training(model, data, conditions, ranks=ranks, workers=workers)
-            if saver:
-                saver.restore(training)
-            training.run(progress=_TrainingMonitor(progress, logs), save=saver.save_if_due if saver else None)
-            if saver:
-                saver.save_if_due(training, is_over=True)
+    with train_model(
+        build, data, conditions, ranks=ranks, workers=workers, files=files, deadline=deadline, progress=progress
+    ) as training:
         scores = training.evaluate()
         elsewhere = {
             str(side): training.evaluate(
@@ -117,6 +112,37 @@ def measure_accuracy(
     }
 
 
+@contextmanager
+def train_model(
+    build: Callable[[], nn.Module],
+    data: Any,
+    conditions: Any,
+    *,
+    ranks: Ranks,
+    workers: int,
+    files: Files | None,
+    deadline: float,
+    progress: Progress | None,
+) -> Iterator[Training]:
+    """Gives a finished training, resumed from its checkpoint where there is one; what is drawn inside is its own.
+
+    The caller's random state is left as it was. Raises Diverged as `Training`; with `files` OutOfTime after `deadline`,
+    in seconds of the monotonic clock, and Stopped, as `Saver`.
+    """
+    saver = Saver(files.checkpoint, files.made_by, deadline=deadline) if files else None
+    logs = Logs(files.log, files.tensorboard) if files and ranks.is_first else None
+    with _random_state_kept(conditions):
+        with saver.catching_signals() if saver else nullcontext():
+            model = _start_model(build, conditions, ranks)
+            training = Training(model, data, conditions, ranks=ranks, workers=workers)
+            if saver:
+                saver.restore(training)
+            training.run(progress=_TrainingMonitor(progress, logs), save=saver.save_if_due if saver else None)
+            if saver:
+                saver.save_if_due(training, is_over=True)
+        yield training
+
+
 def at_resolution(data: Data, conditions: Accuracy, side: int, data_dir: Path | None) -> Data:
     """Returns the data with validation images of another resolution, on the same device."""
     if isinstance(data, StreamingData):
@@ -126,7 +152,7 @@ def at_resolution(data: Data, conditions: Accuracy, side: int, data_dir: Path | 
 
 
 @contextmanager
-def _random_state_kept(conditions: Accuracy) -> Iterator[None]:
+def _random_state_kept(conditions: Any) -> Iterator[None]:
     drawn = np.random.get_state()  # noqa: NPY002, timm's mixup draws from it
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if conditions.device == "cuda" else []):
@@ -135,7 +161,7 @@ def _random_state_kept(conditions: Accuracy) -> Iterator[None]:
         np.random.set_state(drawn)  # noqa: NPY002
 
 
-def _start_model(build: Callable[[], nn.Module], conditions: Accuracy, ranks: Ranks) -> nn.Module:
+def _start_model(build: Callable[[], nn.Module], conditions: Any, ranks: Ranks) -> nn.Module:
     """Returns the model with the weights that the seed gives it, on its device, channels-last as its maps lie."""
     torch.manual_seed(conditions.seed)
     model = build().to(conditions.device)
@@ -144,7 +170,7 @@ def _start_model(build: Callable[[], nn.Module], conditions: Accuracy, ranks: Ra
         if conditions.device == "cpu":
             check_shareable(model, ranks.count)
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if conditions.compiled:
+    if getattr(conditions, "compiled", False):
         compile_alone(model)
     return model
 
@@ -169,12 +195,11 @@ class _TrainingMonitor:
             self._logged = history[-1]["epoch"]
         if self.progress and time.monotonic() - self._told >= TELL_EVERY_S:
             self._told = time.monotonic()
-            steps = training.steps_per_epoch * training.conditions.total_epochs
-            self.progress(training.step / steps, _describe(training))
+            self.progress(training.step / training.total_steps, _describe(training))
 
 
 def _describe(training: Training) -> str:
-    history, total = training.history, training.conditions.total_epochs
+    history, total = training.history, training.total_epochs
     words = f"epoch {min(training.epoch, total)}/{total}"
     if not history:
         return f"{words} step {training.step}/{training.steps_per_epoch}"
@@ -182,5 +207,6 @@ def _describe(training: Training) -> str:
     rate = training.steps_per_epoch * training.conditions.batch_size / last["seconds"]
     words += f" loss {last['loss']:.3f} lr {last['lr']:.1e} {rate:.0f} img/s"
     words += f" {last['wait_s'] / last['seconds']:.0%} waiting"
-    evaluated = [entry["top1"] for entry in history if "top1" in entry]
-    return f"{words} top-1 {evaluated[-1]:.1%}" if evaluated else words
+    score = training.task.score
+    evaluated = [entry[score] for entry in history if entry.get(score) is not None]
+    return f"{words} {METRICS[score].label.lower()} {evaluated[-1]:.1%}" if evaluated else words

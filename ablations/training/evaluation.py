@@ -24,10 +24,9 @@ from ablations.baselines.registry import PAPER_MODELS
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
 from ablations.data.folders import listed, open_split, unreadable_images, validation_folder
 from ablations.data.images import read_in_order
-from ablations.data.listing import as_text
 from ablations.data.loading import load_data
 from ablations.data.protocols import CROPS, build_transform, normalise_bytes
-from ablations.errors import InputError, first_line, pick, refuse
+from ablations.errors import InputError, as_text, first_line, pick, refuse
 from ablations.measure import Accuracy
 from ablations.measure.environment import check_device
 from ablations.measure.measurement import Precision

@@ -3,23 +3,20 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ablations.data.splits import Data
-from ablations.errors import refuse
-from ablations.measure import Accuracy
 from ablations.model.pvt import DropPath
 from ablations.schema import check_result
-from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
+from ablations.training.batches import mix_seeds
 from ablations.training.distributed import ALONE, Ranks
-from ablations.training.recipe import autocast, build_loss, build_mixup, build_optimizer, build_schedule
-from ablations.training.validation import evaluate
+from ablations.training.recipe import autocast
+from ablations.training.tasks import build_task
 
 
 class Diverged(RuntimeError):
@@ -35,29 +32,26 @@ class Training:
 
     `model` is trained in place; it and `data` are on one device. `history` has one entry for each finished epoch:
     `epoch` (from 1), `loss` (the mean of its steps), `lr` (of its last step), `grad_norm` (the mean, before clipping),
-    `seconds` (without evaluation), `wait_s` (of these, waiting for images) and `top1` where one was evaluated on the
-    way. Raises InputError for batches that the processes cannot share.
+    `seconds` (without evaluation), `wait_s` (of these, waiting for images) and the task's score where one was evaluated
+    on the way. Raises InputError for batches that the processes cannot share.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        data: Data,
-        conditions: Accuracy,
+        data: Any,
+        conditions: Any,
         *,
         ranks: Ranks = ALONE,
         workers: int = 0,
     ) -> None:
         self.model, self.data, self.conditions = model, data, conditions
         self.ranks, self.workers = ranks, workers
-        self.steps_per_epoch = steps_per_epoch(data, conditions)
-        size = min(conditions.batch_size, len(data.train_labels))
-        self.ranks.check_batch(size)
-        self.optimizer = build_optimizer(model, conditions)
-        self.schedule = build_schedule(self.optimizer, conditions, self.steps_per_epoch)
-        self.mixup, self.loss = build_mixup(conditions), build_loss(conditions)
-        if self.mixup and size % 2:
-            raise refuse("batch_size", size, "an even number with mixup or cutmix; these are all training images")
+        self.task = build_task(data, conditions)
+        self.steps_per_epoch, self.total_steps = self.task.steps_per_epoch, self.task.total_steps
+        self.ranks.check_batch(self.task.images_per_step)
+        self.optimizer = self.task.build_optimizer(model)
+        self.schedule = self.task.build_schedule(self.optimizer)
         self.drop_paths = [module for module in model.modules() if isinstance(module, DropPath) and module.rate]
         self.average = ModelEmaV3(model, decay=conditions.ema_decay) if conditions.ema_decay else None
         self.network = DistributedDataParallel(model) if self.ranks.count > 1 else model
@@ -80,6 +74,11 @@ class Training:
         return self.step // self.steps_per_epoch + 1
 
     @property
+    def total_epochs(self) -> int:
+        """Epochs of the whole training; of the last one only a part may be trained."""
+        return math.ceil(self.total_steps / self.steps_per_epoch)
+
+    @property
     def trained(self) -> nn.Module:
         """The model that counts: the moving average of the weights where there is one."""
         return self.average.module if self.average else self.model
@@ -92,7 +91,7 @@ class Training:
         `progress` is called after each step, then `save`, whose time is not training's. Nothing waits for the device
         within an epoch, so a loss that is not finite raises Diverged at its end.
         """
-        while self.epoch <= self.conditions.total_epochs:
+        while self.step < self.total_steps:
             self._run_epoch(progress, save)
 
     def _run_epoch(
@@ -100,35 +99,40 @@ class Training:
     ) -> None:
         self.network.train()
         first_step = self.step % self.steps_per_epoch
-        batches = training_batches(
-            self.data, self.conditions, self.epoch, first_step=first_step, ranks=self.ranks, workers=self.workers
-        )
-        epoch, clock = self.epoch, time.perf_counter()
-        for images, labels in batches:
+        batches = self.task.batches(self.epoch, first_step=first_step, ranks=self.ranks, workers=self.workers)
+        clock = time.perf_counter()
+        for images, targets in batches:
             ready = time.perf_counter()
             self.wait_s += ready - clock
-            self._take_step(images, labels)
+            self._take_step(images, targets)
             now = time.perf_counter()
             self.seconds += now - clock
             clock = now
-            if self.epoch > epoch:
+            if self.step % self.steps_per_epoch == 0 or self.step == self.total_steps:
                 self._end_epoch(clock)
             if progress:
                 progress(self)
             if save:
                 save(self)
                 clock = time.perf_counter()
+            if self.step == self.total_steps:
+                return
 
-    def _take_step(self, images: Tensor, labels: Tensor) -> None:
-        if self.mixup:
-            np.random.seed(mix_seeds(self.conditions.seed, self.step, 2) % 2**32)  # noqa: NPY002, what timm draws from
-            images, labels = self.mixup(images, labels)
-        self._draw_drop_paths(len(images))
+    def _take_step(self, images: Any, targets: Any) -> None:
+        parts = self.task.split(*self.task.mix(images, targets, self.step))
+        kept = self._draw_drop_paths(len(images))
         self.rates.append(self.optimizer.param_groups[0]["lr"])
-        with autocast(self.conditions):
-            loss = self.loss(self.network(images), labels)
         self.optimizer.zero_grad()
-        loss.backward()
+        losses = []
+        for number, part in enumerate(parts):
+            self._keep_paths(kept, number, len(parts))
+            # Several processes add up their gradients once, at the last part.
+            waits = self.ranks.count > 1 and number + 1 < len(parts)
+            with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
+                with autocast(self.conditions):
+                    loss = self.task.loss(self.network, *part) / len(parts)
+                loss.backward()
+            losses.append(loss.detach())
         limit = self.conditions.clip_grad_norm or math.inf
         self.norms.append(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         self.optimizer.step()
@@ -136,21 +140,25 @@ class Training:
         self.schedule.step_update(self.step)
         if self.average:
             self.average.update(self.model)
-        self.losses.append(loss.detach())
+        self.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
 
-    def _draw_drop_paths(self, share: int) -> None:
-        """Draws which images of the whole batch keep which branch, and gives each its share: by seed, step and branch.
+    def _draw_drop_paths(self, share: int) -> Tensor:
+        """Draws which images of the whole batch keep which branch, by seed, step and branch: (branches, own images).
 
         So it is the same however many processes share the batch, and whatever else a model draws.
         """
         if not self.drop_paths:
-            return
+            return torch.empty(0)
         size = share * self.ranks.count
         generator = torch.Generator().manual_seed(mix_seeds(self.conditions.seed, self.step, 3))
         draws = torch.rand(len(self.drop_paths), size, generator=generator)[:, self.ranks.share(size)]
-        device = self.data.train_labels.device
-        for module, own in zip(self.drop_paths, draws, strict=True):
-            module.kept = (own >= module.rate).to(device)
+        kept = [own >= module.rate for module, own in zip(self.drop_paths, draws, strict=True)]
+        return torch.stack(kept).to(self.task.device)
+
+    def _keep_paths(self, kept: Tensor, number: int, parts: int) -> None:
+        """Tells the branches which images of one of the batch's parts they keep."""
+        for module, own in zip(self.drop_paths, kept, strict=True):
+            module.kept = own.chunk(parts)[number]
 
     def _end_epoch(self, clock: float) -> None:
         """Adds the epoch that was just finished to the history, and begins the next."""
@@ -161,7 +169,7 @@ class Training:
         for index, (loss, rate, norm) in enumerate(zip(losses, self.rates, norms, strict=True), 1):
             if not math.isfinite(loss):
                 raise Diverged(before + index, rate, loss, norm)
-        epoch = self.epoch - 1
+        epoch = math.ceil(self.step / self.steps_per_epoch)
         entry = {
             "epoch": epoch,
             "loss": sum(losses) / len(losses),
@@ -171,15 +179,15 @@ class Training:
             "wait_s": self.wait_s,
         }
         every = self.conditions.eval_every
-        if every and epoch % every == 0 and epoch < self.conditions.total_epochs:
-            entry["top1"] = self.evaluate()["top1"]
+        if every and epoch % every == 0 and epoch < self.total_epochs:
+            entry[self.task.score] = self.evaluate()[self.task.score]
         self.history.append(entry)
         self._begin_epoch()
 
-    def evaluate(self, conditions: Accuracy | None = None, data: Data | None = None) -> dict[str, Any]:
-        """Returns the scores of the model that counts, as `evaluate` does; on other data if they are given."""
-        return evaluate(
-            self.trained, data or self.data, conditions or self.conditions, ranks=self.ranks, workers=self.workers
+    def evaluate(self, conditions: Any = None, data: Any = None) -> dict[str, Any]:
+        """Returns the task's scores of the model that counts; of other data under other conditions if given."""
+        return self.task.evaluate(
+            self.trained, data=data, conditions=conditions, ranks=self.ranks, workers=self.workers
         )
 
     def state(self) -> dict[str, Any]:
@@ -207,10 +215,12 @@ class Training:
         Raises an error, with the training in no state to be used, for one that is not this training's.
         """
         epochs, steps = divmod(state["step"], self.steps_per_epoch)
+        if state["step"] == self.total_steps:  # which may be amid an epoch
+            epochs, steps = self.total_epochs, 0
         lengths = [len(state[name]) for name in ("history", "losses", "norms", "rates")]
-        if not 0 <= epochs <= self.conditions.total_epochs or lengths != [epochs, steps, steps, steps]:
+        if not 0 <= epochs <= self.total_epochs or lengths != [epochs, steps, steps, steps]:
             raise ValueError(f"step {state['step']} with {lengths[0]} epochs and {lengths[1:]} steps")
-        check_result("accuracy", {"history": state["history"]})
+        check_result(self.conditions.name, {"history": state["history"]})
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self.optimizer.state.items():
@@ -222,7 +232,7 @@ class Training:
         self.schedule.step_update(self.step)
         self.history = state["history"]
         self._begin_epoch()
-        device = self.data.train_labels.device
+        device = self.task.device
         self.losses = list(state["losses"].to(device).unbind())
         self.norms = list(state["norms"].to(device).unbind())
         self.rates, self.seconds, self.wait_s = state["rates"], state["seconds"], state["wait_s"]

@@ -92,7 +92,7 @@ class Saver:
                 print(f"warning: {fault}", file=sys.stderr)
             return
         done = training.step % training.steps_per_epoch
-        where = f"in epoch {training.epoch} of {training.conditions.total_epochs}, after {done} of its steps"
+        where = f"in epoch {training.epoch} of {training.total_epochs}, after {done} of its steps"
         if is_over:
             where = "after its last step"
         if wish == _PAUSE:
@@ -236,7 +236,11 @@ def _warn(fact: str) -> None:
 
 PACKAGE = Path(__file__).parents[1]
 
-TRAINS = ("config.py", "recipes.py", "measure/accuracy.py", "measure/network.py", "model", "data", "training")
+TRAINS = (
+    *("config.py", "recipes.py", "dense_recipes.py", "model", "heads", "data", "training"),
+    *("measure/accuracy.py", "measure/network.py", "measure/dense_network.py"),
+    *("measure/dense.py", "measure/detection.py", "measure/segmentation.py"),
+)
 """The files and folders of the package that decide the numbers of a training."""
 
 BESIDE_TRAINING = ("model/checkpoint.py", "model/timm_registry.py", "training/evaluation.py", "training/logs.py")

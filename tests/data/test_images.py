@@ -1,8 +1,10 @@
 """How image files become RGB: modes, frames, orientation, size; and what cannot be read."""
 
 import io
+import struct
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -169,9 +171,9 @@ def header_of(width, height):
 
 
 def test_too_many_pixels_are_refused_by_their_number_before_they_are_decoded(tmp_path):
-    (tmp_path / "wall.bmp").write_bytes(header_of(60_000, 3_000))
+    (tmp_path / "wall.bmp").write_bytes(header_of(60_000, 5_000))
     assert read_image(str(tmp_path / "wall.bmp"), pil_to_tensor) == (
-        f"60000 x 3000 px are more than {MOST_PIXELS:,} pixels, the most of one image"
+        f"60000 x 5000 px are more than {MOST_PIXELS:,} pixels, the most of one image"
     )
 
 
@@ -197,3 +199,24 @@ def test_what_pillow_would_start_a_program_for_is_no_image(tmp_path, suffix):
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     )
     assert "cannot identify" in read_image(str(tmp_path / f"page.{suffix}"), pil_to_tensor)
+
+
+def deep_png(path, levels):
+    """Writes a PNG of one pixel of colour with 16 bits a channel."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" + struct.pack(">3H", *levels))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+    return str(path)
+
+
+def test_of_colours_of_16_bits_the_upper_8_count(tmp_path):
+    assert levels_of(deep_png(tmp_path / "deep.png", (0x12FF, 0xFF00, 0x00FF))) == (0x12, 0xFF, 0x00)
+
+
+def test_colour_profiles_are_ignored(tmp_path):
+    image = Image.new("RGB", (4, 4), (10, 20, 30))
+    assert levels_of(save(tmp_path / "profile.png", image, icc_profile=b"no profile at all")) == (10, 20, 30)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
-from ablations.data.listing import SUFFIXES, as_text, class_folders, label_order, list_images
-from ablations.errors import InputError
+from ablations.data.listing import SUFFIXES, class_folders, label_order, list_images
+from ablations.errors import InputError, as_text
 
 
 def write(root, *names):
@@ -166,5 +166,5 @@ def test_names_that_are_not_utf_8_are_text_all_the_same(tmp_path, name):
     write(tmp_path, f"{os.fsdecode(name)}/{os.fsdecode(name)}.png")
     listing = list_images(tmp_path)
     assert Path(listing.paths[0]).exists()
-    assert listing.classes == [name.decode("utf-8", "backslashreplace")]
+    assert listing.classes == [as_text(os.fsdecode(name))]
     assert as_text(listing.paths[0]).encode().startswith(str(tmp_path).encode())

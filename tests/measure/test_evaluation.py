@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 
 from ablations import cli
+from ablations.cells import arm_cell
 from ablations.config import build_config
+from ablations.errors import InputError
+from ablations.measure import Evaluation
+from ablations.measure.measurement import Setting
 from ablations.model import build_model
 from ablations.records import load_records
 
@@ -62,3 +66,11 @@ def test_a_head_of_other_classes_names_the_flag_and_no_python_argument(evaluate:
     assert said.endswith("; a model of 2 classes has its head (--num-classes 2)\n")
     assert said.count("\n") == 1
     assert "=True" not in said
+
+
+def test_weights_that_were_replaced_meanwhile_are_not_evaluated(tmp_path: Path) -> None:
+    conditions = Evaluation(checkpoint="0" * 64, data="pets", num_classes=2, img_size=32, resolution=32)
+    cell = arm_cell("pico", "v1+ope+cffn", "v2", conditions)
+    torch.save(build_model(cell.arm_config).state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(InputError, match="was replaced by another while it was evaluated"):
+        conditions.run(cell, Setting(weights=tmp_path / "weights.pth", data_dir=tmp_path))

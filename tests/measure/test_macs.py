@@ -190,3 +190,52 @@ def test_work_by_operator_and_values_of_other_layers() -> None:
     traced = trace_macs(net, (2, 3, 4, 4))
     assert traced.by_operator == {"convolution": 2 * 16 * 3 * 4, "addmm": 2 * 16 * 5}
     assert traced.other_values == {"batch_norm": 2 * 4 * 16, "relu": 2 * 4 * 16, "pool": 2 * 4 * 16}
+
+
+class Odd(nn.Module):
+    """A classifier by a convolution of 4 x 4 patches and a linear layer, with something odd between."""
+
+    def __init__(self, between: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.patch, self.head, self.between = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 10), between
+        self.kept, self.listed = torch.linspace(0, 1, 16), [torch.ones(16)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.between(self, self.patch(x).flatten(2).mT).mean(1))
+
+
+def marked(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.profiler.record_function("here"):
+        return x
+
+
+ODD: dict[str, tuple[Callable, bool]] = {
+    "made in forward": (lambda _, x: x + torch.arange(x.shape[1]).float()[None, :, None], False),
+    "kept beside the buffers": (lambda net, x: x * net.kept + net.listed[0], False),
+    "marked for the profiler": (marked, False),
+    "asked for a number": (lambda _, x: x if x.sum().item() < 1e9 else 2 * x, True),
+    "through NumPy": (lambda _, x: x + torch.from_numpy(x.numpy() * 0), True),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_does_not_run_on_shapes_is_counted_on_numbers_and_says_so(name: str) -> None:
+    between, needs_numbers = ODD[name]
+    traced = trace_macs(Odd(between), (1, 3, 64, 64))
+    assert traced.total == 16 * 16 * 48 * 16 + 16 * 10
+    assert traced.on_real_tensors == needs_numbers
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("normalise", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weight_norm_is_free(normalise: Callable[[nn.Module], nn.Module]) -> None:
+    assert trace_macs(normalise(nn.Conv2d(3, 16, 4, 4)), (1, 3, 64, 64)).total == 16 * 16 * 48 * 16
+
+
+def test_products_with_vectors_count() -> None:
+    class Products(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            matrix, vector = x[0], x[0, 0]
+            return matrix.mv(vector).sum() + vector.dot(vector) + torch.addmv(vector, matrix, vector).sum()
+
+    assert trace_macs(Products(), (1, 5, 5)).total == 25 + 5 + 25

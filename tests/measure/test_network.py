@@ -1,5 +1,8 @@
 """From cells to networks: every head on an arm and on a model of timm's, and what of it a trace can count."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +16,7 @@ from ablations.heads.segmentation import SemanticFPN
 from ablations.measure import Accuracy, Cost, Memory
 from ablations.measure.cost import Head
 from ablations.measure.macs import trace_macs
-from ablations.measure.network import HEADS, StageMaps, build_network, traceable_part
+from ablations.measure.network import HEADS, StageMaps, build_network, check_builds, traceable_part
 from ablations.model import PVT
 
 PICO = "pvt:pico/v1+ope+cffn/v2"
@@ -158,7 +161,8 @@ def test_trying_a_baseline_draws_nothing_so_its_weights_are_the_seed_s() -> None
     [
         (
             "baselines:cpvt_ti",
-            r"model='baselines:cpvt_ti' is not possible; allowed: one that returns \(B, 10\) logits, not \(1, 1000",
+            r"model='baselines:cpvt_ti' is not possible; allowed: one that returns \(B, 10\) logits in "
+            r"evaluation, not \(2, 1000\)",
         ),
         (
             "timm:vit_tiny_patch16_224",
@@ -170,3 +174,60 @@ def test_a_baseline_that_cannot_be_trained_on_the_data_is_refused(model: str, me
     with pytest.raises(InputError, match=message) as caught:
         build_network(build_cell(model, Accuracy()))
     assert "\n" not in str(caught.value)
+
+
+def from_file(tmp_path: Path, expression: str, forward: str = "return self.net(x)") -> str:
+    """Writes a file whose model runs a module on images; returns the model's name."""
+    text = f"""
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = {expression}
+
+    def forward(self, x):
+        {forward}
+
+def build():
+    return Net()
+"""
+    (tmp_path / "mine.py").write_text(text)
+    return f"{tmp_path / 'mine.py'}:build"
+
+
+POOLED = "nn.Sequential(nn.Conv2d({}, 8, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))"
+
+
+def count(name: str, resolution: int = 64) -> dict[str, Any]:
+    cell = build_cell(name, Cost(resolution=resolution))
+    check_builds([cell])
+    return cell.conditions.run(cell, None)
+
+
+@pytest.mark.parametrize(("channels", "in_chans"), [(3, 3), (1, 1), (4, 4)])
+def test_a_files_model_is_asked_for_its_channels(tmp_path: Path, channels: int, in_chans: int) -> None:
+    assert count(from_file(tmp_path, POOLED.format(channels)))["macs"] == 16 * 16 * 16 * in_chans * 8 + 80
+
+
+def test_timms_models_are_told_their_channels() -> None:
+    one, three = (count(f"timm:resnet18?in_chans={channels}")["macs"] for channels in (1, 3))
+    assert three - one == 2 * 32 * 32 * 49 * 64
+
+
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_lazy_layers_are_made_for_the_size(tmp_path: Path, resolution: int) -> None:
+    lazy = "nn.Sequential(nn.LazyConv2d(8, 4, 4), nn.Flatten(), nn.LazyLinear(10))"
+    counted = count(from_file(tmp_path, lazy), resolution)
+    places = (resolution // 4) ** 2
+    assert (counted["macs"], counted["params"]) == (places * (48 * 8 + 80), 48 * 8 + 8 + places * 80 + 10)
+
+
+def test_a_size_is_refused_only_where_the_model_takes_another(tmp_path: Path) -> None:
+    name = from_file(tmp_path, POOLED.format(3), "assert x.shape[-1] == 96, 'no'\n        return self.net(x)")
+    assert count(name, 96)["macs"] > 0
+    assert count(name, 64)["refused"] == "AssertionError: no"
+    broken = from_file(tmp_path, POOLED.format(3), "raise ValueError('a bug')")
+    with pytest.raises(ValueError, match="a bug"):
+        count(broken)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ablations.data.loading import physical_memory_bytes
 from ablations.errors import InputError
-from ablations.measure import process
+from ablations.measure import environment
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.process import ProcessFailed, available_memory, read_status, run_in_fresh_process
 
@@ -219,11 +220,62 @@ def test_control_groups_limit_what_is_available(tmp_path, monkeypatch, line, fol
     (root / "jobs" / "memory.stat").write_text(f"anon {50 * MIB}\n{cache} {8 * MIB}\n")
     membership = tmp_path / "cgroup"
     membership.write_text(f"3:cpuset:/\n{line}\n")
-    monkeypatch.setattr(process, "CONTROL_GROUPS", tmp_path)
-    monkeypatch.setattr(process, "MEMBERSHIP", membership)
+    monkeypatch.setattr(environment, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(environment, "MEMBERSHIP", membership)
     assert available_memory("cpu") == 38 * MIB
     (root / "jobs" / limit).write_text("max\n" if limit == "memory.max" else f"{2**63 - 4096}\n")
     assert available_memory("cpu") > 38 * MIB
+
+
+@on_linux
+@pytest.mark.parametrize(
+    ("line", "files", "cores"),
+    [
+        ("0::/jobs/one", {"jobs/cpu.max": "150000 100000"}, 2),
+        ("0::/jobs/one", {"jobs/one/cpu.max": "20000 100000", "jobs/cpu.max": "max 100000"}, 1),
+        ("4:cpu,cpuacct:/jobs", {"cpu/jobs/cpu.cfs_quota_us": "100000", "cpu/jobs/cpu.cfs_period_us": "50000"}, 2),
+        ("4:cpu,cpuacct:/jobs", {"cpu/jobs/cpu.cfs_quota_us": "-1", "cpu/jobs/cpu.cfs_period_us": "50000"}, 64),
+        ("4:memory:/jobs", {"cpu/jobs/cpu.cfs_quota_us": "50000", "cpu/jobs/cpu.cfs_period_us": "50000"}, 64),
+    ],
+)
+def test_control_groups_limit_the_cores(tmp_path, monkeypatch, line, files, cores) -> None:
+    for name, text in {**files, "cgroup": line}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    monkeypatch.setattr(environment, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(environment, "MEMBERSHIP", tmp_path / "cgroup")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert environment.available_cores() == cores
+
+
+def test_where_there_are_no_control_groups_there_is_no_limit(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(environment, "MEMBERSHIP", tmp_path / "nowhere")
+    assert environment.available_cores() >= 1
+    assert environment.control_group_limits() == [2**62]
+
+
+@on_linux
+def test_the_memory_of_a_container_is_what_data_may_take_half_of(tmp_path, monkeypatch) -> None:
+    (tmp_path / "memory.max").write_text("123456789\n")
+    (tmp_path / "cgroup").write_text("0::/\n")
+    monkeypatch.setattr(environment, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(environment, "MEMBERSHIP", tmp_path / "cgroup")
+    assert physical_memory_bytes() == 123456789
+
+
+@on_linux
+def test_fresh_processes_start_where_the_temporary_folder_has_a_long_path(tmp_path) -> None:
+    folder = tmp_path / ("scratch" * 12) / ("job" * 12)
+    folder.mkdir(parents=True)
+    code = "from ablations.measure.process import run_in_fresh_process as run; print(run(abs, -7))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("7\n", "")
 
 
 def test_available_memory_is_of_this_machine() -> None:

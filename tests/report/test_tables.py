@@ -13,6 +13,7 @@ from ablations.measure import Accuracy, Cost
 from ablations.records import load_records
 from ablations.report.build import TABLES
 from ablations.report.tables import (
+    BOLD,
     escape_markdown,
     four_figures,
     markdown_rows,
@@ -62,10 +63,10 @@ def test_a_cost_table_word_for_word(tmp_path, write_cell):
         "## pico, base v2, classifier\n\n"
         "| Arm    |  Parameters, M | 224 px: MACs, G |\n"
         "| ------ | -------------: | --------------: |\n"
-        "| v1     |          2.000 |           1.000 |\n"
+        "| v1     |      **2.000** |       **1.000** |\n"
         "| v1+ope | 2.100 (+5.0 %) |  1.004 (+0.4 %) |\n\n"
         "Closed form and trace count the same in 2 of 2 records. "
-        "Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier.\n"
+        f"Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier. {BOLD}\n"
     )
 
 
@@ -100,7 +101,7 @@ NOT_OF_QUICK = {
     *("memory_growth", "memory_parts", "memory_validation", "memory_validation_cells", "memory_models"),
     *("memory_libraries", "speed_libraries", "speed_libraries_mean", "speed_operators", "evaluation"),
     *("resolution_transfer", "learning_rates", "base_gains"),
-    *("confounders_memory", "confounders_accuracy", "single_confounders"),
+    *("confounders_memory", "confounders_accuracy", "single_confounders", "counters"),
 }
 """Tables of records that `quick` has none of; they have tests of their own."""
 

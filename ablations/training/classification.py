@@ -1,0 +1,63 @@
+"""The task of classifying whole images."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ablations.data.splits import Data
+from ablations.errors import refuse
+from ablations.measure import Accuracy
+from ablations.training.batches import mix_seeds, steps_per_epoch, training_batches
+from ablations.training.distributed import ALONE, Ranks
+from ablations.training.recipe import build_loss, build_mixup, build_optimizer, build_schedule
+from ablations.training.tasks import Batch, Schedule, Task
+from ablations.training.validation import evaluate
+
+
+class Classification(Task):
+    """Images (B, 3, S, S) and labels (B,), by cross-entropy. Raises InputError for batches that cannot be mixed."""
+
+    score: ClassVar[str] = "top1"
+
+    def __init__(self, data: Data, conditions: Accuracy) -> None:
+        super().__init__(data, conditions)
+        self.device = data.train_labels.device
+        self.images_per_step = min(conditions.batch_size, len(data.train_labels))
+        self.steps_per_epoch = steps_per_epoch(data, conditions)
+        self.total_steps = self.steps_per_epoch * conditions.total_epochs
+        self._mixup, self._loss = build_mixup(conditions), build_loss(conditions)
+        if self._mixup and self.images_per_step % 2:
+            allowed = "an even number with mixup or cutmix; these are all training images"
+            raise refuse("batch_size", self.images_per_step, allowed)
+
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(model, self.conditions)
+
+    def build_schedule(self, optimizer: torch.optim.Optimizer) -> Schedule:
+        return build_schedule(optimizer, self.conditions, self.steps_per_epoch)
+
+    def batches(self, epoch: int, *, first_step: int, ranks: Ranks, workers: int) -> Iterator[Batch]:
+        return training_batches(self.data, self.conditions, epoch, first_step=first_step, ranks=ranks, workers=workers)
+
+    def mix(self, images: Tensor, targets: Tensor, step: int) -> Batch:
+        if self._mixup:
+            np.random.seed(mix_seeds(self.conditions.seed, step, 2) % 2**32)  # noqa: NPY002, what timm draws from
+            images, targets = self._mixup(images, targets)
+        return images, targets
+
+    def loss(self, network: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        return self._loss(network(images), targets)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        *,
+        data: Data | None = None,
+        conditions: Accuracy | None = None,
+        ranks: Ranks = ALONE,
+        workers: int = 0,
+    ) -> dict[str, Any]:
+        return evaluate(model, data or self.data, conditions or self.conditions, ranks=ranks, workers=workers)
