@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from ablations.analysis import cost as analysis
 from ablations.analysis.cost import at_both_ends, has_lost_class_token
-from ablations.analysis.grouping import CONDITIONS, Group, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed
 from ablations.config import PVT_V2, PVT_V2_LI, TOGGLES
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
@@ -15,6 +15,7 @@ from ablations.report.figures import (
     FEWEST_ARMS,
     GREY,
     FigureKind,
+    Panel,
     arm_line,
     has_sizes,
     label_sizes,
@@ -277,13 +278,30 @@ def _is_curve_of_arms(group: Group) -> bool:
     return has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and is_whole
 
 
-def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame) -> Axes:
+def _panels_of_macs(records: pd.DataFrame) -> list[Panel]:
+    """Returns a panel of the arms without linear SRA and one of those with it, of one vertical scale."""
+    panels = []
+    for group in filter(_is_curve_of_arms, group_by(analysis.cost_values(records), CONDITIONS["cost"])):
+        a_pixel = group.rows["macs"] / group.rows["pixels"]
+        limits = (0.94 * a_pixel.min(), 1.06 * a_pixel.max())
+        is_linear = pd.Series(["lsra" in arm.split("+") for arm in group.rows["arm"]], index=group.rows.index)
+        for words, rows in (("without lsra", group.rows[~is_linear]), ("with lsra", group.rows[is_linear])):
+            if not rows.empty:
+                draw = partial(plot_macs_by_resolution, values=rows, limits=limits)
+                panels.append(Panel(group.conditions | {"shown": words}, draw))
+    return panels
+
+
+def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame, limits: tuple[float, float] | None = None) -> Axes:
     """Draws each arm's MACs a pixel against the side of the input, both on logarithmic axes.
 
-    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn.
+    A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn. `limits` are
+    the ends of the vertical axis, where several have one scale.
     """
     refuse_mixed(values, CONDITIONS["cost"])
     values = values[values["resolution"].str.isdecimal()]
+    if limits:
+        ax.set_ylim(limits)
     for arm, rows in values.groupby("arm", sort=False):
         ax.plot(side(rows), rows["macs"] / rows["pixels"], **arm_line(str(arm), label=arm))
     log_ticks(ax, of_counts=True)
@@ -312,15 +330,15 @@ def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:
 FIGURES = (
     FigureKind(
         name="macs_by_resolution",
-        title="MACs by resolution",
+        title="How do MACs grow with the input?",
         named_by=("variant", "base", "head"),
-        panels=panels_of(analysis.cost_values, CONDITIONS["cost"], plot_macs_by_resolution, _is_curve_of_arms),
+        panels=_panels_of_macs,
         height=3.4,
-        caption="MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels.",
+        caption=("MACs a pixel of the input, both axes logarithmic; a flat line is a cost linear in pixels."),
     ),
     FigureKind(
         name="scaling",
-        title="MACs by resolution",
+        title="How do MACs grow with the input, beside other models?",
         named_by=("head",),
         panels=panels_of(
             analysis.scaling_values, ("head", "sizes"), plot_scaling, lambda group: group.rows["arm"].notna().any()
@@ -335,7 +353,7 @@ FIGURES = (
     ),
     FigureKind(
         name="complexity",
-        title="The paper's formulas and the traced layer",
+        title="Do the paper's formulas give the MACs of a layer?",
         named_by=("variant",),
         panels=panels_of(
             lambda records: analysis.complexity_values(records).assign(variant="b2"),

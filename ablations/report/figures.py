@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
@@ -212,23 +211,17 @@ def share_legend(figure: Figure) -> None:
 
 
 def plot_shared_lines(
-    ax: Axes, values: pd.DataFrame, lines: Iterable[tuple[pd.Series, list[dict[str, Any]], str]], metric: str
+    ax: Axes, values: pd.DataFrame, lines: Iterable[tuple[pd.Series, dict[str, Any], str]], metric: str
 ) -> Axes:
     """Draws curves of a metric by side of the input on logarithmic axes, with a legend below.
 
-    Each of the `lines` is a curve, how those that share it are drawn, and their names: the line is drawn as the first,
-    and the legend has the markers of all.
+    Each of the `lines` is a curve, how it is drawn, and the names of all that share it.
     """
-    handles, labels = [], []
-    for curve, looks, words in lines:
-        ax.plot(curve.index, curve, **looks[0])
-        handles.append(tuple(Line2D([], [], **look) for look in looks))
-        labels.append(words)
+    for curve, look, words in lines:
+        ax.plot(curve.index, curve, label=words, **look)
     log_ticks(ax, of_counts=metric == "macs")
-    markers = {tuple: HandlerTuple(ndivide=None, pad=0.2)}
-    legend = {"handler_map": markers, "handlelength": 1.3 * max(map(len, handles)) + 1}
     label = METRICS[metric].label if metric == "macs" else METRICS[metric].title
-    return label_sizes(ax, values, label, handles=handles, labels=labels, **legend)
+    return label_sizes(ax, values, label, handlelength=3.0)
 
 
 def list_rows(ax: Axes, labels: Iterable[str], room: float = 0.6) -> Axes:
@@ -381,11 +374,10 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
     lines = []
     for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*BASELINE_LINES] * len(others), strict=False):
-        looks = [
-            {"color": GREY, "linestyle": linestyle, "linewidth": 1.4} if pd.isna(arm) else arm_line(arm, markersize=4)
-            for _, arm, _ in group
-        ]
+        _, arm, _ = next(iter(group))
+        grey = {"color": GREY, "linestyle": linestyle, "linewidth": 1.4}
+        look = grey if pd.isna(arm) else arm_line(arm, markersize=4)
         exponents = sorted({f"{number:.2f}" for *_, number in group})
         words = f"{', '.join(name for name, *_ in group)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
-        lines.append((next(iter(group.values())), looks, "\n".join(wrap(words, width=40))))
+        lines.append((next(iter(group.values())), look, "\n".join(wrap(words, width=40))))
     return plot_shared_lines(ax, values, lines, metric)

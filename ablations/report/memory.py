@@ -274,7 +274,7 @@ KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--"}}
 def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws peak memory against the side of the input on logarithmic axes; dashed is explicit attention.
 
-    Arms that are ALIKE in all they have share the line of the first; the legend has the markers of all. `values` are
+    Arms that are ALIKE in all they have share the line of the first; the legend names them. `values` are
     rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
     """
     refuse_mixed(values, [name for name in CONDITIONS["memory"] if name != "attention"])
@@ -285,11 +285,9 @@ def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
     }
     lines = []
     for curves in group_alike(every):
-        kernel = next(iter(curves))[0]
-        arms = dict.fromkeys(arm for _, arm in curves)
-        looks = [arm_line(arm, **KERNEL_LINES[kernel]) for arm in arms]
+        kernel, arm = next(iter(curves))
         words = _name_curves(list(curves), number_of_arms=values["arm"].nunique())
-        lines.append((next(iter(curves.values())), looks, words))
+        lines.append((next(iter(curves.values())), arm_line(arm, **KERNEL_LINES[kernel]), words))
     return plot_shared_lines(ax, values, lines, "peak_memory_bytes")
 
 
@@ -358,7 +356,7 @@ def _answer(answer: pd.Series) -> str:
 FIGURES = (
     FigureKind(
         name="memory",
-        title="Peak memory",
+        title="How does peak memory grow with the input?",
         named_by=("variant", "base", "device", "method"),
         panels=panels_of(
             analysis.memory_values,
@@ -375,7 +373,7 @@ FIGURES = (
     ),
     FigureKind(
         name="memory_models",
-        title="Peak memory of models",
+        title="How does the peak memory of other models grow with the input?",
         named_by=("device", "method"),
         panels=panels_of(
             _unbroken_values,

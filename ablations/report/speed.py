@@ -354,14 +354,14 @@ def plot_throughput(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, analysis.THROUGHPUT_CONDITIONS)
     values = values[values["resolution"].str.isdecimal()]
-    ours = values["pixels_per_s"] / 1e6
+    ours = values["pixels_per_s"] / 1e3
     ax.plot(side(values), ours, label=OURS, **OURS_STYLE)
     for name, apart, ratios in _ratios(values):
         theirs, high, low = (ours / ratio for ratio in ratios)
         sides = side(values) * APART**apart
         ax.errorbar(sides, theirs, yerr=[theirs - low, high - theirs], label=name, **LIBRARY_STYLES[name])
     figures.log_ticks(ax)
-    figures.label_sizes(ax, values, "Throughput, million px/s")
+    figures.label_sizes(ax, values, "Throughput, thousand px/s")
     sizes, batches = values["resolution"], values["batch_size"]
     ax.set_xticks(side(values), [f"{size}\nbatch {batch}" for size, batch in zip(sizes, batches, strict=True)])
     return ax
@@ -384,7 +384,7 @@ def _panels_of_operators(records: pd.DataFrame) -> Iterator[Panel]:
 FIGURES = (
     FigureKind(
         name="speed",
-        title="Speed",
+        title="How fast is each arm beside v1?",
         named_by=("variant", "base", "device"),
         panels=panels_of(analysis.speed_values, CONDITIONS["speed"], plot_speed),
         height=2.3,
@@ -396,7 +396,7 @@ FIGURES = (
     ),
     FigureKind(
         name="speed_libraries",
-        title="Speed beside libraries",
+        title="How fast are libraries' models beside ours?",
         named_by=("device", "precision"),
         panels=panels_of(
             analysis.library_values,
@@ -413,7 +413,7 @@ FIGURES = (
     ),
     FigureKind(
         name="speed_operators",
-        title="Where the time of a step goes",
+        title="Where does the time of a step go?",
         named_by=("variant", "device", "precision"),
         panels=_panels_of_operators,
         caption=(
@@ -425,7 +425,7 @@ FIGURES = (
     ),
     FigureKind(
         name="throughput",
-        title="Throughput by resolution",
+        title="How does throughput fall with the input?",
         named_by=("device", "precision"),
         panels=panels_of(
             analysis.throughput_values, analysis.THROUGHPUT_CONDITIONS, plot_throughput, figures.has_sizes

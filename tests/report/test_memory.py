@@ -111,7 +111,7 @@ def test_arms_further_apart_have_lines_of_their_own(ax, memory):
     assert len(ax.lines) == 6
 
 
-def test_a_shared_legend_has_the_markers_of_all_that_share_a_line(memory):
+def test_a_shared_legend_has_the_lines_of_the_panels(memory):
     one = Figure(figsize=(7, 4), layout="constrained")
     for place in (1, 2):
         plot_memory(one.add_subplot(1, 2, place), memory)

@@ -230,18 +230,18 @@ def test_a_line_each_for_us_and_the_libraries(ax: Axes, tmp_path: Path, write_be
     write_beside_libraries(at(resolution=(64, 256)), {"timm": 1.0}, 0.5)
     assert plot_throughput(ax, throughput_values(load_records(tmp_path))) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert ax.get_ylabel() == "Throughput, million px/s"
+    assert ax.get_ylabel() == "Throughput, thousand px/s"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["64\nbatch 16", "128\nbatch 4"]
     legend = ax.get_legend()
     assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["ours", "timm", "timm, channels-last", "transformers"]
     ours, timm, channels_last, transformers = ax.lines
-    million = 16 * 64**2 / 0.5 / 1e6  # at both sizes
+    thousand = 16 * 64**2 / 0.5 / 1e3  # at both sizes
     assert list(ours.get_xdata()) == pytest.approx([64, 128])
-    assert list(ours.get_ydata()) == pytest.approx([million, million])
+    assert list(ours.get_ydata()) == pytest.approx([thousand, thousand])
     assert ours.get_color() == OURS_STYLE["color"] not in {line.get_color() for line in ax.lines[1:]}
-    assert list(timm.get_ydata()) == pytest.approx([million / 2, million])
-    assert list(channels_last.get_ydata()) == pytest.approx([million / 1.25, 2 * million])
+    assert list(timm.get_ydata()) == pytest.approx([thousand / 2, thousand])
+    assert list(channels_last.get_ydata()) == pytest.approx([thousand / 1.25, 2 * thousand])
     assert (timm.get_marker(), channels_last.get_marker()) == ("o", "x")
     # The three libraries stand around the size, the second on it.
     assert list(timm.get_xdata()) == pytest.approx([64 / APART, 128 / APART])
@@ -249,8 +249,8 @@ def test_a_line_each_for_us_and_the_libraries(ax: Axes, tmp_path: Path, write_be
     assert list(transformers.get_xdata()) == pytest.approx([64 * APART, 128 * APART])
     whiskers = ax.collections[0].get_segments()
     assert [segment[:, 1].tolist() for segment in whiskers] == [
-        pytest.approx([million / 2.2, million / 1.8]),
-        pytest.approx([million / 1.1, million / 0.9]),
+        pytest.approx([thousand / 2.2, thousand / 1.8]),
+        pytest.approx([thousand / 1.1, thousand / 0.9]),
     ]
     assert [bool(pd.isna(y)) for y in transformers.get_ydata()] == [False, True]
 
