@@ -194,8 +194,8 @@ def write_beside_libraries(tmp_path: Path) -> Callable[..., Path]:
 
     def profiled(seconds: float, shares: dict[str, float]) -> dict[str, Any]:
         operators = [
-            {"kind": kind, "operator": name, "calls": 3, "seconds": share * seconds / 2}
-            for kind, share in shares.items()
+            {"kind": kind, "operator": name, "calls": 3, "seconds": half, "samples": [half] * 5}
+            for kind, half in ((kind, share * seconds / 2) for kind, share in shares.items())
             for name in ("one", "two")  # each kind twice, under different names
         ]
         rest = seconds * (1 - sum(shares.values()))
