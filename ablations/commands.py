@@ -757,6 +757,7 @@ FIRST: dict[Any, tuple[str, ...]] = {
         "results",
         "dry_run",
     ),
+    MeasureCounters: ("tools", "arms", "variants", "bases", "resolutions", "attention", "results", "dry_run"),
     MeasureMemory: (
         *("arms", "variants", "model", "resolutions", "modes", "attention", "predict", "budget"),
         *("device", "results"),
