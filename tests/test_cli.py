@@ -204,7 +204,7 @@ def test_list_names_arms_and_studies(capsys):
         (["cost", "--pool-size", "0", "--arms", "v1+lsra"], "pool_size=0"),
         (["cost", "--no-such-flag"], "flag='--no-such-flag' is not possible; allowed: those that run_ablation.py cost"),
         (["cost", "b2"], "flag='b2' is not possible"),
-        (["nonsense"], "command='nonsense' is not possible; allowed: run, cost, memory"),
+        (["nonsense"], "command='nonsense' is not possible; allowed: run, cost, counters, memory"),
         (["cost", "--resolutions", "99999999999999999999"], "allowed: 32 to 65536 pixels"),
         (["cost", "--arms"], "arms=() is not possible; allowed: one or more values"),
         (["cost", "--resolutions"], "resolutions=() is not possible; allowed: one or more values"),
@@ -313,7 +313,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(capsys, tmp_path,
 )
 def test_what_is_mistyped_gets_the_nearest_name(capsys, tmp_path, monkeypatch, arguments, nearest):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.pth").write_bytes(b"")
+    torch.save({}, tmp_path / "w.pth")
     code, out, err = call(capsys, *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.endswith(f" (did you mean {nearest!r}?)\n")
@@ -383,7 +383,7 @@ def test_every_published_model_is_listed(capsys):
 
 
 def test_one_base_is_every_command_s_default(tmp_path):
-    (tmp_path / "w.pth").write_bytes(b"")
+    torch.save({}, tmp_path / "w.pth")
     evaluate = ["evaluate", "--checkpoint", str(tmp_path / "w.pth")]
     for command in (["cost", "--variants", "b2"], ["memory"], ["speed"], ["accuracy"], evaluate):
         assert {base for _, _, base in models_of(*command)} == {"v2"}

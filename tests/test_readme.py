@@ -14,6 +14,7 @@ from ablations import cli
 from ablations.commands import parse
 from ablations.records import load_records
 from ablations.report.readme import rewrite_numbers
+from ablations.skeletons import render_skeleton
 from ablations.studies import parse_study
 
 ROOT = Path(__file__).parents[1]
@@ -85,9 +86,24 @@ def test_studies_are_understood(study):
     assert parse_study(study, "example", "example.toml").cells()
 
 
+OWN_TOGGLE = "my_attention.py"
+"""What `new-toggle attention` prints, in the manual."""
+
+
+@pytest.fixture(scope="module")
+def folder_of_own_toggle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    (folder / OWN_TOGGLE).write_text(render_skeleton("attention"), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize("arguments", find_all(r"^ *(?:\$ )?python run_ablation\.py(.*)$"))
-def test_commands_are_understood(arguments):
-    command = parse(shlex.split(arguments))
+def test_commands_are_understood(arguments, folder_of_own_toggle, monkeypatch):
+    words, _, file = arguments.partition(" > ")
+    if OWN_TOGGLE in arguments:
+        monkeypatch.chdir(folder_of_own_toggle)
+        assert file in ("", OWN_TOGGLE)
+    command = parse(shlex.split(words))
     if hasattr(command, "cells") and not any(file in arguments for file in READERS_FILES):
         assert command.cells()
 

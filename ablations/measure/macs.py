@@ -139,7 +139,7 @@ def input_dtype(model: nn.Module) -> torch.dtype:
 
 def _trace(twin: nn.Module, input_shape: tuple[int, ...], device: str = "meta") -> TracedMacs:
     """Counts on a copy, which becomes its own."""
-    twin.eval()
+    twin.eval().requires_grad_(False)  # else torch folds some products into others
     counter = _Counter()
     for path, module in twin.named_modules():
         module.register_forward_pre_hook(partial(counter.enter, path))

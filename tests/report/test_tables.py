@@ -102,6 +102,7 @@ NOT_OF_QUICK = {
     *("memory_libraries", "speed_libraries", "speed_libraries_mean", "speed_operators", "evaluation"),
     *("resolution_transfer", "learning_rates", "base_gains"),
     *("confounders_memory", "confounders_accuracy", "single_confounders", "counters"),
+    *("effects_incomplete", "detection", "segmentation"),
 }
 """Tables of records that `quick` has none of; they have tests of their own."""
 

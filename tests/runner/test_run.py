@@ -672,7 +672,7 @@ def test_a_user_s_model_trains_with_the_classes_of_the_data_and_is_refused_with_
     assert run(cells[:1], tmp_path / "runs").measured == 1
     with pytest.raises(InputError) as caught:
         run(cells[1:], tmp_path / "other")
-    assert str(caught.value).endswith("is not possible; allowed: one that returns (B, 10) logits, not (1, 7)")
+    assert str(caught.value).endswith("allowed: one that returns (B, 10) logits in evaluation, not (2, 7)")
     assert not (tmp_path / "other").exists()
 
 
