@@ -107,6 +107,9 @@ def check_launch(command: Run) -> int:
                 raise refuse(name, str(getattr(command, name)), "none with --launcher local: it is Slurm's")
     if command.launcher == "slurm" and command.per_gpu != 1:
         raise refuse("per_gpu", command.per_gpu, "1 with --launcher slurm")
+    if command.launcher == "slurm" and command.jobs not in (None, 1):
+        # Slurm signals every process of a job, the server that forks processes for trainings side by side among them.
+        raise refuse("jobs", command.jobs, "1 with --launcher slurm: more --workers train more cells at once")
     return 1 if command.workers is None else command.workers
 
 
@@ -253,7 +256,7 @@ def launch_slurm(command: Run, words: Sequence[str]) -> list[str]:
         **{name: value for name, value in given.items() if value is not None},
     )
     worker = Worker(since=begin_launch(), patience_s=2 * LEASE_S)
-    arguments = worker_command(worker, words)
+    arguments = worker_command(worker, words) + ([] if command.jobs else ["--jobs", "1"])
     if chosen.get("gpus_per_worker", 0) > 1:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(chosen["gpus_per_worker"])]
         arguments = [sys.executable, *torchrun, *arguments[1:]]
@@ -368,7 +371,12 @@ def cancel_workers(results: Path) -> list[str]:
     return stopped
 
 
-if __name__ == "__main__":
+def run_worker() -> int:
+    """Runs the worker that this process's arguments describe, and returns its exit code."""
     from ablations.cli import main
 
-    sys.exit(main(sys.argv[2:], Worker(**json.loads(sys.argv[1]))))
+    return main(sys.argv[2:], Worker(**json.loads(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(run_worker())

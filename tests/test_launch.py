@@ -64,6 +64,7 @@ def test_words_of_a_worker_are_those_of_the_run_without_the_launch_s():
         (("--launcher", "local", "--time", "4h"), "time='4h' is not possible; allowed: none with --launcher local"),
         (("--launcher", "pbs"), "launcher='pbs' is not possible; allowed: local, slurm"),
         (("--launcher", "slurm", "--per-gpu", "2"), "per_gpu=2 is not possible; allowed: 1 with --launcher slurm"),
+        (("--launcher", "slurm", "--jobs", "2"), "jobs=2 is not possible; allowed: 1 with --launcher slurm"),
         (("--launcher", "slurm"), "launcher='slurm' is not possible; allowed: local; this machine has no sbatch"),
     ],
 )

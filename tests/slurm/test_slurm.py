@@ -102,8 +102,6 @@ def submit(study, results, workers=1):
         "main",
         "--time",
         "30min",
-        "--jobs",
-        "1",
     ]
     told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     jobs = re.findall(r"submitted job (\d+)", told)
