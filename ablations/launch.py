@@ -208,7 +208,6 @@ class SlurmWorker:
         code = worker.wait()
         if is_over and code == 130 and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < MOST_RESTARTS:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
-            time.sleep(60)  # until Slurm ends it
         sys.exit(code)
 
 

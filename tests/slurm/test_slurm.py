@@ -26,13 +26,13 @@ question = "Do workers give what one process gives?"
 [[grid]]
 measurement = "accuracy"
 variants = ["pico"]
-arms = ["v1", "v1+ope"]
+arms = ARMS
 recipe = "smoke"
 epochs = EPOCHS
 train_images = 100
 batch_size = 50
 warmup_epochs = 0.0
-seed = [0, 1]
+seed = SEEDS
 """
 
 
@@ -80,11 +80,12 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture
 def study(tmp_path):
-    """`study(epochs)` writes a study of four trainings and returns its path."""
+    """`study(epochs)` writes a study of four trainings, or of so many arms and seeds, and returns its path."""
 
-    def write(epochs):
+    def write(epochs, arms=2, seeds=2):
+        text = STUDY.replace("EPOCHS", str(epochs)).replace("SEEDS", str(list(range(seeds))))
         path = tmp_path / "small.toml"
-        path.write_text(STUDY.replace("EPOCHS", str(epochs)))
+        path.write_text(text.replace("ARMS", str(["v1", "v1+ope"][:arms])))
         return path
 
     return write
@@ -160,16 +161,17 @@ def test_workers_over_a_restart_of_the_controller_give_what_one_process_gives(sl
 
 
 def test_a_worker_whose_time_is_over_leaves_a_checkpoint_and_comes_again(slurm, study, tmp_path, capsys):
-    path, results = study(40), tmp_path / "slurm"
+    path, results = study(200, arms=1, seeds=1), tmp_path / "slurm"
     (job,) = submit(path, results)
     wait_for(lambda: begun_trainings(results))
     assert main(["status", str(path), "--results", str(results)]) == 0
     told = capsys.readouterr().out
-    assert "4 cells: 0 done, 1 running, 3 queued, 0 failed" in told
+    assert "1 cells: 0 done, 1 running, 0 queued, 0 failed" in told
     assert re.search(rf"running  accuracy pico v1 .*: on \S+, job {job}, since 20\S+\n +{{.*epoch", told)
     assert f"job {job}: running on " in told
     subprocess.run(["scancel", "--signal=USR1", job], check=True)  # as Slurm does before the time is over
     wait_for(lambda: show(job)["Restarts"] == "1")
+    assert list(results.glob("checkpoints/*.pt"))
     wait_for(lambda: has_ended(job))
     assert show(job)["JobState"] == "COMPLETED"
     alone = tmp_path / "alone"
