@@ -8,7 +8,7 @@ WORKERS ?= 2
 DATA_DIR ?=
 
 # What slow tests need that is no Python package, as Debian calls it.
-PROGRAMS := chromium texlive-latex-recommended
+PROGRAMS := chromium munge slurm-wlm texlive-latex-recommended
 
 ready := $(if $(filter .venv/bin/python,$(PY)),.venv/installed)
 pytest := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
@@ -38,13 +38,13 @@ test-slow: $(ready) programs ## the tests that `test` leaves out: notebooks, kil
 	$(pytest) -m slow
 
 .PHONY: programs
-programs: ## install Chromium and LaTeX, which slow tests need, where this is root on Debian
-	@if command -v chromium && command -v pdflatex; then :; \
+programs: ## install Chromium, LaTeX and Slurm, which slow tests need, where this is root on Debian
+	@if command -v chromium && command -v pdflatex && command -v sbatch && command -v munge; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  export DEBIAN_FRONTEND=noninteractive; \
 	  { apt-get update -q && apt-get install -q -y --no-install-recommends $(PROGRAMS); } || \
 	    echo "$(PROGRAMS) could not be installed; tests that need them say so" >&2; \
-	else echo "Chromium or LaTeX is missing: tests that need it are skipped ($(PROGRAMS) on Debian)" >&2; fi
+	else echo "Chromium, LaTeX or Slurm is missing: tests that need it are skipped ($(PROGRAMS) on Debian)" >&2; fi
 
 .PHONY: gpu-results
 gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first, BUDGET a study; DATA_DIR holds the images
@@ -79,5 +79,5 @@ clean: ## remove .venv and all caches; measurements stay
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, and $(PYTHON) is " + v + "; name another: make PYTHON=python3.12")'
 	@echo "Installing into .venv: several minutes, and on Linux about 6 GB"
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --editable ".[counters,notebook,test]" --constraint constraints.txt
+	.venv/bin/python -m pip install --editable ".[counters,notebook,slurm,test]" --constraint constraints.txt
 	@touch $@

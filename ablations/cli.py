@@ -25,6 +25,7 @@ from ablations.data.dense_registry import list_dense_sets
 from ablations.data.registry import list_data_sets
 from ablations.dense_recipes import DETECTION_RECIPES, SEGMENTATION_RECIPES
 from ablations.errors import InputError, as_text, pick, refuse, warn_in_one_line
+from ablations.launch import Worker, cancel_workers, check_launch, describe_status, launch_local, launch_slurm
 from ablations.measure import Memory
 from ablations.recipes import RECIPES
 from ablations.skeletons import render_skeleton
@@ -35,8 +36,11 @@ SILENCE_S = 30.0
 """How long the other processes of a training wait for the first one to complain."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input."""
+def main(arguments: list[str] | None = None, worker: Worker | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input.
+
+    A `worker` of a launch measures, and leaves tables and figures to others.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -63,6 +67,14 @@ def main(arguments: list[str] | None = None) -> int:
             case commands.NewToggleFile():
                 print(render_skeleton(command.slot), end="")
                 return 0
+            case commands.Plan():
+                return _plan(command)
+            case commands.Status():
+                print("\n".join(describe_status(command.cells(), command.results)))
+                return 0
+            case commands.Cancel():
+                print("\n".join(f"stopped {each}" for each in cancel_workers(command.results)) or "no worker runs")
+                return 0
             case commands.BenchmarkCount():
                 from ablations.benchmarks import benchmark_count
 
@@ -76,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
             case commands.MeasureMemory(verify=True):
                 raise refuse("verify", True, "False without --budget")
             case _:
-                return _measure(command, shlex.join(arguments))
+                return _measure(command, arguments, worker)
     except InputError as error:
         if not _is_first_process():
             _await_the_first()
@@ -132,12 +144,25 @@ def _await_the_first() -> None:
     time.sleep(SILENCE_S)
 
 
-def _measure(command: Any, arguments: str) -> int:
+def _measure(command: Any, arguments: list[str], worker: Worker | None) -> int:
     """Measures what a command asks for, rebuilds the report, and prints the tables and where the files are."""
     cells = command.cells()
+    if isinstance(command, commands.Run):
+        check_launch(command)
     budget_s = parse_duration(command.time_budget) if command.time_budget else float("inf")
     if command.dry_run:
         return _print_plan(cells, command.results)
+    launcher = getattr(command, "launcher", None)
+    if launcher == "slurm":
+        for number in launch_slurm(command, arguments):
+            print(f"submitted job {number}")
+        print(f"run_ablation.py status {command.study} --results {command.results} says how far they are")
+        return 0
+    is_worker = worker is not None
+    if worker:
+        cells = [cell for cell in cells if worker.takes(cell)]
+    elif launcher == "local":
+        worker = launch_local(command, arguments, cells)  # what they leave is for this process
 
     from ablations.runner import Keep, default_jobs, run_cells
 
@@ -159,6 +184,8 @@ def _measure(command: Any, arguments: str) -> int:
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
         force=getattr(command, "force", False),
         debug=command.debug,
+        since=worker.since if worker else None,
+        patience_s=worker.patience_s if worker else float("inf"),
         begin=lambda: _print_recipe(cells) if type(command) in commands.TRAININGS else None,
     )
 
@@ -169,7 +196,12 @@ def _measure(command: Any, arguments: str) -> int:
     if training.save_weights and summary.kept:
         print(f"{summary.kept} cells have records already: no weights of these were written", file=sys.stderr)
     if summary.left:
-        print(f"the time budget is spent; resume with: run_ablation.py {arguments}".strip(), file=sys.stderr)
+        print(
+            f"the time budget is spent; resume with: run_ablation.py {shlex.join(arguments)}".strip(), file=sys.stderr
+        )
+
+    if is_worker:
+        return 1 if summary.failed else 0
 
     from ablations.report.build import build_report
 
@@ -340,6 +372,22 @@ def _answer_budget(command: Any) -> int:
 
 def _without_size(cell: Cell) -> Cell:
     return replace(cell, conditions=replace(cast(Any, cell.conditions), resolution=Memory.resolution))
+
+
+def _plan(command: commands.Plan) -> int:
+    """Prints what the trainings of a study will take, and by which records."""
+    cells = command.cells()
+    _check_has_records(command.results)
+
+    from ablations.runner.plan import estimate
+
+    found = estimate(cells, command.results, command.device)
+    print(f"{found.cells} cells, {found.done} done; {found.trainings} trainings to do. Estimates for these:")
+    print(f"{found.hours:,.1f} hours of one device, by {found.source}")
+    print(f"{format_bytes(found.memory_bytes)} of GPU memory a training, predicted for {found.memory_of}")
+    print(f"{format_bytes(found.checkpoint_bytes)} of disk for the checkpoint of each training in progress,")
+    print(f"and {format_bytes(found.weights_bytes)} for all weights with --save-weights")
+    return 0
 
 
 def _print_plan(cells: list[Cell], results: Path) -> int:

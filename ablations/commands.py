@@ -109,7 +109,33 @@ class TrainingRuns:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(TrainingRuns, Force, DataFolder, Output):
+class Launched:
+    """Who runs a study: this process, or workers."""
+
+    launcher: Literal["local", "slurm"] | None = None
+    """Start workers that share the results folder: `local` processes, or jobs of `slurm`."""
+    workers: int | None = None
+    """With --launcher: how many; 1 by default."""
+    gpus_per_worker: int = 0
+    """With --launcher slurm: GPUs of a worker; with several, torchrun trains each cell on all of them."""
+    cpus_per_worker: int | None = None
+    """With --launcher slurm: CPU cores of a worker."""
+    per_gpu: int = 1
+    """With --launcher local: so many workers may share a GPU."""
+    time: str | None = None
+    """With --launcher slurm: how long a job may take, such as 4h, the default; it is requeued while cells are left."""
+    partition: str | None = None
+    """With --launcher slurm: the partition."""
+    account: str | None = None
+    """With --launcher slurm: the account."""
+    constraint: str | None = None
+    """With --launcher slurm: features that the nodes must have."""
+    profile: Path | None = None
+    """With --launcher slurm: a TOML file with these settings and qos, memory_gib, setup and container."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Launched, TrainingRuns, Force, DataFolder, Output):
     """Measure a study; the flags choose among its cells."""
 
     study: str = field(default="quick", metadata=POSITIONAL)
@@ -687,6 +713,46 @@ class NewToggleFile(Debug):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Status(Debug):
+    """Say which cells of a study are queued, running, done and failed, and where they run."""
+
+    study: str = field(default="quick", metadata=POSITIONAL)
+    """Its name, or the path of a file of your own."""
+    results: Path = Path("runs")
+    """Results folder."""
+    devices: tuple[Device, ...] = ()
+    """As in `run`."""
+
+    def cells(self) -> list[Cell]:
+        return Run(study=self.study, devices=self.devices).cells()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Debug):
+    """Estimate what the trainings of a study will take on a device: hours, memory and disk, by records of its speed."""
+
+    study: str = field(default="quick", metadata=POSITIONAL)
+    """Its name, or the path of a file of your own."""
+    device: str
+    """Part of the device's name in the records, such as h100."""
+    results: Path = Path("runs")
+    """Results folder: it has the records of speed, and of the study what is done."""
+    devices: tuple[Device, ...] = ()
+    """As in `run`."""
+
+    def cells(self) -> list[Cell]:
+        return Run(study=self.study, devices=self.devices).cells()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancel(Debug):
+    """Stop the workers of a results folder; trainings leave checkpoints."""
+
+    results: Path = Path("runs")
+    """Results folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List(Debug):
     """List the arms, published models, variants, bases, data sets, recipes and studies."""
 
@@ -709,6 +775,9 @@ COMMANDS: dict[str, Any] = {
     "report": BuildReport,
     "records": Records,
     "power": Power,
+    "plan": Plan,
+    "status": Status,
+    "cancel": Cancel,
     "list": List,
     "new-toggle": NewToggleFile,
     "closed-form": ClosedForm,
@@ -736,6 +805,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "run": (
         *("results", "seeds", "devices", "device", "precision", "compiled", "dry_run", "time_budget", "jobs"),
         *("workers", "force", "save_weights", "tensorboard", "breakdown", "verbose", "debug"),
+    ),
+    "workers": (
+        *("launcher", "gpus_per_worker", "cpus_per_worker", "per_gpu", "time", "partition", "account"),
+        *("constraint", "profile"),
     ),
 }
 """The headings of the commands' help, and their flags; the first that has a flag shows it."""
@@ -868,9 +941,9 @@ def _default_devices() -> tuple[Device, ...]:
     return ("cpu",) if default_device() == "cpu" else ("cpu", "cuda")
 
 
-def parse_duration(text: str) -> float:
+def parse_duration(text: str, name: str = "time_budget") -> float:
     """Returns seconds for a text such as `90s`, `20min` or `1.5h`; raises InputError for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text)
     if not match:
-        raise refuse("time_budget", text, "a number with s, min or h, such as 20min")
+        raise refuse(name, text, "a number with s, min or h, such as 20min")
     return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]

@@ -91,7 +91,7 @@ DESCRIBE = parts(
 MODELS = parts("model", "baselines", "heads")
 RUNS = (*MODELS, *parts("data", "training", "measure", "runner", "benchmarks"))
 REPORTS = parts("analysis", "report")
-COMMAND_LINE = parts("flags", "commands", "cli")
+COMMAND_LINE = parts("flags", "commands", "launch", "cli")
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
 STANDARD_LIBRARY = tuple(sys.stdlib_module_names)
 
@@ -135,7 +135,7 @@ OPENS_WITHOUT_TORCH = (
     *("errors", "units", "conditions", "config", "recipes", "cells", "studies", "cost", "schema", "records", "paper"),
     *("toggle_files", "skeletons", "dense_recipes", "baselines.registry", "data.listing", "data.registry"),
     *("data.dense_registry",),
-    *("analysis", "report", "flags", "commands", "cli"),
+    *("analysis", "report", "flags", "commands", "launch", "cli"),
 )
 """Importing these imports no torch, not even by way of others, so that help, tables and notebooks open at once."""
 
