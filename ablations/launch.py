@@ -38,7 +38,7 @@ STOP_S = 120
 MOST_RESTARTS = 100
 """Of a job that was requeued: one that never finishes a cell is to end at some time."""
 
-PROFILE = {
+PROFILE: dict[str, type] = {
     "partition": str,
     "account": str,
     "constraint": str,
@@ -280,7 +280,7 @@ def read_profile(path: Path) -> dict[str, Any]:
         except InputError as error:
             raise InputError(f"{path.name}: {error}") from error
         texts = kind is not list or (isinstance(value, list) and all(isinstance(each, str) for each in value))
-        if type(value) is not kind or not texts or (kind is int and value < 0):
+        if type(value) is not kind or not texts or (isinstance(value, int) and value < 0):
             allowed = {str: "a text", int: "a whole number from 0", list: "a list of texts"}[kind]
             raise InputError(f"{path.name}: {refuse(name, value, allowed)}")
     return values

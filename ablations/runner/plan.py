@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ablations.cells import Cell
+from ablations.cells import Arm, Cell
 from ablations.config import PVTConfig
 from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.data.registry import count_train_images
@@ -58,10 +58,11 @@ def estimate(cells: Sequence[Cell], results: Path, device: str) -> Estimate:
     trainings = [cell for cell in left if cell.conditions.trains and cell.config and has_closed_form(cell.config)]
     if not trainings:
         raise refuse("study", cells[0].measurement, "one with trainings of arms that are not done: others take minutes")
-    rates = {variant: _find_rate(results, device, variant) for variant in {cell.model.variant for cell in trainings}}
+    variants = [cell.model.variant for cell in trainings if isinstance(cell.model, Arm)]
+    rates = {variant: _find_rate(results, device, variant) for variant in dict.fromkeys(variants)}
     seconds = sum(
-        _images(cell) * count_macs(cell.arm_config, cell.conditions.resolution) / rates[cell.model.variant].macs_per_s
-        for cell in trainings
+        _images(cell) * count_macs(cell.arm_config, cell.conditions.resolution) / rates[variant].macs_per_s
+        for cell, variant in zip(trainings, variants, strict=True)
     )
     largest = max(
         trainings, key=lambda cell: count_macs(cell.arm_config, cell.conditions.resolution) * cell.conditions.batch_size
@@ -92,7 +93,9 @@ def _find_rate(results: Path, device: str, variant: str) -> Rate:
         name = record["environment"].get("device_name") or ""
         devices.add(name)
         if _letters(device) in _letters(name):
-            values = {name: tuple(each) if isinstance(each, list) else each for name, each in record["config"].items()}
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in record["config"].items()
+            }
             config = PVTConfig(**values)
             macs = count_macs(config, record["conditions"]["resolution"])
             paces.setdefault(record["variant"], []).append((images_per_s * macs, name))
