@@ -29,7 +29,7 @@ import pandas as pd
 from statsmodels.formula.api import ols
 
 from ablations.analysis.accuracy import Study, difference_rows, split_studies
-from ablations.analysis.grouping import AXES, CONDITIONS, Group, arm_rows, group_by, tabulated
+from ablations.analysis.grouping import AXES, CONDITIONS, Group, group_arms, tabulated
 from ablations.analysis.statistics import (
     CONFIDENCE,
     FEWEST_FOR_INTERVAL,
@@ -403,7 +403,7 @@ def list_factorial_studies(records: pd.DataFrame, measurement: str) -> Iterator[
 
 def split_places(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> Iterator[Group]:
     """Yields the rows that have the conditions of `names` and, beside these, their resolution in common."""
-    yield from group_by(arm_rows(records, measurement), (*names, "resolution", "pixels"))
+    yield from group_arms(records, measurement, (*names, "resolution", "pixels"))
 
 
 def by_arm(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -174,11 +174,18 @@ def arm_rows(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
 
 def split_by_conditions(records: pd.DataFrame, measurement: str) -> list[Group]:
     """Returns the rows of `arm_rows` in groups of equal conditions, in their order."""
+    return [_name_machines(group, measurement) for group in group_arms(records, measurement, CONDITIONS[measurement])]
+
+
+def group_arms(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> list[Group]:
+    """Returns the rows of `arm_rows` in groups of equal values in the columns `names`.
+
+    The groups stand in the order of the paper's arms among them, so that records of later toggles move none.
+    """
     rows = arm_rows(records, measurement)
-    groups = [_name_machines(group, measurement) for group in group_by(rows, CONDITIONS[measurement])]
-    # In the order of the paper's arms among them, so that records of later toggles move no group.
     papers = rows.index[rows["arm"].isin(arms_of(PAPER_TOGGLES))] if len(rows) else rows.index
     first = {label: number for number, label in enumerate(papers)}
+    groups = group_by(rows, names)
     return sorted(groups, key=lambda group: min(first.get(label, len(first)) for label in group.rows.index))
 
 

@@ -139,7 +139,8 @@ def answer_budgets(
         yield from map(answer, cells)
         return
     with worker_processes(workers, imports=[__name__]) as pool:
-        yield from pool.map(answer, cells)
+        futures = [pool.submit(answer, cell) for cell in cells]  # `map` cancels them on an error: see worker_processes
+        yield from (future.result() for future in futures)
 
 
 def verify_answer(answer: BudgetAnswer, cell: Cell) -> Iterator[Verification]:
