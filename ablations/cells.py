@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from contextlib import suppress
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,12 @@ class Arm:
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", variant_name(self.variant))
         base_confounders(self.base, self.arm)
-        plain = {name: value for name, value in self.overrides if value is not None}
-        for name in plain:
-            pick("field", name, self.ALLOWED)
-        own = build_config(self.variant, self.arm, self.base)
-        changed = {name: value for name, value in sorted(plain.items()) if getattr(own, name) != value}
-        object.__setattr__(self, "overrides", tuple(changed.items()))
+        if plain := {name: value for name, value in self.overrides if value is not None}:
+            for name in plain:
+                pick("field", name, self.ALLOWED)
+            own = build_config(self.variant, self.arm, self.base)
+            plain = {name: value for name, value in sorted(plain.items()) if getattr(own, name) != value}
+        object.__setattr__(self, "overrides", tuple(plain.items()))
         from_files = tuple((name, TOGGLES[name].digests) for name in arm_toggles(self.arm) if TOGGLES[name].file)
         object.__setattr__(self, "toggle_files", from_files)
 
@@ -62,6 +62,11 @@ class Arm:
     def name(self) -> str:
         """A few words for people."""
         return f"{self.variant} {self.arm}"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What tells it from other models in a record."""
+        return {"variant": self.variant, "arm": self.arm, "base": self.base}
 
     @property
     def source(self) -> str:
@@ -79,11 +84,10 @@ class Arm:
                 raise refuse(name, value, f"{conditions.config_fields[name]}, which {conditions.name} sets here")
         return build_config(self.variant, self.arm, self.base, **(dict(self.overrides) | conditions.config_fields))
 
-    def describe(self, conditions: Measurement) -> dict[str, Any]:
+    def describe(self, config: PVTConfig | None) -> dict[str, Any]:
         """A toggle from a file is another when the file changes."""
-        names = {"variant": self.variant, "arm": self.arm, "base": self.base}
         told = {name: TOGGLES[name].description | {"sha256": dict(digests)} for name, digests in self.toggle_files}
-        return names | {"config": as_plain(self.config(conditions))} | ({"toggle_files": told} if told else {})
+        return self.names | {"config": as_plain(config)} | ({"toggle_files": told} if told else {})
 
     @property
     def label(self) -> dict[str, Any]:
@@ -101,6 +105,11 @@ class NamedModel:
     is_arm = False
 
     @property
+    def names(self) -> dict[str, str]:
+        """What tells it from other models in a record."""
+        return {"model": self.name}
+
+    @property
     def source(self) -> str:
         """What builds the model: its name, or a user's file and function."""
         return self.file or self.name
@@ -114,10 +123,10 @@ class NamedModel:
     def config(self, conditions: Measurement) -> None:
         return None
 
-    def describe(self, conditions: Measurement) -> dict[str, Any]:
+    def describe(self, config: PVTConfig | None) -> dict[str, Any]:
         """A model from a file is another when the file changes."""
         digest = {"file_sha256": self.file_digest} if self.file_digest else {}
-        return {"model": self.name, **digest}
+        return self.names | digest
 
     @property
     def label(self) -> dict[str, Any]:
@@ -189,7 +198,7 @@ class Cell:
         """Returns what identifies the cell, as plain values."""
         return {
             "measurement": self.measurement,
-            **self.model.describe(self.conditions),
+            **self.model.describe(self.config),
             "conditions": as_plain(self.conditions),
         }
 
@@ -206,7 +215,7 @@ class Cell:
     @property
     def file_name(self) -> str:
         """Of its record, without the suffix."""
-        return file_name(self.describe(), self.key)
+        return file_name(self.model.names, self.key)
 
     @property
     def label(self) -> str:
@@ -311,7 +320,7 @@ def _uncounted(kind: Any) -> dict[str, Any]:
 
 def as_plain(values: Any) -> dict[str, Any]:
     """Returns the fields of a dataclass as JSON has them."""
-    return {name: _as_json(value) for name, value in asdict(values).items()}
+    return {each.name: _as_json(getattr(values, each.name)) for each in fields(values)}
 
 
 def _as_json(value: Any) -> Any:
@@ -322,10 +331,10 @@ LONGEST_NAME = 100
 """Letters of a model in the names of files, which have up to 255 with their key, suffix and what is added meanwhile."""
 
 
-def file_name(description: dict[str, Any], key: str) -> str:
-    """Returns what the files of a cell are called, without a suffix, by its description or its record."""
-    if "model" in description:
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", description["model"]).strip("-.")[:LONGEST_NAME]
+def file_name(names: dict[str, Any], key: str) -> str:
+    """Returns what the files of a cell are called, without a suffix, by its model's names or its record."""
+    if "model" in names:
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", names["model"]).strip("-.")[:LONGEST_NAME]
     else:
-        name = f"{description['variant']}_{description['base']}_{description['arm'].replace('+', '-')}"
+        name = f"{names['variant']}_{names['base']}_{names['arm'].replace('+', '-')}"
     return f"{name}_{key}"

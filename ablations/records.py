@@ -60,11 +60,11 @@ RECORDS = "records"
 
 def record_path(results: Path, cell: Cell) -> Path:
     """Returns where the record of a cell is written below the results folder."""
-    return _own_path(results, cell.describe(), cell.key)
+    return results / RECORDS / cell.measurement / f"{cell.file_name}.json"
 
 
-def _own_path(results: Path, description: dict[str, Any], key: str) -> Path:
-    return results / RECORDS / description["measurement"] / f"{file_name(description, key)}.json"
+def _own_path(results: Path, record: dict[str, Any]) -> Path:
+    return results / RECORDS / record["measurement"] / f"{file_name(record, record['key'])}.json"
 
 
 def write_record(
@@ -111,7 +111,7 @@ def write_record(
 
 def _write_first(results: Path, record: dict[str, Any]) -> Path | None:
     """Writes a record unless a finished one stands there; one that failed or is damaged makes way."""
-    path = _own_path(results, record, record["key"])
+    path = _own_path(results, record)
     try:
         while not write_new(path, json.dumps(record, indent=1) + "\n"):
             if _is_finished(path):
@@ -154,7 +154,7 @@ def _printable(value: Any) -> Any:
 
 
 def _write_own(results: Path, record: dict[str, Any]) -> Path:
-    path = _own_path(results, record, record["key"])
+    path = _own_path(results, record)
     _write(path, json.dumps(record, indent=1) + "\n")
     return path
 
@@ -457,7 +457,7 @@ def unpack_records(results: Path) -> dict[str, int]:
 def _unpack_measurement(results: Path, measurement: str) -> int:
     packed, _ = _read_packed(_packed_path(results, measurement))
     for record in packed.values():
-        own = _try_read(_own_path(results, record, record["key"]))
+        own = _try_read(_own_path(results, record))
         if _choose(own, record) is not own:
             _write_own(results, record)
     if packed:
@@ -509,7 +509,7 @@ def drop_records(results: Path, wanted: Callable[[dict[str, Any]], bool]) -> Pat
         for measurement in {record["measurement"] for record in dropped}:
             _unpack_measurement(results, measurement)
         for record in dropped:
-            _own_path(results, record, record["key"]).unlink()
+            _own_path(results, record).unlink()
     return aside
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -60,14 +61,14 @@ def estimate(cells: Sequence[Cell], results: Path, device: str) -> Estimate:
         raise refuse("study", cells[0].measurement, "one with trainings of arms that are not done: others take minutes")
     variants = [cell.model.variant for cell in trainings if isinstance(cell.model, Arm)]
     rates = {variant: _find_rate(results, device, variant) for variant in dict.fromkeys(variants)}
+    macs_of, params_of = cache(count_macs), cache(count_params)  # seeds share a model
+    macs = [macs_of(cell.arm_config, cell.conditions.resolution) for cell in trainings]
+    params = [params_of(cell.arm_config) for cell in trainings]
     seconds = sum(
-        _images(cell) * count_macs(cell.arm_config, cell.conditions.resolution) / rates[variant].macs_per_s
-        for cell, variant in zip(trainings, variants, strict=True)
+        _images(cell) * own / rates[variant].macs_per_s
+        for cell, own, variant in zip(trainings, macs, variants, strict=True)
     )
-    largest = max(
-        trainings, key=lambda cell: count_macs(cell.arm_config, cell.conditions.resolution) * cell.conditions.batch_size
-    )
-    params = [count_params(cell.arm_config) for cell in trainings]
+    _, largest = max(zip(macs, trainings, strict=True), key=lambda each: each[0] * each[1].conditions.batch_size)
     return Estimate(
         cells=len(cells),
         done=len(cells) - len(left),

@@ -264,12 +264,14 @@ def select(cells: list[Cell], **wanted: tuple) -> list[Cell]:
 
 def on_devices(cells: list[Cell], devices: tuple[Device, ...]) -> list[Cell]:
     """Returns the cells that depend on a device once for each of `devices`, and the others as they are."""
-    placed = [
-        replace(cell, conditions=replace(cast(Any, cell.conditions), device=device)) if _field(cell, "device") else cell
-        for device in devices
-        for cell in cells
-    ]
+    placed = [_on_device(cell, device) for device in devices for cell in cells]
     return list({cell.key: cell for cell in placed}.values())
+
+
+def _on_device(cell: Cell, device: Device) -> Cell:
+    if _field(cell, "device") in (None, "", device):
+        return cell
+    return replace(cell, conditions=replace(cast(Any, cell.conditions), device=device))
 
 
 def _field(cell: Cell, name: str) -> Any:
