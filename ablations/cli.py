@@ -384,7 +384,10 @@ def _plan(command: commands.Plan) -> int:
     found = estimate(cells, command.results, command.device)
     print(f"{found.cells} cells, {found.done} done; {found.trainings} trainings to do. Estimates for these:")
     print(f"{found.hours:,.1f} hours of one device, by {found.source}")
-    print(f"{format_bytes(found.memory_bytes)} of GPU memory a training, predicted for {found.memory_of}")
+    if found.memory_bytes is None:
+        print("no prediction of GPU memory, which there is for classifiers alone")
+    else:
+        print(f"{format_bytes(found.memory_bytes)} of GPU memory a training, predicted for {found.memory_of}")
     print(f"{format_bytes(found.checkpoint_bytes)} of disk for the checkpoint of each training in progress,")
     print(f"and {format_bytes(found.weights_bytes)} for all weights with --save-weights")
     return 0

@@ -25,6 +25,7 @@ from ablations.commands import Launched, Run, parse_duration
 from ablations.errors import InputError, as_text, pick, refuse
 from ablations.files import write_text
 from ablations.flags import flag_of
+from ablations.units import format_bytes
 
 WORKERS = "workers"
 """The folder of workers' logs and jobs below a results folder."""
@@ -180,7 +181,25 @@ def _gpus_of_workers(command: Run, cells: Sequence[Cell], count: int) -> list[st
     if count > len(there) * command.per_gpu:
         allowed = f"1 to {len(there) * command.per_gpu}: {len(there)} GPUs, {command.per_gpu} workers each"
         raise refuse("workers", count, allowed)
+    if command.per_gpu > 1:
+        _check_fit(command.per_gpu, cells, torch.cuda.get_device_properties(0).total_memory)
     return [there[number % len(there)] for number in range(count)]
+
+
+def _check_fit(per_gpu: int, cells: Sequence[Cell], total_bytes: int) -> None:
+    """Raises InputError if the trainings of so many workers are predicted not to fit into a GPU together.
+
+    Predicted is what classifiers' trainings hold, without the driver's context of each process.
+    """
+    from ablations.runner.plan import is_predicted, predict_training_memory
+
+    trainings = [cell for cell in cells if is_predicted(cell)]
+    shapes = {(cell.config, cell.conditions.resolution, cell.conditions.batch_size): cell for cell in trainings}
+    needs = {cell.label: predict_training_memory(cell) for cell in shapes.values()}
+    if needs and per_gpu * max(needs.values()) > total_bytes:
+        label, most = max(needs.items(), key=lambda need: need[1])
+        why = f"{format_bytes(most)} of {format_bytes(total_bytes)} is predicted for {label}"
+        raise refuse("per_gpu", per_gpu, f"1 to {max(1, total_bytes // most)}: {why}")
 
 
 # Slurm ---------------------------------------------------------------------------------------------------------------

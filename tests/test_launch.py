@@ -11,10 +11,11 @@ from ablations import launch
 from ablations.cells import arm_cell
 from ablations.cli import main
 from ablations.commands import parse
+from ablations.cost import count_macs
 from ablations.errors import InputError
-from ablations.measure import Accuracy, Cost
+from ablations.measure import Accuracy, Cost, Segmentation
 from ablations.records import find_record, read_records
-from ablations.runner.plan import estimate
+from ablations.runner.plan import estimate, predict_training_memory
 
 STUDY = """
 question = "Do workers give what one process gives?"
@@ -165,6 +166,38 @@ def test_hours_follow_from_the_records_of_the_device(tmp_path, write_cell):
     found = estimate([measured, left], tmp_path, record["environment"]["device_name"].upper())
     assert (found.cells, found.done, found.trainings) == (2, 1, 1)
     assert found.hours == pytest.approx(left.conditions.total_epochs * 100 / record["result"]["train_img_per_s"] / 3600)
-    assert "1 records of pico on" in found.source
+    assert "1 records of pico at 32 px on" in found.source
     with pytest.raises(InputError, match=r"device='h100' is not possible; allowed: one that .* has records of"):
         estimate([left], tmp_path, "h100")
+
+
+def test_paces_are_those_of_the_nearest_model_and_of_the_task(tmp_path, write_cell):
+    few = {"epochs": 1, "train_images": 100, "batch_size": 50, "warmup_epochs": 0.0}
+    small, large = (arm_cell("pico", "v1", "v2", Accuracy(resolution=side, **few)) for side in (32, 96))
+    for cell in (small, large):
+        write_cell(tmp_path, cell)
+    device = find_record(tmp_path, small)["environment"]["device_name"]
+    left = arm_cell("pico", "v1", "v2", Accuracy(resolution=64, seed=1, **few))
+    found = estimate([left], tmp_path, device)
+    assert "1 records of pico at 96 px on" in found.source  # 2.25 times the MACs; the other has a quarter
+    rate = find_record(tmp_path, large)["result"]["train_img_per_s"]
+    macs = [count_macs(cell.arm_config, cell.conditions.resolution) for cell in (large, left)]
+    assert found.hours == pytest.approx(100 / (rate * macs[0] / macs[1]) / 3600)
+    dense = arm_cell("pico", "v1", "v2", Segmentation(iterations=3, batch_size=2, resolution=64))
+    with pytest.raises(InputError, match=r"has records of such trainings of: none"):
+        estimate([dense], tmp_path, device)
+    write_cell(tmp_path, dense)
+    another = dense.of(arm="v1+ope")
+    found = estimate([another], tmp_path, device)
+    rate = find_record(tmp_path, dense)["result"]["train_img_per_s"]
+    assert found.hours == pytest.approx(6 / rate / 3600)
+    assert found.memory_bytes is None
+
+
+def test_workers_that_share_a_gpu_have_to_fit():
+    cells = [arm_cell("pico", "v1", "v2", Accuracy(seed=seed, batch_size=64)) for seed in range(2)]
+    needed = predict_training_memory(cells[0])
+    launch._check_fit(3, cells, 3 * needed)
+    with pytest.raises(InputError, match=r"per_gpu=3 is not possible; allowed: 1 to 2: .* is predicted for accuracy"):
+        launch._check_fit(3, cells, 3 * needed - 1)
+    launch._check_fit(9, [arm_cell("pico", "v1", "v2", Cost())], 1)

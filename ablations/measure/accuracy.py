@@ -135,8 +135,13 @@ class Accuracy(Recipe, Measurement):
         released: dict[str, Any] = as_released(model)
         return replace(self, **{name: value for name, value in released.items() if getattr(self, name) is None})
 
+    @property
+    def images_seen(self) -> int:
+        """Training images, each as often as it is trained on."""
+        return self.total_epochs * (self.train_images or count_train_images(self.data))
+
     def typical_seconds(self, macs: int) -> float:
-        images = self.total_epochs * (self.train_images or count_train_images(self.data))
+        images = self.images_seen
         return 0.5 + 0.018 * images / self.batch_size + 3 * images * macs / MACS_PER_S
 
     def data_digest(self, data_dir: Path | None) -> str | None:

@@ -105,12 +105,17 @@ class DenseMeasurement(DenseRecipe, Measurement):
             "drop_path_rate": self.drop_path_rate,
         }
 
-    def typical_seconds(self, macs: int) -> float:
+    @property
+    def images_seen(self) -> int:
+        """Training images, each as often as it is trained on."""
         images = DENSE_SETS[self.data].train_images if self.data in DENSE_SETS else 1000
         steps = self.iterations or self.epochs * max((self.train_images or images) // self.batch_size, 1)
+        return steps * self.batch_size
+
+    def typical_seconds(self, macs: int) -> float:
         # A pyramid's layers see a quarter of the image's side in each of about a dozen convolutions of its width.
         head_macs = 12 * 9 * self.pyramid_width**2 * self.resolution**2 // 16
-        return 1.0 + 3 * steps * self.batch_size * (macs + head_macs) / MACS_PER_S
+        return 1.0 + 3 * self.images_seen * (macs + head_macs) / MACS_PER_S
 
     def data_digest(self, data_dir: Path | None) -> str | None:
         from ablations.data.dense_loading import dense_digest

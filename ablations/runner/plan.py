@@ -1,17 +1,17 @@
 """What a study will take: processor hours, memory and disk, estimated before anything is measured."""
 
+import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ablations.cells import Arm, Cell
-from ablations.config import PVTConfig
+from ablations.cells import Cell
+from ablations.config import PVTConfig, size_text
 from ablations.cost import count_macs, count_params, has_closed_form
-from ablations.data.registry import count_train_images
 from ablations.errors import refuse
 from ablations.measure import Memory
 from ablations.measure.measurement import Setting
@@ -24,11 +24,15 @@ WEIGHT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Rate:
-    """How many forward MACs of training a second a device does, by the records that tell it."""
+class Pace:
+    """How fast a record says that a device trains."""
 
-    macs_per_s: float
-    source: str
+    images_per_s: float
+    macs: int
+    """Of an image, in the backbone."""
+    device: str
+    model: str
+    sides: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class Estimate:
     trainings: int
     hours: float
     source: str
-    memory_bytes: int
+    memory_bytes: int | None
+    """None for detectors and segmenters, whose memory is not predicted."""
     memory_of: str
     checkpoint_bytes: int
     weights_bytes: int
@@ -50,84 +55,106 @@ class Estimate:
 def estimate(cells: Sequence[Cell], results: Path, device: str) -> Estimate:
     """Returns what the study's trainings take on a device, by the records of trainings and training steps on it.
 
-    A training takes its images times its model's MACs, at the pace of the records; validation and loading count as far
-    as they did there. Memory is predicted for the model with the most MACs. Raises InputError where no record is of
-    that device, or no training is left to estimate.
+    A classifier's training takes its images times its model's MACs, at the pace of the records of the nearest MACs; a
+    detector's or segmenter's its images, at the pace of records of its task. Validation and loading count as far as
+    they did there. Memory is predicted for the model with the most MACs. Raises InputError where no record is of that
+    device, or no training is left to estimate.
     """
     records = [find_record(results, cell) for cell in cells]
     left = [cell for cell, record in zip(cells, records, strict=True) if not record or record["status"] != "done"]
-    trainings = [cell for cell in left if cell.conditions.trains and cell.config and has_closed_form(cell.config)]
+    trainings = [cell for cell in left if _is_counted(cell)]
     if not trainings:
         raise refuse("study", cells[0].measurement, "one with trainings of arms that are not done: others take minutes")
-    variants = [cell.model.variant for cell in trainings if isinstance(cell.model, Arm)]
-    rates = {variant: _find_rate(results, device, variant) for variant in dict.fromkeys(variants)}
     macs_of, params_of = cache(count_macs), cache(count_params)  # seeds share a model
     macs = [macs_of(cell.arm_config, cell.conditions.resolution) for cell in trainings]
     params = [params_of(cell.arm_config) for cell in trainings]
-    seconds = sum(
-        _images(cell) * own / rates[variant].macs_per_s
-        for cell, own, variant in zip(trainings, macs, variants, strict=True)
-    )
+    known = {task: list(_paces(results, task)) for task in dict.fromkeys(map(_task, trainings))}
+    choose = cache(lambda task, variant, own: _nearest(known[task], results, device, variant, own))
+    seconds = 0.0
+    sources: dict[str, None] = {}
+    for cell, own in zip(trainings, macs, strict=True):
+        (task, head), variant = _task(cell), cell.model.names["variant"]
+        chosen = choose((task, head), variant, own)
+        seconds += cell.conditions.images_seen / median(
+            pace.images_per_s * (1 if head else pace.macs / own) for pace in chosen
+        )
+        sources |= dict.fromkeys([_words(chosen, results)])
     _, largest = max(zip(macs, trainings, strict=True), key=lambda each: each[0] * each[1].conditions.batch_size)
     return Estimate(
         cells=len(cells),
         done=len(cells) - len(left),
         trainings=len(trainings),
         hours=seconds / 3600,
-        source="; ".join(dict.fromkeys(rate.source for rate in rates.values())),
-        memory_bytes=_predict_memory(largest),
+        source="; ".join(sources),
+        memory_bytes=predict_training_memory(largest) if is_predicted(largest) else None,
         memory_of=largest.name,
         checkpoint_bytes=STATE_BYTES * max(params),
         weights_bytes=WEIGHT_BYTES * sum(params),
     )
 
 
-def _images(cell: Cell) -> int:
-    return cell.conditions.total_epochs * (cell.conditions.train_images or count_train_images(cell.conditions.data))
+def is_predicted(cell: Cell) -> bool:
+    """Whether the memory of a cell's training can be predicted: that of a classifier, of an arm with a closed form."""
+    return _is_counted(cell) and _task(cell)[1] is None
 
 
-def _find_rate(results: Path, device: str, variant: str) -> Rate:
-    """Returns the pace of a device, by the records of the variant where there are any, else of all."""
-    paces: dict[str, list[tuple[float, str]]] = {}
-    devices = set()
-    for record, images_per_s in _training_paces(iterate_records(results)):
-        name = record["environment"].get("device_name") or ""
-        devices.add(name)
-        if _letters(device) in _letters(name):
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in record["config"].items()
-            }
-            config = PVTConfig(**values)
-            macs = count_macs(config, record["conditions"]["resolution"])
-            paces.setdefault(record["variant"], []).append((images_per_s * macs, name))
-    own = paces.get(variant)
-    chosen = own or [each for every in paces.values() for each in every]
-    if not chosen:
-        there = ", ".join(sorted(devices)) or "none"
-        allowed = f"one that {results} has records of trainings or training steps of: {there}"
-        raise refuse("device", device, allowed)
-    names = ", ".join(sorted({name for _, name in chosen}))
-    of = f"of {variant}" if own else "of other variants"
-    return Rate(median(pace for pace, _ in chosen), f"{len(chosen)} records {of} on {names} in {results}")
+def _is_counted(cell: Cell) -> bool:
+    return bool(cell.conditions.trains and cell.config and has_closed_form(cell.config))
 
 
-def _training_paces(records: Iterable[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], float]]:
-    """Yields the records of arms that tell how many images a second were trained on, and that."""
-    for record in records:
-        if record["status"] != "done" or "variant" not in record or record["conditions"].get("head"):
+def _task(cell: Cell) -> tuple[str, str | None]:
+    """Returns what a cell trains: its measurement and, but for a classifier, its head."""
+    return cell.measurement, getattr(cell.conditions, "head", None)
+
+
+def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
+    """Yields how fast the finished records say that arms train for a task, by trainings and steps of trainings."""
+    measurement, head = task
+    for record in iterate_records(results):
+        conditions = record["conditions"]
+        if record["status"] != "done" or "variant" not in record or conditions.get("head") != head:
             continue
         result = record["result"]
-        if record["measurement"] == "accuracy" and "train_img_per_s" in result:
-            yield record, result["train_img_per_s"]
-        elif record["measurement"] == "speed" and record["conditions"]["mode"] == "training":
-            yield record, result["throughput_img_per_s"]
+        if record["measurement"] == measurement:
+            images_per_s = result.get("train_img_per_s")
+        elif record["measurement"] == "speed" and not head and conditions["mode"] == "training":
+            images_per_s = result["throughput_img_per_s"]
+        else:
+            continue
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record["config"].items()
+        }
+        config = PVTConfig(**values)
+        if images_per_s and has_closed_form(config):
+            resolution = conditions["resolution"]
+            size = tuple(resolution) if isinstance(resolution, list) else resolution
+            device = record["environment"].get("device_name") or ""
+            yield Pace(images_per_s, count_macs(config, size), device, record["variant"], size_text(size))
+
+
+def _nearest(paces: Sequence[Pace], results: Path, device: str, variant: str, macs: int) -> tuple[Pace, ...]:
+    """Returns the paces of a device with the MACs nearest to a model's, of its variant where there are any."""
+    on_device = [pace for pace in paces if _letters(device) in _letters(pace.device)]
+    chosen = [pace for pace in on_device if pace.model == variant] or on_device
+    if not chosen:
+        there = ", ".join(sorted({pace.device for pace in paces})) or "none"
+        allowed = f"one that {results} has records of such trainings of: {there}"
+        raise refuse("device", device, allowed)
+    distances = [abs(math.log(pace.macs / macs)) for pace in chosen]
+    nearest = chosen[distances.index(min(distances))]
+    return tuple(pace for pace in chosen if (pace.model, pace.sides) == (nearest.model, nearest.sides))
+
+
+def _words(paces: Sequence[Pace], results: Path) -> str:
+    names = ", ".join(sorted({pace.device for pace in paces}))
+    return f"{len(paces)} records of {paces[0].model} at {paces[0].sides} px on {names} in {results}"
 
 
 def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
-def _predict_memory(cell: Cell) -> int:
+def predict_training_memory(cell: Cell) -> int:
     """Returns the predicted peak memory in bytes of a training's step on a GPU."""
     conditions = Memory(
         mode="training",
