@@ -178,7 +178,7 @@ def _measure(command: Any, arguments: list[str], worker: Worker | None) -> int:
         declared_seeds=named.seeds() if named else None,
         results=command.results,
         data_dir=getattr(command, "data_dir", None),
-        weights=getattr(command, "checkpoint", None) or getattr(command, "init", None),
+        weights=getattr(command, "checkpoint", None) or getattr(command, "weights_file", None),
         time_budget_s=budget_s,
         jobs=default_jobs() if training.jobs is None else training.jobs,
         keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),

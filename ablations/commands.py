@@ -1,7 +1,6 @@
 """The commands: what each takes, as dataclasses whose docstrings are the help, and its cells."""
 
 # No torch is imported here, so that help and lists answer at once.
-import hashlib
 import itertools
 import re
 from collections.abc import Container, Iterator, Mapping
@@ -33,6 +32,7 @@ from ablations.config import (
 from ablations.data.registry import DATA_SETS, count_classes
 from ablations.dense_recipes import DetectionRecipe, SegmentationRecipe
 from ablations.errors import InputError, pick, refuse
+from ablations.files import file_digest
 from ablations.flags import HELP, HELP_ALL, POSITIONAL, Layout, describe_flags, like, parse_flags
 from ablations.measure import (
     MEASUREMENTS,
@@ -106,6 +106,30 @@ class TrainingRuns:
     """Write TensorBoard's events to RESULTS/tensorboard; the history is in the records and RESULTS/logs anyway."""
     save_weights: bool = False
     """Write the trained weights to RESULTS/weights; `evaluate` takes them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitialWeights:
+    """What a training begins from."""
+
+    init: str | None = None
+    """File of a classifier's weights to begin from, in any format that `evaluate` takes, or the key of a record of
+    accuracy in RESULTS that was trained with --save-weights; from scratch without it. Position embeddings are resized;
+    a head of other classes is left out."""
+
+    @property
+    def weights_file(self: Any) -> Path | None:
+        """The file of weights, or None from scratch; raises InputError where there is none."""
+        if self.init is None or (path := Path(self.init)).is_file():
+            return self.init and path
+        from ablations.runner.classifiers import find_trained_weights
+
+        return find_trained_weights(self.init, self.results)
+
+    @property
+    def init_digest(self) -> str:
+        """The SHA-256 of the file of weights; empty from scratch."""
+        return file_digest(self.weights_file) if self.weights_file else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -440,10 +464,10 @@ class MeasureSpeed(Arms):
         return models._of_arms(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
 
 
-@_with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes",))
+@_with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes", "init"))
 @dataclass(frozen=True, kw_only=True)
-class MeasureAccuracy(TrainingRuns, DataFolder, Models):
-    """Train each arm, or any model, from scratch by a recipe and evaluate it; a training that was stopped resumes."""
+class MeasureAccuracy(InitialWeights, TrainingRuns, DataFolder, Models):
+    """Train each arm, or any model, by a recipe and evaluate it; a training that was stopped resumes."""
 
     DEFAULT_VARIANT = "nano"
 
@@ -453,15 +477,15 @@ class MeasureAccuracy(TrainingRuns, DataFolder, Models):
     @property
     def conditions(self: Any) -> Accuracy:
         """What is trained by, with the classes of the data set."""
-        given = _given(self, Accuracy, ("seed", "num_classes"))
-        return replace(given, num_classes=count_classes(self.data, self.data_dir))
+        given = _given(self, Accuracy, ("seed", "num_classes", "init"))
+        return replace(given, num_classes=count_classes(self.data, self.data_dir), init=self.init_digest)
 
     def _cells(self: Any) -> list[Cell]:
         return self._of_models(vary(self.conditions, seed=self.seeds))
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTraining(TrainingRuns, DataFolder, Models):
+class DenseTraining(InitialWeights, TrainingRuns, DataFolder, Models):
     """What detection and segmentation have in common."""
 
     DEFAULT_VARIANT = "nano"
@@ -469,17 +493,10 @@ class DenseTraining(TrainingRuns, DataFolder, Models):
 
     recipe: str = "small"
     """Where the fields of a training begin, of which each is a flag. One of those that `list` names."""
-    init: Path | None = None
-    """File of a classifier's weights that the backbone begins from, in any format that `evaluate` takes; from scratch
-    without it. Position embeddings are resized; the class token and the head are left out."""
 
     def _cells(self: Any) -> list[Cell]:
         given = _given(self, self.KIND, ("seed", "head", "init", "initial_weights"))
-        if self.init:
-            if not self.init.is_file():
-                raise refuse("init", str(self.init), "a file of weights")
-            with self.init.open("rb") as file:
-                given = replace(given, init=hashlib.file_digest(file, "sha256").hexdigest())
+        given = replace(given, init=self.init_digest)
         return self._of_models(vary(given, head=self.heads, seed=self.seeds))
 
 
@@ -541,11 +558,9 @@ class Evaluate(DataFolder, Output):
         told = read_description(self.checkpoint)
         if told and "config" not in told:
             raise refuse("checkpoint", self.checkpoint.name, f"weights of an arm; these are of {told['model']}")
-        with self.checkpoint.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         held = {"num_classes": told["config"]["num_classes"], "img_size": told["config"]["img_size"]} if told else {}
         conditions = Evaluation(
-            checkpoint=digest,
+            checkpoint=file_digest(self.checkpoint),
             data=self.data or told.get("data") or Evaluation.data,
             protocol=self.protocol or ("paper" if told else Evaluation.protocol),
             **{name: self._agreed(name, held) or getattr(Evaluation, name) for name in ("num_classes", "img_size")},

@@ -1,6 +1,7 @@
 """Files that are written whole: a kill at any moment leaves the old one or the new one."""
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
@@ -20,6 +21,12 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Writes a file."""
     with written_whole(path) as file:
         file.write(content)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_new(path: Path, text: str) -> bool:

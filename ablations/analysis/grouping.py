@@ -89,7 +89,7 @@ _PHRASES = {
     "speed_at": "speed at {}",
     "ap_of": "AP: {}",
     "miou_of": "mIoU: {}",
-    "init": "backbone's weights from {}",
+    "init": "weights from {:.16}",
     "pyramid_width": "pyramid of {} channels",
     "smallest_anchor": "anchors from {} px",
     "short_side": "tested at {} px",

@@ -41,7 +41,7 @@ InitialWeights = Literal["by_name", "in_order"]
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy(Recipe, Measurement):
-    """Top-1 accuracy on the validation images after training from scratch by a recipe."""
+    """Top-1 accuracy on the validation images after training by a recipe, from scratch or from given weights."""
 
     name: ClassVar[str] = "accuracy"
     main_metric: ClassVar[str] = "top1"
@@ -63,6 +63,7 @@ class Accuracy(Recipe, Measurement):
         "largest_class_share": share("Share of the largest class of these: what always naming one class reaches."),
         "n_train_images": integer("Training images.", "images", least=1),
         "skipped": table("Images that could not be read.", of=[NAME]),
+        "init_file": table("What was loaded of the weights that the training began from, and what was not."),
         "peak_lr": number("The highest learning rate of the schedule."),
         "history": table(
             "A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated.",
@@ -95,6 +96,9 @@ class Accuracy(Recipe, Measurement):
     accuracy is theirs instead of the validation images': for choosing a recipe. 0 validates as usual."""
     eval_resolutions: tuple[int, ...] = condition((), unit="px")
     """Sides in pixels at which the trained model is evaluated too."""
+    init: str = condition("")
+    """What the training begins from: SHA-256 of a file of weights; the name of a study whose classifier of the same arm
+    and seed it is; empty from scratch."""
     seed: int = condition(0, least=0)
     """Of the initial weights, the order of the images and their augmentation: arms with equal seeds are paired."""
     initial_weights: InitialWeights = condition(BY_NAME, in_key=True)
@@ -162,7 +166,7 @@ class Accuracy(Recipe, Measurement):
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
         from ablations.baselines.build import check_baseline
         from ablations.data.loading import check_data, check_loading, load_data
-        from ablations.measure.network import build_network
+        from ablations.measure.network import build_network, load_initial
         from ablations.training.accuracy import check_shareable
         from ablations.training.distributed import count_ranks
 
@@ -177,6 +181,8 @@ class Accuracy(Recipe, Measurement):
             network = build_network(cell)
             if count_ranks() > 1 and cell.conditions.needed_device == "cpu":
                 check_shareable(network, count_ranks())
+        for cell in cells if setting.weights else ():
+            load_initial(build_network(cell), cell, setting)
         conditions = [cell.conditions for cell in cells]
         for data, classes in sorted({(each.data, each.num_classes) for each in conditions}):
             check_data(data, classes, setting.data_dir)
@@ -186,11 +192,18 @@ class Accuracy(Recipe, Measurement):
                 load_data(each, setting.data_dir)  # which says how many there are
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
-        from ablations.measure.network import build_network
+        from ablations.measure.network import build_network, load_initial
         from ablations.training.accuracy import measure_accuracy
 
-        return measure_accuracy(
-            lambda: build_network(cell),
+        loaded: dict[str, Any] = {}
+
+        def build() -> Any:
+            network = build_network(cell)
+            loaded.update(load_initial(network, cell, setting))
+            return network
+
+        result = measure_accuracy(
+            build,
             self,
             setting.data_dir,
             ranks=setting.ranks,
@@ -200,6 +213,7 @@ class Accuracy(Recipe, Measurement):
             progress=lambda share, words: setting.tell(share, f"{cell.name} {words}"),
             description=self._describe(cell, setting.data_dir),
         )
+        return result | ({"init_file": loaded} if loaded else {})
 
     def _describe(self, cell: Cell, data_dir: Path | None) -> dict[str, Any]:
         """Returns what weights that are trained so say of themselves, as `ablations.model.checkpoint` has it."""

@@ -137,18 +137,18 @@ class DenseMeasurement(DenseRecipe, Measurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
-        from ablations.measure.dense_network import build_dense_network, check_init
+        from ablations.measure.dense_network import backbone_of, build_dense_network
+        from ablations.measure.network import load_initial
 
         for each in dict.fromkeys(cell.conditions for cell in cells):
             each.load_data(setting.data_dir)
         for cell in cells:
-            if cell.config is None:
-                build_dense_network(cell, 2)
-            if setting.weights:
-                check_init(cell, setting)
+            if cell.config is None or setting.weights:
+                load_initial(backbone_of(build_dense_network(cell, 2)), cell, setting)
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
-        from ablations.measure.dense_network import build_dense_network, load_backbone
+        from ablations.measure.dense_network import backbone_of, build_dense_network
+        from ablations.measure.network import load_initial
         from ablations.training.dense_training import measure_dense
 
         data = self.load_data(setting.data_dir)
@@ -156,7 +156,7 @@ class DenseMeasurement(DenseRecipe, Measurement):
 
         def build() -> Any:
             network = build_dense_network(cell, len(data.classes))
-            loaded.update(load_backbone(network, cell, setting))
+            loaded.update(load_initial(backbone_of(network), cell, setting))
             return network
 
         result = measure_dense(

@@ -1,7 +1,5 @@
 """Networks of detection and segmentation for training: a backbone of a cell, its weights, and a head on it."""
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +7,10 @@ from torch import nn
 
 from ablations.baselines.build import build_baseline_backbone, check_baseline
 from ablations.cells import Cell
-from ablations.errors import InputError, refuse
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet
 from ablations.heads.segmentation import SemanticFPN
-from ablations.measure.measurement import Setting
 from ablations.measure.network import StageMaps
 from ablations.model import build_model
-from ablations.model.backbone_weights import load_backbone_weights
 
 DETECTORS = {"retinanet": build_retinanet, "fcos": build_fcos, "mask_rcnn": build_mask_rcnn}
 
@@ -54,42 +49,7 @@ def build_dense_network(cell: Cell, num_classes: int) -> nn.Module:
 
 
 def backbone_of(network: nn.Module) -> nn.Module:
-    """Returns the backbone below the head of a network of `build_dense_network`."""
+    """Returns the backbone below the head of a network of `build_dense_network`; a PVT without what gives its maps."""
     backbone: Any = network.backbone
-    return getattr(backbone, "body", backbone)
-
-
-def check_init(cell: Cell, setting: Setting) -> None:
-    """Raises InputError for a file of weights that does not fit the backbone."""
-    load_backbone(build_dense_network(cell, 2), cell, setting)
-
-
-def load_backbone(network: nn.Module, cell: Cell, setting: Setting) -> dict[str, Any]:
-    """Loads the file of weights that a cell begins from into its backbone, and returns what a record says of it.
-
-    Nothing where it begins from scratch. Raises InputError for a file that does not fit, and for a model that is no
-    arm, whose own library has its weights.
-    """
-    if not cell.conditions.init:
-        return {}
-    path = setting.weights
-    if path is None:
-        raise refuse("init", cell.conditions.init, "a file of weights, by --init, or a study's classifiers")
-    if cell.config is None:
-        raise refuse("init", str(path.name), f"none for {cell.source}: weights are loaded into arms alone")
-    backbone: Any = backbone_of(network)
-    report = load_backbone_weights(backbone.model, path)
-    return {
-        "sha256": digest_file(path),
-        "format": report.format,
-        "unused": list(report.unused),
-        "resized": list(report.resized),
-    }
-
-
-def digest_file(path: Path) -> str:
-    """Returns the SHA-256 of a file; raises InputError where it is none."""
-    if not path.is_file():
-        raise InputError(f"init={str(path)!r} is not possible; allowed: a file of weights")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    body = getattr(backbone, "body", backbone)
+    return body.model if isinstance(body, StageMaps) else body

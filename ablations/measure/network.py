@@ -17,12 +17,15 @@ from ablations.baselines.registry import MODELS
 from ablations.cells import Cell
 from ablations.config import ARMS, as_pair
 from ablations.errors import first_line, refuse
+from ablations.files import file_digest
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
 from ablations.heads.segmentation import SemanticFPN
 from ablations.measure.cost import Cost
 from ablations.measure.macs import UncountedOperator, copy_on_cpu, copy_to_meta, input_dtype, is_about_numbers
+from ablations.measure.measurement import Setting
 from ablations.measure.memory import parse_stages
 from ablations.model import PVT, build_model
+from ablations.model.transfer import transfer_weights
 
 HEADS: dict[str, Callable[[nn.Module, tuple[int, ...]], nn.Module]] = {
     "retinanet": build_retinanet,
@@ -60,6 +63,24 @@ def build_network(cell: Cell) -> nn.Module:
     stages = [stage - 1 for stage in parse_stages(getattr(conditions, "checkpointing", "none"))]
     model.set_grad_checkpointing(bool(stages), stages)
     return model
+
+
+def load_initial(model: nn.Module, cell: Cell, setting: Setting) -> dict[str, Any]:
+    """Loads the file of weights that a cell's training begins from into its arm, and returns what a record says of it.
+
+    Nothing where it begins from scratch. Raises InputError for a file that does not fit, and for a model that is no
+    arm, whose own library has its weights.
+    """
+    if not cell.conditions.init:
+        return {}
+    path = setting.weights
+    if path is None:
+        raise refuse("init", cell.conditions.init, "a file of weights, by --init, or a study's classifiers")
+    if not isinstance(model, PVT):
+        raise refuse("init", path.name, f"none for {cell.source}: weights are loaded into arms alone")
+    report = transfer_weights(model, path)
+    told = {"format": report.format, "unused": list(report.unused), "resized": list(report.resized)}
+    return {"sha256": file_digest(path), **told}
 
 
 def _build_trainable(cell: Cell) -> nn.Module:

@@ -1,13 +1,18 @@
-"""The classifiers whose weights detectors and segmentation networks begin from, where a cell names their study."""
+"""The classifiers whose weights trainings begin from, by their study or their record."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ablations.cells import Cell
+from ablations.cells import Cell, file_name
 from ablations.errors import refuse
 from ablations.measure import Accuracy
+from ablations.records import iterate_records
 from ablations.studies import find_study, list_studies
+
+WEIGHTS = "weights"
+"""The folder of trained weights below a results folder."""
 
 
 def begins_from_study(cell: Cell) -> bool:
@@ -28,6 +33,20 @@ def classifier_of(cell: Cell) -> Cell:
         if all(getattr(other.model, name, None) == getattr(cell.model, name, "") for name in names):
             return replace(other, conditions=replace(other.conditions, device=conditions.device))
     raise refuse("init", conditions.init, f"a study with a classifier of {cell.name}, seed {conditions.seed}")
+
+
+def find_trained_weights(key: str, results: Path) -> Path:
+    """Returns the file of the weights whose training made the record of a key.
+
+    Raises InputError where there is no such record of accuracy, and where its weights were not kept.
+    """
+    records = (each for each in iterate_records(results) if each["measurement"] == Accuracy.name and each["key"] == key)
+    if (record := next(records, None)) is None:
+        raise refuse("init", key, f"a file of weights, or the key of a record of accuracy in {results}")
+    path = results / WEIGHTS / f"{file_name(record, key)}.safetensors"
+    if not path.is_file():
+        raise refuse("init", key, f"a record whose weights are kept: {path} is not there, and --save-weights writes it")
+    return path
 
 
 def check_classifiers(cells: Iterable[Cell]) -> None:

@@ -31,7 +31,7 @@ from ablations.measure.network import at_any_size
 from ablations.measure.process import fresh_process_context, worker_processes
 from ablations.records import find_record, record_path, write_record
 from ablations.runner.claims import Claim, Lost, claims_of
-from ablations.runner.classifiers import begins_from_study, check_classifiers, classifier_of
+from ablations.runner.classifiers import WEIGHTS, begins_from_study, check_classifiers, classifier_of
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
     check_needs,
@@ -460,7 +460,7 @@ def _training_files(cell: Cell, job: Job) -> Files:
         checkpoint=job.results / "checkpoints" / f"{cell.file_name}.pt",
         log=job.results / "logs" / f"{cell.file_name}.jsonl",
         tensorboard=job.results / "tensorboard" / cell.file_name if job.keep.tensorboard else None,
-        weights=job.results / "weights" / f"{cell.file_name}.safetensors" if job.keep.weights else None,
+        weights=job.results / WEIGHTS / f"{cell.file_name}.safetensors" if job.keep.weights else None,
         examples=job.results / "examples" / f"{cell.file_name}.png",
         made_by={
             **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},

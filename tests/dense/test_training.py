@@ -19,8 +19,8 @@ from ablations.errors import InputError
 from ablations.measure import Accuracy, Detection, Segmentation
 from ablations.measure.dense_network import backbone_of, build_dense_network
 from ablations.measure.measurement import Setting
-from ablations.model.backbone_weights import load_backbone_weights
 from ablations.model.checkpoint import save_weights
+from ablations.model.transfer import transfer_weights
 from ablations.records import iterate_records
 from ablations.runner.run import run_cells
 from ablations.training.accuracy import Files
@@ -236,8 +236,8 @@ def test_a_backbone_begins_from_a_classifier_s_weights(tmp_path, base, arm):
     cell = cell_of("detection", arm=arm, base=base, img_size=64)
     network = build_dense_network(cell, 3)
     backbone: Any = backbone_of(network)
-    report = load_backbone_weights(backbone.model, tmp_path / "c.safetensors")
-    weights, given = backbone.model.state_dict(), classifier.state_dict()
+    report = transfer_weights(backbone, tmp_path / "c.safetensors")
+    weights, given = backbone.state_dict(), classifier.state_dict()
     for name, value in weights.items():
         if "pos_embed" not in name:
             assert torch.equal(value, given[name]), name
@@ -260,10 +260,10 @@ def test_weights_of_another_model_are_refused_and_change_nothing(tmp_path):
     save_weights(build_model(arm_cell("pico", "v1", "v2", Accuracy()).arm_config), tmp_path / "c.safetensors")
     network = build_dense_network(cell_of("detection", arm="v1+cffn"), 3)
     backbone: Any = backbone_of(network)
-    before = {name: value.clone() for name, value in backbone.model.state_dict().items()}
-    with pytest.raises(InputError, match=r"does not fit the backbone: it lacks stages.0.blocks.0.mlp.dwconv"):
-        load_backbone_weights(backbone.model, tmp_path / "c.safetensors")
-    assert all(torch.equal(value, before[name]) for name, value in backbone.model.state_dict().items())
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    with pytest.raises(InputError, match=r"does not fit the model: it lacks stages.0.blocks.0.mlp.dwconv"):
+        transfer_weights(backbone, tmp_path / "c.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
 def test_a_classifier_of_a_study_is_trained_where_its_weights_are_gone(folder, tmp_path, monkeypatch):
@@ -286,9 +286,9 @@ seed = [0, 1]
     run_cells([cell], study="mine", results=tmp_path / "runs", data_dir=folder)
     (weights,) = (tmp_path / "runs" / "weights").iterdir()
     (record,) = iterate_records(tmp_path / "runs")
-    from ablations.measure.dense_network import digest_file
+    from ablations.files import file_digest
 
-    assert record["result"]["init_file"]["sha256"] == digest_file(weights)
+    assert record["result"]["init_file"]["sha256"] == file_digest(weights)
     written = weights.stat().st_mtime_ns
     other = cell_of("segmentation", init="digits", seed=1, epochs=1)
     run_cells([other], study="mine", results=tmp_path / "runs", data_dir=folder)
