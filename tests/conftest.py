@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ablations.cells import Cell
+from ablations.config import TOGGLES
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.studies import find_study
@@ -35,6 +36,15 @@ def outside_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         # What tests write need not outlive the machine, and waiting for the disk takes longer than most of them.
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def registered_toggles() -> Iterator[None]:
+    """Has each test forget the toggles that it registered."""
+    before = dict(TOGGLES)
+    yield
+    TOGGLES.clear()
+    TOGGLES.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Toggles from files of a reader's: declared, registered, measured, analysed; and what is refused, in one line each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,15 +48,6 @@ def build(config, stage):
 
 mine = NewToggle(name="{name}", slot="mlp", build=build{more})
 """
-
-
-@pytest.fixture(autouse=True)
-def registry() -> Iterator[None]:
-    """What a test registers is forgotten."""
-    before = dict(TOGGLES)
-    yield
-    TOGGLES.clear()
-    TOGGLES.update(before)
 
 
 @pytest.fixture
