@@ -55,6 +55,7 @@ def test_the_costs_shown_are_what_the_command_prints(tmp_path, capsys):
     assert [row for row in shown if row not in out] == []
 
 
+@pytest.mark.slow
 def test_the_budgets_answers_are_what_the_command_prints(capsys):
     (arguments,) = (command for command in find_all(r"^ *\$ python run_ablation\.py(.*)$") if "--budget" in command)
     rows = re.findall(r"^    (\| v1.*GiB.*)$", README, re.MULTILINE)

@@ -65,7 +65,12 @@ def start(cell: Cell, folder: Path) -> Training:
     return Training(build_dense_network(cell, len(data.classes)), data, cell.conditions)
 
 
-HEADS = [("detection", {"head": head}) for head in ("retinanet", "fcos", "mask_rcnn")] + [("segmentation", {})]
+HEADS = [
+    ("detection", {"head": "retinanet"}),
+    pytest.param("detection", {"head": "fcos"}, marks=pytest.mark.slow),
+    pytest.param("detection", {"head": "mask_rcnn"}, marks=pytest.mark.slow),
+    ("segmentation", {}),
+]
 
 
 @pytest.mark.parametrize(("measurement", "changes"), HEADS, ids=lambda value: str(value))
@@ -176,6 +181,7 @@ def test_recipes_are_the_released_ones():
     assert conditions == pytest.approx([1e-4, 2e-4, 1e-4 / 1.4, 2e-4 / 1.4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measurement", OF_MEASUREMENT)
 def test_several_processes_give_the_scores_and_losses_of_one(folder, tmp_path, measurement):
     command = "detect" if measurement == "detection" else "segment"
@@ -304,6 +310,7 @@ seed = [0, 1]
 # The community's code ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_torchvision_s_retinanet_has_the_ap_of_torchvision_s_own_path(make_coco):
     """Made-up images, and a RetinaNet of torchvision's that was trained on them a little."""
     import contextlib

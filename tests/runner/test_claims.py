@@ -61,6 +61,7 @@ def wait_for(what, seconds=120):
     assert what(), "it did not come in time"
 
 
+@pytest.mark.slow
 def test_four_workers_one_killed_and_one_stopped_do_each_cell_once(tmp_path):
     ahead_s = (0, 86_400, -86_400, 3600)
     workers = [
