@@ -406,7 +406,12 @@ class MeasureCounters(Arms):
 
 @_with_flags_of(
     Memory,
-    plural={"resolution": ("resolutions", ()), "mode": ("modes", MODES), "checkpointing": ("checkpointing", ("none",))},
+    plural={
+        "resolution": ("resolutions", ()),
+        "mode": ("modes", MODES),
+        "checkpointing": ("checkpointing", ("none",)),
+        "head": ("heads", ("classifier",)),
+    },
     leave_out=("method",),
 )
 @dataclass(frozen=True, kw_only=True)
@@ -423,7 +428,7 @@ class MeasureMemory(Force, Models):
     """Both by default, with --budget the fused kernel."""
 
     def _cells(self: Any) -> list[Cell]:
-        left_out = ("resolution", "mode", "method", "checkpointing")
+        left_out = ("resolution", "mode", "method", "checkpointing", "head")
         conditions = replace(_given(self, Memory, left_out), method="predicted" if self.predict else "measured")
         for stages in self.checkpointing:
             parse_stages(stages)
@@ -432,13 +437,15 @@ class MeasureMemory(Force, Models):
             each
             for mode in self.modes
             for stages in (self.checkpointing if mode == "training" else ("none",))
-            for each in vary(conditions, mode=(mode,), checkpointing=(stages,), resolution=sizes)
+            for each in vary(conditions, head=self.heads, mode=(mode,), checkpointing=(stages,), resolution=sizes)
         ]
         return self._of_models(varied, self.attention or (("fused",) if self.budget else ("fused", "explicit")))
 
 
 @_with_flags_of(
-    Speed, plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES)}, leave_out=("reference",)
+    Speed,
+    plural={"resolution": ("resolutions", ("224",)), "mode": ("modes", MODES), "head": ("heads", ("classifier",))},
+    leave_out=("reference",),
 )
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpeed(Arms):
@@ -452,7 +459,7 @@ class MeasureSpeed(Arms):
 
     def _cells(self: Any) -> list[Cell]:
         reference: Any = "+".join(name for name in LIBRARIES if name in self.versus) or PVT_V1
-        conditions = replace(_given(self, Speed, ("resolution", "mode", "reference")), reference=reference)
+        conditions = replace(_given(self, Speed, ("resolution", "mode", "reference", "head")), reference=reference)
         sizes = self.sizes()
         every = arms_of(take_toggles(self.toggles) or PAPER_TOGGLES)
         shared = [arm for arm in every if all(arm in LIBRARIES[name] for name in self.versus)]
@@ -461,7 +468,8 @@ class MeasureSpeed(Arms):
             shared = [arm for arm in shared if arm != PVT_V1]
         bases = self.bases or (("published",) if self.versus else ())
         models = replace(self, arms=self.arms or tuple(shared), bases=bases)
-        return models._of_arms(vary(conditions, mode=self.modes, resolution=sizes), self.attention)
+        varied = vary(conditions, head=self.heads, mode=self.modes, resolution=sizes)
+        return models._of_arms(varied, self.attention)
 
 
 @_with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes", "init"))

@@ -41,6 +41,7 @@ def test_the_address_depends_on_everything_that_is_measured():
 CHANGED = {
     "data": "fashion-mnist",
     "num_classes": 11,
+    "init": "digits",
     "resolution": 64,
     "train_images": 100,
     "epochs": 30,

@@ -104,6 +104,7 @@ _USUAL = {
     "channels_last": True,
     "checkpointing": "none",
     "initial_weights": "by_name",
+    "head": "classifier",
     "init": "",
     "tuning_images": 0,
 }

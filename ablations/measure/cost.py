@@ -12,13 +12,15 @@ from ablations.conditions import condition
 from ablations.config import Size
 from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.errors import first_line
-from ablations.measure.measurement import COUNT, Column, Measurement, Setting, integer, table
+from ablations.measure.measurement import COUNT, Column, Measurement, Setting, backbone_fields, integer, table
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
 
 Head = Literal["classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn"]
 HEADS: tuple[Head, ...] = get_args(Head)
+StepHead = Literal["classifier", "retinanet", "fcos", "semantic_fpn"]
+"""Those whose work the size of an image decides, not what is in it: a step of theirs has a memory and a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,7 @@ class Cost(Measurement):
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        # As in the released detectors: a class token is for classifying.
-        return {} if self.head == "classifier" else {"num_classes": 0, "pooling": "average"}
+        return backbone_fields(self.head)
 
     @property
     def is_computed(self) -> bool:

@@ -166,3 +166,11 @@ class Measurement:
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
         """Returns the result of a cell of these conditions, as plain values: the metrics and the raw samples."""
         raise NotImplementedError
+
+
+def backbone_fields(head: str) -> dict[str, Any]:
+    """Returns the fields of an arm's PVTConfig that a head on it sets; none for its own classifier.
+
+    As in the released detectors: a class token is for classifying.
+    """
+    return {} if head == "classifier" else {"num_classes": 0, "pooling": "average"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from ablations.conditions import condition
 from ablations.config import NUM_STAGES, Size
 from ablations.errors import first_line, refuse
+from ablations.measure.cost import StepHead
 from ablations.measure.measurement import (
     COUNT,
     LARGEST,
@@ -21,6 +22,7 @@ from ablations.measure.measurement import (
     Mode,
     Precision,
     Setting,
+    backbone_fields,
     integer,
     table,
 )
@@ -70,6 +72,9 @@ class Memory(Measurement):
     """One forward pass without gradients, or one training step."""
     batch_size: int = condition(1, least=1)
     """Images of a step."""
+    head: StepHead = condition("classifier")
+    """What stands on the backbone. Of a detector it is what is done to every place of an image, without resizing,
+    matching and selecting; it trains by losses over all places. Detectors have COCO's 80 classes, Semantic FPN 150."""
     precision: Precision = condition("float32")
     """`bf16` is autocast to bfloat16."""
     device: Device = condition("cpu")
@@ -85,6 +90,10 @@ class Memory(Measurement):
         super().check()
         if parse_stages(self.checkpointing) and self.mode != "training":
             raise refuse("checkpointing", self.checkpointing, "none where mode is inference: nothing is kept there")
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        return backbone_fields(self.head)
 
     @property
     def is_computed(self) -> bool:
@@ -139,7 +148,8 @@ class Memory(Measurement):
         from ablations.measure.predict import predict_peak_memory
 
         # Only these decide the network, or change it and stay: one network serves all other conditions.
-        kept = Memory(mode="training", checkpointing=self.checkpointing, channels_last=self.channels_last)
+        fields = ("head", "checkpointing", "channels_last")
+        kept = Memory(mode="training", **{name: getattr(self, name) for name in fields})
         network, shape = meta_network(replace(cell, conditions=kept)), input_shape(cell, self.batch_size)
         if cell.config is None:
             network = copy_to_meta(made_ready(network, shape))

@@ -47,22 +47,28 @@ class StageMaps(nn.Module):
 
 
 def build_network(cell: Cell) -> nn.Module:
-    """Returns the whole network that a cell measures, on the current default device.
+    """Returns the whole network that a cell measures, on the current default device; of a detector's step its part.
 
     Raises InputError for a model that nobody knows or that cannot have the head.
     """
     conditions, config = cell.conditions, cell.config
     head = getattr(conditions, "head", "classifier")
-    if head != "classifier":
-        if config is None:
-            return HEADS[head](*build_baseline_backbone(cell.source))
-        return HEADS[head](StageMaps(build_model(config)), config.embed_dims)
     if config is None:
+        if head != "classifier":
+            return _with_head(cell, *build_baseline_backbone(cell.source))
         return _build_trainable(cell) if conditions.trains else build_baseline(cell.source)
     model = build_model(config, seed=getattr(conditions, "seed", None))
     stages = [stage - 1 for stage in parse_stages(getattr(conditions, "checkpointing", "none"))]
     model.set_grad_checkpointing(bool(stages), stages)
-    return model
+    return model if head == "classifier" else _with_head(cell, StageMaps(model), config.embed_dims)
+
+
+def _with_head(cell: Cell, backbone: nn.Module, channels: tuple[int, ...]) -> nn.Module:
+    head = cell.conditions.head
+    network = HEADS[head](backbone, channels)
+    part = network if isinstance(cell.conditions, Cost) else traceable_part(network, head)
+    assert part is not None, "a step has no head whose work an image's content decides"
+    return part
 
 
 def load_initial(model: nn.Module, cell: Cell, setting: Setting) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_map_only
 from ablations.errors import pick, refuse
 from ablations.measure.macs import input_dtype
 from ablations.measure.shapes import run_on_meta, tensors_in
+from ablations.measure.step import step_loss
 
 aten = torch.ops.aten
 
@@ -172,7 +173,7 @@ def _train(
             saved_tensors_hooks(memory.relabel_saved, lambda tensor: tensor),
             _Device(device, autocast, casts),
         ):
-            loss = F.cross_entropy(model(images), labels)
+            loss = step_loss(model(images), labels)
         casts.clear()
         memory.phase = "backward"
         memory.casts = casts

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from ablations.conditions import condition
 from ablations.config import PVT_V1, Size
 from ablations.cost import count_macs, has_closed_form
+from ablations.errors import refuse
+from ablations.measure.cost import StepHead
 from ablations.measure.measurement import (
     COUNT,
     LARGEST,
@@ -23,6 +25,7 @@ from ablations.measure.measurement import (
     Mode,
     Precision,
     Setting,
+    backbone_fields,
     number,
     positive,
     table,
@@ -107,6 +110,9 @@ class Speed(Measurement):
     """One forward pass without gradients, or one training step."""
     batch_size: int = condition(8, least=1)
     """Images of a step."""
+    head: StepHead = condition("classifier")
+    """What stands on the backbone. Of a detector it is what is done to every place of an image, without resizing,
+    matching and selecting; it trains by losses over all places. Detectors have COCO's 80 classes, Semantic FPN 150."""
     precision: Precision = condition("float32")
     """`bf16` is autocast to bfloat16."""
     device: Device = condition("cpu")
@@ -119,6 +125,15 @@ class Speed(Measurement):
     """Whether images and the weights of convolutions lie in memory channels-last, or channels-first."""
     compiled: bool = condition(False)
     """Whether all of them are compiled by `torch.compile`, for this cell alone and with static shapes."""
+
+    def check(self) -> None:
+        super().check()
+        if self.head != "classifier" and self.libraries:
+            raise refuse("head", self.head, f"classifier beside {self.reference}, which has no other")
+
+    @property
+    def config_fields(self) -> dict[str, Any]:
+        return backbone_fields(self.head)
 
     @classmethod
     def check_result(cls, result: dict[str, Any]) -> None:
@@ -242,7 +257,7 @@ class Speed(Measurement):
 
 def _count_macs(cell: Cell) -> int:
     """Returns the MACs of one image, traced where there is no closed form."""
-    if has_closed_form(cell.arm_config):
+    if has_closed_form(cell.arm_config) and cell.conditions.head == "classifier":
         return count_macs(cell.arm_config, cell.conditions.resolution)
     from ablations.measure.macs import trace_macs
     from ablations.measure.network import input_shape, meta_network

@@ -6,12 +6,14 @@ from typing import NotRequired, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchvision.ops import sigmoid_focal_loss
 
 from ablations.errors import pick
 from ablations.measure.environment import check_device
 from ablations.measure.macs import input_dtype
+from ablations.model import PVT
 
 FUSED_KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -26,7 +28,8 @@ def fused_kernels(model: nn.Module, device: str | torch.device) -> tuple[str, ..
 
     Only a model whose `config.attention` is `fused` is held to them: what others attend by is theirs to say.
     """
-    attention = getattr(getattr(model, "config", None), "attention", None)
+    # An arm may be the backbone of something else.
+    attention = next((each.config.attention for each in model.modules() if isinstance(each, PVT)), None)
     return tuple(FUSED_KERNELS) if attention == "fused" and torch.device(device).type == "cuda" else ()
 
 
@@ -45,10 +48,30 @@ class StepOptions(TypedDict):
     """How the batch and the weights of convolutions lie in memory, by default so; else weights stay as they are."""
 
 
+def step_loss(answers: Tensor | dict[str, Tensor], labels: Tensor) -> Tensor:
+    """Returns what a training step minimises: for a classifier's logits (B, C) cross-entropy on labels (B).
+
+    For logits (B, C, H, W) it is that of every pixel. For a detector's answers (B, places and anchors, numbers) by name
+    it is torchvision's losses over all places, as if each was background: focal loss of scores, L1 of boxes, binary
+    cross-entropy of centres; matching boxes to places is left out.
+    """
+    if isinstance(answers, Tensor):
+        return F.cross_entropy(answers, labels.reshape(-1, *[1] * (answers.ndim - 2)).expand(-1, *answers.shape[2:]))
+    losses = []
+    for name, values in answers.items():
+        if name == "cls_logits":
+            losses.append(sigmoid_focal_loss(values, torch.zeros_like(values), reduction="mean"))
+        elif name == "bbox_ctrness":
+            losses.append(F.binary_cross_entropy_with_logits(values, torch.zeros_like(values)))
+        else:
+            losses.append(F.l1_loss(values, torch.zeros_like(values)))
+    return torch.stack(losses).sum()
+
+
 def build_step(model: nn.Module, input_shape: tuple[int, ...], **options: Unpack[StepOptions]) -> Callable[[], None]:
     """Returns a function that runs `model` once on a fixed random batch (B, C, H, W).
 
-    Mode `inference` is a forward pass in evaluation mode; `training` is forward, cross-entropy on fixed labels,
+    Mode `inference` is a forward pass in evaluation mode; `training` is forward, `step_loss` on fixed labels,
     backward, a step of the fused AdamW and the release of the gradients. Precision `bf16` is autocast. The step never
     waits for the device, and raises RuntimeError where attention cannot be as `fused_kernels` has it. The model becomes
     the step's: it is moved to `device` and put into the mode. Raises InputError for an unknown mode, precision or
@@ -84,7 +107,7 @@ def build_step(model: nn.Module, input_shape: tuple[int, ...], **options: Unpack
     def train() -> None:
         with only_kernels(kernels):
             with autocast():
-                loss = F.cross_entropy(model(images), labels)
+                loss = step_loss(model(images), labels)
             loss.backward()  # within, for what activation checkpointing runs anew
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
