@@ -104,7 +104,6 @@ _USUAL = {
     "channels_last": True,
     "checkpointing": "none",
     "initial_weights": "by_name",
-    "head": "classifier",
     "init": "",
     "tuning_images": 0,
 }
@@ -271,6 +270,8 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
         if isinstance(value, tuple):
             value = ", ".join(map(str, value)) or None
         if name in _UNSAID or pd.isna(value) or value == _USUAL.get(name):
+            continue
+        if name == "head" and value == "classifier" and "mode" in conditions:  # counts are often of several heads
             continue
         is_fraction = isinstance(value, float) and not value.is_integer()
         text = value if isinstance(value, str) else f"{value:g}" if is_fraction else f"{int(value):,}"
