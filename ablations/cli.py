@@ -157,7 +157,9 @@ def _measure(command: Any, arguments: list[str], worker: Worker | None) -> int:
     if launcher == "slurm":
         for number in launch_slurm(command, arguments):
             print(f"submitted job {number}")
-        print(f"run_ablation.py status {command.study} --results {command.results} says how far they are")
+        same = ["--toggles", *command.toggles] if command.toggles else []
+        status = shlex.join(["status", command.study, "--results", str(command.results), *same])
+        print(f"run_ablation.py {status} says how far they are")
         return 0
     is_worker = worker is not None
     if worker:

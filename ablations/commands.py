@@ -885,6 +885,7 @@ FIRST: dict[Any, tuple[str, ...]] = {
         *("checkpoint", "arm", "variant", "base", "data", "data_dir", "resolutions"),
         *("batch_size", "device", "results"),
     ),
+    BuildReport: ("toggles", "results", "check", "html", "all", "figures", "article", "rename", "title"),
     BenchmarkEpoch: ("variant", "data", "data_dir", "resolution", "batch_size", "steps", "workers", "device"),
 }
 """The flags that `--help` shows of commands that have many."""
