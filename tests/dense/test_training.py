@@ -14,7 +14,6 @@ from torch import nn
 
 from ablations.cells import Cell, arm_cell
 from ablations.cli import main
-from ablations.config import TOGGLES
 from ablations.data.annotations import DenseData
 from ablations.data.dense_loading import load_objects
 from ablations.errors import InputError
@@ -217,20 +216,15 @@ def test_several_processes_give_the_scores_and_losses_of_one(folder, tmp_path, m
 
 
 @pytest.mark.parametrize("measurement", ["detect", "segment"])
-def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, monkeypatch, measurement):
-    known = dict(TOGGLES)
-    flags = {"detect": OF_MEASUREMENT["detection"], "segment": OF_MEASUREMENT["segmentation"]}[measurement]
+def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, measurement):
+    conditions = {"detect": OF_MEASUREMENT["detection"], "segment": OF_MEASUREMENT["segmentation"]}[measurement]
     names = ("data", "resolution", "pyramid_width", "batch_size", "warmup_steps", "epochs")
     names += ("smallest_anchor",) if measurement == "detect" else ("short_side", "num_classes", "first_label")
     words = [measurement, "--toggles", SQUEEZE_EXCITE, "--arms", "v1+ope", "v1+ope+se", "--variants", "pico"]
     for name in names:
-        words += [f"--{name.replace('_', '-')}", str(getattr(flags, name))]
+        words += [f"--{name.replace('_', '-')}", str(getattr(conditions, name))]
     words += ["--void-label", "0"] if measurement == "segment" else []
-    try:
-        assert main([*words, "--data-dir", str(folder), "--results", str(tmp_path / "runs")]) == 0
-    finally:
-        for name in TOGGLES.keys() - known.keys():
-            del TOGGLES[name]
+    assert main([*words, "--data-dir", str(folder), "--results", str(tmp_path / "runs")]) == 0
     with_it, without = sorted(iterate_records(tmp_path / "runs"), key=lambda record: record["arm"], reverse=True)
     assert (with_it["arm"], without["arm"]) == ("v1+ope+se", "v1+ope")
     assert with_it["status"] == without["status"] == "done"
