@@ -15,6 +15,7 @@ ALIASES = {
 _HEAD = '''"""Slot `{slot}`: {what}.
 
     python run_ablation.py cost --toggles {beside} THIS_FILE.py:mine --variants pico --resolutions 32
+    python run_ablation.py accuracy --toggles {beside} THIS_FILE.py:mine --variants pico --epochs 3 --seeds 0 1 2 3 4 5
     python run_ablation.py run quick --toggles {beside} THIS_FILE.py:mine
 """
 
