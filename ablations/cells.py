@@ -82,6 +82,9 @@ class Arm:
         for name, value in self.overrides:
             if conditions.config_fields.get(name, value) != value:
                 raise refuse(name, value, f"{conditions.config_fields[name]}, which {conditions.name} sets here")
+        pools = [name for name in arm_toggles(self.arm) if TOGGLES[name].slot == "pool"]
+        if pools and conditions.config_fields.get("num_classes") == 0:
+            raise refuse("arm", self.arm, f"one without {pools[0]}: it pools for a classifier, and heads read maps")
         return build_config(self.variant, self.arm, self.base, **(dict(self.overrides) | conditions.config_fields))
 
     def describe(self, config: PVTConfig | None) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from ablations.measure import Memory
 from ablations.recipes import RECIPES
 from ablations.skeletons import render_skeleton
 from ablations.studies import find_study, list_studies, parse_size
+from ablations.toggle_files import take_toggles
 from ablations.units import format_bytes, parse_bytes
 
 SILENCE_S = 30.0
@@ -156,7 +157,9 @@ def _measure(command: Any, arguments: list[str], worker: Worker | None) -> int:
     if launcher == "slurm":
         for number in launch_slurm(command, arguments):
             print(f"submitted job {number}")
-        print(f"run_ablation.py status {command.study} --results {command.results} says how far they are")
+        same = ["--toggles", *command.toggles] if command.toggles else []
+        status = shlex.join(["status", command.study, "--results", str(command.results), *same])
+        print(f"run_ablation.py {status} says how far they are")
         return 0
     is_worker = worker is not None
     if worker:
@@ -412,6 +415,7 @@ def _report(command: commands.BuildReport) -> int:
         if command.article is None and getattr(command, name) != unset:
             raise refuse(name, getattr(command, name), "no such flag without --article")
     _check_has_records(command.results)
+    take_toggles(command.toggles)
     if command.article is not None:
         return _write_article(command, command.article)
 
@@ -464,7 +468,8 @@ def _read(path: Path) -> str:
 def _compare(command: commands.Compare) -> int:
     """Prints the comparisons of a study, or the largest of each kind that the records have."""
     _check_has_records(command.results)
-    keys = None if command.study is None else {cell.key for cell in find_study(command.study).cells()}
+    toggles = take_toggles(command.toggles)
+    keys = None if command.study is None else {cell.key for cell in find_study(command.study, toggles).cells()}
 
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records

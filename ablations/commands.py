@@ -686,6 +686,8 @@ class BuildReport(Debug):
     """With --article: what arms are called there, such as 'v1+ope=PVTv1 + OPE'."""
     title: bool = True
     """With --article: --no-title leaves the titles above figures out."""
+    toggles: tuple[str, ...] = ()
+    """Of the records' arms, toggles from files of yours, as FILE.py:NAME: theirs are the records of now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -696,6 +698,8 @@ class Compare(Debug):
     """Compare the models of this study, by its name or the path of a file; by default the largest of each kind."""
     results: Path = Path("runs")
     """Folder of records."""
+    toggles: tuple[str, ...] = ()
+    """Those that the study's arms vary, instead of its own; one of yours is FILE.py:NAME."""
     format: Literal["terminal", "markdown", "csv", "latex", "html"] = "terminal"
     """How it is printed."""
 
@@ -745,9 +749,11 @@ class Status(Debug):
     """Results folder."""
     devices: tuple[Device, ...] = ()
     """As in `run`."""
+    toggles: tuple[str, ...] = ()
+    """As in `run`."""
 
     def cells(self) -> list[Cell]:
-        return Run(study=self.study, devices=self.devices).cells()
+        return Run(study=self.study, devices=self.devices, toggles=self.toggles).cells()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -762,9 +768,11 @@ class Plan(Debug):
     """Results folder: it has the records of speed, and of the study what is done."""
     devices: tuple[Device, ...] = ()
     """As in `run`."""
+    toggles: tuple[str, ...] = ()
+    """As in `run`."""
 
     def cells(self) -> list[Cell]:
-        return Run(study=self.study, devices=self.devices).cells()
+        return Run(study=self.study, devices=self.devices, toggles=self.toggles).cells()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -855,28 +863,29 @@ FIRST: dict[Any, tuple[str, ...]] = {
     ),
     MeasureCounters: ("tools", "arms", "variants", "bases", "resolutions", "attention", "results", "dry_run"),
     MeasureMemory: (
-        *("arms", "variants", "model", "resolutions", "modes", "attention", "predict", "budget"),
-        *("device", "results"),
+        *("toggles", "arms", "variants", "model", "resolutions", "modes", "attention", "predict"),
+        *("budget", "results"),
     ),
     MeasureSpeed: (
-        *("arms", "variants", "versus", "resolutions", "modes", "batch_size", "repeats"),
-        *("device", "results", "dry_run"),
+        *("toggles", "arms", "variants", "versus", "resolutions", "modes", "batch_size"),
+        *("repeats", "device", "results"),
     ),
     MeasureAccuracy: (
-        *("arms", "variants", "data", "data_dir", "recipe", "epochs"),
-        *("seeds", "jobs", "save_weights", "results"),
+        *("toggles", "arms", "variants", "data", "data_dir", "recipe"),
+        *("epochs", "seeds", "jobs", "results"),
     ),
     **dict.fromkeys(
         (MeasureDetection, MeasureSegmentation),
         (
-            *("arms", "variants", "heads", "init", "data", "data_dir", "recipe"),
-            *("seeds", "save_weights", "results"),
+            *("toggles", "arms", "variants", "heads", "init", "data", "data_dir"),
+            *("recipe", "seeds", "results"),
         ),
     ),
     Evaluate: (
         *("checkpoint", "arm", "variant", "base", "data", "data_dir", "resolutions"),
         *("batch_size", "device", "results"),
     ),
+    BuildReport: ("toggles", "results", "check", "html", "all", "figures", "article", "rename", "title"),
     BenchmarkEpoch: ("variant", "data", "data_dir", "resolution", "batch_size", "steps", "workers", "device"),
 }
 """The flags that `--help` shows of commands that have many."""

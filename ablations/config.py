@@ -90,10 +90,14 @@ SLOTS: dict[str, Alternative] = {
         builder="ablations.model.pvt:build_position_embedding", cost="ablations.cost:position_embedding_cost"
     ),
     "block": Alternative(builder="ablations.model.pvt:build_block", cost="ablations.cost:block_cost"),
+    "pool": Alternative(builder="ablations.model.pvt:build_pool", cost="ablations.cost:pool_cost"),
 }
-"""The parts of a stage that toggles can replace, each with PVT v1's own; that of `pos_embed` is the base's choice."""
+"""The parts that toggles can replace, each with PVT v1's own; those of `pos_embed` and `pool` are the base's choice.
 
-CONFOUNDER_SLOTS = {"pos_embed": "position_embedding"}
+A stage has one of each, but `pool`, which the head reads the last stage by.
+"""
+
+CONFOUNDER_SLOTS = {"pos_embed": "position_embedding", "pool": "pooling"}
 """The slots whose own alternative a confounder chooses: a toggle there replaces the base's choice."""
 
 BLOCK_SLOTS = {"norm1": "norm", "attn": "attn", "norm2": "norm", "mlp": "mlp"}
@@ -247,8 +251,12 @@ class PVTConfig:
         return sizes
 
     def num_prefix_tokens(self, stage: int) -> int:
-        """How many tokens stand before the map's in a stage (0 to 3): the class token, in the last."""
-        return int(self.pooling == "class_token" and stage == NUM_STAGES - 1)
+        """How many tokens stand before the map's in a stage (0 to 3): the class token, in the last.
+
+        A toggle that pools otherwise leaves it out.
+        """
+        has_class_token = self.pooling == "class_token" and self.alternative("pool") is SLOTS["pool"]
+        return int(has_class_token and stage == NUM_STAGES - 1)
 
     def has_stage_norm(self, stage: int) -> bool:
         """Whether a LayerNorm stands after a stage (0 to 3)."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from math import prod
 from typing import NamedTuple
 
-from ablations.config import BLOCK_SLOTS, PVTConfig, Size
+from ablations.config import BLOCK_SLOTS, NUM_STAGES, PVTConfig, Size
 from ablations.errors import refuse
 from ablations.toggle_files import find_function
 
@@ -59,6 +59,9 @@ def _rows(config: PVTConfig, resolution: Size) -> Iterator[tuple[ModuleCost, int
             yield row._replace(name=f"{path}.{row.name}"), config.depths[stage]
         if config.has_stage_norm(stage):
             yield _norm(f"{path}.norm", config.embed_dims[stage]), 1
+        if stage == NUM_STAGES - 1:
+            for row in _slot(config, "pool", "pool", stage, size):
+                yield row, 1
     if config.num_classes:
         yield _linear("head", config.embed_dims[-1], config.num_classes, tokens=1), 1
 
@@ -104,6 +107,11 @@ def block_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator
     """Slot `block`: its parts."""
     for part, slot in BLOCK_SLOTS.items():
         yield from _slot(config, slot, part, stage, size)
+
+
+def pool_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:
+    """Slot `pool`, as the confounder says: neither choice has parameters or MACs."""
+    yield from ()
 
 
 def norm_cost(config: PVTConfig, stage: int, size: tuple[int, int]) -> Iterator[ModuleCost]:

@@ -8,12 +8,14 @@ ALIASES = {
     "normalisation": "norm",
     "position_embedding": "pos_embed",
     "patch_embedding": "patch_embed",
+    "pooling": "pool",
 }
 """Other words for slots, as a reader may write them."""
 
 _HEAD = '''"""Slot `{slot}`: {what}.
 
     python run_ablation.py cost --toggles {beside} THIS_FILE.py:mine --variants pico --resolutions 32
+    python run_ablation.py accuracy --toggles {beside} THIS_FILE.py:mine --variants pico --epochs 3 --seeds 0 1 2 3 4 5
     python run_ablation.py run quick --toggles {beside} THIS_FILE.py:mine
 """
 
@@ -170,15 +172,46 @@ def build(config: PVTConfig, stage: int) -> nn.Module:
     return Mine(in_chans, config.embed_dims[stage], config.strides[stage])
 ''',
     ),
+    "pool": (
+        "what the head reads of the last map; it replaces the base's choice, and with it the class token",
+        "ope",
+        "pool_cost",
+        "",
+        '''
+class Mine(nn.Module):
+    """A mean over the map, weighted by a score of each place, as a start."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score = nn.Conv2d(dim, 1, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # x: the last stage's map (B, C, H, W), without a class token. Returns (B, C).
+        weights = self.score(x).flatten(2).softmax(dim=2)  # (B, 1, N)
+        return (x.flatten(2) * weights).sum(dim=2)
+
+
+def build(config: PVTConfig, stage: int) -> nn.Module:
+    """Returns the module; it is built once, and the stage is the last, 3."""
+    return Mine(config.embed_dims[stage])
+''',
+    ),
 }
 
-_TITLES = {"attn": "attention", "mlp": "feed-forward", "norm": "norm", "patch_embed": "patch embedding"}
+_TITLES = {
+    "attn": "attention",
+    "mlp": "feed-forward",
+    "norm": "norm",
+    "patch_embed": "patch embedding",
+    "pos_embed": "position embedding",
+    "pool": "pooling",
+}
 
 
 def render_skeleton(slot: str) -> str:
     """Returns the text of a file with a toggle for a slot; raises InputError for an unknown one."""
     slot = ALIASES.get(slot.replace("-", "_"), slot)
     what, beside, cost, imports, body = _BODIES[pick("slot", slot, (*_BODIES, *ALIASES))]
-    title = _TITLES.get(slot, slot.replace("pos_embed", "position embedding"))
+    title = _TITLES.get(slot, slot)
     head = _HEAD.format(slot=slot, what=what, beside=beside, imports=imports)
     return head + body + _FOOT.format(slot=slot, title=title, cost=cost)

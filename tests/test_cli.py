@@ -68,10 +68,10 @@ def test_the_help_of_a_training_begins_with_what_most_need_by_group(capsys):
     out = call(capsys, "accuracy", "--help")[1]
     groups = {part.partition("\n")[0].rstrip(":"): flags_in(part) for part in out.split("\n\n")}
     assert {title: flags for title, flags in groups.items() if flags} == {
-        "models": ["--arms", "--variants"],
+        "models": ["--toggles", "--arms", "--variants"],
         "data": ["--data", "--data-dir"],
         "recipe": ["--recipe", "--epochs"],
-        "run": ["--seeds", "--jobs", "--save-weights", "--results"],
+        "run": ["--seeds", "--jobs", "--results"],
     }
 
 

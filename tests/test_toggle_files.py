@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -15,11 +16,14 @@ from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
-from ablations.model import build_model
+from ablations.model import build_model, timm_registry
 from ablations.model.toggle_checks import check_toggles
 from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report.build import build_report
+from ablations.report.contents import list_figures
+from ablations.skeletons import render_skeleton
 from ablations.toggle_files import file_digests, take_toggles
+from ablations.training.recipe import build_optimizer
 
 EXAMPLES = Path(__file__).parents[1] / "notebooks"
 WINDOW, SE, SINE = (
@@ -131,6 +135,94 @@ def test_what_arms_share_starts_equal_and_own_weights_follow_the_seed(write: Cal
     assert len(own) == 4
     assert all(torch.equal(one[name], again[name]) and not torch.equal(one[name], other[name]) for name in own)
     assert not torch.equal(one[own[2]][:8], one[own[3]][:8])
+
+
+@pytest.mark.parametrize("base", ["v1", "v2"])
+@pytest.mark.parametrize("word", [WINDOW, SE, SINE])
+def test_what_arms_share_starts_equal_with_and_without_an_example(word: str, base: str) -> None:
+    (name,) = take_toggles([word])
+    with_it, without = (
+        dict(build_model(build_config("pico", arm, base), seed=3).named_parameters()) for arm in (f"v1+{name}", "v1")
+    )
+    shared = [key for key, value in with_it.items() if key in without and without[key].shape == value.shape]
+    assert [key for key in shared if not torch.equal(with_it[key], without[key])] == []
+    assert {key.rpartition(".")[0] for key in shared} >= {"head", "stages.0.patch_embed.proj", "stages.3.norm"}
+    assert len(shared) > 30
+
+
+@pytest.fixture
+def pooling(tmp_path: Path) -> str:
+    """A toggle in the slot `pool`, as `new-toggle` prints it."""
+    (tmp_path / "pooling.py").write_text(render_skeleton("pool"))
+    return f"{tmp_path / 'pooling.py'}:mine"
+
+
+@pytest.mark.parametrize("base", ["v1", "v2"])
+def test_a_pooling_replaces_the_base_s_and_leaves_the_class_token_out(pooling: str, base: str) -> None:
+    check_toggles(take_toggles([pooling]))
+    model, plain = (build_model(build_config("pico", arm, base), seed=0).eval() for arm in ("v1+mine", "v1"))
+    assert not any("cls_token" in name for name, _ in model.named_parameters())
+    assert sum(each.numel() for each in model.pool.parameters()) == 64 + 1
+    images = torch.randn(2, 3, 32, 64)
+    feature_map = model.forward_features(images)
+    assert feature_map.shape == (2, 64, 2, 4)
+    with torch.no_grad():
+        model.pool.score.weight.zero_()  # every place weighs the same
+        torch.testing.assert_close(model.forward_head(feature_map, pre_logits=True), feature_map.mean(dim=(2, 3)))
+        if base == "v2":
+            torch.testing.assert_close(model(images), plain(images))
+    assert model.global_pool == "mine"
+    model.reset_classifier(0, "")
+    assert model(images).shape == (2, 64, 2, 4)
+    model.reset_classifier(5, "mine")
+    assert model(images).shape == (2, 5)
+    model.prune_intermediate_layers([1])
+    model.reset_classifier(3, "avg")
+    assert model(images).shape == (2, 3)
+    assert model.config.toggles == ()
+
+
+def test_a_pooling_is_refused_under_a_head_that_reads_maps(pooling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["cost", "--variants", "pico", "--arms", "v1+mine", "--toggles", pooling, "--resolutions", "64"]
+    assert main([*command, "--heads", "retinanet"]) == 2
+    assert "arm='v1+mine' is not possible; allowed: one without mine" in capsys.readouterr().err
+
+
+def test_a_layer_of_one_s_own_says_what_is_not_decayed(write: Callable[..., str]) -> None:
+    own = "self.scale = nn.Parameter(torch.ones(1, dim))\n        self.no_weight_decay = lambda: {'scale'}"
+    take_toggles([write(init=own, forward="return self.fc1(x) * self.scale")])
+    model = build_model(build_config("pico", "v1+mine", "v1"), seed=0)
+    scales = {f"stages.{stage}.blocks.0.mlp.scale" for stage in range(4)}
+    assert model.no_weight_decay() == scales | {"stages.3.cls_token.weight"}
+    groups = build_optimizer(model, Accuracy(weight_decay=0.1)).param_groups
+    decayed = {id(each) for group in groups if group["weight_decay"] for each in group["params"]}
+    assert not decayed & {id(value) for name, value in model.named_parameters() if name in scales}
+
+
+def test_timm_builds_an_arm_with_it() -> None:
+    take_toggles([SE])
+    names = {"arm": "v1+ope+se", "base": "v1"}
+    assert "ablation_pvt_pico" in timm_registry.__all__
+    model = timm.create_model("ablation_pvt_pico", **names, num_classes=10).eval()
+    twin = build_model(build_config("pico", **names, num_classes=10), seed=4).eval()
+    assert [name for name, _ in model.named_modules() if name.endswith("mlp.gate")]
+    model.load_state_dict(twin.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), twin(images), rtol=0, atol=0)
+    maps = timm.create_model("ablation_pvt_pico", **names, features_only=True)(images)
+    assert [tuple(each.shape[1:]) for each in maps] == [(8, 16, 16), (16, 8, 8), (32, 4, 4), (64, 2, 2)]
+
+
+@pytest.mark.slow
+def test_memory_is_measured_of_it_in_a_fresh_process(tmp_path: Path) -> None:
+    command = ["memory", "--variants", "pico", "--toggles", SE, "--arms", "v1+ope+se", "--resolutions", "32"]
+    assert main([*command, "--attention", "fused", "--results", str(tmp_path)]) == 0
+    records = load_records(tmp_path, "memory").set_index("mode")
+    assert set(records.index) == {"inference", "training"}
+    params = count_params(build_config("pico", "v1+ope+se", "v2"))
+    assert (records["parameter_bytes"] == 4 * params).all()
+    assert (records["method"] == "measured").all()
+    assert records["peak_memory_bytes"]["training"] > records["peak_memory_bytes"]["inference"] > 4 * params
 
 
 REFUSED = {
@@ -283,7 +375,7 @@ def test_effects_on_accuracy_of_alternatives_are_as_made_up(
 
 
 def test_every_slot_is_one_of_the_model_s() -> None:
-    assert set(SLOTS) == {"patch_embed", "norm", "attn", "mlp", "pos_embed", "block"}
+    assert set(SLOTS) == {"patch_embed", "norm", "attn", "mlp", "pos_embed", "block", "pool"}
 
 
 class WholeBlock(nn.Module):
@@ -378,6 +470,64 @@ def test_captions_say_what_a_toggle_replaces_and_which_count_stands_alone(tmp_pa
     text = (results / "tables" / "cost.md").read_text()
     assert "Toggle sine replaces the base's position embedding." in text
     assert "the traced count stands alone: v1+window, v1+sine+window." in text
+
+
+def test_captions_of_figures_say_what_a_toggle_replaces(
+    pooling: str, write_cell: Callable[..., Path], tmp_path: Path
+) -> None:
+    take_toggles([pooling, SINE])
+    for arm in arms_of(("mine", "sine")):
+        for seed in range(6):
+            result = {"top1": 0.5 + 0.01 * seed + 0.1 * len(arm) / 20, "n_eval_images": 100, "n_train_images": 100}
+            write_cell(tmp_path, arm_cell("pico", arm, "v1", Accuracy(seed=seed)), result)
+    specs = [spec for spec in list_figures(load_records(tmp_path)) if spec.kind in ("accuracy", "effects_accuracy")]
+    assert len(specs) == 2
+    sentences = "Toggle mine replaces the base's pooling. Toggle sine replaces the base's position embedding."
+    assert all(sentences in spec.caption for spec in specs)
+    assert main(["report", "--results", str(tmp_path)]) == 0
+    assert sentences in (tmp_path / "README.md").read_text().partition("](figures/effects_accuracy")[2]
+
+
+def forget() -> None:
+    """What a process that starts anew does not know."""
+    for name in [name for name in TOGGLES if name not in PAPER_TOGGLES]:
+        del TOGGLES[name]
+
+
+def test_report_and_compare_take_the_file_of_a_record(
+    write: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, words = tmp_path / "runs", ["--variants", "pico", "--resolutions", "32"]
+    word = write(more=", title='Gated'")
+    assert main(["cost", *words, "--results", str(results), "--toggles", word]) == 0
+    for command in (["report", "--html"], ["compare"]):
+        for given, title in (((), "Gated (not at hand: gated.py)"), (("--toggles", word), "Gated (mine)")):
+            forget()
+            capsys.readouterr()
+            assert main([*command, *given, "--results", str(results)]) == 0
+            shown = capsys.readouterr().out if command == ["compare"] else (results / "report.html").read_text()
+            assert title in shown.replace("\n", " ")
+            assert ("not at hand" in shown) == (not given)
+    forget()
+    assert main(["compare", "--toggles", word[:-4] + "other", "--results", str(results)]) == 2
+    assert "toggle of gated.py='other' is not possible; allowed: mine" in capsys.readouterr().err
+
+
+def test_compare_takes_a_study_s_arms_with_its_toggles(
+    write: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    word = write()
+    (tmp_path / "mine.toml").write_text(STUDY.replace('"gated.py:mine"', '"cffn"'))
+    given = [str(tmp_path / "mine.toml"), "--toggles", "ope", word, "--results", str(tmp_path / "runs")]
+    assert main(["run", *given]) == 0
+    capsys.readouterr()
+    forget()
+    assert main(["compare", *given, "--format", "csv"]) == 0
+    rows = capsys.readouterr().out
+    assert all(f",{arm}," in rows for arm in ("v1", "v1+ope", "v1+mine", "v1+ope+mine"))
+    assert "lsra" not in rows
+    assert main(["status", *given]) == 0
+    assert "4" in capsys.readouterr().out
 
 
 def test_arguments_of_a_model_of_one_s_own_follow_a_question_mark(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ablations.config import BLOCK_SLOTS, NUM_STAGES, SLOTS, PVTConfig, Toggle
+from ablations.config import BLOCK_SLOTS, NUM_STAGES, SLOTS, TOGGLES, PVTConfig, Toggle
 from ablations.errors import InputError, refuse
 from ablations.model.initial_weights import draw_initial_weights, generator_of
 from ablations.model.tokens import as_map, as_tokens
@@ -229,6 +229,25 @@ def build_stage(config: PVTConfig, stage: int, seed: int | None) -> Stage:
     )
 
 
+class AveragePool(nn.Module):
+    """Confounder `pooling="average"`: the last stage's map (B, C, H, W) to (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class ClassTokenPool(nn.Module):
+    """Confounder `pooling="class_token"`: the last stage's tokens (B, 1 + N, C) to the class token, (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
+def build_pool(config: PVTConfig, stage: int) -> nn.Module:
+    """Slot `pool`: what the confounder says."""
+    return ClassTokenPool() if config.num_prefix_tokens(stage) else AveragePool()
+
+
 @torch.fx.wrap
 def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
     """Raises InputError for what is no batch of images of `in_chans` channels and at least `smallest_side` pixels."""
@@ -238,18 +257,18 @@ def check_images(x: Tensor, in_chans: int, smallest_side: int) -> None:
 
 
 POOLS = {"average": "avg", "class_token": "token"}
-"""timm's `global_pool` for the confounder `pooling`."""
+"""timm's `global_pool` for the confounder `pooling`; a toggle's is its short name."""
 
 
 def _checked_pool(config: PVTConfig, global_pool: str | None) -> str:
-    own = POOLS[config.pooling]
+    toggle = next((name for name in config.toggles if TOGGLES[name].slot == "pool"), None)
+    own = toggle or POOLS[config.pooling]
     if global_pool is None:
         return own
     if global_pool == own or (global_pool == "" and not config.num_classes):
         return global_pool
-    raise refuse(
-        "global_pool", global_pool, f"{own!r}, which pooling={config.pooling!r} is, or '' where num_classes is 0"
-    )
+    source = f"the toggle {toggle}" if toggle else f"pooling={config.pooling!r}"
+    raise refuse("global_pool", global_pool, f"{own!r}, which {source} is, or '' where num_classes is 0")
 
 
 def _take_indices(num_stages: int, indices: int | list[int] | None) -> tuple[list[int], int]:
@@ -290,6 +309,9 @@ class PVT(nn.Module):
             )
         ]
         self.stages = nn.ModuleList(build_stage(config, stage, seed) for stage in range(NUM_STAGES))
+        self.pool: nn.Module = nn.Identity()
+        if self.global_pool:
+            self.pool = build_slot("pool", config, NUM_STAGES - 1, seed, "pool")
         self.head_drop = nn.Dropout(drop_rate)
         self.head: nn.Module = nn.Linear(self.num_features, config.num_classes) if config.num_classes else nn.Identity()
         draw_initial_weights(self, seed, config.conv_init)
@@ -307,11 +329,7 @@ class PVT(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pools features to (B, C) and, unless `pre_logits`, classifies them: (B, num_classes)."""
-        if self.global_pool == "avg":
-            x = x.mean(dim=(2, 3))
-        elif self.global_pool == "token":
-            x = x[:, 0]
-        x = self.head_drop(x)
+        x = self.head_drop(self.pool(x))
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(
@@ -354,8 +372,9 @@ class PVT(nn.Module):
         if last + 1 < len(self.stages):
             self.stages = self.stages[: last + 1]
             self.num_features = self.head_hidden_size = self.config.embed_dims[last]
-            # A class token joins in the last stage only: what is left ends with a map.
-            self.config = replace(self.config, pooling="average")
+            # A class token joins in the last stage only, and a toggle's pooling reads it: what is left ends with a map.
+            left = tuple(name for name in self.config.toggles if TOGGLES[name].slot != "pool")
+            self.config = replace(self.config, pooling="average", toggles=left)
             self.num_prefix_tokens = 0
         if prune_head or last + 1 < NUM_STAGES:
             self.reset_classifier(0, "")
@@ -366,13 +385,16 @@ class PVT(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Puts a fresh head in the place of the old one, or none where `num_classes` is 0."""
-        config = replace(self.config, num_classes=num_classes)
-        self.global_pool = _checked_pool(config, self.global_pool if global_pool is None else global_pool)
-        self.config, self.num_classes = config, num_classes
+        config, like = replace(self.config, num_classes=num_classes), next(self.parameters())
+        pool = _checked_pool(config, self.global_pool if global_pool is None else global_pool)
+        if not pool:
+            self.pool = nn.Identity()
+        elif not self.global_pool:  # it was left out before
+            self.pool = build_slot("pool", config, NUM_STAGES - 1, None, "pool").to(like)
+        self.config, self.num_classes, self.global_pool = config, num_classes, pool
         if not num_classes:
             self.head = nn.Identity()
             return
-        like = next(self.parameters())
         head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
         nn.init.normal_(head.weight, std=0.02)
         nn.init.zeros_(head.bias)
@@ -390,8 +412,15 @@ class PVT(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that the official recipe does not decay, beside the one-dimensional ones."""
-        return {name for name, _ in self.named_parameters() if name.endswith(".cls_token.weight")}
+        """Names of the parameters that are not decayed, beside the one-dimensional ones.
+
+        They are the class token, as in the official recipe, and what a layer from a file spares, if it has this method.
+        """
+        spared = {name for name, _ in self.named_parameters() if name.endswith(".cls_token.weight")}
+        for path, module in self.named_modules():
+            if module is not self and callable(own := getattr(module, "no_weight_decay", None)):
+                spared |= {f"{path}.{name}" for name in own()}
+        return spared
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _default_cfg(variant: str, **overrides: Any) -> dict[str, Any]:
     return {
         "input_size": (config.in_chans, *as_pair(config.img_size)),
         # With a class token features are tokens, as in timm's ViTs, and no map that could be pooled.
-        "pool_size": None if config.pooling == "class_token" else config.stage_sizes(config.img_size)[-1],
+        "pool_size": None if config.num_prefix_tokens(NUM_STAGES - 1) else config.stage_sizes(config.img_size)[-1],
         "num_classes": config.num_classes,
         "crop_pct": 0.875,
         "interpolation": "bicubic",

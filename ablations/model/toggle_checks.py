@@ -35,7 +35,7 @@ def check_toggles(names: Iterable[str]) -> None:
 def _check(name: str, toggle: Toggle) -> None:
     for base in (base for base in BASES if base != "published"):
         config = build_config(TRIED, arm_name([name]), base, img_size=SIDE)
-        for stage in range(NUM_STAGES):
+        for stage in range(NUM_STAGES) if toggle.slot != "pool" else (NUM_STAGES - 1,):
             _check_stage(name, toggle, config, stage)
     config = build_config(TRIED, arm_name([name]), "v1", img_size=SIDE)
     one, other = (build_model(config, seed=0).state_dict() for _ in range(2))
@@ -97,6 +97,9 @@ def _example(slot: str, config: PVTConfig, stage: int) -> tuple[Tensor, tuple[in
     """Returns an input of a slot's module, its map's size, and the shape of the output."""
     size, dim = config.stage_sizes(SIDE)[stage], config.embed_dims[stage]
     generator = torch.Generator().manual_seed(stage)
+    if slot == "pool":
+        given = torch.randn((IMAGES, dim, *size), generator=generator).contiguous(memory_format=torch.channels_last)
+        return given, size, (IMAGES, dim)
     tokens = (IMAGES, config.num_prefix_tokens(stage) + size[0] * size[1], dim)
     if slot == "patch_embed":
         before = SIDE if stage == 0 else config.stage_sizes(SIDE)[stage - 1]
@@ -107,7 +110,7 @@ def _example(slot: str, config: PVTConfig, stage: int) -> tuple[Tensor, tuple[in
 
 
 def _call(slot: str, module: nn.Module, given: Tensor, size: tuple[int, int]) -> Any:
-    return module(given) if slot in ("patch_embed", "norm") else module(given, size)
+    return module(given) if slot in ("patch_embed", "norm", "pool") else module(given, size)
 
 
 def _check_output(

@@ -255,14 +255,14 @@ def plain_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[G
 def _panels_of_accuracy(records: pd.DataFrame) -> Iterator[Panel]:
     for group in plain_studies(records, with_models=True):
         draw = partial(plot_accuracy, values=analysis.accuracy_values(group.rows), records=group.rows)
-        yield Panel(group.conditions, draw, height=0.75 + 0.19 * group.rows["model"].nunique())
+        yield Panel(group.conditions, draw, group.rows, height=0.75 + 0.19 * group.rows["model"].nunique())
 
 
 def _panels_of_transfer(records: pd.DataFrame) -> Iterator[Panel]:
     for group in group_by(analysis.resolution_transfer_values(records), TRANSFER_CONDITIONS):
         if len(set(group.rows["resolution"])) > 1 and is_plain(group):
             for plot, shown in ((plot_transfer, "accuracy"), (plot_transfer_lead, "lead over v1")):
-                yield Panel(group.conditions | {"shown": shown}, partial(plot, values=group.rows))
+                yield Panel(group.conditions | {"shown": shown}, partial(plot, values=group.rows), group.rows)
 
 
 def _panels_by_epoch(records: pd.DataFrame) -> Iterator[Panel]:
@@ -274,7 +274,7 @@ def _panels_by_epoch(records: pd.DataFrame) -> Iterator[Panel]:
         ):
             continue
         if all(len(analysis.accuracy_curve(record)) > 1 for _, record in group.rows.iterrows()):
-            yield Panel(group.conditions, partial(plot_difference_by_epoch, records=group.rows))
+            yield Panel(group.conditions, partial(plot_difference_by_epoch, records=group.rows), group.rows)
 
 
 def plot_accuracy(ax: Axes, values: pd.DataFrame, records: pd.DataFrame) -> Axes:

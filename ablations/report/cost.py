@@ -288,7 +288,7 @@ def _panels_of_macs(records: pd.DataFrame) -> list[Panel]:
         for words, rows in (("without lsra", group.rows[~is_linear]), ("with lsra", group.rows[is_linear])):
             if not rows.empty:
                 draw = partial(plot_macs_by_resolution, values=rows, limits=limits)
-                panels.append(Panel(group.conditions | {"shown": words}, draw))
+                panels.append(Panel(group.conditions | {"shown": words}, draw, rows))
     return panels
 
 

@@ -416,14 +416,14 @@ def _factorials_of_accuracy(records: pd.DataFrame) -> Iterator[tuple[Group, Grou
 
 def _panels_of_effects(records: pd.DataFrame) -> Iterator[Panel]:
     for _, group in _factorials_of_accuracy(records):
-        yield Panel(group.conditions, partial(plot_effects, values=group.rows))
+        yield Panel(group.conditions, partial(plot_effects, values=group.rows), group.rows)
 
 
 def _panels_of_interactions(records: pd.DataFrame) -> Iterator[Panel]:
     for study, group in _factorials_of_accuracy(records):
         for _, effect in group.rows[group.rows["order"] == 2].iterrows():
             draw = partial(plot_interaction, records=study.rows, effect=effect)
-            yield Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw)
+            yield Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw, study.rows)
 
 
 def _panels_of_tradeoffs(records: pd.DataFrame) -> Iterator[Panel]:
@@ -433,7 +433,7 @@ def _panels_of_tradeoffs(records: pd.DataFrame) -> Iterator[Panel]:
             conditions = {name: value for name, value in group.conditions.items() if name not in told}
             mode = next((f" of {mode}" for mode in MODES if mode in group.conditions["measured_as"]), "")
             shown = {"shown": f"{group.conditions['against']}{mode}"}
-            yield Panel(shown | conditions, partial(plot_tradeoff, values=group.rows))
+            yield Panel(shown | conditions, partial(plot_tradeoff, values=group.rows), group.rows)
 
 
 def _gains_by_confounder(records: pd.DataFrame) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from ablations.analysis import grouping
 from ablations.analysis.grouping import Group, describe, refuse_mixed
 from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
 from ablations.measure.metrics import METRICS, Metric
-from ablations.report.tables import four_figures
+from ablations.report.tables import four_figures, note_replaced
 
 PALETTE = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7")
 """Okabe and Ito's colours for colour-blind readers (2008), with a dark red for their yellow, hard to see on white."""
@@ -236,10 +236,11 @@ def list_rows(ax: Axes, labels: Iterable[str], room: float = 0.6) -> Axes:
 
 @dataclass(frozen=True)
 class Panel:
-    """One plot: under which conditions, what draws it on its axes, and how high it must be, in inches."""
+    """One plot: its conditions, what draws it on its axes, the rows that it shows, and its least height in inches."""
 
     conditions: dict[str, Any]
     draw: Callable[[Axes], Axes]
+    rows: pd.DataFrame
     height: float = 0.0
 
 
@@ -296,11 +297,12 @@ class FigureKind:
     def _figure(self, name: str, panels: list[Panel]) -> FigureSpec:
         differing = grouping.varying(panel.conditions for panel in panels)
         same = {word: value for word, value in panels[0].conditions.items() if word not in differing}
+        replaced = note_replaced(panel.rows for panel in panels)
         return FigureSpec(
             kind=self.name,
             name=name,
             title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.named_by)}",
-            caption=f"{self.caption} Conditions: {describe(same)}.",
+            caption=" ".join(filter(None, (self.caption, replaced, f"Conditions: {describe(same)}."))),
             panels=panels,
             panel_height=max(self.height, *(panel.height for panel in panels)),
         )
@@ -314,7 +316,7 @@ def panels_of(
 ) -> Callable[[pd.DataFrame], list[Panel]]:
     """Returns what makes a panel of each group of equal conditions of the values of records."""
     return lambda records: [
-        Panel(group.conditions, partial(plot, values=group.rows))
+        Panel(group.conditions, partial(plot, values=group.rows), group.rows)
         for group in grouping.group_by(list_values(records), conditions)
         if is_shown(group)
     ]

@@ -378,7 +378,7 @@ def _panels_of_operators(records: pd.DataFrame) -> Iterator[Panel]:
         draw = partial(plot_speed_operators, longest=variant.rows["relative_time"].max())
         for group in group_by(variant.rows, analysis.OPERATOR_CONDITIONS):
             bars = len(group.rows) + group.rows["case"].nunique() * (1 + HEADING + GAP)
-            yield Panel(group.conditions, partial(draw, values=group.rows), height=1.9 + 0.1 * bars)
+            yield Panel(group.conditions, partial(draw, values=group.rows), group.rows, height=1.9 + 0.1 * bars)
 
 
 FIGURES = (

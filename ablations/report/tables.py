@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -226,9 +226,11 @@ class Section:
         return replace(self, columns=[column for column in self.columns if column.heading.startswith(headings)])
 
 
-def _note_replaced(values: pd.DataFrame) -> str:
-    """Says which toggles stand where the base has a choice of its own."""
-    texts = [text for column in ("arm", "toggles") if column in values for text in values[column].dropna()]
+def note_replaced(shown: Iterable[pd.DataFrame]) -> str:
+    """Says which toggles of the shown rows stand where the base has a choice of its own."""
+    texts = [
+        text for rows in shown for column in ("arm", "toggles") if column in rows for text in rows[column].dropna()
+    ]
     names = {name for text in texts for name in re.split(r"\+|, ", str(text))}
     sentences = [
         f"Toggle {name} replaces the base's {CONFOUNDER_SLOTS[toggle.slot].replace('_', ' ')}."
@@ -249,7 +251,7 @@ def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
         columns = _show_columns(table, group.rows)
         bold = BOLD if any(any(column.is_best) for column in columns) else ""
         conditions = f"Conditions: {describe(group.conditions)}."
-        notes = (table.note(group.rows), _note_replaced(group.rows), conditions, bold)
+        notes = (table.note(group.rows), note_replaced([group.rows]), conditions, bold)
         caption = " ".join(filter(None, notes))
         sections.append(Section(", ".join(filter(None, (title, apart))), columns, caption))
     return sections

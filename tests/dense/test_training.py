@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ablations.cells import Cell, arm_cell
+from ablations.cli import main
 from ablations.data.annotations import DenseData
 from ablations.data.dense_loading import load_objects
 from ablations.errors import InputError
@@ -37,6 +38,7 @@ OF_MEASUREMENT: dict[str, Any] = {
         data="scenes", resolution=64, short_side=64, num_classes=3, first_label=1, void_label=0, **TINY
     ),
 }
+SQUEEZE_EXCITE = str(Path(__file__).parents[2] / "notebooks" / "squeeze_excite.py") + ":se"
 TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
 
 
@@ -211,6 +213,25 @@ def test_several_processes_give_the_scores_and_losses_of_one(folder, tmp_path, m
     score = "ap" if command == "detect" else "miou"
     assert one[score] == pytest.approx(two[score], abs=0.02)
     assert one["n_images"] == two["n_images"] == 2
+
+
+@pytest.mark.parametrize("measurement", ["detect", "segment"])
+def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, measurement):
+    conditions = {"detect": OF_MEASUREMENT["detection"], "segment": OF_MEASUREMENT["segmentation"]}[measurement]
+    names = ("data", "resolution", "pyramid_width", "batch_size", "warmup_steps", "epochs")
+    names += ("smallest_anchor",) if measurement == "detect" else ("short_side", "num_classes", "first_label")
+    words = [measurement, "--toggles", SQUEEZE_EXCITE, "--arms", "v1+ope", "v1+ope+se", "--variants", "pico"]
+    for name in names:
+        words += [f"--{name.replace('_', '-')}", str(getattr(conditions, name))]
+    words += ["--void-label", "0"] if measurement == "segment" else []
+    assert main([*words, "--data-dir", str(folder), "--results", str(tmp_path / "runs")]) == 0
+    with_it, without = sorted(iterate_records(tmp_path / "runs"), key=lambda record: record["arm"], reverse=True)
+    assert (with_it["arm"], without["arm"]) == ("v1+ope+se", "v1+ope")
+    assert with_it["status"] == without["status"] == "done"
+    assert with_it["toggle_files"]["se"]["file"] == "squeeze_excite.py"
+    losses = [[epoch["loss"] for epoch in record["result"]["history"]] for record in (with_it, without)]
+    assert len(losses[0]) == len(losses[1]) == 2
+    assert losses[0] != losses[1]
 
 
 def test_a_record_says_all_and_images_are_beside_it(folder, tmp_path):

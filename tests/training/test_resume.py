@@ -222,10 +222,10 @@ class Command:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
 
-    def start(self, results: Path) -> int:
+    def start(self, results: Path, arguments: str = ARGUMENTS) -> int:
         """Starts it and returns its process's number."""
         assert self.process.stdin is not None
-        self.process.stdin.write(shlex.join([str(errors_of(results)), *ARGUMENTS.split(), str(results)]) + "\n")
+        self.process.stdin.write(shlex.join([str(errors_of(results)), *arguments.split(), str(results)]) + "\n")
         self.process.stdin.flush()
         return self._read()
 
@@ -316,6 +316,28 @@ def test_a_command_that_is_killed_ten_times_makes_the_same_record_byte_for_byte(
     assert list(results.glob("checkpoints/[!.]*")) == [], "a finished training needs none"
     (log,) = (results / "logs").iterdir()
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_killed_training_of_a_toggle_of_a_reader_s_file_resumes(tmp_path, command):
+    file = Path(__file__).parents[2] / "notebooks" / "squeeze_excite.py"
+    (tmp_path / "mine.py").write_bytes(file.read_bytes())
+    arguments = ARGUMENTS.replace("--arms v1+ope ", f"--toggles {tmp_path / 'mine.py'}:se --arms v1+ope+se ")
+    whole, results = tmp_path / "whole", tmp_path / "runs"
+    command.start(whole, arguments)
+    assert command.wait() == 0
+    for _ in range(2):
+        before, number = step_of(results), file_number(results)
+        child = command.start(results, arguments)
+        wait_for_another(results, number)
+        os.kill(child, signal.SIGKILL)
+        assert command.wait() == -signal.SIGKILL
+        assert step_of(results) > before
+    command.start(results, arguments)
+    assert command.wait() == 0
+    assert "starts over" not in errors_of(results).read_text()
+    assert timeless_lines(record_of(results)) == timeless_lines(record_of(whole))
+    assert json.loads(record_of(results).read_text())["toggle_files"]["se"]["file"] == "mine.py"
 
 
 @pytest.mark.slow
