@@ -742,7 +742,8 @@ def _defaults(kind: Any) -> dict[str, Any]:
 
 def conditions_of(record: dict[str, Any]) -> dict[str, Any]:
     """Returns a record's conditions; an older one lacks fields that came later: their defaults are what it had."""
-    return _defaults(MEASUREMENTS[record["measurement"]]) | record["conditions"]
+    kind: Any = MEASUREMENTS[record["measurement"]]
+    return _defaults(kind) | record["conditions"]
 
 
 def record_values(record: dict[str, Any]) -> dict[str, Any]:
