@@ -211,9 +211,9 @@ def _measure(command: Any, arguments: list[str], worker: Worker | None) -> int:
     report = build_report(command.results, with_page=True)
     _say_not_rebuilt(report.not_rebuilt)
     if isinstance(command, commands.Run) and not command.verbose:
-        _print_answer(cells, command.results)
+        _print_answer(cells, report.table)
     else:
-        _print_tables(cells, command)
+        _print_tables(cells, command, report.table)
     print(
         f"{summary.measured} cells measured in {summary.seconds:.1f} s, {summary.kept} were there, "
         f"{summary.left} left for a next run"
@@ -261,16 +261,14 @@ OF_TABLE_6 = ("Row", "Parameters", "GFLOPs", "reported")
 """How the headings of the columns begin that the end of a run shows of the paper's Table 6."""
 
 
-def _print_answer(cells: list[Cell], results: Path) -> None:
+def _print_answer(cells: list[Cell], records: Any) -> None:
     """Prints what a study says: its largest comparison, a sentence a toggle, and the paper's Table 6 beside ours."""
     from ablations.analysis.comparison import comparison_values
-    from ablations.records import load_records
     from ablations.report.comparison import BRIEF
     from ablations.report.paper import TABLES as PAPER_TABLES
     from ablations.report.summary import show_comparisons
     from ablations.report.tables import list_sections, render_terminal
 
-    records = load_records(results)
     keys = {cell.key for cell in cells}
     width = shutil.get_terminal_size().columns
     comparisons = show_comparisons(comparison_values(records, keys))
@@ -294,10 +292,9 @@ def _print_comparison(shown: Any, width: int) -> None:
     print()
 
 
-def _print_tables(cells: list[Cell], command: Any) -> None:
+def _print_tables(cells: list[Cell], command: Any, records: Any) -> None:
     """Prints the tables of these cells' records that answer the command, and names the others."""
     from ablations.analysis.cost import model_values
-    from ablations.records import load_records
     from ablations.report.build import TABLES
     from ablations.report.cost import render_breakdown
     from ablations.report.tables import render_markdown
@@ -307,7 +304,6 @@ def _print_tables(cells: list[Cell], command: Any) -> None:
     main = NAMED_MODELS_TABLES if named else MAIN_TABLES.get(type(command), ())
     if whole_paper or not main:
         main = tuple(table.name for table in TABLES if not (whole_paper and table.name in NOT_PRINTED_OF_PAPER))
-    records = load_records(command.results)
     records = records[records["key"].isin([cell.key for cell in cells])] if "key" in records else records
     others = []
     for table in TABLES:
@@ -425,7 +421,7 @@ def _report(command: commands.BuildReport) -> int:
         report = build_report(
             command.results, everything=command.all, with_figures=command.figures, with_page=command.html
         )
-        for name, why in report.found.damaged.items():
+        for name, why in report.damaged.items():
             print(f"damaged, and left out: {name}: {why}", file=sys.stderr)
         print(f"{len(report.files)} files written or kept; {command.results / 'README.md'} lists them")
         if command.html:
@@ -433,10 +429,9 @@ def _report(command: commands.BuildReport) -> int:
         _say_not_rebuilt(report.not_rebuilt)
         if command.readme:
             from ablations.files import write_text
-            from ablations.records import tabulate
             from ablations.report.readme import rewrite_numbers
 
-            write_text(command.readme, rewrite_numbers(_read(command.readme), tabulate(report.found.records)))
+            write_text(command.readme, rewrite_numbers(_read(command.readme), report.table))
             print(command.readme)
         return 1 if report.not_rebuilt else 0
     stale = check_report(command.results)

@@ -562,13 +562,15 @@ class Evaluate(DataFolder, Output):
             raise refuse("checkpoint", str(self.checkpoint), "a file of weights")
 
         from ablations.model.checkpoint import read_description
+        from ablations.model.weights_file import read_weights_file
 
-        told = read_description(self.checkpoint)
+        weights = read_weights_file(self.checkpoint)
+        told = read_description(weights)
         if told and "config" not in told:
             raise refuse("checkpoint", self.checkpoint.name, f"weights of an arm; these are of {told['model']}")
         held = {"num_classes": told["config"]["num_classes"], "img_size": told["config"]["img_size"]} if told else {}
         conditions = Evaluation(
-            checkpoint=file_digest(self.checkpoint),
+            checkpoint=weights.sha256,
             data=self.data or told.get("data") or Evaluation.data,
             protocol=self.protocol or ("paper" if told else Evaluation.protocol),
             **{name: self._agreed(name, held) or getattr(Evaluation, name) for name in ("num_classes", "img_size")},

@@ -626,11 +626,24 @@ def tabulate(
         return pd.DataFrame(columns=[*_NAMES])
     # Column by column: pandas takes five times as long for a table of many rows.
     with _no_collection():
-        names = dict.fromkeys(name for row in rows for name in row)
-        columns = {name: [row.get(name, math.nan) for row in rows] for name in names}
+        columns = _columns_of(rows)
         table = pd.DataFrame({name: _as_kind(pd.Series(each, name=name), each) for name, each in columns.items()})
     order = [name for name in _SORTED_BY if name in table and len(set(columns[name])) > 1]  # the others take long too
     return table.sort_values(order, key=_rank, ignore_index=True) if order else table
+
+
+def _columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Returns the values of each column, nan where a row has none; rows that have the same columns stand together."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row), []).append(row)
+    columns: dict[str, list[Any]] = {name: [] for names in groups for name in names}
+    for names, group in groups.items():
+        for name, values in zip(names, zip(*(row.values() for row in group), strict=True), strict=True):
+            columns[name] += values
+        for name in columns.keys() - {*names}:
+            columns[name] += [math.nan] * len(group)
+    return columns
 
 
 def _as_list(value: object) -> list[Any]:
@@ -658,9 +671,11 @@ def _check_filter(name: str, values: list[Any], rows: list[dict[str, Any]]) -> N
 def _as_kind(column: pd.Series, values: list[Any]) -> pd.Series:
     """Returns a column in the type of its kind; one that is not described, in that of its values."""
     described = list_columns().get(str(column.name))
-    found = {type(value) for value in values if value is not None and value is not math.nan}
-    inferred = "integer" if found == {int} else "boolean" if found == {bool} else None
-    kind = described.kind if described and str not in found else inferred
+    if described and str not in set(map(type, values)):
+        kind: Kind | None = described.kind
+    else:
+        found = {type(value) for value in values if value is not None and value is not math.nan}
+        kind = "integer" if found == {int} else "boolean" if found == {bool} else None
     has_gaps = bool(column.isna().any())
     match kind:
         case "integer":
@@ -725,18 +740,22 @@ def _defaults(kind: Any) -> dict[str, Any]:
     }
 
 
+def conditions_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record's conditions; an older one lacks fields that came later: their defaults are what it had."""
+    kind: Any = MEASUREMENTS[record["measurement"]]
+    return _defaults(kind) | record["conditions"]
+
+
 def record_values(record: dict[str, Any]) -> dict[str, Any]:
     """Returns a finished record's values by column, as `load_records` has them."""
     return _row(record | {"result": record["result"] or {}})
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
-    # An older record lacks the fields that came after it; their defaults are what it was measured with.
-    kind: Any = MEASUREMENTS[record["measurement"]]
-    conditions = _defaults(kind) | record["conditions"]
+    conditions = conditions_of(record)
     environment = record["environment"]
     resolution = conditions.pop("resolution")
-    conditions = {name: tuple(value) if isinstance(value, list) else value for name, value in conditions.items()}
+    conditions |= {name: tuple(value) for name, value in conditions.items() if isinstance(value, list)}
     if conditions.get("method") == "predicted":
         environment = environment | {"device_name": None, "threads": None}  # which machine predicts makes no difference
     return {

@@ -138,6 +138,7 @@ def test_a_damaged_file_is_named_and_left_out(tmp_path, reason):
 
 
 MAIN = {Cost: "params", Memory: "peak_memory_bytes", Speed: "latency_s", Accuracy: "top1", Evaluation: "top1"}
+IMAGES = {"n_eval_images": 10, "n_train_images": 20}
 
 
 @pytest.mark.parametrize(("kind", "metric"), MAIN.items(), ids=lambda value: getattr(value, "__name__", value))
@@ -147,8 +148,9 @@ def test_a_finished_record_has_its_main_metric(tmp_path, kind, metric):
     assert find_damaged(tmp_path) == {f"records/{kind.name}/{path.name}": f"its result has no {metric}"}
     write(tmp_path, cell, failure="RuntimeError: out of luck")
     assert find_record(tmp_path, cell)["status"] == "failed"
-    write(tmp_path, cell, result={metric: 1})
-    assert find_record(tmp_path, cell)["result"] == {metric: 1}
+    result = {metric: 1} | (IMAGES if kind is Accuracy else {})
+    write(tmp_path, cell, result=result)
+    assert find_record(tmp_path, cell)["result"] == result
     assert find_damaged(tmp_path) == {}
 
 
@@ -179,7 +181,7 @@ def test_rows_stand_in_the_order_of_bases_arms_and_sizes(tmp_path):
 
 def test_whole_numbers_stay_whole_beside_records_that_lack_them(tmp_path):
     write(tmp_path)
-    accuracy = {"top1": 0.5, "n_eval_images": 7}
+    accuracy = {"top1": 0.5, "n_eval_images": 7, "n_train_images": 7}
     write(tmp_path, replace(CELL, conditions=Accuracy(seed=3)), result=accuracy)
     table = load_records(tmp_path).set_index("measurement")
     assert str(table.loc["accuracy", "seed"]) == "3"
@@ -200,7 +202,7 @@ def test_one_measurement_comes_with_its_own_columns_only(tmp_path):
 def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
     cells = [arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy(seed=seed)) for seed in (0, 1)]
     for cell in cells:
-        outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
+        outcome = {"study": "test", "result": {"top1": 0.5} | IMAGES, "failure": None, "started": "2026-01-01"}
         write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
     path = record_path(tmp_path, cells[0])
     older = json.loads(path.read_text())
@@ -216,7 +218,7 @@ def test_a_record_from_before_a_field_stands_beside_newer_ones(tmp_path):
 )
 def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
     cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
-    outcome = {"study": "test", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
+    outcome = {"study": "test", "result": {"top1": 0.5} | IMAGES, "failure": None, "started": "2026-01-01"}
     path = write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert find_record(tmp_path, cell) is None
@@ -304,7 +306,9 @@ def write_few(results: Path) -> None:
         write(results, build_cell(model="timm:resnet18", conditions=Cost(resolution=resolution)))
     for arm in ("v1", "v1+ope"):
         for seed in (0, 1):
-            write(results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, base_lr=1)), {"top1": seed})
+            write(
+                results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, base_lr=1)), {"top1": seed} | IMAGES
+            )
     write(results, replace(CELL, conditions=Speed()), {"latency_s": 0.5, "noisy": False})
 
 
@@ -391,7 +395,7 @@ def test_a_column_that_nobody_described_has_the_type_of_its_values(tmp_path):
 
 def test_a_default_recipe_stands_before_another(tmp_path):
     for mixup, seed in ((0.8, 0), (0.2, 0), (0.0, 1), (0.8, 1), (0.0, 0)):
-        write(tmp_path, replace(CELL, conditions=Accuracy(mixup=mixup, seed=seed)), {"top1": 0.5})
+        write(tmp_path, replace(CELL, conditions=Accuracy(mixup=mixup, seed=seed)), {"top1": 0.5} | IMAGES)
     table = load_records(tmp_path, "accuracy")
     assert table[["mixup", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [0.2, 0], [0.8, 0], [0.8, 1]]
 
@@ -535,7 +539,7 @@ def test_a_packed_line_of_another_form_is_named(tmp_path):
 
 def test_a_study_declares_its_seeds_in_the_record(tmp_path):
     cell = arm_cell("pico", "v1", "v2", Accuracy())
-    outcome = {"study": "digits", "result": {"top1": 0.5}, "failure": None, "started": "2026-01-01"}
+    outcome = {"study": "digits", "result": {"top1": 0.5} | IMAGES, "failure": None, "started": "2026-01-01"}
     for number, declared in enumerate((None, 7)):
         write_record(tmp_path / str(number), cell, **outcome, environment={}, duration_s=1.0, declared_seeds=declared)
     assert load_records(tmp_path / "0")["declared_seeds"].tolist() == [20]  # the package's study of that name

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ablations.cells import address
+from ablations.cli import main
+from ablations.config import PVTConfig
 from ablations.errors import InputError
 from ablations.records import (
     LARGEST_RECORD,
@@ -28,7 +31,7 @@ from ablations.records import (
 )
 from ablations.report.build import build_report, check_report
 from ablations.report.tables import render_csv
-from ablations.schema import DEEPEST, OF_ARM, OF_MODEL, check_record
+from ablations.schema import DEEPEST, OF_ARM, OF_MODEL, SEED_ITSELF, _address, check_record
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -300,3 +303,65 @@ def test_a_hundred_thousand_packed_accuracies_load_within_fifteen_seconds_of_wor
     start = time.process_time()
     table = tabulate(read_records(tmp_path).records)
     assert (len(table), time.process_time() - start < 15) == (100_000, True)
+
+
+@pytest.mark.parametrize("measurement", ["accuracy", "cost"])
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**70, True, "1"])
+def test_an_address_is_the_same_however_its_text_is_made(one_of_each, measurement, seed):
+    description = {name: one_of_each[measurement][name] for name in OF_ARM if name in one_of_each[measurement]}
+    for words in ("", SEED_ITSELF, f'"{SEED_ITSELF}"'):
+        conditions = description["conditions"] | {"seed": seed, "data": words}
+        changed = description | {"conditions": conditions}
+        assert [_address(changed), _address(changed)] == [address(changed)] * 2
+
+
+@pytest.fixture(scope="module")
+def two_arms() -> list[dict[str, Any]]:
+    """Committed records of two arms of one model, up to six of each arm and measurement."""
+    chosen: dict[tuple, list[dict[str, Any]]] = {}
+    for record in iterate_records(RESULTS):
+        if record.get("variant") == "nano" and record["base"] == "v2" and record["arm"] in ("v1", "v1+lsra"):
+            chosen.setdefault((record["measurement"], record["arm"]), []).append(record)
+    assert {measurement for measurement, _ in chosen} >= {"accuracy", "cost", "memory", "speed"}
+    return [record for each in chosen.values() for record in each[:6]]
+
+
+def write_all(results: Path, records: list[dict[str, Any]]) -> None:
+    for record in map(sealed, records):
+        path = results / "records" / record["measurement"] / f"x_{record['key']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(("left_out", "is_needed"), [("macs", False), ("correct", False), ("n_eval_images", True)])
+def test_what_every_record_lacks_is_named_or_not_needed(two_arms, tmp_path, capsys, left_out, is_needed):
+    records = copy.deepcopy(two_arms)
+    without = [record for record in records if record["result"].pop(left_out, None) is not None]
+    assert without
+    write_all(tmp_path, records)
+    reasons = list(find_damaged(tmp_path).values())
+    assert reasons == [f"its result has no {left_out}"] * len(without) * is_needed
+    assert main(["report", "--all", "--html", "--no-figures", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count(f"its result has no {left_out}") == len(reasons)
+    assert main(["compare", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_no_report_and_no_run_needs_a_field_that_has_a_default(two_arms, tmp_path, capsys):
+    """A record from before the field was added lacks it."""
+    records = copy.deepcopy(two_arms)
+    for record in records:
+        needed = {each.name for each in fields(PVTConfig) if each.default is MISSING}
+        record["config"] = {name: value for name, value in record["config"].items() if name in needed}
+        is_needed = ("seed",) if record["measurement"] == "accuracy" else ("resolution", "mode", "method")
+        record["conditions"] = {name: record["conditions"][name] for name in is_needed if name in record["conditions"]}
+    bare = next(record for record in two_arms if record["measurement"] == "memory")
+    records.append(copy.deepcopy(bare) | {"conditions": {}})
+    write_all(tmp_path, records)
+    damaged = find_damaged(tmp_path)
+    assert {why.partition(":")[0] for why in damaged.values()} <= {"its model cannot be"}
+    assert len(damaged) < len(records) / 2
+    assert main(["report", "--all", "--html", "--no-figures", "--results", str(tmp_path)]) == 0
+    args = ["--variants", "pico", "--arms", "v1", "--resolutions", "64", "--results", str(tmp_path)]
+    assert main(["cost", *args]) == 0
+    assert "internal error" not in capsys.readouterr().err

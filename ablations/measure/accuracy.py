@@ -46,6 +46,7 @@ class Accuracy(Recipe, Measurement):
     name: ClassVar[str] = "accuracy"
     main_metric: ClassVar[str] = "top1"
     responses: ClassVar[tuple[str, ...]] = ("top1",)
+    needed: ClassVar[tuple[str, ...]] = ("n_eval_images", "n_train_images")
     axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
     split_by: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
     pools_machines: ClassVar[bool] = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from ablations.conditions import condition
-from ablations.errors import InputError
 from ablations.measure.accuracy import Accuracy
 from ablations.measure.measurement import (
     NAME,
@@ -96,17 +94,17 @@ class Evaluation(Measurement):
         from ablations.data.registry import data_directory, is_built_in
         from ablations.model import build_model
         from ablations.model.checkpoint import load_weights, read_description
+        from ablations.model.weights_file import read_weights_file
         from ablations.training.evaluation import open_images
 
-        weights = cast(Path, setting.weights)
+        weights = read_weights_file(cast(Path, setting.weights))
+        name = weights.path.name
         class_names = read_description(weights).get("class_names", ())
         for config, data in {(cell.arm_config, cell.conditions.data) for cell in cells}:
             report = load_weights(build_model(config), weights, raw=cells[0].conditions.raw_weights)
             if report.others:
                 others = ", ".join(report.others)
-                print(
-                    f"note: {weights.name}: took {report.place}, and not {others}; see --raw-weights", file=sys.stderr
-                )
+                print(f"note: {name}: took {report.place}, and not {others}; see --raw-weights", file=sys.stderr)
             if is_built_in(data):
                 check_data(data, config.num_classes, setting.data_dir)
             else:
@@ -117,15 +115,15 @@ class Evaluation(Measurement):
         from ablations.data.registry import data_directory, is_built_in
         from ablations.model import build_model
         from ablations.model.checkpoint import load_weights, read_description
+        from ablations.model.weights_file import read_weights_file
         from ablations.training.evaluation import evaluate_built_in, evaluate_checkpoint
 
-        weights = cast(Path, setting.weights)
+        weights = read_weights_file(cast(Path, setting.weights))
+        if self.checkpoint:
+            weights.check_digest(self.checkpoint, "evaluated")
         description = read_description(weights)
         model = build_model(cell.arm_config)
         load_weights(model, weights, raw=self.raw_weights)
-        with weights.open("rb") as file:
-            if self.checkpoint and hashlib.file_digest(file, "sha256").hexdigest() != self.checkpoint:
-                raise InputError(f"checkpoint {str(weights)!r} was replaced by another while it was evaluated")
         if is_built_in(self.data):
             return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")

@@ -98,6 +98,8 @@ class Measurement:
     """In commands, records and study files."""
     main_metric: ClassVar[str]
     """What a finished record has, but for those whose size a model refuses or that do not fit in memory."""
+    needed: ClassVar[tuple[str, ...]] = ()
+    """What such a record has beside it, because no table can do without."""
     columns: ClassVar[dict[str, Column]]
     """The columns of its results."""
     responses: ClassVar[tuple[str, ...]] = ()

@@ -1,6 +1,7 @@
 """From cells to modules: an arm or a named model, as a classifier or with another head on it."""
 
 import copy
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -17,7 +18,6 @@ from ablations.baselines.registry import MODELS
 from ablations.cells import Cell
 from ablations.config import ARMS, as_pair
 from ablations.errors import first_line, refuse
-from ablations.files import file_digest
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet, dense_part
 from ablations.heads.segmentation import SemanticFPN
 from ablations.measure.cost import Cost
@@ -26,6 +26,7 @@ from ablations.measure.measurement import Setting
 from ablations.measure.memory import parse_stages
 from ablations.model import PVT, build_model
 from ablations.model.transfer import transfer_weights
+from ablations.model.weights_file import read_weights_file
 
 HEADS: dict[str, Callable[[nn.Module, tuple[int, ...]], nn.Module]] = {
     "retinanet": build_retinanet,
@@ -84,9 +85,12 @@ def load_initial(model: nn.Module, cell: Cell, setting: Setting) -> dict[str, An
         raise refuse("init", cell.conditions.init, "a file of weights, by --init, or a study's classifiers")
     if not isinstance(model, PVT):
         raise refuse("init", path.name, f"none for {cell.source}: weights are loaded into arms alone")
-    report = transfer_weights(model, path)
+    weights = read_weights_file(path)
+    if re.fullmatch("[0-9a-f]{64}", cell.conditions.init):  # else it names a study
+        weights.check_digest(cell.conditions.init, "loaded")
+    report = transfer_weights(model, weights)
     told = {"format": report.format, "unused": list(report.unused), "resized": list(report.resized)}
-    return {"sha256": file_digest(path), **told}
+    return {"sha256": weights.sha256, **told}
 
 
 def _build_trainable(cell: Cell) -> nn.Module:

@@ -27,7 +27,7 @@ from ablations.config import (
 from ablations.errors import InputError, pick, refuse
 from ablations.files import written_whole
 from ablations.model.pvt import PVT
-from ablations.model.weights_file import read_metadata, read_weights_file
+from ablations.model.weights_file import WeightsFile, read_weights_file
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,9 @@ _NAMED_KEYS = 8  # at most, of each kind, in an error
 
 Shape = tuple[int, ...]
 
+Source = str | PathLike[str] | WeightsFile | Mapping[str, Any]
+"""Where weights come from: the path of a file, a file that was read, or a state dict."""
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -178,7 +181,7 @@ class _Weights:
 
 def load_weights(
     model: PVT,
-    source: str | PathLike[str] | Mapping[str, Any],
+    source: Source,
     strict: bool = True,
     skip_head: bool = False,
     raw: bool = False,
@@ -196,7 +199,7 @@ def load_weights(
     built with the checkpoint's `img_size` takes all other sizes anyway. What has no weights cannot be checked: heads,
     P, the ReLU of the linear models, and LayerNorm's eps, which in transformers is 1e-6 throughout.
     """
-    found_here = _find_weights(source if isinstance(source, Mapping) else read_weights_file(Path(source)))
+    found_here = _find_weights(source if isinstance(source, Mapping) else opened(source).load())
     chosen = next((each for each in found_here if each.is_averaged != raw), found_here[0])
     if raw and chosen.is_averaged:
         raise refuse("raw_weights", raw, f"False: the checkpoint has averaged weights alone, in {chosen.place}")
@@ -231,12 +234,17 @@ def load_weights(
     )
 
 
-def read_tensors(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
+def opened(source: str | PathLike[str] | WeightsFile) -> WeightsFile:
+    """Returns a file of weights with all its bytes; raises InputError as `read_weights_file`."""
+    return source if isinstance(source, WeightsFile) else read_weights_file(Path(source))
+
+
+def read_tensors(source: Source) -> tuple[str, dict[str, Tensor]]:
     """Returns the format of a checkpoint in words, and its weights by that format's keys: an average if it has one.
 
     Raises InputError as `load_weights` does for a file that has none.
     """
-    found = _find_weights(source if isinstance(source, Mapping) else read_weights_file(Path(source)))
+    found = _find_weights(source if isinstance(source, Mapping) else opened(source).load())
     chosen = next((each for each in found if each.is_averaged), found[0])
     return chosen.format.name, chosen.tensors
 
@@ -288,19 +296,20 @@ the fields of PVTConfig, `recipe` the conditions of the training.
 """
 
 
-def read_description(path: str | PathLike[str]) -> dict[str, Any]:
+def read_description(source: str | PathLike[str] | WeightsFile) -> dict[str, Any]:
     """Returns the DESCRIPTION of a file of weights; an empty dict where it does not say what it is.
 
     Raises InputError for a file that is damaged, or described in another way.
     """
-    metadata = read_metadata(Path(path))
+    file = opened(source)
+    metadata = file.metadata()
     if "recipe" not in metadata:
         return {}
     try:
         return {name: json.loads(metadata[name]) for name in DESCRIPTION if name in metadata}
     except ValueError as error:
         raise InputError(
-            f"checkpoint {str(path)!r} has metadata that are no JSON; allowed: as save_weights writes them"
+            f"checkpoint {str(file.path)!r} has metadata that are no JSON; allowed: as save_weights writes them"
         ) from error
 
 
@@ -309,13 +318,14 @@ def load_model(path: str | PathLike[str]) -> PVT:
 
     Raises InputError for a file that does not say it, and as `load_weights` does.
     """
-    description = read_description(path)
+    file = opened(path)
+    description = read_description(file)
     if "config" not in description:
         raise InputError(
             f"checkpoint {str(path)!r} does not say which arm it is of; allowed: one that a training here wrote"
         )
     model = PVT(PVTConfig(**description["config"]))
-    load_weights(model, path)
+    load_weights(model, file)
     return model.eval()
 
 

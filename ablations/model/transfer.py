@@ -1,14 +1,12 @@
 """Weights to begin a training from: of a classifier of other classes, or for another size, or as a backbone."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
-from os import PathLike
 
 from torch import Tensor
 
 from ablations.errors import InputError
-from ablations.model.checkpoint import HEAD, load_weights, read_tensors, rename_weights
+from ablations.model.checkpoint import HEAD, Source, load_weights, read_tensors, rename_weights
 from ablations.model.pvt import PVT, PositionEmbedding, resize_pos_embed
 
 CLS_TOKEN = ("cls_token", "cls_token.weight")
@@ -36,7 +34,7 @@ class TransferReport:
         return "; ".join(words)
 
 
-def transfer_weights(model: PVT, source: str | PathLike[str] | Mapping[str, Tensor]) -> TransferReport:
+def transfer_weights(model: PVT, source: Source) -> TransferReport:
     """Loads a classifier's weights, in any format that `load_weights` knows, as far as the model has a place for them.
 
     A head that the model has for other classes keeps the weights it has. Position embeddings are interpolated

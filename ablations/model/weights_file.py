@@ -5,20 +5,27 @@ beside the weights, and of these the harmless kinds are let through.
 """
 
 import argparse
+import hashlib
+import io
 import json
 import pathlib
 import re
 import zipfile
 from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.torch
 import torch
 
 from ablations.errors import InputError
+from ablations.files import opened_regular
+
+LARGEST_FILE = 2**33
+"""Bytes of a file of weights: the largest variant takes 1.3 GB with an optimiser's state and averages."""
 
 LONGEST_HEADER = 100_000_000  # bytes, which is safetensors' own limit
 
@@ -53,74 +60,88 @@ HARMLESS: list[Any] = [
 """What may lie beside tensors, besides what torch lets through itself: it holds values and runs nothing."""
 
 
-def read_weights_file(path: Path) -> Any:
-    """Returns what a file by `torch.save` or of safetensors holds, on the CPU; its name does not matter.
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights, read once: its digest is of the very bytes that its tensors come from."""
 
-    Raises InputError for a file that is missing, empty, cut off, a pointer of Git LFS, or none of tensors.
+    path: Path
+    content: bytes = field(repr=False)
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the file's bytes."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    def check_digest(self, expected: str, work: str) -> None:
+        """Raises InputError for another file than the one of that SHA-256; `work` says amid what it was replaced."""
+        if self.sha256 != expected:
+            raise InputError(f"checkpoint {str(self.path)!r} was replaced by another while it was {work}")
+
+    def load(self) -> Any:
+        """Returns what the file holds, on the CPU.
+
+        Raises InputError for one that is cut off, and for none of tensors.
+        """
+        try:
+            if self._header() is not None:
+                return safetensors.torch.load(self.content)
+            if self.content.startswith(ZIP) and not zipfile.is_zipfile(io.BytesIO(self.content)):
+                raise _cut_off(self.path)
+            with torch.serialization.safe_globals(HARMLESS):
+                return torch.load(io.BytesIO(self.content), map_location="cpu", weights_only=True)
+        except InputError:
+            raise
+        except Exception as error:  # a damaged or foreign file fails in every way that a parser can
+            if isinstance(error, EOFError) or "unexpected EOF" in str(error):
+                raise _cut_off(self.path) from error
+            unwanted = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+            raise _no_checkpoint(self.path, f"it holds a {unwanted[1]}" if unwanted else "") from error
+
+    def metadata(self) -> dict[str, str]:
+        """Returns the metadata of a safetensors file; none of any other. Raises InputError as `load`."""
+        return (self._header() or {}).get("__metadata__", {})
+
+    def _header(self) -> dict[str, Any] | None:
+        """Returns the header of a safetensors file, None of another; raises InputError for no weights."""
+        content = self.content
+        length = int.from_bytes(content[:8], "little")
+        if content[8:9] != b"{" or length > LONGEST_HEADER:
+            return None
+        text = content[8 : 8 + length]
+        if len(text) < length:
+            raise _cut_off(self.path)
+        try:
+            header = json.loads(text)
+            ends = [int(each["data_offsets"][1]) for name, each in header.items() if name != "__metadata__"]
+            metadata = header.get("__metadata__", {}).items()
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise _no_checkpoint(self.path) from error
+        if not all(isinstance(part, str) for pair in metadata for part in pair):
+            raise _no_checkpoint(self.path)
+        if 8 + length + max(ends, default=0) > len(content):
+            raise _cut_off(self.path)
+        return header
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Returns a file by `torch.save` or of safetensors, with all its bytes; its name does not matter.
+
+    Raises InputError for a file that is missing, empty, too large, or a pointer of Git LFS.
     """
     if not path.is_file():
         raise InputError(f"checkpoint {str(path)!r} is not a file that exists")
     try:
-        if _header(path) is not None:
-            return safetensors.torch.load_file(path)
-        if _begins_with(path, ZIP) and not zipfile.is_zipfile(path):
-            raise _cut_off(path)
-        # Of a path torch would look at the suffix.
-        with path.open("rb") as file, torch.serialization.safe_globals(HARMLESS):
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
+        with opened_regular(path, LARGEST_FILE) as file:
+            content = file.read()
     except OSError as error:
         raise InputError(f"checkpoint {str(path)!r} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged or foreign file fails in every way that a parser can
-        if isinstance(error, EOFError) or "unexpected EOF" in str(error):
-            raise _cut_off(path) from error
-        unwanted = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        raise _no_checkpoint(path, f"it holds a {unwanted[1]}" if unwanted else "") from error
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Returns the metadata of a safetensors file; none of any other. Raises InputError as `read_weights_file`."""
-    if not path.is_file() or _header(path) is None:
-        return {}
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _no_checkpoint(path) from error
-
-
-def _header(path: Path) -> dict[str, Any] | None:
-    """Returns the header of a safetensors file, None of another; raises InputError for no weights."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        start = file.read(max(9, len(LFS_POINTER)))
-        if not start:
-            raise InputError(f"checkpoint {str(path)!r} is empty")
-        if start == LFS_POINTER:
-            raise InputError(
-                f"checkpoint {str(path)!r} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`"
-            )
-        length = int.from_bytes(start[:8], "little")
-        if start[8:9] != b"{" or length > LONGEST_HEADER:
-            return None
-        file.seek(8)
-        text = file.read(length)
-    if len(text) < length:
-        raise _cut_off(path)
-    try:
-        header = json.loads(text)
-        ends = [int(each["data_offsets"][1]) for name, each in header.items() if name != "__metadata__"]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise _no_checkpoint(path) from error
-    if 8 + length + max(ends, default=0) > size:
-        raise _cut_off(path)
-    return header
-
-
-def _begins_with(path: Path, content: bytes) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(content)) == content
+    if not content:
+        raise InputError(f"checkpoint {str(path)!r} is empty")
+    if content.startswith(LFS_POINTER):
+        raise InputError(
+            f"checkpoint {str(path)!r} is a pointer of Git LFS and no weights; fetch them by `git lfs pull`"
+        )
+    return WeightsFile(path, content)
 
 
 def _cut_off(path: Path) -> InputError:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ablations.errors import first_line, refuse
 from ablations.files import write_bytes
-from ablations.records import Found, read_records, tabulate
+from ablations.records import read_records, tabulate
 from ablations.report.contents import (
     FIGURES,
     HEADLINE_FIGURES,
@@ -43,8 +43,10 @@ class Built:
 
     files: list[Path]
     not_rebuilt: dict[str, str]
-    found: Found = field(default_factory=lambda: Found([], {}), compare=False, repr=False)
-    """What it was made of."""
+    damaged: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """The records' damaged files and lines by place, and what is wrong with each."""
+    table: pd.DataFrame = field(default_factory=lambda: tabulate([]), compare=False, repr=False)
+    """The finished records that it was made of, as `load_records` has them: nobody need read them again."""
 
 
 def build_report(
@@ -96,7 +98,7 @@ def build_report(
         if name not in not_rebuilt and not (figures_failed and path.parent.name == "figures"):
             path.unlink(missing_ok=True)
     written = [path for path in dict.fromkeys([*files, *drawn]) if with_figures or path not in drawn]
-    return Built(written, not_rebuilt, Found(contents.records, contents.damaged))
+    return Built(written, not_rebuilt, contents.damaged, contents.table)
 
 
 def check_report(results: Path) -> list[str]:
@@ -128,6 +130,7 @@ class _Contents:
     figures: list[FigureSpec]
     headlines: list[FigureSpec]
     tables: dict[Table, pd.DataFrame]
+    table: pd.DataFrame
     records: list[dict[str, Any]]
     damaged: dict[str, str]
     failures: dict[str, str]
@@ -168,7 +171,7 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
     every_figure = list_figures(table, failures, None if everything else kinds)
     headlines = headline_figures(every_figure)
     figures = [spec for spec in every_figure if everything or spec in headlines or spec.name in there]
-    return _Contents(texts, figures, headlines, tables, found.records, found.damaged, failures)
+    return _Contents(texts, figures, headlines, tables, table, found.records, found.damaged, failures)
 
 
 def _image_paths(results: Path, spec: FigureSpec) -> list[Path]:

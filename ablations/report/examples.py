@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cells import file_name
+from ablations.records import conditions_of
 
 EXAMPLES = "examples"
 """The folder of these images in a results folder; nothing in it is committed."""
@@ -22,11 +23,11 @@ CAPTION = (
 def find_examples(results: Path, records: list[dict[str, Any]]) -> dict[str, bytes]:
     """Returns the images of finished records as PNG, by a title: of each model's smallest seed, MOST_SHOWN at most."""
     found: dict[str, bytes] = {}
-    for record in sorted(records, key=lambda record: record["conditions"].get("seed", 0)):
+    for record in sorted(records, key=lambda record: conditions_of(record).get("seed", 0)):
         path = results / EXAMPLES / f"{file_name(record, record['key'])}.png"
         if record["status"] != "done" or len(found) == MOST_SHOWN or not path.is_file():
             continue
-        conditions = record["conditions"]
+        conditions = conditions_of(record)
         model = record.get("model") or f"{record['variant']} {record['arm']}, base {record['base']}"
         start = f", from {conditions['init']}" if conditions.get("init") else ""
         title = f"{record['measurement']} on {conditions['data']}, {conditions['head']}: {model}{start}"

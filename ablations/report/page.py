@@ -16,6 +16,7 @@ import pandas as pd
 
 from ablations.analysis.grouping import AXES
 from ablations.analysis.paper import CUMULATIVE
+from ablations.conditions import field_docstrings
 from ablations.config import (
     BASES,
     CONFOUNDERS,
@@ -28,7 +29,7 @@ from ablations.config import (
     base_confounders,
     size_text,
 )
-from ablations.records import field_docstrings
+from ablations.records import conditions_of
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import QUESTIONS
 from ablations.report.examples import render_examples
@@ -350,7 +351,7 @@ def _measured_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     """Returns which models and conditions each measurement's records are of, as lines of cells."""
 
     def cells(own: list[dict[str, Any]]) -> list[str]:
-        conditions = [record["conditions"] for record in own]
+        conditions = [conditions_of(record) for record in own]
         pairs = (as_pair(each["resolution"]) for each in conditions)
         return [
             list_different(record.get("variant") for record in own),

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 from ablations.cells import Cell, without_defaults
+from ablations.config import PVTConfig
 from ablations.cost import count_macs, has_closed_form
 from ablations.measure import MEASUREMENTS
 from ablations.records import iterate_records
@@ -128,5 +129,8 @@ def _workload(description: dict[str, Any]) -> str:
     kind = MEASUREMENTS[description["measurement"]]
     conditions = without_defaults(description["conditions"], kind)
     conditions.pop("seed", None)
-    model = description.get("model") or [description["variant"], description["config"]["attention"]]
+    model = description.get("model") or [
+        description["variant"],
+        description["config"].get("attention", PVTConfig.attention),
+    ]
     return json.dumps([description["measurement"], model, conditions])

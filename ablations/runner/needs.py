@@ -14,6 +14,7 @@ from ablations.measure.environment import available_cores, check_device, describ
 from ablations.measure.measurement import Setting
 from ablations.measure.process import available_memory
 from ablations.model.toggle_checks import check_toggles
+from ablations.records import conditions_of
 from ablations.training.distributed import Ranks, count_ranks
 
 T = TypeVar("T")
@@ -129,11 +130,11 @@ def warn_of_other_machines(kept: Iterable[dict[str, Any]], environments: dict[st
     """Says so if records that tables split by machine were measured on another, or with another torch."""
     others = set()
     for record in kept:
-        kind = MEASUREMENTS[record["measurement"]]
-        if kind.pools_machines or record["conditions"].get("method") == "predicted":
+        conditions = conditions_of(record)
+        if MEASUREMENTS[record["measurement"]].pools_machines or conditions.get("method") == "predicted":
             continue  # the same on every machine, or pooled
         there = record["environment"]
-        here = environments.get(record["conditions"].get("device", ""))
+        here = environments.get(conditions.get("device", ""))
         if here and any(there.get(name) != here[name] for name in ("device_name", "torch")):
             others.add(f"{there.get('device_name')}, torch {there.get('torch')}")
     if others:

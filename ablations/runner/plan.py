@@ -15,7 +15,7 @@ from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.errors import refuse
 from ablations.measure import Memory
 from ablations.measure.measurement import Setting
-from ablations.records import find_record, iterate_records
+from ablations.records import conditions_of, find_record, iterate_records
 
 STATE_BYTES = 12
 """Of a parameter in a checkpoint: its value and AdamW's two moments, in float32."""
@@ -111,14 +111,15 @@ def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
     """Yields how fast the finished records say that arms train for a task, by trainings and steps of trainings."""
     measurement, head = task
     for record in iterate_records(results):
-        conditions = record["conditions"]
-        if record["status"] != "done" or "variant" not in record or conditions.get("head") != head:
+        conditions = conditions_of(record)
+        its_head = conditions.get("head", "classifier")
+        if record["status"] != "done" or "variant" not in record or its_head != (head or "classifier"):
             continue
         result = record["result"]
         if record["measurement"] == measurement:
             images_per_s = result.get("train_img_per_s")
         elif record["measurement"] == "speed" and not head and conditions["mode"] == "training":
-            images_per_s = result["throughput_img_per_s"]
+            images_per_s = result.get("throughput_img_per_s")
         else:
             continue
         values: dict[str, Any] = {

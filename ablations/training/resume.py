@@ -7,6 +7,7 @@ import ast
 import copy
 import hashlib
 import math
+import os
 import re
 import signal
 import sys
@@ -265,7 +266,7 @@ def training_code_digest(folder: Path | None = None, *, baselines: bool = False)
             if path not in BESIDE_TRAINING:
                 digest.update(f"{path}\0{_without_texts(file.read_text(encoding='utf-8'))}\0".encode())
     for file in sorted(folder.glob("*.py")) if folder else ():
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 

@@ -293,6 +293,22 @@ def test_weights_of_another_model_are_refused_and_change_nothing(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
+def test_a_backbone_begins_from_no_other_file_than_the_record_names(tmp_path):
+    from ablations.files import file_digest
+    from ablations.measure.network import load_initial
+    from ablations.model import build_model
+
+    file = tmp_path / "c.safetensors"
+    save_weights(build_model(arm_cell("pico", "v1+cffn", "v2", Accuracy()).arm_config, seed=1), file)
+    digest = file_digest(file)
+    cell = cell_of("detection", arm="v1+cffn", init=digest)
+    model = build_model(cell.arm_config)
+    assert load_initial(model, cell, Setting(weights=file))["sha256"] == digest
+    save_weights(build_model(arm_cell("pico", "v1+cffn", "v2", Accuracy()).arm_config, seed=2), file)
+    with pytest.raises(InputError, match=r"c.safetensors' was replaced by another while it was loaded"):
+        load_initial(model, cell, Setting(weights=file))
+
+
 def test_a_classifier_of_a_study_is_trained_where_its_weights_are_gone(folder, tmp_path, monkeypatch):
     from ablations import studies
     from ablations.runner import classifiers

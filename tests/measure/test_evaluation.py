@@ -1,5 +1,7 @@
 """Measurement `evaluation` by its command: which weights a file of others' is taken for, and what is said of it."""
 
+import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +10,14 @@ import torch
 from PIL import Image
 
 from ablations import cli
+from ablations import model as model_module
 from ablations.cells import arm_cell
-from ablations.config import build_config
+from ablations.config import PVTConfig, build_config
 from ablations.errors import InputError
 from ablations.measure import Evaluation
 from ablations.measure.measurement import Setting
 from ablations.model import build_model
+from ablations.model.pvt import PVT
 from ablations.records import load_records
 
 Evaluate = Callable[..., tuple[int, str]]
@@ -74,3 +78,27 @@ def test_weights_that_were_replaced_meanwhile_are_not_evaluated(tmp_path: Path) 
     torch.save(build_model(cell.arm_config).state_dict(), tmp_path / "weights.pth")
     with pytest.raises(InputError, match="was replaced by another while it was evaluated"):
         conditions.run(cell, Setting(weights=tmp_path / "weights.pth", data_dir=tmp_path))
+
+
+def test_what_is_scored_are_the_bytes_of_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, count in (("cat", 1), ("dog", 2)):
+        (tmp_path / "pets/val" / place).mkdir(parents=True)
+        for number in range(count):
+            Image.effect_noise((40, 40), 90).save(tmp_path / "pets/val" / place / f"{number}.png")
+    dogs, cats = tmp_path / "dogs.pth", tmp_path / "cats.pth"
+    torch.save(two_classes(1), dogs)
+    torch.save(two_classes(-1), cats)
+    weights = Path(shutil.copy(dogs, tmp_path / "weights.pth"))
+    digest = hashlib.sha256(dogs.read_bytes()).hexdigest()
+    conditions = Evaluation(checkpoint=digest, data="pets", num_classes=2, img_size=32, resolution=32)
+    cell = arm_cell("pico", "v1+ope+cffn", "v2", conditions)
+    build = model_module.build_model
+
+    def build_while_another_writes(config: PVTConfig) -> PVT:
+        weights.write_bytes(cats.read_bytes())  # into the same file, as a training that saves again may
+        return build(config)
+
+    monkeypatch.setattr(model_module, "build_model", build_while_another_writes)
+    assert conditions.run(cell, Setting(weights=weights, data_dir=tmp_path))["top1"] == pytest.approx(2 / 3)
+    with pytest.raises(InputError, match="was replaced by another while it was evaluated"):
+        conditions.run(cell, Setting(weights=weights, data_dir=tmp_path))

@@ -3,18 +3,22 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ablations import records as records_module
 from ablations.cells import arm_cell, build_cell
 from ablations.cli import main
 from ablations.measure import Accuracy, Cost
+from ablations.report import build as build_module
 from ablations.report import contents as contents_of_reports
 from ablations.report.build import Built, build_report, check_report
 from ablations.report.images import figure_digest
@@ -245,6 +249,48 @@ def test_a_band_is_part_of_what_a_figure_shows():
         ax.set_ylim(0, 3)
         digests.add(figure_digest(figure))
     assert len(digests) == 2
+
+
+@pytest.fixture
+def reads(results, monkeypatch) -> Counter[str]:
+    """How often each record's file was opened since the last report began, by name."""
+    opened: Counter[str] = Counter()
+    really_open, really_build = records_module.opened_regular, build_module.build_report
+
+    def note(path: Path, most_bytes: int) -> Any:
+        opened[path.name] += 1
+        return really_open(path, most_bytes)
+
+    def build(*args: Any, **how: Any) -> Built:
+        opened.clear()
+        return really_build(*args, **how)
+
+    monkeypatch.setattr(records_module, "opened_regular", note)
+    monkeypatch.setattr(build_module, "build_report", build)
+    return opened
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["report", "--html", "--no-figures", "--readme", "TEXT"],
+        ["compare"],
+        ["run", "STUDY"],
+        ["cost", "--variants", "pico", "--arms", "v1", "v1+ope", "--resolutions", "64"],
+    ],
+)
+def test_records_are_read_once(results, tmp_path, reads, monkeypatch, capsys, command):
+    monkeypatch.setattr("ablations.report.figures.FigureSpec.draw", lambda spec: Figure())
+    (tmp_path / "text.md").write_text("Nothing to fill in.\n")
+    (tmp_path / "two.toml").write_text(
+        'question = "What do two arms cost?"\ntime = "a second"\n[[grid]]\nmeasurement = "cost"\n'
+        'variants = ["pico"]\narms = ["v1", "v1+ope"]\nbases = ["v2"]\nresolution = [64]\n'
+    )
+    places = {"TEXT": str(tmp_path / "text.md"), "STUDY": str(tmp_path / "two.toml")}
+    assert main([*(places.get(word, word) for word in command), "--results", str(results)]) == 0
+    assert set(reads.values()) == {1}
+    assert len(reads) == len(list((results / "records").glob("*/*.json")))
+    assert capsys.readouterr().out
 
 
 def test_reading_needs_no_torch(results):

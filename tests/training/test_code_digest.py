@@ -1,5 +1,6 @@
 """The digest of the code that trains: what changes it and what does not."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -107,4 +108,15 @@ def test_a_users_folder_counts_byte_by_byte(package: Path, tmp_path: Path) -> No
     (folder / "notes.txt").write_text("second")
     assert digest(folder) == before
     (folder / "model.py").write_text("x = 1  # one\n")
+    assert digest(folder) != before
+
+
+def test_a_users_file_may_have_a_name_that_is_not_utf_8(package: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    before = digest(folder)
+    try:
+        (folder / os.fsdecode(b"stra\xdfe.py")).write_text("x = 1\n")
+    except OSError:
+        pytest.skip("the file system takes no such name")
     assert digest(folder) != before
