@@ -1,6 +1,6 @@
 """The page that a results folder opens with, in Markdown, and where its numbers come from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -89,10 +89,12 @@ def by_measurement(
 def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     """Returns where and when each measurement's records were made, as lines of cells, the heading's first."""
 
+    packaged = list_studies()
+
     def cells(own: list[dict[str, Any]]) -> list[str]:
         environments = [record["environment"] for record in own]
         return [
-            list_different(map(_study_text, own)),
+            list_different(_study_text(record, packaged) for record in own),
             *(list_different(each.get(name) for each in environments) for name in ("device_name", "torch")),
             list_different((each.get("commit") or "unknown")[:12] for each in environments),
             list_different(record["started"][:10] for record in own),
@@ -102,10 +104,10 @@ def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     return by_measurement(records, ("Studies", "Machines", "torch", "Commits", "Days", "Hours"), cells)
 
 
-def _study_text(record: dict[str, Any]) -> str:
+def _study_text(record: dict[str, Any], packaged: Collection[str]) -> str:
     """Returns the study that a record was measured for; a command that names none leaves its measurement there."""
     study = record["study"]
-    return "single commands" if study == record["measurement"] and study not in list_studies() else str(study)
+    return "single commands" if study == record["measurement"] and study not in packaged else str(study)
 
 
 def list_different(values: Iterable[Any]) -> str:
