@@ -1,5 +1,6 @@
 """What must be equal for records to stand in one table or plot, and how that is said."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -133,6 +134,7 @@ _PHRASES = {
 _UNSAID = {"train_images", "last_sizes", "missing", "first_label", "void_label"}
 _USUAL = {
     "num_classes": 0,
+    "head": "classifier",
     "reference": "v1",
     "compiled": False,
     "skip_unreadable": False,
@@ -319,7 +321,12 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
                 words.append(f"{plain} {text}" if value != "" else f"no {plain}")
         else:
             words.append(_phrase(name, text))
-    return ", ".join(words)
+    return with_times(", ".join(words))
+
+
+def with_times(text: str) -> str:
+    """Returns text for people with the sign for times in sizes, 800×1280, but not in `img_size=64x96`."""
+    return re.sub(r"(?<![=\d])(\d+)x(?=\d)", "\\1\N{MULTIPLICATION SIGN}", text)
 
 
 def _phrase(name: str, text: str) -> str:

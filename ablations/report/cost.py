@@ -170,7 +170,7 @@ TABLES = (
         rows_by="stage",
         columns=(
             TableColumn("Stage", "stage"),
-            TableColumn("h x w", lambda row: f"{row['height']} x {row['width']}"),
+            TableColumn("h × w", lambda row: f"{row['height']} × {row['width']}"),
             TableColumn("c", "channels"),
             TableColumn("R", "sr_ratio"),
             TableColumn("SRA: 2h²w²c/R²", "reported_sra_products", ",.2f", 1e6),
@@ -184,9 +184,9 @@ TABLES = (
         about=(
             "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear projections, which "
             "the formulas leave out. The first term of SRA is exact where R divides the map, and too large where it "
-            "does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride R has R²c² weights "
+            "does not. The second, hwc²R², is R² times too large: a convolution of R × R and stride R has R²c² weights "
             "at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. Linear SRA's term is "
-            "exact; its 1 x 1 convolution after the pool, P²c², is not in it."
+            "exact; its 1 × 1 convolution after the pool, P²c², is not in it."
         ),
     ),
     CostTable(

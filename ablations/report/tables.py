@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying
+from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying, with_times
 from ablations.config import CONFOUNDER_SLOTS, TOGGLES
 from ablations.errors import FEW
 from ablations.measure.metrics import METRICS
@@ -285,9 +285,10 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
 def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
     cells = [NOTHING if row is None else column.show(row) for row in rows]
     first = next(row for row in rows if row is not None)
-    heading = column.title if isinstance(column.title, str) else column.title(first)
+    title = column.title if isinstance(column.title, str) else column.title(first)
+    heading = with_times(title.format(resolution) if column.is_best is None else title)
     if column.is_best is None:
-        return ShownColumn(heading.format(resolution), cells, _best_as_shown(cells, column.best))
+        return ShownColumn(heading, cells, _best_as_shown(cells, column.best))
     leaders = [row is not None and column.is_best(row) for row in rows]
     return ShownColumn(heading, cells, [leads and sum(leaders) == 1 < len(rows) for leads in leaders])
 
