@@ -473,6 +473,7 @@ def _compare(command: commands.Compare) -> int:
 
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records
+    from ablations.report.article import parse_names, rename_comparison, renaming
     from ablations.report.page import comparison_html
     from ablations.report.summary import (
         ShownComparison,
@@ -482,12 +483,14 @@ def _compare(command: commands.Compare) -> int:
         largest_of_each_kind,
         show_comparisons,
     )
+    from ablations.report.tables import escape_latex
 
+    names = parse_names(command.rename)
     values = comparison_values(load_records(command.results), keys)
     if values.empty:
         raise refuse("study", command.study, f"one of which {command.results} has records of two arms or more")
     every = show_comparisons(values)
-    chosen = every if command.study else largest_of_each_kind(every)
+    chosen = [rename_comparison(each, names) for each in (every if command.study else largest_of_each_kind(every))]
     renderers: dict[str, Callable[[list[ShownComparison]], str]] = {
         "csv": comparison_csv,
         "html": comparison_html,
@@ -495,7 +498,9 @@ def _compare(command: commands.Compare) -> int:
         "latex": comparison_latex,
     }
     if command.format in renderers:
-        print(renderers[command.format](chosen), end="")
+        text = renderers[command.format](chosen)
+        in_latex = {arm: escape_latex(name) for arm, name in names.items()}  # what stands beneath every table too
+        print(renaming(in_latex)(text) if command.format == "latex" else text, end="")
         return 0
     width = shutil.get_terminal_size().columns
     for shown in chosen:

@@ -18,6 +18,8 @@ from ablations.report.figures import (
     Panel,
     arm_line,
     has_sizes,
+    label_axes,
+    label_lines,
     label_sizes,
     log_ticks,
     panels_of,
@@ -302,10 +304,16 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame, limits: tuple[float,
     values = values[values["resolution"].str.isdecimal()]
     if limits:
         ax.set_ylim(limits)
-    for arm, rows in values.groupby("arm", sort=False):
-        ax.plot(side(rows), rows["macs"] / rows["pixels"], **arm_line(str(arm), label=arm))
+    else:
+        a_pixel = values["macs"] / values["pixels"]
+        ax.set_ylim(0.94 * a_pixel.min(), 1.06 * a_pixel.max())
     log_ticks(ax, of_counts=True)
-    return label_sizes(ax, values, "MACs a pixel", ncols=2)
+    lines = [
+        ((rows["macs"] / rows["pixels"]).set_axis(side(rows)), arm_line(str(arm)), str(arm))
+        for arm, rows in values.groupby("arm", sort=False)
+    ]
+    label_lines(ax, lines)
+    return label_axes(ax, values, "MACs a pixel")
 
 
 def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:

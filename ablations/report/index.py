@@ -10,7 +10,13 @@ from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
-from ablations.report.summary import comparison_markdown, largest_of_each_kind, list_statements, show_comparisons
+from ablations.report.summary import (
+    comparison_markdown,
+    largest_of_each_kind,
+    list_statements,
+    say_what_matters,
+    show_comparisons,
+)
 from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows
 from ablations.studies import list_studies
 
@@ -22,8 +28,14 @@ def render_index(
     by_name = {table.name: table for table in tables}
     sections = ["# Results"]
     if COMPARISON.name in by_name:
-        shown = largest_of_each_kind(show_comparisons(tables[COMPARISON]))
-        sections += [COMPARISON.about, comparison_markdown(shown).rstrip()]
+        every = show_comparisons(tables[COMPARISON])
+        shown = largest_of_each_kind(every)
+        answer = say_what_matters(every)
+        sections += [
+            *([f"**{escape_markdown(answer)}**"] if answer else []),
+            COMPARISON.about,
+            comparison_markdown(shown).rstrip(),
+        ]
         sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
     statements = list_statements(tables)
     if statements:

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from ablations.analysis import memory as analysis
 from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, refuse_mixed
 from ablations.config import NUM_STAGES, PVT_V1
-from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
     FEWEST_ARMS,
@@ -336,7 +335,9 @@ def _panels_of_memory(records: pd.DataFrame) -> list[Panel]:
         is_linear = values["arm"].str.split("+").map(lambda toggles: "lsra" in toggles)
         for words, rows in (("without lsra", values[~is_linear]), ("with lsra", values[is_linear])):
             if not rows.empty:
-                panels.append(Panel(group.conditions | {"shown": words}, partial(plot_memory, values=rows, limits=limits)))
+                panels.append(
+                    Panel(group.conditions | {"shown": words}, partial(plot_memory, values=rows, limits=limits))
+                )
     return panels
 
 
@@ -400,8 +401,8 @@ FIGURES = (
         panels=_panels_of_memory,
         height=2.9,
         caption=(
-            "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix (explicit). Left, "
-            "arms with spatial-reduction attention: with explicit attention their memory grows faster than the pixels. "
+            "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix (explicit). "
+            "Left, arms with spatial-reduction attention: with explicit attention memory grows faster than the pixels. "
             f"Right, arms with linear SRA, on the same scale: theirs does not. Arms within {100 * ALIKE:.0f} % of "
             "another's line everywhere share that line, drawn as the first of them. The table `memory` (`report "
             "--all`) has every number and says what is counted."

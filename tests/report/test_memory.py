@@ -107,7 +107,9 @@ def test_one_line_can_stand_for_all_arms(ax, memory):
 
 def test_kernels_of_the_same_arms_are_named_together(ax, memory):
     plot_memory(ax, memory[memory["arm"].isin(["v1+lsra", "v1+ope+lsra"])])
-    assert [" ".join(text.get_text().split()) for text in ax.texts if text.get_text()] == ["fused and explicit: all arms"]
+    assert [" ".join(text.get_text().split()) for text in ax.texts if text.get_text()] == [
+        "fused and explicit: all arms"
+    ]
 
 
 def test_panels_have_one_scale_a_mode_and_no_line_of_one_point(quick_records):
