@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -265,7 +266,7 @@ def _spread(middles: Sequence[float], heights: Sequence[float]) -> list[float]:
     """
     order = sorted(range(len(middles)), key=lambda each: middles[each])
     places = list(middles)
-    for before, each in zip(order, order[1:], strict=False):
+    for before, each in pairwise(order):
         places[each] = max(places[each], places[before] + (heights[before] + heights[each]) / 2)
     top = 1.0
     for each in reversed(order):
