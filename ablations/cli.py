@@ -265,7 +265,7 @@ def _print_answer(cells: list[Cell], results: Path) -> None:
     """Prints what a study says: its largest comparison, a sentence a toggle, and the paper's Table 6 beside ours."""
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records
-    from ablations.report.comparison import BRIEF
+    from ablations.report.comparison import shorten
     from ablations.report.paper import TABLES as PAPER_TABLES
     from ablations.report.summary import show_comparisons
     from ablations.report.tables import list_sections, render_terminal
@@ -276,19 +276,22 @@ def _print_answer(cells: list[Cell], results: Path) -> None:
     comparisons = show_comparisons(comparison_values(records, keys))
     if comparisons:
         first = comparisons[0]
-        _print_comparison(replace(first, section=first.section.only(BRIEF)), width)
+        section, texts = shorten(first.section, [each.text for each in first.statements])
+        said = [replace(each, text=text) for each, text in zip(first.statements, texts, strict=True)]
+        _print_comparison(replace(first, section=section, statements=said), width, fold_headings=True)
     own = records[records["key"].isin(keys)] if "key" in records else records
     (table6,) = (table for table in PAPER_TABLES if table.name == "table6_ablation")
     if not (values := table6.values(own)).empty:
         print(f"{table6.title}\n")
         for section in list_sections(table6, values[values["arm"].isin(CUMULATIVE)]):
-            print(f"{render_terminal(section.only(OF_TABLE_6), width)}\n")
+            columns = [column for column in section.only(OF_TABLE_6).columns if "step" not in column.heading]
+            print(f"{render_terminal(replace(section, columns=columns), width)}\n")
 
 
-def _print_comparison(shown: Any, width: int) -> None:
+def _print_comparison(shown: Any, width: int, *, fold_headings: bool = False) -> None:
     from ablations.report.tables import render_terminal
 
-    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width)}\n")
+    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width, fold_headings=fold_headings)}\n")
     for each in shown.statements:
         print(textwrap.fill(f"{each.topic}: {each.text}", width))
     print()

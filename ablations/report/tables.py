@@ -305,9 +305,14 @@ def markdown_rows(lines: list[list[str]]) -> str:
     return "\n".join(f"| {row} |" for row in rows)
 
 
-def render_terminal(section: Section, width: int) -> str:
-    """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again."""
+def render_terminal(section: Section, width: int, *, fold_headings: bool = False) -> str:
+    """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again.
+
+    With `fold_headings` headings take two lines.
+    """
     columns = [list(column) for column in zip(*section.lines(), strict=True)]
+    if fold_headings:
+        columns = [[*_fold(heading), *cells] for heading, *cells in columns]
     first, widths = columns[0], [max(map(len, column)) for column in columns]
     blocks: list[list[list[str]]] = []
     room = 0
@@ -326,6 +331,13 @@ def render_terminal(section: Section, width: int) -> str:
         ]
         parts.append("")
     return "\n".join(parts).rstrip("\n")
+
+
+def _fold(text: str) -> tuple[str, str]:
+    """Returns text as two lines that are as short as can be, broken at a space; a single word stands below."""
+    words = text.split()
+    folds = [(" ".join(words[:place]), " ".join(words[place:])) for place in range(len(words))]
+    return min(folds, key=lambda lines: max(map(len, lines)))
 
 
 POINTS = METRICS["top1"].divisor

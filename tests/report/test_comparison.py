@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from ablations import cli
 from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
 from ablations.cells import arm_cell
 from ablations.cli import main
@@ -18,6 +19,7 @@ from ablations.records import load_records
 from ablations.report.comparison import COMPARISON
 from ablations.report.summary import ShownComparison, largest_of_each_kind, say_what_matters, show_comparisons
 from ablations.report.tables import list_sections, render_latex, render_markdown, render_terminal
+from ablations.studies import find_study
 
 WIDTH = 100
 
@@ -165,6 +167,19 @@ def test_the_terminal_folds_columns_that_do_not_fit(write_model):
     blocks = text.split("\n\n")
     assert len(blocks) > 1
     assert all(block.splitlines()[1].startswith("v1") for block in blocks)
+
+
+def test_the_end_of_quick_fits_a_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    cells = find_study("quick").cells()
+    cli._print_answer(cells, Path(__file__).parents[2] / "results")
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert len(lines) + 2 <= 50  # how many cells were measured, and where the page is
+    assert max(map(len, lines)) <= 80
+    assert all(out.count(f"\n{arm} ") == 2 for arm in ARMS)
+    assert all(f"{TOGGLES[name].title} ({name}): " in out for name in PAPER_TOGGLES)
+    assert all(row in out for row in ("PVTv1-Small", "+ OPE", "++ CFFN (PVTv2-B2)", "+++ LSRA (PVTv2-B2-Li)"))
 
 
 def test_the_largest_of_each_kind_comes_first(write_model, write_cell):
