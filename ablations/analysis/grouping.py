@@ -134,7 +134,6 @@ _PHRASES = {
 _UNSAID = {"train_images", "last_sizes", "missing", "first_label", "void_label"}
 _USUAL = {
     "num_classes": 0,
-    "head": "classifier",
     "reference": "v1",
     "compiled": False,
     "skip_unreadable": False,

@@ -363,7 +363,9 @@ class FigureKind:
             kind=self.name,
             name=name,
             title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.named_by)}",
-            caption=" ".join(filter(None, (self.caption, replaced, f"Conditions: {describe(same)}.", _unsaid(panels, differing)))),
+            caption=" ".join(
+                filter(None, (self.caption, replaced, f"Conditions: {describe(same)}.", _unsaid(panels, differing)))
+            ),
             panels=panels,
             panel_height=max(self.height, *(panel.height for panel in panels)),
         )

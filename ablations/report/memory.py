@@ -335,9 +335,8 @@ def _panels_of_memory(records: pd.DataFrame) -> list[Panel]:
         is_linear = values["arm"].str.split("+").map(lambda toggles: "lsra" in toggles)
         for words, rows in (("without lsra", values[~is_linear]), ("with lsra", values[is_linear])):
             if not rows.empty:
-                panels.append(
-                    Panel(group.conditions | {"shown": words}, partial(plot_memory, values=rows, limits=limits))
-                )
+                draw = partial(plot_memory, values=rows, limits=limits)
+                panels.append(Panel(group.conditions | {"shown": words}, draw, rows))
     return panels
 
 

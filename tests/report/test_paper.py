@@ -124,7 +124,7 @@ def test_the_sheet_is_legible_and_says_whose_numbers_it_shows(paper_records, fin
     assert sheet.name == "table2_imagenet_classifier"
     assert len(sheet.panels) == 1
     assert "one run a row, spread unknown" in sheet.caption
-    assert sheet.caption.endswith("Conditions: 224 px.")
+    assert sheet.caption.endswith("Conditions: classifier, 224 px.")
     assert find_illegible(sheet) == []
 
 

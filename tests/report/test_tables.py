@@ -60,13 +60,13 @@ def test_a_cost_table_word_for_word(tmp_path, write_cell):
     text = render("cost", load_records(tmp_path))
     assert text.startswith("# Parameters and MACs\n\nOne image's forward pass. ")
     assert text.endswith(
-        "## pico, base v2\n\n"
+        "## pico, base v2, classifier\n\n"
         "| Arm    |  Parameters, M | 224 px: MACs, G |\n"
         "| ------ | -------------: | --------------: |\n"
         "| v1     |      **2.000** |       **1.000** |\n"
         "| v1+ope | 2.100 (+5.0 %) |  1.004 (+0.4 %) |\n\n"
         "Closed form and trace count the same in 2 of 2 records. "
-        f"Conditions: pico, base v2, fused attention, P = 2, 1,000 classes. {BOLD}\n"
+        f"Conditions: pico, base v2, fused attention, P = 2, 1,000 classes, classifier. {BOLD}\n"
     )
 
 
