@@ -264,7 +264,7 @@ OF_TABLE_6 = ("Row", "Parameters", "GFLOPs", "reported")
 def _print_answer(cells: list[Cell], records: Any) -> None:
     """Prints what a study says: its largest comparison, a sentence a toggle, and the paper's Table 6 beside ours."""
     from ablations.analysis.comparison import comparison_values
-    from ablations.report.comparison import BRIEF
+    from ablations.report.comparison import shorten
     from ablations.report.paper import TABLES as PAPER_TABLES
     from ablations.report.summary import show_comparisons
     from ablations.report.tables import list_sections, render_terminal
@@ -274,19 +274,22 @@ def _print_answer(cells: list[Cell], records: Any) -> None:
     comparisons = show_comparisons(comparison_values(records, keys))
     if comparisons:
         first = comparisons[0]
-        _print_comparison(replace(first, section=first.section.only(BRIEF)), width)
+        section, texts = shorten(first.section, [each.text for each in first.statements])
+        said = [replace(each, text=text) for each, text in zip(first.statements, texts, strict=True)]
+        _print_comparison(replace(first, section=section, statements=said), width, fold_headings=True)
     own = records[records["key"].isin(keys)] if "key" in records else records
     (table6,) = (table for table in PAPER_TABLES if table.name == "table6_ablation")
     if not (values := table6.values(own)).empty:
         print(f"{table6.title}\n")
         for section in list_sections(table6, values[values["arm"].isin(CUMULATIVE)]):
-            print(f"{render_terminal(section.only(OF_TABLE_6), width)}\n")
+            columns = [column for column in section.only(OF_TABLE_6).columns if "step" not in column.heading]
+            print(f"{render_terminal(replace(section, columns=columns), width)}\n")
 
 
-def _print_comparison(shown: Any, width: int) -> None:
+def _print_comparison(shown: Any, width: int, *, fold_headings: bool = False) -> None:
     from ablations.report.tables import render_terminal
 
-    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width)}\n")
+    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width, fold_headings=fold_headings)}\n")
     for each in shown.statements:
         print(textwrap.fill(f"{each.topic}: {each.text}", width))
     print()
@@ -468,6 +471,7 @@ def _compare(command: commands.Compare) -> int:
 
     from ablations.analysis.comparison import comparison_values
     from ablations.records import load_records
+    from ablations.report.article import parse_names, rename_comparison, renaming
     from ablations.report.page import comparison_html
     from ablations.report.summary import (
         ShownComparison,
@@ -477,12 +481,14 @@ def _compare(command: commands.Compare) -> int:
         largest_of_each_kind,
         show_comparisons,
     )
+    from ablations.report.tables import escape_latex
 
+    names = parse_names(command.rename)
     values = comparison_values(load_records(command.results), keys)
     if values.empty:
         raise refuse("study", command.study, f"one of which {command.results} has records of two arms or more")
     every = show_comparisons(values)
-    chosen = every if command.study else largest_of_each_kind(every)
+    chosen = [rename_comparison(each, names) for each in (every if command.study else largest_of_each_kind(every))]
     renderers: dict[str, Callable[[list[ShownComparison]], str]] = {
         "csv": comparison_csv,
         "html": comparison_html,
@@ -490,7 +496,9 @@ def _compare(command: commands.Compare) -> int:
         "latex": comparison_latex,
     }
     if command.format in renderers:
-        print(renderers[command.format](chosen), end="")
+        text = renderers[command.format](chosen)
+        in_latex = {arm: escape_latex(name) for arm, name in names.items()}  # what stands beneath every table too
+        print(renaming(in_latex)(text) if command.format == "latex" else text, end="")
         return 0
     width = shutil.get_terminal_size().columns
     for shown in chosen:

@@ -704,6 +704,8 @@ class Compare(Debug):
     """Those that the study's arms vary, instead of its own; one of yours is FILE.py:NAME."""
     format: Literal["terminal", "markdown", "csv", "latex", "html"] = "terminal"
     """How it is printed."""
+    rename: tuple[str, ...] = ()
+    """What arms are called, such as 'v1+ope=PVTv1 + OPE'."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from ablations.analysis.grouping import (
     join_groups,
     join_rows,
     name_changes,
+    remembered,
     split_by_conditions,
     split_with_models,
 )
@@ -83,6 +84,7 @@ class Study(Group):
 NO_SEEDS = pd.Series(dtype=float)
 
 
+@remembered
 def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Study]:
     """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
 
@@ -133,6 +135,7 @@ def difference_rows(
     return rows
 
 
+@remembered
 def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns each arm's mean top-1 with two 95 % intervals, over seeds and over images, and its difference to v1.
 
@@ -202,6 +205,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {"stem_stride": int, "ffn_relu": "Tr
 """What reads a value of `changed` that is no text."""
 
 
+@remembered
 def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the accuracy and counts of the paper's path through the arms, and each step from the arm before it.
 
@@ -229,6 +233,7 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
 TRANSFER_CONDITIONS = (*(name for name in STUDY_CONDITIONS if name != "resolution"), "trained_at")
 
 
+@remembered
 def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the accuracy of trained arms at each test `resolution`, and what the published v2 models are ahead of v1.
 

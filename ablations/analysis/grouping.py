@@ -1,9 +1,11 @@
 """What must be equal for records to stand in one table or plot, and how that is said."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache, wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import pandas as pd
 
@@ -12,6 +14,40 @@ from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Cost, Measurement
 
 P = ParamSpec("P")
+R = TypeVar("R", bound=pd.DataFrame | list)
+
+_remembered: dict[int, dict[Any, Any]] = {}
+"""What the functions that are `remembered` have returned, by the records that are not changed meanwhile."""
+
+
+@contextmanager
+def unchanged(records: pd.DataFrame) -> Iterator[None]:
+    """Has every function that is `remembered` compute once for these records, which nothing changes meanwhile.
+
+    A table and a figure of one thing then share their values.
+    """
+    _remembered[id(records)] = {}
+    try:
+        yield
+    finally:
+        del _remembered[id(records)]
+
+
+def remembered(compute: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function of all records return what it did before, while these are `unchanged`."""
+
+    @wraps(compute)
+    def once(*args: P.args, **kwargs: P.kwargs) -> R:
+        kept = _remembered.get(id(args[0])) if args else None
+        if kept is None:
+            return compute(*args, **kwargs)
+        call = (compute, args[1:], tuple(sorted(kwargs.items())))
+        if call not in kept:
+            kept[call] = compute(*args, **kwargs)
+        return kept[call].copy()  # a column that a caller adds is its own
+
+    return once
+
 
 REFERENCE = PVT_V1
 """The arm that the others are compared with."""
@@ -156,6 +192,7 @@ def _changes(variant: str | None, base: str | None, arm: str | None, head: Any, 
     return ", ".join(f"{name}={given[name]}" for name in changed) or None
 
 
+@remembered
 def arm_rows(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     """Returns the records of arms, with the column `changed` where a model is not what its names say.
 
@@ -283,7 +320,12 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
                 words.append(f"{plain} {text}" if value != "" else f"no {plain}")
         else:
             words.append(_phrase(name, text))
-    return ", ".join(words)
+    return with_times(", ".join(words))
+
+
+def with_times(text: str) -> str:
+    """Returns text for people with the sign for times in sizes, 800×1280, but not in `img_size=64x96`."""
+    return re.sub(r"(?<![=\d])(\d+)x(?=\d)", "\\1\N{MULTIPLICATION SIGN}", text)
 
 
 def _phrase(name: str, text: str) -> str:
@@ -313,6 +355,7 @@ def join_rows(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def tabulated(yield_rows: Callable[P, Iterator[dict[str, Any]]]) -> Callable[P, pd.DataFrame]:
     """Makes a function that yields rows return them as a table, as `join_rows` does."""
 
+    @remembered
     @wraps(yield_rows)
     def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
         return join_rows(list(yield_rows(*args, **kwargs)))

@@ -19,6 +19,7 @@ from ablations.analysis.grouping import (
     describe,
     join_groups,
     name_changes,
+    remembered,
     split_by_conditions,
 )
 from ablations.baselines.registry import EQUAL_MODELS
@@ -77,6 +78,7 @@ KINDS = {"": "peak_memory_bytes", "resident_": "resident_peak_bytes"}
 """What stands before `bytes` in a library's columns, and the column of a record that they hold."""
 
 
+@remembered
 def memory_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the peak memory of each arm and resolution, its change against v1 in percent, and what goes with it.
 
@@ -99,6 +101,7 @@ def attention_savings(values: pd.DataFrame) -> pd.DataFrame:
     return percent.dropna(axis="columns", how="all")
 
 
+@remembered
 def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns how predicted memory grows in pixels between the two largest squares of each arm, and what of it grows.
 
@@ -165,6 +168,7 @@ def peak_parts(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@remembered
 def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the peak memory of each model that is no arm by conditions and resolution, with published arms beside.
 
@@ -233,6 +237,7 @@ def library_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     return values.sort_values(order, kind="stable", ignore_index=True)
 
 
+@remembered
 def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns every prediction that was measured too: what was measured in each way, and how far it lies off.
 

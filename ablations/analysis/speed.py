@@ -19,6 +19,7 @@ from ablations.analysis.grouping import (
     group_by,
     join_groups,
     name_changes,
+    remembered,
     split_by_conditions,
     tabulated,
 )
@@ -91,6 +92,7 @@ def geometric_mean(ratios: Sequence[Sequence[float]]) -> Mean:
     return Mean(float(np.exp(np.mean([np.median(row) for row in logs]))), float(low), float(high))
 
 
+@remembered
 def speed_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the latency and the speed of each arm beside v1.
 
@@ -122,6 +124,7 @@ def speed_values(records: pd.DataFrame) -> pd.DataFrame:
     return join_groups(tables)
 
 
+@remembered
 def library_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns our latency, the machine's peak and our share of it, and our speed relative to each library's model.
 
@@ -189,6 +192,7 @@ def _reference(references: dict[str, dict[str, Any]], beside: str) -> dict[str, 
     return min((references[name] for name in names if name in references), key=lambda each: each["relative_speed"])
 
 
+@remembered
 def throughput_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of `library_values` with `pixels_per_s`, what our model takes in its median time.
 
@@ -204,6 +208,7 @@ def throughput_values(records: pd.DataFrame) -> pd.DataFrame:
     return values.sort_values(order, kind="stable", ignore_index=True)
 
 
+@remembered
 def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 

@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower, TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
@@ -187,7 +186,12 @@ def correct_by_holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     missing = np.isnan(own)
     if missing.all():
         return own
-    corrected = multipletests(np.where(missing, 1.0, own), method="holm")[1]
+    # Not statsmodels' multipletests, which has Python look for garbage twice at every call: a third of a report's time.
+    counted = np.where(missing, 1.0, own)
+    order = np.argsort(counted, kind="stable")
+    steps = counted[order] * np.arange(counted.size, 0, -1)
+    corrected = np.empty_like(counted)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return np.where(missing, math.nan, corrected)
 
 

@@ -6,6 +6,7 @@ They go to a folder of their own, so that those in the results folder stay what 
 import io
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from ablations.files import write_bytes
 from ablations.records import load_records
 from ablations.report.contents import HEADLINE_TABLES, headline_figures, list_figures, list_values
 from ablations.report.images import SUFFIXES, drawing, save_figure
+from ablations.report.summary import ShownComparison
 from ablations.report.tables import escape_latex, markdown_rows, render_csv, render_latex, render_markdown
 
 Rename = Callable[[str], str]
@@ -114,6 +116,20 @@ def _rename_values(values: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFra
         if not pd.api.types.is_numeric_dtype(renamed[column]):
             renamed[column] = [names.get(value, value) if isinstance(value, str) else value for value in values[column]]
     return renamed
+
+
+def rename_comparison(shown: ShownComparison, names: Mapping[str, str]) -> ShownComparison:
+    """Returns a comparison with new names of arms in its rows, words and sentences."""
+    rename, section = renaming(names), shown.section
+    columns = [
+        replace(column, heading=rename(column.heading), cells=[rename(cell) for cell in column.cells])
+        for column in section.columns
+    ]
+    return ShownComparison(
+        replace(shown.group, rows=_rename_values(shown.group.rows, names)),
+        replace(section, title=rename(section.title), columns=columns, caption=rename(section.caption)),
+        [replace(each, topic=rename(each.topic), text=rename(each.text)) for each in shown.statements],
+    )
 
 
 def rename_figure(figure: Figure, rename: Rename) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablations.analysis.grouping import unchanged
 from ablations.errors import first_line, refuse
 from ablations.files import write_bytes
 from ablations.records import read_records, tabulate
@@ -151,7 +152,10 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
         )
         raise refuse("results", str(results), allowed)
     wanted = None if everything else {*HEADLINE_TABLES, *there}
-    tables = list_values(table, failures, None if wanted is None else {*wanted, *USED_BY_SENTENCES})
+    kinds = [kind for kind in FIGURES if kind in HEADLINE_FIGURES or any(name.startswith(kind) for name in there)]
+    with unchanged(table):
+        tables = list_values(table, failures, None if wanted is None else {*wanted, *USED_BY_SENTENCES})
+        every_figure = list_figures(table, failures, None if everything else kinds)
     texts: dict[str, str] = {}
     for one, values in tables.items():
         if wanted is not None and one.name not in wanted:
@@ -167,8 +171,6 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
             failures[f"table {one.name}"] = first_line(error)
             continue
         texts |= {f"tables/{one.name}.{suffix}": text for suffix, text in rendered.items()}
-    kinds = [kind for kind in FIGURES if kind in HEADLINE_FIGURES or any(name.startswith(kind) for name in there)]
-    every_figure = list_figures(table, failures, None if everything else kinds)
     headlines = headline_figures(every_figure)
     figures = [spec for spec in every_figure if everything or spec in headlines or spec.name in there]
     return _Contents(texts, figures, headlines, tables, table, found.records, found.damaged, failures)

@@ -1,7 +1,9 @@
 """The comparison as a table, and what it says of each toggle in a sentence."""
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -14,6 +16,7 @@ from ablations.report.tables import (
     ARM,
     NOTHING,
     POINTS,
+    Section,
     Table,
     TableColumn,
     four_figures,
@@ -122,6 +125,25 @@ COMPARISON = Table(
     note=_note,
 )
 """The product: one definition, rendered everywhere."""
+
+
+_IN_BRACKETS = re.compile(r" \([^()]*\)")
+_LEFT_OUT = re.compile(r"; speed of inference [^;]*\)")
+
+
+def shorten(section: Section, texts: list[str]) -> tuple[Section, list[str]]:
+    """Returns the columns of a comparison that a screen has room for, and its sentences without the speed of inference.
+
+    Of parameters and MACs it has no change, which the sentences say, and of top-1 no interval but that of the
+    difference to v1.
+    """
+    columns = [
+        replace(column, cells=[_IN_BRACKETS.sub("", cell, count=1) for cell in column.cells])
+        if column.heading.startswith(("Parameters", "MACs", "Top-1"))
+        else column
+        for column in section.only(tuple(heading for heading in BRIEF if heading != "n")).columns
+    ]
+    return replace(section, columns=columns), [_LEFT_OUT.sub("", text) for text in texts]
 
 
 def list_toggle_sentences(values: pd.DataFrame) -> Iterator[tuple[str, str]]:

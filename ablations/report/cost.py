@@ -18,6 +18,8 @@ from ablations.report.figures import (
     Panel,
     arm_line,
     has_sizes,
+    label_axes,
+    label_lines,
     label_sizes,
     log_ticks,
     panels_of,
@@ -170,7 +172,7 @@ TABLES = (
         rows_by="stage",
         columns=(
             TableColumn("Stage", "stage"),
-            TableColumn("h x w", lambda row: f"{row['height']} x {row['width']}"),
+            TableColumn("h × w", lambda row: f"{row['height']} × {row['width']}"),
             TableColumn("c", "channels"),
             TableColumn("R", "sr_ratio"),
             TableColumn("SRA: 2h²w²c/R²", "reported_sra_products", ",.2f", 1e6),
@@ -184,9 +186,9 @@ TABLES = (
         about=(
             "Million MACs of one attention layer of PVTv2-B2 and B2-Li (P = 7), without its linear projections, which "
             "the formulas leave out. The first term of SRA is exact where R divides the map, and too large where it "
-            "does not. The second, hwc²R², is R² times too large: a convolution of R x R and stride R has R²c² weights "
+            "does not. The second, hwc²R², is R² times too large: a convolution of R × R and stride R has R²c² weights "
             "at hw / R² places, which makes hwc², as traced; R = 1 has no such convolution. Linear SRA's term is "
-            "exact; its 1 x 1 convolution after the pool, P²c², is not in it."
+            "exact; its 1 × 1 convolution after the pool, P²c², is not in it."
         ),
     ),
     CostTable(
@@ -302,10 +304,16 @@ def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame, limits: tuple[float,
     values = values[values["resolution"].str.isdecimal()]
     if limits:
         ax.set_ylim(limits)
-    for arm, rows in values.groupby("arm", sort=False):
-        ax.plot(side(rows), rows["macs"] / rows["pixels"], **arm_line(str(arm), label=arm))
+    else:
+        a_pixel = values["macs"] / values["pixels"]
+        ax.set_ylim(0.94 * a_pixel.min(), 1.06 * a_pixel.max())
     log_ticks(ax, of_counts=True)
-    return label_sizes(ax, values, "MACs a pixel", ncols=2)
+    lines = [
+        ((rows["macs"] / rows["pixels"]).set_axis(side(rows)), arm_line(str(arm)), str(arm))
+        for arm, rows in values.groupby("arm", sort=False)
+    ]
+    label_lines(ax, lines)
+    return label_axes(ax, values, "MACs a pixel")
 
 
 def plot_complexity(ax: Axes, values: pd.DataFrame) -> Axes:

@@ -56,8 +56,8 @@ TRADEOFF_CONDITIONS = (*STUDY_CONDITIONS, "cost", "measured_as")
 
 
 def effect_name(effect: str) -> str:
-    """Returns an effect as it is written for people: `ope x cffn`."""
-    return effect.replace(":", " x ")
+    """Returns an effect as it is written for people: `ope × cffn`."""
+    return effect.replace(":", " × ")
 
 
 def _points_between(name: str, *ends: str) -> Show:
@@ -116,7 +116,7 @@ def _interactions_note(values: pd.DataFrame) -> str:
 
 _MEANING = (
     "A toggle's effect is the mean with it minus the mean without it, over all settings of the others. An interaction "
-    "(a x b) is half of how much more a does with b than without it: below 0, each does less where the other is. That "
+    "(a × b) is half of how much more a does with b than without it: below 0, each does less where the other is. That "
     "of more toggles is half of the change of such an interaction with one more."
 )
 _EXACT = f"Exact, without noise: one value an arm; in brackets in percent of the arm without the toggles. {_MEANING}"
@@ -527,7 +527,7 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, TRADEOFF_CONDITIONS)
     metric = values["cost"].iloc[0]
-    unit = figures.readable_unit(metric, values["cost_value"]) if metric in ("params", "macs") else METRICS[metric]
+    unit = figures.readable_unit(metric, values["cost_value"])
     costs = values["cost_value"] / unit.divisor
     front = values[values["on_front"]].assign(cost=costs).sort_values("cost")
     ax.plot(front["cost"], front["top1_mean"] / POINTS, color=GREY, linewidth=1, drawstyle="steps-post")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from textwrap import wrap
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -34,6 +35,9 @@ GREY = "0.55"
 
 COUNT_UNITS = (("G", 1e9), ("M", 1e6), ("thousands", 1e3), ("", 1.0))
 """Units of parameters and MACs, the largest first, and what divides a count for each."""
+
+SMALL_MEMORY = replace(METRICS["peak_memory_bytes"], unit="KiB", divisor=2**10)
+"""How peak memory is shown where some is below a MiB."""
 
 DPI = 200
 
@@ -127,7 +131,11 @@ def group_alike(curves: Mapping[Name, pd.Series]) -> list[dict[Name, pd.Series]]
 
 
 def readable_unit(metric: str, values: pd.Series) -> Metric:
-    """Returns a metric of counts in a unit in which its axis needs no leading zeros: 900 thousand, not 0.0009 G."""
+    """Returns a metric in a unit in which its axis needs no leading zeros: 900 thousand, not 0.0009 G."""
+    if metric == "peak_memory_bytes":
+        return SMALL_MEMORY if values.min() < METRICS[metric].divisor else METRICS[metric]
+    if metric not in ("params", "macs"):
+        return METRICS[metric]
     largest = float(values.max())
     prefix, divisor = next(((prefix, size) for prefix, size in COUNT_UNITS if largest >= 2 * size), COUNT_UNITS[-1])
     return replace(METRICS[metric], unit=prefix, divisor=divisor)
@@ -161,6 +169,13 @@ def log_ticks(ax: Axes, of_counts: bool = False) -> None:
 
 def label_sizes(ax: Axes, values: pd.DataFrame, ylabel: str, **legend: Any) -> Axes:
     """Labels lines over the side of the inputs, a logarithmic axis with a tick for each, and has a legend below."""
+    label_axes(ax, values, ylabel)
+    legend_below(ax, **legend)
+    return ax
+
+
+def label_axes(ax: Axes, values: pd.DataFrame, ylabel: str) -> Axes:
+    """Labels the axes of lines over the side of the inputs, a logarithmic axis with a tick for each."""
     sizes = values.drop_duplicates("resolution")
     ax.set_xscale("log", base=2)
     ax.set_xticks(side(sizes), sizes["resolution"])
@@ -168,7 +183,6 @@ def label_sizes(ax: Axes, values: pd.DataFrame, ylabel: str, **legend: Any) -> A
     ax.tick_params(axis="x", labelrotation=90 if len(sizes) > MOST_LEVEL_TICKS else 0)
     ax.set_xlabel("Side of the input, px")
     ax.set_ylabel(ylabel)
-    legend_below(ax, **legend)
     return ax
 
 
@@ -224,6 +238,43 @@ def plot_shared_lines(
     return label_sizes(ax, values, label, handlelength=3.0)
 
 
+LABEL_LINE = 0.06
+"""The share of a panel's height that a line of a label beside it takes."""
+
+
+def label_lines(ax: Axes, lines: Sequence[tuple[pd.Series, dict[str, Any], str]]) -> None:
+    """Draws curves by side of the input, each with its words at its right end; on a logarithmic axis with limits."""
+    low, high = np.log(ax.get_ylim())
+    ends, heights = [], []
+    for curve, look, words in lines:
+        ax.plot(curve.index, curve, **look)
+        ends.append((np.log(curve.iloc[-1]) - low) / (high - low))
+        heights.append(LABEL_LINE * (words.count("\n") + 1) + 0.015)
+    places = _spread(ends, heights)
+    for (curve, look, words), end, place in zip(lines, ends, places, strict=True):
+        ax.text(1.08, place, words, transform=ax.transAxes, va="center", fontsize=6.5, color=look["color"])
+        if abs(place - end) > LABEL_LINE / 2:
+            leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+            last = (curve.index[-1], curve.iloc[-1])
+            ax.annotate("", last, (1.07, place), textcoords="axes fraction", arrowprops=leader)
+
+
+def _spread(middles: Sequence[float], heights: Sequence[float]) -> list[float]:
+    """Returns the places nearest below or above where things of these heights do not overlap, in the order of theirs.
+
+    They begin at the lowest and stand on one another where there is no room, then all go down to end at 1 at most.
+    """
+    order = sorted(range(len(middles)), key=lambda each: middles[each])
+    places = list(middles)
+    for before, each in pairwise(order):
+        places[each] = max(places[each], places[before] + (heights[before] + heights[each]) / 2)
+    top = 1.0
+    for each in reversed(order):
+        places[each] = min(places[each], top - heights[each] / 2)
+        top = places[each] - heights[each] / 2
+    return places
+
+
 def list_rows(ax: Axes, labels: Iterable[str], room: float = 0.6) -> Axes:
     """Names the rows 0, 1, … from the top, with room above the first and below the last."""
     labels = list(labels)
@@ -262,7 +313,7 @@ class FigureSpec:
         rows = -(-len(self.panels) // columns)
         figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
         figure.suptitle("\n".join(wrap(self.title, width=TITLE_WIDTH * columns)), fontsize=9)
-        names = grouping.varying(panel.conditions for panel in self.panels)
+        names = telling(self.panels)
         for place, panel in enumerate(self.panels, start=1):
             ax = panel.draw(figure.add_subplot(rows, columns, place))
             ax.set_title(
@@ -270,6 +321,16 @@ class FigureSpec:
             )
         share_legend(figure)
         return figure
+
+
+def telling(panels: Sequence[Panel]) -> list[str]:
+    """Returns the conditions that tell the panels of a figure apart, without those that follow from the others."""
+    names = grouping.varying(panel.conditions for panel in panels)
+    for name in reversed(names):
+        others = [other for other in names if other != name]
+        if len({tuple(str(panel.conditions.get(other)) for other in others) for panel in panels}) == len(panels):
+            names = others
+    return names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,10 +363,24 @@ class FigureKind:
             kind=self.name,
             name=name,
             title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.named_by)}",
-            caption=" ".join(filter(None, (self.caption, replaced, f"Conditions: {describe(same)}."))),
+            caption=" ".join(
+                filter(None, (self.caption, replaced, f"Conditions: {describe(same)}.", _unsaid(panels, differing)))
+            ),
             panels=panels,
             panel_height=max(self.height, *(panel.height for panel in panels)),
         )
+
+
+def _unsaid(panels: Sequence[Panel], differing: Sequence[str]) -> str:
+    """Returns in words what panels differ in beside their titles."""
+    told = telling(panels)
+    untold = [name for name in differing if name not in told]
+    words = [
+        f"{grouping.tell_apart(panel.conditions, told)}: {grouping.tell_apart(panel.conditions, untold)}"
+        for panel in panels
+        if untold
+    ]
+    return f"Panels: {'; '.join(words)}." if words else ""
 
 
 def panels_of(
@@ -380,6 +455,7 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
         grey = {"color": GREY, "linestyle": linestyle, "linewidth": 1.4}
         look = grey if pd.isna(arm) else arm_line(arm, markersize=4)
         exponents = sorted({f"{number:.2f}" for *_, number in group})
-        words = f"{', '.join(name for name, *_ in group)}: {' to '.join(dict.fromkeys((exponents[0], exponents[-1])))}"
+        ends = " to ".join(dict.fromkeys((exponents[0], exponents[-1])))
+        words = f"{', '.join(name for name, *_ in group)} (exponent {ends})"
         lines.append((next(iter(group.values())), look, "\n".join(wrap(words, width=40))))
     return plot_shared_lines(ax, values, lines, metric)

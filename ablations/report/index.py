@@ -1,6 +1,6 @@
 """The page that a results folder opens with, in Markdown, and where its numbers come from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,13 @@ from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
-from ablations.report.summary import comparison_markdown, largest_of_each_kind, list_statements, show_comparisons
+from ablations.report.summary import (
+    comparison_markdown,
+    largest_of_each_kind,
+    list_statements,
+    say_what_matters,
+    show_comparisons,
+)
 from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows
 from ablations.studies import list_studies
 
@@ -22,8 +28,14 @@ def render_index(
     by_name = {table.name: table for table in tables}
     sections = ["# Results"]
     if COMPARISON.name in by_name:
-        shown = largest_of_each_kind(show_comparisons(tables[COMPARISON]))
-        sections += [COMPARISON.about, comparison_markdown(shown).rstrip()]
+        every = show_comparisons(tables[COMPARISON])
+        shown = largest_of_each_kind(every)
+        answer = say_what_matters(every)
+        sections += [
+            *([f"**{escape_markdown(answer)}**"] if answer else []),
+            COMPARISON.about,
+            comparison_markdown(shown).rstrip(),
+        ]
         sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
     statements = list_statements(tables)
     if statements:
@@ -89,10 +101,12 @@ def by_measurement(
 def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     """Returns where and when each measurement's records were made, as lines of cells, the heading's first."""
 
+    packaged = list_studies()
+
     def cells(own: list[dict[str, Any]]) -> list[str]:
         environments = [record["environment"] for record in own]
         return [
-            list_different(map(_study_text, own)),
+            list_different(_study_text(record, packaged) for record in own),
             *(list_different(each.get(name) for each in environments) for name in ("device_name", "torch")),
             list_different((each.get("commit") or "unknown")[:12] for each in environments),
             list_different(record["started"][:10] for record in own),
@@ -102,10 +116,10 @@ def provenance_lines(records: list[dict[str, Any]]) -> list[list[str]]:
     return by_measurement(records, ("Studies", "Machines", "torch", "Commits", "Days", "Hours"), cells)
 
 
-def _study_text(record: dict[str, Any]) -> str:
+def _study_text(record: dict[str, Any], packaged: Collection[str]) -> str:
     """Returns the study that a record was measured for; a command that names none leaves its measurement there."""
     study = record["study"]
-    return "single commands" if study == record["measurement"] and study not in list_studies() else str(study)
+    return "single commands" if study == record["measurement"] and study not in packaged else str(study)
 
 
 def list_different(values: Iterable[Any]) -> str:

@@ -10,16 +10,20 @@ from matplotlib.axes import Axes
 from ablations.analysis import memory as analysis
 from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, refuse_mixed
 from ablations.config import NUM_STAGES, PVT_V1
-from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
     ALIKE,
+    FEWEST_ARMS,
     FigureKind,
+    Panel,
     arm_line,
     group_alike,
     has_sizes,
+    label_axes,
+    label_lines,
+    log_ticks,
     panels_of,
     plot_scaling,
-    plot_shared_lines,
+    readable_unit,
     side,
 )
 from ablations.report.tables import (
@@ -108,7 +112,6 @@ def _note_of_validation(summary: pd.DataFrame) -> str:
     return " ".join(texts)
 
 
-_PEAK = METRICS["peak_memory_bytes"]
 _MODEL = TableColumn("Model", "model", "`{}`")
 _ONE_RECORD = "Peak memory in MiB of the second of two steps; each number is one record."
 _LIBRARIES = (
@@ -271,16 +274,21 @@ TABLES = (
 KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--"}}
 
 
-def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
+def plot_memory(ax: Axes, values: pd.DataFrame, limits: tuple[float, float] | None = None) -> Axes:
     """Draws peak memory against the side of the input on logarithmic axes; dashed is explicit attention.
 
-    Arms that are ALIKE in all they have share the line of the first; the legend names them. `values` are
-    rows of `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed.
+    Arms that are ALIKE in all they have share the line of the first; words at its end name them. `values` are rows of
+    `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed. `limits` are
+    the least and the most bytes of all panels of one scale.
     """
     refuse_mixed(values, [name for name in CONDITIONS["memory"] if name != "attention"])
-    values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
+    values = _drawn(values)
+    unit = readable_unit("peak_memory_bytes", pd.Series(limits) if limits else values["peak_memory_bytes"])
+    low, high = limits or (values["peak_memory_bytes"].min(), values["peak_memory_bytes"].max())
+    ax.set_ylim(0.9 * low / unit.divisor, 1.1 * high / unit.divisor)
+    log_ticks(ax)
     every = {
-        (str(kernel), str(arm)): (rows["peak_memory_bytes"] / _PEAK.divisor).set_axis(side(rows))
+        (str(kernel), str(arm)): (rows["peak_memory_bytes"] / unit.divisor).set_axis(side(rows))
         for (kernel, arm), rows in values.groupby(["attention", "arm"], sort=False)
     }
     lines = []
@@ -288,17 +296,48 @@ def plot_memory(ax: Axes, values: pd.DataFrame) -> Axes:
         kernel, arm = next(iter(curves))
         words = _name_curves(list(curves), number_of_arms=values["arm"].nunique())
         lines.append((next(iter(curves.values())), arm_line(arm, **KERNEL_LINES[kernel]), words))
-    return plot_shared_lines(ax, values, lines, "peak_memory_bytes")
+    label_lines(ax, lines)
+    return label_axes(ax, values, unit.title)
+
+
+def _drawn(values: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of squares that fitted into memory, of arms that have two or more with that attention."""
+    values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
+    sizes = values.groupby(["attention", "arm"])["pixels"].transform("nunique")
+    return values[sizes > 1]
 
 
 def _name_curves(curves: list[tuple[str, str]], number_of_arms: int) -> str:
-    """Returns the kernels and arms of a line as a few short lines of text."""
-    lines = []
+    """Returns the kernels and arms of a line as a few short lines of text; kernels of the same arms stand together."""
+    kernels: dict[tuple[str, ...], list[str]] = {}
     for kernel in dict.fromkeys(kernel for kernel, _ in curves):
-        arms = [arm for own, arm in curves if own == kernel]
+        kernels.setdefault(tuple(arm for own, arm in curves if own == kernel), []).append(kernel)
+    lines = []
+    for arms, own in kernels.items():
         names = "all arms" if len(arms) == number_of_arms else ", ".join(arms)
-        lines += wrap(f"{kernel}: {names}", width=36, subsequent_indent="   ")
+        lines += wrap(f"{' and '.join(own)}: {names}", width=LABEL_WIDTH)
     return "\n".join(lines)
+
+
+LABEL_WIDTH = 20
+"""Letters of a line beside a panel."""
+
+
+def _panels_of_memory(records: pd.DataFrame) -> list[Panel]:
+    """Returns for each mode a panel of the arms without linear SRA and one of those with it, of one vertical scale."""
+    names = [name for name in CONDITIONS["memory"] if name != "attention"]
+    panels = []
+    for group in group_by(analysis.memory_values(records), names):
+        values = _drawn(group.rows)
+        if values["arm"].nunique() < FEWEST_ARMS:
+            continue
+        limits = (float(values["peak_memory_bytes"].min()), float(values["peak_memory_bytes"].max()))
+        is_linear = values["arm"].str.split("+").map(lambda toggles: "lsra" in toggles)
+        for words, rows in (("without lsra", values[~is_linear]), ("with lsra", values[is_linear])):
+            if not rows.empty:
+                draw = partial(plot_memory, values=rows, limits=limits)
+                panels.append(Panel(group.conditions | {"shown": words}, draw, rows))
+    return panels
 
 
 def _unbroken_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -358,17 +397,14 @@ FIGURES = (
         name="memory",
         title="How does peak memory grow with the input?",
         named_by=("variant", "base", "device", "method"),
-        panels=panels_of(
-            analysis.memory_values,
-            [name for name in CONDITIONS["memory"] if name != "attention"],
-            plot_memory,
-            has_sizes,
-        ),
-        height=4.3,
+        panels=_panels_of_memory,
+        height=2.9,
         caption=(
-            "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix. Arms within "
-            f"{100 * ALIKE:.0f} % of another's line everywhere share that line, drawn as the first of them. The table "
-            "`memory` (`report --all`) has every number and says what is counted."
+            "Peak memory by resolution, both axes logarithmic; dashed lines store the attention matrix (explicit). "
+            "Left, arms with spatial-reduction attention: with explicit attention memory grows faster than the pixels. "
+            f"Right, arms with linear SRA, on the same scale: theirs does not. Arms within {100 * ALIKE:.0f} % of "
+            "another's line everywhere share that line, drawn as the first of them. The table `memory` (`report "
+            "--all`) has every number and says what is counted."
         ),
     ),
     FigureKind(

@@ -41,6 +41,7 @@ from ablations.report.summary import (
     Tables,
     largest_of_each_kind,
     list_statements,
+    say_what_matters,
     show_comparisons,
 )
 from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, left_out, list_sections
@@ -174,7 +175,9 @@ def _summary(tables: Tables, damaged: dict[str, str]) -> str:
         return (
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
-    comparisons = comparison_html(largest_of_each_kind(show_comparisons(values)))
+    every = show_comparisons(values)
+    answer = _paragraph(say_what_matters(every), "answer")
+    comparisons = answer + comparison_html(largest_of_each_kind(every))
     notes = _paragraph(left_out(COMPARISON, damaged)) + _paragraph(COMPARISON.about, "about")
     return comparisons + notes + statements
 

@@ -39,7 +39,7 @@ PAPER_ROW = TableColumn("Row of the paper", "reported_setting")
 TABLES = (
     CostTable(
         name="table2_imagenet",
-        title="The paper's Table 2: backbones on ImageNet",
+        title="Do our counts match the paper's Table 2: backbones on ImageNet?",
         values=analysis.imagenet_values,
         conditions=("head", "resolution"),
         titled_by=("head", "resolution"),
@@ -59,12 +59,12 @@ TABLES = (
     ),
     CostTable(
         name="table3_coco",
-        title="The paper's Table 3: detectors on COCO",
+        title="Do our counts match the paper's Table 3: detectors on COCO?",
         values=partial(analysis.paper_values, table="table3_coco"),
         conditions=("head", "resolution"),
         titled_by=("head",),
         rows_by="name",
-        columns=(NAME, *PARAMS_BESIDE, metric_column("macs", title=f"{GFLOPS}, 800x1280")),
+        columns=(NAME, *PARAMS_BESIDE, metric_column("macs", title=f"{GFLOPS}, 800×1280")),
         about=(
             "torchvision's RetinaNet and Mask R-CNN around each backbone, set up as the paper's: 80 classes, a pyramid "
             "of 256 channels, RetinaNet's from C3 with P6 from C5. The paper reports parameters alone. Its tool counts "
@@ -75,7 +75,7 @@ TABLES = (
     ),
     CostTable(
         name="table4_detectors",
-        title="The paper's Table 4: other detectors on COCO",
+        title="Do our counts match the paper's Table 4: other detectors on COCO?",
         values=partial(analysis.paper_values, table="table4_detectors"),
         conditions=("resolution",),
         titled_by=("resolution",),
@@ -95,7 +95,7 @@ TABLES = (
     ),
     CostTable(
         name="table5_ade20k",
-        title="The paper's Table 5: Semantic FPN on ADE20K",
+        title="Do our counts match the paper's Table 5: Semantic FPN on ADE20K?",
         values=partial(analysis.paper_values, table="table5_ade20k"),
         conditions=("head", "resolution"),
         titled_by=("head", "resolution"),
@@ -111,7 +111,7 @@ TABLES = (
     ),
     CostTable(
         name="table6_ablation",
-        title="The paper's Table 6: the ablation, in RetinaNet",
+        title="Do our counts match the paper's Table 6: the ablation in RetinaNet?",
         values=analysis.table6_values,
         conditions=("variant", "base", "head", "resolution"),
         titled_by=("variant", "base", "head", "resolution"),
@@ -128,7 +128,7 @@ TABLES = (
             TableColumn("Reported AP, COCO, %", "reported_ap_percent", ".1f"),
         ),
         about=(
-            "RetinaNet with 80 classes on b2 at 800x1280 px. The paper's first row has v1's confounders and its others "
+            "RetinaNet with 80 classes on b2 at 800×1280 px. The paper's first row has v1's confounders and its others "
             "have v2's (base published), so that its step to + OPE holds the change of confounders too. The other arms "
             "and bases are ours alone. Steps are differences to the paper's row above; reported steps are between "
             "reported values. Reported AP is the paper's; ours stands beside it where it was measured on COCO. "
@@ -138,7 +138,7 @@ TABLES = (
     ),
     CostTable(
         name="cumulative",
-        title="The paper's cumulative ablation",
+        title="What does each step of the paper's cumulative ablation cost and gain?",
         values=analysis.cumulative_values,
         conditions=CUMULATIVE_CONDITIONS,
         titled_by=("variant", "base", "resolution"),
@@ -285,7 +285,7 @@ def _explain_bubbles(ax: Axes) -> None:
 FIGURES = (
     FigureKind(
         name="cumulative",
-        title="The paper's cumulative ablation",
+        title="What does each step of the paper's ablation gain, as reported?",
         named_by=("variant", "base"),
         panels=panels_of(analysis.cumulative_values, CUMULATIVE_CONDITIONS, plot_cumulative),
         height=2.6,
@@ -296,7 +296,7 @@ FIGURES = (
     ),
     FigureKind(
         name="table2_imagenet",
-        title="Reported top-1 against our counts",
+        title="Which models are reported to gain most from their MACs?",
         named_by=("head",),
         panels=panels_of(analysis.imagenet_values, ("head", "resolution"), plot_imagenet, _has_arms_and_baselines),
         height=5.4,

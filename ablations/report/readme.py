@@ -8,7 +8,7 @@ import pandas as pd
 from ablations.analysis.comparison import comparison_values
 from ablations.errors import InputError
 from ablations.report.comparison import BRIEF
-from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
+from ablations.report.summary import ShownComparison, largest_of_each_kind, say_what_matters, show_comparisons
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -16,15 +16,18 @@ _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DO
 def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
     """Returns the text with its marked numbers as the records have them.
 
-    A name is `table-KIND` or `sentences-KIND`, where KIND is a data set's name, or `costs` for models without a
-    training. Raises InputError for any other name, or where the records have no such comparison.
+    A name is `summary`, or `table-KIND` or `sentences-KIND`, where KIND is a data set's name, or `costs` for models
+    without a training. Raises InputError for any other name, or where the records have no such comparison.
     """
-    shown = {_kind(each): each for each in largest_of_each_kind(show_comparisons(comparison_values(records)))}
+    every = show_comparisons(comparison_values(records))
+    shown = {_kind(each): each for each in largest_of_each_kind(every)}
 
     def write(match: re.Match[str]) -> str:
         what, _, kind = match[2].partition("-")
+        if match[2] == "summary":
+            return f"{match[1]}**{say_what_matters(every)}**\n{match[4]}"
         if what not in RENDERERS or kind not in shown:
-            allowed = ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)
+            allowed = "summary, " + ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)
             raise InputError(f"numbers {match[2]!r} in the text are none that the records give; allowed: {allowed}")
         return f"{match[1]}{RENDERERS[what](shown[kind])}\n{match[4]}"
 
@@ -54,8 +57,10 @@ def _without_percent(cell: str) -> str:
 
 
 def _sentences(shown: ShownComparison) -> str:
-    """Returns a line a toggle, without the speed of inference, which a text has no room for."""
-    texts = [re.sub(r"; speed of inference [^;]*\)", "", each.text) for each in shown.statements]
+    """Returns a line a toggle, without what a text has no room for: the speed of inference, and a memory that is the
+    same with either attention, which stands in the table."""
+    left_out = r"; (speed of inference [^;]*\)|training memory [^;]* with either attention)"
+    texts = [re.sub(left_out, "", each.text) for each in shown.statements]
     return "\n".join(f"- **{each.topic}**: {text}" for each, text in zip(shown.statements, texts, strict=True))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying
+from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying, with_times
 from ablations.config import CONFOUNDER_SLOTS, TOGGLES
 from ablations.errors import FEW
 from ablations.measure.metrics import METRICS
@@ -285,9 +285,10 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
 def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
     cells = [NOTHING if row is None else column.show(row) for row in rows]
     first = next(row for row in rows if row is not None)
-    heading = column.title if isinstance(column.title, str) else column.title(first)
+    title = column.title if isinstance(column.title, str) else column.title(first)
+    heading = with_times(title.format(resolution) if column.is_best is None else title)
     if column.is_best is None:
-        return ShownColumn(heading.format(resolution), cells, _best_as_shown(cells, column.best))
+        return ShownColumn(heading, cells, _best_as_shown(cells, column.best))
     leaders = [row is not None and column.is_best(row) for row in rows]
     return ShownColumn(heading, cells, [leads and sum(leaders) == 1 < len(rows) for leads in leaders])
 
@@ -304,9 +305,14 @@ def markdown_rows(lines: list[list[str]]) -> str:
     return "\n".join(f"| {row} |" for row in rows)
 
 
-def render_terminal(section: Section, width: int) -> str:
-    """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again."""
+def render_terminal(section: Section, width: int, *, fold_headings: bool = False) -> str:
+    """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again.
+
+    With `fold_headings` headings take two lines.
+    """
     columns = [list(column) for column in zip(*section.lines(), strict=True)]
+    if fold_headings:
+        columns = [[*_fold(heading), *cells] for heading, *cells in columns]
     first, widths = columns[0], [max(map(len, column)) for column in columns]
     blocks: list[list[list[str]]] = []
     room = 0
@@ -325,6 +331,13 @@ def render_terminal(section: Section, width: int) -> str:
         ]
         parts.append("")
     return "\n".join(parts).rstrip("\n")
+
+
+def _fold(text: str) -> tuple[str, str]:
+    """Returns text as two lines that are as short as can be, broken at a space; a single word stands below."""
+    words = text.split()
+    folds = [(" ".join(words[:place]), " ".join(words[place:])) for place in range(len(words))]
+    return min(folds, key=lambda lines: max(map(len, lines)))
 
 
 POINTS = METRICS["top1"].divisor

@@ -68,7 +68,7 @@ class Study:
 
     def seeds(self) -> int:
         """Returns how many seeds the study declares for its trainings; 0 where it has none."""
-        return len({cell.conditions.seed for cell in self.cells() if cell.conditions.trains})
+        return len({cell.conditions.seed for grid in self.grids for cell in grid if cell.conditions.trains})
 
 
 def list_studies() -> list[str]:

@@ -111,7 +111,7 @@ def test_renamed_figures_have_the_new_names_and_nothing_is_cut_off(quick_records
     with style.context(["default", STYLE], after_reset=True):
         (spec,) = (spec for spec in specs if spec.kind == "macs_by_resolution")
         figure = Renamed(replace(spec)).draw()
-    words = [text.get_text() for ax in figure.axes for text in (ax.get_legend() or figure.legends[0]).get_texts()]
+    words = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "PVTv1 + OPE" in words
     assert "v1+ope" not in words
 

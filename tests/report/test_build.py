@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from ablations import records as records_module
+from ablations.analysis import effects
+from ablations.analysis.grouping import unchanged
 from ablations.cells import arm_cell, build_cell
 from ablations.cli import main
 from ablations.measure import Accuracy, Cost
+from ablations.records import load_records
 from ablations.report import build as build_module
 from ablations.report import contents as contents_of_reports
 from ablations.report.build import Built, build_report, check_report
@@ -105,6 +109,66 @@ def test_what_is_there_beside_the_headlines_is_kept_up_to_date(results, write_ce
     after = contents(results)
     assert set(after) == set(before)
     assert after["tables/cost.md"] != before["tables/cost.md"]
+
+
+@pytest.fixture
+def saved(monkeypatch) -> list[str]:
+    """The titles of the figures that were drawn into files, in one line each."""
+    titles: list[str] = []
+    save = build_module.save_figure
+
+    def note(figure: Figure) -> tuple[bytes, bytes]:
+        titles.append(" ".join(figure.get_suptitle().split()))
+        return save(figure)
+
+    monkeypatch.setattr(build_module, "save_figure", note)
+    return titles
+
+
+def test_only_figures_whose_records_changed_are_drawn_into_files_again(results, write_cell, saved):
+    build_report(results, everything=True)
+    assert len(saved) == 3
+    saved.clear()
+    build_report(results, everything=True)
+    write_cell(results, CELL.of(arm="v1+lsra"))  # no figure shows it
+    build_report(results, everything=True)
+    assert saved == []
+    cell = replace(CELL.of(arm="v1+cffn"), conditions=Accuracy(seed=0))
+    write_cell(results, cell, {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437, "history": []})
+    build_report(results, everything=True)
+    assert saved == [
+        "How accurate is each arm? digits, pico, base v2",
+        "What does each toggle do to accuracy? digits, toggles cffn",  # new; that of ope stays
+    ]
+
+
+def test_only_figures_whose_definition_changed_are_drawn_into_files_again(results, monkeypatch, saved):
+    build_report(results, everything=True)
+    saved.clear()
+    kind = "cumulative_accuracy"
+    list_kind = contents_of_reports.FIGURES[kind]
+    monkeypatch.setitem(
+        contents_of_reports.FIGURES,
+        kind,
+        lambda records: [replace(spec, title="Another?") for spec in list_kind(records)],
+    )
+    build_report(results, everything=True)
+    assert saved == ["Another?"]
+
+
+def test_a_table_and_a_figure_of_one_thing_share_their_values(results, monkeypatch):
+    calls = []
+    estimate = effects.estimate_effects
+    monkeypatch.setattr(effects, "estimate_effects", lambda *given: calls.append(1) or estimate(*given))
+    records = load_records(results)
+    with unchanged(records):
+        first, second = (effects.effect_values(records, "accuracy") for _ in range(2))
+        first["mine"] = 1  # leaves what is remembered as it is
+        assert "mine" not in effects.effect_values(records, "accuracy")
+    assert len(calls) == 1
+    pd.testing.assert_frame_equal(first.drop(columns="mine"), second)
+    effects.effect_values(records, "accuracy")
+    assert len(calls) == 2  # records may have changed since
 
 
 def test_figures_can_be_left_out(results):

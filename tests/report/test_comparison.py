@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
+from ablations import cli
 from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
 from ablations.cells import arm_cell
 from ablations.cli import main
@@ -16,8 +17,9 @@ from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records
 from ablations.report.comparison import COMPARISON
-from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
+from ablations.report.summary import ShownComparison, largest_of_each_kind, say_what_matters, show_comparisons
 from ablations.report.tables import list_sections, render_latex, render_markdown, render_terminal
+from ablations.studies import find_study
 
 WIDTH = 100
 
@@ -122,6 +124,40 @@ def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model,
         assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
 
 
+def test_arms_have_the_names_that_are_asked_for_in_every_form(write_model, capsys):
+    names = ["--rename", "v1=PVTv1", "v1+ope=PVTv1 + OPE"]
+    for form in ("terminal", "markdown", "csv", "latex", "html"):
+        assert main(["compare", "--results", str(write_model(6)), "--format", form, *names]) == 0
+        out = capsys.readouterr().out
+        assert "PVTv1 + OPE" in out, form
+        assert "v1+cffn" in out, form
+        assert not re.search(r"(?<![\w+/-])v1(\+ope)?(?![\w+/])", out.replace("base v1", "")), form
+    assert main(["compare", "--results", str(write_model(6)), "--rename", "v1+opee=A"]) == 2
+    assert "did you mean 'v1+ope'" in capsys.readouterr().err
+
+
+def test_the_first_sentence_says_which_toggle_matters_most(write_model, write_cell):
+    results = write_model(6)
+    what = lambda: say_what_matters(show_comparisons(comparison_values(load_records(results))))  # noqa: E731
+    size = "-3.00 points, 95 % interval -3.11 to -2.89, n = 6"
+    assert what() == f"For accuracy (pico on digits) what matters most is cffn in base v2 ({size})."
+    for arm in ARMS:
+        for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
+            write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
+    assert what().endswith("; for cost at high resolution, lsra (25 % fewer MACs in b2 at 1024 px, exact).")
+
+
+def test_the_first_sentence_names_what_is_not_told_apart_and_what_is_not_resolved(write_model):
+    few = show_comparisons(comparison_values(load_records(write_model(3))))
+    assert say_what_matters(few) == "For accuracy (pico on digits) what matters most is unresolved in base v2."
+    (shown,) = show_comparisons(comparison_values(load_records(write_model(6))))
+    rows = shown.group.rows.copy()
+    rows.loc[rows["arm"] == "v1+ope", "top1_effect_high"] = 0.5
+    near = replace(shown, group=replace(shown.group, rows=rows))
+    assert say_what_matters([near]).endswith(", n = 6, overlapping ope's).")
+    assert say_what_matters([]) == ""
+
+
 def test_the_terminal_folds_columns_that_do_not_fit(write_model):
     section = shown_of(write_model(6)).section
     text = render_terminal(section, WIDTH)
@@ -131,6 +167,19 @@ def test_the_terminal_folds_columns_that_do_not_fit(write_model):
     blocks = text.split("\n\n")
     assert len(blocks) > 1
     assert all(block.splitlines()[1].startswith("v1") for block in blocks)
+
+
+def test_the_end_of_quick_fits_a_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    cells = find_study("quick").cells()
+    cli._print_answer(cells, Path(__file__).parents[2] / "results")
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert len(lines) + 2 <= 50  # how many cells were measured, and where the page is
+    assert max(map(len, lines)) <= 80
+    assert all(out.count(f"\n{arm} ") == 2 for arm in ARMS)
+    assert all(f"{TOGGLES[name].title} ({name}): " in out for name in PAPER_TOGGLES)
+    assert all(row in out for row in ("PVTv1-Small", "+ OPE", "++ CFFN (PVTv2-B2)", "+++ LSRA (PVTv2-B2-Li)"))
 
 
 def test_the_largest_of_each_kind_comes_first(write_model, write_cell):

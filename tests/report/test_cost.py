@@ -55,7 +55,7 @@ def test_scaling_has_every_model_once_on_logarithmic_axes(ax, paper_records):
     assert [label.get_text() for label in ax.get_xticklabels()] == [str(side) for side in SCALES]
     labels = legend_of(ax)
     assert len(labels) == len(ax.lines)
-    named = [name for label in labels for name in label.rpartition(":")[0].split(", ")]
+    named = [name for label in labels for name in label.rpartition(" (")[0].split(", ")]
     assert sorted(named) == sorted(set(values["name"]))
 
 
@@ -65,7 +65,8 @@ def test_scaling_draws_arms_in_their_colours_and_others_in_grey(ax, paper_record
     curves = dict(iter(values.groupby("name")))
     others = 0
     for line, label in zip(ax.lines, legend_of(ax), strict=True):
-        names, exponents = label.rpartition(":")[0].split(", "), label.rpartition(":")[2].strip()
+        words, _, exponents = label.removesuffix(")").rpartition(" (exponent ")
+        names = words.split(", ")
         first = curves[names[0]]
         assert list(line.get_xdata()) == pytest.approx(list(SCALES))
         assert list(line.get_ydata()) == pytest.approx(list(first["macs"]))
@@ -92,7 +93,7 @@ def test_more_models_than_line_styles_are_all_drawn(ax, tmp_path, write_cell):
             cell = replace(BASELINE.of(name=f"timm:planted_{number}"), conditions=Cost(resolution=side))
             write_cell(tmp_path, cell, {"params": 1, "macs": 10**6 * number * side**2})
     plot_scaling(ax, scaling_values(load_records(tmp_path)))
-    assert sorted(legend_of(ax)) == sorted(f"timm:planted_{number}: 1.00" for number in range(1, count + 1))
+    assert sorted(legend_of(ax)) == sorted(f"timm:planted_{number} (exponent 1.00)" for number in range(1, count + 1))
     assert len(ax.lines) == count
 
 

@@ -85,12 +85,12 @@ def test_the_effects_shown_are_those_that_were_planted(records):
         "ope": "+1.00",
         "cffn": "+3.00",
         "lsra": "+0.00",
-        "ope x cffn": "-1.00",
-        "ope x lsra": "+0.00",
-        "cffn x lsra": "+0.00",
-        "ope x cffn x lsra": "+0.00",
+        "ope × cffn": "-1.00",
+        "ope × lsra": "+0.00",
+        "cffn × lsra": "+0.00",
+        "ope × cffn × lsra": "+0.00",
     }
-    for effect, mean, claim in (("ope", 1, "resolved"), ("ope x cffn", -1, "resolved"), ("lsra", 0, "unresolved")):
+    for effect, mean, claim in (("ope", 1, "resolved"), ("ope × cffn", -1, "resolved"), ("lsra", 0, "unresolved")):
         cells = rows[effect]
         ends = f"{mean - HALF:+.2f} to {mean + HALF:+.2f}"
         assert (cells["95 % interval, seeds"], cells["Claim"]) == (ends, claim)
@@ -130,7 +130,7 @@ def test_an_interaction_of_costs_is_listed(tmp_path, write_cell):
         "ope": ["", nothing, nothing, four],
         "cffn": ["", nothing, nothing, four],
         "lsra": ["", nothing, nothing, nothing],
-        "ope x cffn": ["", nothing, nothing, four],
+        "ope × cffn": ["", nothing, nothing, four],
     }
     assert "Interactions that are not listed are exactly 0." in section.caption
 
@@ -209,12 +209,12 @@ def is_hollow(line: Line2D) -> bool:
 def test_effects_stand_at_their_means_and_what_is_not_claimed_is_hollow(ax, records):
     assert plot_effects(ax, effect_values(records, "accuracy")) is ax
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels[:4] == ["ope", "cffn", "lsra", "ope x cffn"]
+    assert labels[:4] == ["ope", "cffn", "lsra", "ope × cffn"]
     means = [1, 3, 0, -1, 0, 0, 0]
     assert [line.get_xdata()[0] for line in dots(ax)] == pytest.approx(means)
     hollow = {label for label, line in zip(labels, dots(ax), strict=True) if is_hollow(line)}
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["hollow: no difference is claimed"]
-    assert hollow == {"lsra", "ope x lsra", "cffn x lsra", "ope x cffn x lsra"}
+    assert hollow == {"lsra", "ope × lsra", "cffn × lsra", "ope × cffn × lsra"}
     ends = [end[0] for whisker in whiskers(ax) for end in whisker]
     assert ends == pytest.approx([mean + side for mean in means for side in (-HALF, HALF)])
     assert dots(ax)[3].get_color() == arm_colour("v1+ope+cffn")
@@ -299,7 +299,7 @@ def shown_in(spec: FigureSpec) -> list[str]:
 
 def test_the_figures_are_legible(records, find_illegible):
     specs = {spec.name.partition("_")[0]: spec for spec in list_figures(records, kinds=KINDS)}
-    assert shown_in(specs["interactions"]) == ["ope x cffn", "ope x lsra", "cffn x lsra"]
+    assert shown_in(specs["interactions"]) == ["ope × cffn", "ope × lsra", "cffn × lsra"]
     assert shown_in(specs["tradeoff"]) == ["parameters", "MACs"]
     for name, spec in specs.items():
         assert find_illegible(spec) == [], name

@@ -72,7 +72,8 @@ def test_macs_a_pixel_have_a_line_an_arm(ax, quick_records):
     values = cost_values(quick_records).query("variant == 'b2' and base == 'v2'")
     assert plot_macs_by_resolution(ax, values) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert [line.get_label() for line in ax.lines] == list(ARMS)
+    assert [text.get_text() for text in ax.texts if text.get_text()] == list(ARMS)
+    assert [line.get_color() for line in ax.lines] == [figures.arm_colour(arm) for arm in ARMS]
     first = values[(values["arm"] == "v1") & (values["resolution"] == "224")].iloc[0]
     assert ax.lines[0].get_xydata()[0] == pytest.approx([224, first["macs"] / 224**2])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["224", "512", "1024", "2048"]

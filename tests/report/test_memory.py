@@ -14,8 +14,8 @@ from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import Memory
 from ablations.records import load_records
-from ablations.report.contents import list_figures
-from ablations.report.figures import arm_colour, share_legend
+from ablations.report.contents import FIGURES, list_figures
+from ablations.report.figures import _spread, arm_colour, arm_line, legend_below, share_legend
 from ablations.report.memory import TABLES, plot_memory, render_budget
 from ablations.report.tables import render_markdown
 
@@ -59,7 +59,7 @@ def test_models_are_drawn_without_arms_too(tmp_path, write_cell):
     (sheet,) = list_figures(load_records(tmp_path), kinds=["memory_models"])
     assert sheet.name == "memory_models_cpu_predicted"
     (ax,) = sheet.draw().axes
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ResNet50: 1.00"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ResNet50 (exponent 1.00)"]
 
 
 def test_what_did_not_fit_says_so_and_has_no_change(tmp_path, write_cell):
@@ -88,7 +88,7 @@ def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
         (arm_colour("v1"), "--"),
         (arm_colour("v1+cffn"), "--"),
     ]
-    labels = [" ".join(text.get_text().split()) for text in ax.get_legend().get_texts()]
+    labels = [" ".join(text.get_text().split()) for text in ax.texts if text.get_text()]
     assert labels == [
         "fused: v1, v1+ope, v1+lsra, v1+ope+lsra explicit: v1+lsra, v1+ope+lsra",
         "fused: v1+cffn, v1+ope+cffn, v1+cffn+lsra, v1+ope+cffn+lsra explicit: v1+cffn+lsra, v1+ope+cffn+lsra",
@@ -96,13 +96,42 @@ def test_arms_that_are_alike_share_a_line_and_are_all_named(ax, memory):
         "explicit: v1+cffn, v1+ope+cffn",
     ]
     assert list(ax.lines[0].get_xdata()) == [32, 128]
-    assert ax.lines[0].get_ydata()[0] == pytest.approx(32**2 * 400 / 2**20)
+    assert ax.lines[0].get_ydata()[0] == pytest.approx(32**2 * 400 / 2**10)  # KiB
 
 
 def test_one_line_can_stand_for_all_arms(ax, memory):
     fused = memory[memory["attention"] == "fused"].assign(peak_memory_bytes=memory["pixels"] * 400)
     plot_memory(ax, fused)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["fused: all arms"]
+    assert [text.get_text() for text in ax.texts if text.get_text()] == ["fused: all arms"]
+
+
+def test_kernels_of_the_same_arms_are_named_together(ax, memory):
+    plot_memory(ax, memory[memory["arm"].isin(["v1+lsra", "v1+ope+lsra"])])
+    assert [" ".join(text.get_text().split()) for text in ax.texts if text.get_text()] == [
+        "fused and explicit: all arms"
+    ]
+
+
+def test_panels_have_one_scale_a_mode_and_no_line_of_one_point(quick_records):
+    (sheet,) = (sheet for sheet in FIGURES["memory"](quick_records) if sheet.name == "memory_pico_v2_cpu_measured")
+    shown = [panel.conditions["shown"] for panel in sheet.panels]
+    assert shown == ["without lsra", "with lsra"] * 2
+    axes = sheet.draw().axes
+    assert [ax.get_ylim() for ax in axes[::2]] == [ax.get_ylim() for ax in axes[1::2]]
+    of_v1 = (quick_records["measurement"] == "memory") & (quick_records["arm"] == "v1")
+    alone = of_v1 & (quick_records["resolution"] == "32")
+    (sheet,) = (one for one in FIGURES["memory"](quick_records[~alone]) if one.name == sheet.name)
+    assert all(len(line.get_xdata()) > 1 for ax in sheet.draw().axes for line in ax.lines)
+
+
+def test_few_arms_have_no_figure(quick_records):
+    assert FIGURES["memory"](quick_records[quick_records["arm"].isin(["v1", "v1+lsra"])]) == []
+
+
+def test_labels_keep_apart_inside_the_panel():
+    places = _spread([0.99, 0.98, 0.2], [0.1, 0.1, 0.1])
+    assert places == pytest.approx([0.95, 0.85, 0.2])
+    assert _spread([0.5, 0.52], [0.1, 0.2]) == pytest.approx([0.5, 0.65])
 
 
 def test_arms_further_apart_have_lines_of_their_own(ax, memory):
@@ -111,10 +140,13 @@ def test_arms_further_apart_have_lines_of_their_own(ax, memory):
     assert len(ax.lines) == 6
 
 
-def test_a_shared_legend_has_the_lines_of_the_panels(memory):
+def test_a_shared_legend_has_the_lines_of_the_panels():
     one = Figure(figsize=(7, 4), layout="constrained")
     for place in (1, 2):
-        plot_memory(one.add_subplot(1, 2, place), memory)
+        ax = one.add_subplot(1, 2, place)
+        for arm in ("v1", "v1+ope"):
+            ax.plot([1, 2], **arm_line(arm, label=arm))
+        legend_below(ax)
     before = [text.get_text() for text in one.axes[0].get_legend().get_texts()]
     markers = [line.get_marker() for line in one.axes[0].get_legend().get_lines()]
     share_legend(one)

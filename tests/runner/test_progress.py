@@ -11,9 +11,12 @@ import pytest
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS
 from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.records import load_records
 from ablations.runner.forecast import Forecast
 from ablations.runner.progress import Progress
 from ablations.studies import find_study
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 TRAINING_SECONDS = {
     **{"v1": 3.28, "v1+ope": 3.96, "v1+cffn": 4.24, "v1+lsra": 3.21},
@@ -104,6 +107,19 @@ def test_after_a_minute_the_time_left_of_quick_is_right_within_a_third(tmp_path,
     cells = find_study("quick").cells()
     seconds = {cell: slower * recorded_seconds(cell) for cell in cells}
     assert_right_within_a_third(list(simulate(phases_of(cells, 2), seconds, tmp_path)))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_after_a_minute_the_time_left_of_recorded_trainings_is_right_within_a_third(tmp_path, jobs):
+    records = load_records(RESULTS, "accuracy", study="digits")
+    # A model's shortest training: others shared their machine, and one of a model takes over ten times another.
+    shortest = records.groupby(["variant", "base", "arm"])["train_s"].min()
+    cells = [cell for cell in find_study("digits").cells() if cell.conditions.trains and cell.conditions.seed < 2]
+    seconds = {cell: round(shortest[cell.model.variant, cell.model.base, cell.arm], 1) for cell in cells}
+    assert len({cell.model for cell in cells}) > len(ARMS)
+    forecasts = list(simulate([(cells, jobs)], seconds, tmp_path))
+    assert forecasts[-1][0] == pytest.approx(sum(seconds.values()) / jobs, rel=0.1)
+    assert_right_within_a_third(forecasts)
 
 
 def test_long_trainings_are_forecast_from_the_share_that_is_done(tmp_path):
