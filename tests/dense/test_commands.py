@@ -86,7 +86,7 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_trained(tmp_path
     words = f"detect --variants pico --arms v1+cffn --data made-up --data-dir {root.parent} --pyramid-width 32"
     code = main([*words.split(), "--init", str(tmp_path / "c.safetensors"), "--results", str(tmp_path / "runs")])
     assert code == 2
-    assert "does not fit the backbone: it lacks stages.0.blocks.0.mlp.dwconv" in capsys.readouterr().err
+    assert "does not fit the model: it lacks stages.0.blocks.0.mlp.dwconv" in capsys.readouterr().err
 
 
 def test_list_names_sets_layouts_and_recipes(capsys):

@@ -172,7 +172,7 @@ def test_the_terminal_folds_columns_that_do_not_fit(write_model):
 def test_the_end_of_quick_fits_a_screen(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     cells = find_study("quick").cells()
-    cli._print_answer(cells, Path(__file__).parents[2] / "results")
+    cli._print_answer(cells, load_records(Path(__file__).parents[2] / "results"))
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert len(lines) + 2 <= 50  # how many cells were measured, and where the page is

@@ -132,7 +132,7 @@ def test_table_2_has_the_note_of_every_erratum(paper_tables):
 def test_table_3_has_no_column_for_what_cannot_be_counted(paper_tables):
     retinanet, mask_rcnn = render("table3_coco", paper_tables["table3_coco"]).split("\n## ")[1:]
     assert rows_of(retinanet)[0] == [
-        *("Model", "Parameters, M", "reported", "difference, %", "GFLOPs (MACs), 800x1280")
+        *("Model", "Parameters, M", "reported", "difference, %", "GFLOPs (MACs), 800×1280")
     ]
     assert rows_of(mask_rcnn)[0] == ["Model", "Parameters, M", "reported", "difference, %"]
 
@@ -151,7 +151,7 @@ def test_quoted_rows_say_so_and_have_no_number_of_ours(paper_tables):
 
 def test_table_6_has_the_papers_columns_in_base_published_alone(paper_tables):
     published, *others = render("table6_ablation", paper_tables["table6_ablation"]).split("\n## ")[1:]
-    assert published.startswith("b2, base published, retinanet, 800x1280 px\n")
+    assert published.startswith("b2, base published, retinanet, 800×1280 px\n")
     assert sum("reported" in title for title in rows_of(published)[0]) == 4
     assert ["++ CFFN (PVTv2-B2)", "v1+ope+cffn"] in [row[:2] for row in rows_of(published)]
     assert "-63.3 |" in published
@@ -182,7 +182,7 @@ def test_complexity_shows_both_ends_with_the_printed_and_the_traced_term(paper_t
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["224 px", "2048 px"]
     first = rows_of(text)[1]
     # 2 x 3136 tokens squared x 64 / 64, and 3136 x 64 squared with and without R squared, in millions.
-    assert first == ["1", "56 x 56", "64", "8", "19.67", "19.67", "822.08", "12.85", "19.67", "19.67", "0.20"]
+    assert first == ["1", "56 × 56", "64", "8", "19.67", "19.67", "822.08", "12.85", "19.67", "19.67", "0.20"]
     assert "R² times too large" in text
 
 
