@@ -201,10 +201,19 @@ def importing_from(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(place)
         for name in set(sys.modules) - known:
-            file = getattr(sys.modules[name], "__file__", None)
-            is_own = name.startswith("toggle_file_")
-            if file and not is_own and Path(file).is_relative_to(place) and "site-packages" not in Path(file).parts:
+            if not name.startswith("toggle_file_") and is_neighbour(name, Path(place)):
                 del sys.modules[name]
+
+
+def is_neighbour(module: str, folder: Path) -> bool:
+    """Whether an imported module is a user's in a folder: neither an installed one nor this package's.
+
+    The package may lie in that folder; a second copy of it would have other classes of the same names.
+    """
+    file = getattr(sys.modules[module], "__file__", None)
+    if not file or module.partition(".")[0] == __name__.partition(".")[0]:
+        return False
+    return Path(file).is_relative_to(folder) and "site-packages" not in Path(file).parts
 
 
 def file_digests(path: Path) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Toggles from files of a reader's: declared, registered, measured, analysed; and what is refused, in one line each."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from ablations.records import find_damaged, iterate_records, load_records
 from ablations.report.build import build_report
 from ablations.report.contents import list_figures
 from ablations.skeletons import render_skeleton
-from ablations.toggle_files import file_digests, take_toggles
+from ablations.toggle_files import file_digests, importing_from, take_toggles
 from ablations.training.recipe import build_optimizer
 
 EXAMPLES = Path(__file__).parents[1] / "notebooks"
@@ -334,6 +336,17 @@ measurement = "cost"
 variants = ["pico"]
 resolution = 32
 """
+
+
+@pytest.mark.parametrize("name", ["ablations.skeletons", "neighbour"])
+def test_a_file_beside_the_package_leaves_one_copy_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "neighbour.py").write_text("")
+    with importing_from(EXAMPLES.parent if "." in name else tmp_path):
+        importlib.import_module(name)
+    assert (name in sys.modules) == ("." in name)
 
 
 def test_a_study_names_a_file_beside_it(write: Callable[..., str], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ablations.errors import InputError, refuse
+from ablations.toggle_files import is_neighbour
 
 PACKAGE = "model_files"
 """What the outermost package around a user's file is called while it runs, whatever its folder is called."""
@@ -152,8 +153,7 @@ def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dic
             for place in places:
                 sys.path.remove(place)
             for each in set(sys.modules) - known:
-                file = getattr(sys.modules[each], "__file__", None)
-                if each.partition(".")[0] == PACKAGE or (file and _is_neighbour(Path(file), packages[0])):
+                if each.partition(".")[0] == PACKAGE or is_neighbour(each, packages[0]):
                     del sys.modules[each]
 
 
@@ -183,10 +183,6 @@ def _load(name: str, path: Path, places: list[str] | None = None) -> ModuleType:
     sys.modules[name] = module  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     return module
-
-
-def _is_neighbour(file: Path, folder: Path) -> bool:
-    return file.is_relative_to(folder) and "site-packages" not in file.parts
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
