@@ -21,14 +21,14 @@ def _main_columns(metric: str) -> tuple[TableColumn, ...]:
     return (
         TableColumn("Arm or model", ARM.show),
         TableColumn("n", seeds_text),
-        metric_column(metric, f"{metric}_mean", best="max"),
+        metric_column(metric, f"{metric}_mean"),
         TableColumn("95 % interval, seeds", lambda row: ends_text(row, metric, ".2f")),
     )
 
 
 def _score_columns(*metrics: str) -> tuple[TableColumn, ...]:
     """Returns a column for each score that is a mean over seeds."""
-    return tuple(TableColumn(METRICS[each].title, each, ".1f", METRICS[each].divisor, best="max") for each in metrics)
+    return tuple(TableColumn(METRICS[each].title, each, ".1f", METRICS[each].divisor) for each in metrics)
 
 
 TABLES: tuple[Table, ...] = (

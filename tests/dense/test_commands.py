@@ -180,6 +180,7 @@ def test_tables_name_the_data_and_say_what_bccd_is_no_evidence_of(dense_records)
     assert "AP50 of constant boxes" in texts["detection"]
     for text in texts.values():
         assert "resolved" in text
+        assert "**" not in text, "the best of noisy means is not claimed"
         assert "timm:resnet18" in text
 
 
