@@ -146,8 +146,8 @@ TABLES: tuple[Table, ...] = (
             *claim_columns("top1_difference", "Against v1, points"),
         ),
         about=(
-            f"Top-1 on validation images after training from scratch, the mean over n seeds. {SEEDS} The interval over "
-            "images, from each image's share of right answers (Wilson's for one seed), says what other validation "
+            f"Top-1 on validation images after training, the mean over n seeds. {SEEDS} The interval over images, "
+            "from each image's share of right answers (Wilson's for one seed), says what other validation "
             f"images would give these very models. {COMPARED} {CLAIMS} Behind the arms stand, by their names, other "
             "models that were trained under the same conditions; size, base, attention and P are the arms' alone."
         ),
@@ -400,7 +400,7 @@ FIGURES = (
         named_by=OF_DESIGN,
         panels=_panels_of_accuracy,
         caption=(
-            "Top-1 after training from scratch: mean with its 95 % interval over seeds, and each seed as a dot. "
+            "Top-1 after training: mean with its 95 % interval over seeds, and each seed as a dot. "
             "Overlapping intervals do not settle whether two arms differ: the table has the differences."
         ),
     ),

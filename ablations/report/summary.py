@@ -97,20 +97,22 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
     """Returns in one sentence which toggle matters most for accuracy, which for cost at high resolution, and how sure
     that is; nothing without records that say either.
 
-    Accuracy is that of the comparison that says most, and of the other bases of its variant and data; cost is the MACs
-    of the first comparison without accuracy. Toggles whose intervals overlap that of the largest effect are named.
+    Accuracy is that of the comparison that says most, and of the other bases of its variant and training; cost is the
+    MACs of the first comparison without accuracy. Toggles whose intervals overlap that of the largest effect are named.
     """
     clauses = []
     trained = [each for each in comparisons if _effects(each)]
     if trained:
-        variant, data = (trained[0].group.conditions[name] for name in ("variant", "data"))
-        same = [
-            each for each in trained if _is_same(each, trained[0], "variant") and _is_same(each, trained[0], "data")
-        ]
+        first = trained[0].group.conditions
+        of_bases: dict[str, ShownComparison] = {}
+        for each in trained:
+            if all(each.group.conditions[name] == first[name] for name in _TRAINED_ALIKE):
+                of_bases.setdefault(each.group.conditions["base"], each)
         most = ", ".join(
-            _most_for_accuracy(each, interval="" if place else "95 % interval ") for place, each in enumerate(same)
+            _most_for_accuracy(each, interval="" if place else "95 % interval ")
+            for place, each in enumerate(of_bases.values())
         )
-        clauses.append(f"for accuracy ({variant} on {data}) what matters most is {most}")
+        clauses.append(f"for accuracy ({first['variant']} on {first['data']}) what matters most is {most}")
     counted = [each for each in comparisons if not _has_data(each) and _costs(each)]
     if counted:
         variant, at = counted[0].group.conditions["variant"], counted[0].group.rows["large_at"].iloc[0]
@@ -122,12 +124,11 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
+_TRAINED_ALIKE = ("variant", "data", "epochs", "n_train_images")
+
+
 def _has_data(shown: ShownComparison) -> bool:
     return not pd.isna(shown.group.conditions.get("data"))
-
-
-def _is_same(shown: ShownComparison, other: ShownComparison, name: str) -> bool:
-    return shown.group.conditions.get(name) == other.group.conditions.get(name)
 
 
 def _of_toggles(shown: ShownComparison, column: str) -> dict[str, pd.Series]:
@@ -238,15 +239,18 @@ def _of_counters(tables: Tables) -> Iterator[Statement]:
 
 def _of_limits(tables: Tables) -> Iterator[Statement]:
     """Says what the accuracies are of, because that is how far they reach."""
-    trained = []
+    trained: list[str] = []
+    inits: list[object] = []
     for _, rows in _groups(tables, "effects_accuracy"):
         conditions = {str(name): value for name, value in rows.iloc[0].items()}
-        names = ("variant", "base", "data", "resolution", "epochs", "n_train_images", *list_changed(conditions))
+        names = ("variant", "base", "data", "resolution", "epochs", "n_train_images", "init", *list_changed(conditions))
         if conditions["variant"] in VARIANTS:
             trained.append(describe(conditions, names))
+            inits.append(conditions.get("init"))
     if trained:
+        start = "" if any(inits) else " from scratch"
         text = (
-            f"Accuracy was trained from scratch: {'; '.join(dict.fromkeys(trained))}. The records do not say whether "
+            f"Accuracy was trained{start}: {'; '.join(dict.fromkeys(trained))}. The records do not say whether "
             "it holds for other sizes, data or recipes. Counts are exact and say nothing of time; each time is of one "
             "machine."
         )

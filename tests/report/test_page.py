@@ -196,10 +196,21 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
                 write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, mixup=mixup)))
     tables = tables_of(tmp_path)
     reach = next(statement.text for statement in list_statements(tables) if statement.topic == "How far this reaches")
+    assert reach.startswith("Accuracy was trained from scratch: ")
     assert reach.count("mixup") == reach.count("mixup 0.8") == 1
     specs = {spec.name: spec for spec in list_figures(load_records(tmp_path))}
     titles = [ax.get_title("left") for ax in specs["accuracy_digits_pico_v2"].draw().axes]
     assert titles == ["mixup 0", "mixup 0.8"]
+
+
+def test_weights_that_a_training_began_from_are_named_in_how_far_it_reaches(tmp_path, write_cell):
+    for arm in ARMS:
+        for seed in (0, 1):
+            write_cell(tmp_path, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, init="imagenette")))
+    statements = list_statements(tables_of(tmp_path))
+    reach = next(statement.text for statement in statements if statement.topic == "How far this reaches")
+    assert reach.startswith("Accuracy was trained: ")
+    assert "weights from imagenette" in reach
 
 
 def test_what_records_say_is_escaped_and_the_left_out_is_counted(tmp_path, write_cell, write_failure):
