@@ -167,6 +167,8 @@ def test_hours_follow_from_the_records_of_the_device(tmp_path, write_cell):
     assert (found.cells, found.done, found.trainings) == (2, 1, 1)
     assert found.hours == pytest.approx(left.conditions.total_epochs * 100 / record["result"]["train_img_per_s"] / 3600)
     assert "1 records of pico at 32 px on" in found.source
+    with pytest.raises(InputError, match=r"^trainings=0 is not possible; allowed: 1 or more, of arms"):
+        estimate([measured], tmp_path, record["environment"]["device_name"])
     with pytest.raises(InputError, match=r"device='h100' is not possible; allowed: one that .* has records of"):
         estimate([left], tmp_path, "h100")
 

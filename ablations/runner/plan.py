@@ -64,7 +64,7 @@ def estimate(cells: Sequence[Cell], results: Path, device: str) -> Estimate:
     left = [cell for cell, record in zip(cells, records, strict=True) if not record or record["status"] != "done"]
     trainings = [cell for cell in left if _is_counted(cell)]
     if not trainings:
-        raise refuse("study", cells[0].measurement, "one with trainings of arms that are not done: others take minutes")
+        raise refuse("trainings", 0, "1 or more, of arms, that are not done; other cells take minutes")
     macs_of, params_of = cache(count_macs), cache(count_params)  # seeds share a model
     macs = [macs_of(cell.arm_config, cell.conditions.resolution) for cell in trainings]
     params = [params_of(cell.arm_config) for cell in trainings]

@@ -48,11 +48,7 @@ def score_boxes(images: Sequence[Objects], found: Sequence[Detections], classes:
                 "bbox": as_corner_and_size(image.boxes[place]),
                 "area": float(image.areas[place]),
                 "iscrowd": int(image.crowd[place]),
-                **(
-                    {}
-                    if image.outlines is None
-                    else {"segmentation": encode_outline(image.outlines[place], image.size)}
-                ),
+                **_code_of(image, place),
             }
             for number, (image, place) in enumerate(
                 ((image, place) for image in images for place in range(len(image.labels))), start=1
