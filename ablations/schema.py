@@ -127,7 +127,7 @@ def check_result(measurement: str, result: dict[str, Any]) -> None:
         if value is None and (name not in columns or columns[name].kind != "boolean"):
             continue
         if not checks.get(name, is_plain)(value):
-            raise _unsuited(name)
+            raise _unsuited(name, columns[name].kind if name in columns else "")
     MEASUREMENTS[measurement].check_result(result)
 
 
@@ -149,8 +149,8 @@ def check_environment(environment: dict[str, Any]) -> None:
             raise _unsuited(name)
 
 
-def _unsuited(name: str) -> ValueError:
-    return ValueError(f"it has no {name} of the kind that it should be")
+def _unsuited(name: str, kind: str = "") -> ValueError:
+    return ValueError(f"it has no {name} of the kind that it should be{kind and f' ({kind})'}")
 
 
 def _check_run(record: dict[str, Any]) -> None:

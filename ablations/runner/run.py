@@ -44,7 +44,7 @@ from ablations.runner.needs import (
     warn_of_other_machines,
 )
 from ablations.runner.progress import REFRESH_S, Progress, State
-from ablations.schema import check_result
+from ablations.schema import check_has_main_metric, check_result
 from ablations.training.accuracy import Files
 from ablations.training.distributed import Ranks, count_local_ranks, joined
 from ablations.training.loop import Diverged
@@ -393,6 +393,7 @@ def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[floa
         with state_kept() if cell.is_from_file else nullcontext():
             result = cell.conditions.run(cell, setting)
         check_result(cell.measurement, json.loads(json.dumps(result)))
+        check_has_main_metric(cell.measurement, result)
     except OutOfTime:
         return Outcome("left")
     except Lost:

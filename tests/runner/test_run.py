@@ -812,10 +812,17 @@ def test_a_folder_that_vanishes_while_it_is_measured_into_ends_the_run(tmp_path,
         run(CELLS, results)
 
 
-def test_a_result_that_no_record_may_have_is_a_failed_cell(tmp_path, monkeypatch):
-    fake(monkeypatch, lambda cell: {"params": 1, "macs": float("nan")})
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        ({"params": 1, "macs": float("nan")}, "it has no macs of the kind that it should be (integer)"),
+        ({"macs": 1}, "its result has no params"),
+    ],
+)
+def test_a_result_that_no_record_may_have_is_a_failed_cell(tmp_path, monkeypatch, result, why):
+    fake(monkeypatch, lambda cell: result)
     summary = run(CELLS[:1], tmp_path)
-    assert summary.failed == [(CELLS[0].label, "ValueError: it has no macs of the kind that it should be")]
+    assert summary.failed == [(CELLS[0].label, f"ValueError: {why}")]
     assert find_damaged(tmp_path) == {}
 
 
