@@ -31,6 +31,15 @@ def test_every_committed_column_is_described_and_of_its_kind(measurement):
         assert KINDS[kind](column.dtype), (name, column.dtype)
 
 
+@pytest.mark.parametrize("name", MEASUREMENTS)
+def test_every_measurement_declares_what_records_and_tables_need(name):
+    kind = MEASUREMENTS[name]
+    assert kind.name == name
+    assert kind.main_metric in kind.columns
+    assert {*kind.axes, *kind.split_by} <= set(describe_columns().index)
+    assert "resolution" in {field.name for field in fields(kind)}
+
+
 def test_every_condition_and_metric_is_described_in_words():
     described = describe_columns()
     assert described.index.is_unique
