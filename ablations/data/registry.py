@@ -27,14 +27,14 @@ class DataSet:
     images, each as (bytes (N, C, h, w), labels (N,) of int64); it raises InputError for files that are not the set's.
     Empty for an image folder."""
     folder: str = ""
-    """Where its files lie in the data directory; empty where a library ships them."""
+    """Where its files lie in the data directory; empty where its reader needs none."""
     may_flip: bool = True
     """Whether a mirrored image is still of its class."""
 
     @property
     def summary(self) -> str:
         """One line for `list`."""
-        place = f"DIR/{self.folder}, else downloaded" if self.folder else "shipped with scikit-learn"
+        place = f"DIR/{self.folder}, else downloaded" if self.folder else "needs no files"
         place = place if self.reader else IMAGE_FOLDER_LAYOUT
         return f"{self.description}, {self.num_classes} classes; {place}"
 
@@ -43,7 +43,7 @@ IMAGE_FOLDER_LAYOUT = "DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*"
 
 DATA_SETS: dict[str, DataSet] = {
     "digits": DataSet(
-        description="1,797 hand-written digits, 8 x 8 px",
+        description="1,797 hand-written digits of scikit-learn, 8 x 8 px",
         num_classes=10,
         train_images=1_437,
         reader="ablations.data.digits:read_digits",
@@ -76,7 +76,8 @@ DATA_SETS: dict[str, DataSet] = {
 
 
 LARGEST_CLASSES = {"digits": (37, 360), "fashion-mnist": (1_000, 10_000), "imagenette224": (419, 3_925)}
-"""Of data sets, the validation images of the largest class and all of them; a test counts them."""
+"""Of data sets, the validation images of the largest class and all of them; a test counts them. A set with a reader
+whose classes are of unequal size needs an entry."""
 
 
 def largest_class_share(name: str, n_eval_images: int, num_classes: int) -> float:

@@ -37,7 +37,7 @@ def test_describing_imports_no_torch() -> None:
 
 def test_the_line_of_a_data_set_says_what_it_is_and_where() -> None:
     lines = list_data_sets()
-    assert lines["digits"] == "1,797 hand-written digits, 8 x 8 px, 10 classes; shipped with scikit-learn"
+    assert lines["digits"] == "1,797 hand-written digits of scikit-learn, 8 x 8 px, 10 classes; needs no files"
     expected = "60,000 images, 32 x 32 px, 100 classes; DIR/cifar-100-binary, else downloaded"
     assert lines["cifar100"] == expected
     assert lines["NAME"] == "any image folder: DIR/NAME/train/CLASS/* and DIR/NAME/val/CLASS/*"
