@@ -165,7 +165,7 @@ class Run(Launched, TrainingRuns, Force, DataFolder, Output):
     study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own; `list` says what there is."""
     measurements: tuple[str, ...] = ()
-    """Among cost, counters, memory, speed, accuracy, detection and segmentation."""
+    """Of those that the study has, such as cost or accuracy."""
     variants: tuple[str, ...] = ()
     """Sizes; see `list`."""
     arms: tuple[str, ...] = ()

@@ -417,7 +417,7 @@ def arm_toggles(arm: str) -> tuple[str, ...]:
 
 
 def base_confounders(base: str, arm: str) -> dict[str, Any]:
-    """Returns the five confounder fields of an arm in a base; raises InputError for an unknown base or arm.
+    """Returns the confounder fields of an arm in a base; raises InputError for an unknown base or arm.
 
     `v1` and `v2` give every arm the same confounders. `published` gives them as the paper's rows had them: v1's to arm
     `v1`, v2's to every other, with the ReLU of the released code where both convolution and linear SRA are on.
