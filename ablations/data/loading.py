@@ -154,19 +154,25 @@ def _load(question: _Question) -> Data:
 def read_built_in(name: str, directory: Path) -> tuple[LabelledImages, LabelledImages]:
     """Returns the training and the validation images of a built-in data set, fetched if they are missing.
 
-    Raises InputError for files that are not the set's, and unless every label is a class's and each class has an image.
+    Raises InputError for files that are not the set's, for images that are no bytes (N, C, h, w), and unless every
+    label is a class's and each class has an image.
     """
     module, _, function = DATA_SETS[name].reader.partition(":")
     read: Callable[[str, Path], tuple[LabelledImages, LabelledImages]] = getattr(import_module(module), function)
     train, validation = read(name, directory)
     for images, labels in (train, validation):
-        _check_labels(name, images, labels)
+        _check_split(name, images, labels)
     return train, validation
 
 
-def _check_labels(name: str, images: Tensor, labels: Tensor) -> None:
-    """Raises InputError unless each image has a label, each label is a class's and each class has an image."""
-    which = f"{name} in {DATA_SETS[name].folder} of the data directory"
+def _check_split(name: str, images: Tensor, labels: Tensor) -> None:
+    """Raises InputError unless images are bytes, each has a label, each label is a class's and no class lacks one."""
+    folder = DATA_SETS[name].folder
+    which = f"{name} in {folder} of the data directory" if folder else name
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise InputError(
+            f"{which} has images of {images.dtype} and shape {tuple(images.shape)}; allowed: torch.uint8, (N, C, h, w)"
+        )
     if len(images) != len(labels):
         raise InputError(f"{which} has {len(images)} images and {len(labels)} labels in one split")
     present, classes = set(labels.unique().tolist()), set(range(DATA_SETS[name].num_classes))

@@ -1,5 +1,6 @@
 """Built-in data sets: what is loaded, from where, and what is refused."""
 
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torchvision.datasets import FashionMNIST
 
+from ablations.data import digits
 from ablations.data.loading import check_data, load_data
 from ablations.errors import InputError
 from ablations.measure import Accuracy
@@ -119,3 +121,17 @@ def test_labels_that_are_not_the_images_are_one_line(tmp_path, file, labels, mes
     ) as caught:
         check_data("fashion-mnist", 10, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.rand(10, 1, 8, 8), torch.arange(10), "has images of torch.float32 and shape (10, 1, 8, 8)"),
+        (torch.zeros(10, 8, 8, dtype=torch.uint8), torch.arange(10), "has images of torch.uint8 and shape (10, 8, 8)"),
+        (torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(1, 11), "has a label 10; allowed: 0 to 9"),
+    ],
+)
+def test_what_a_reader_without_files_may_not_return_is_one_line(monkeypatch, images, labels, message):
+    monkeypatch.setattr(digits, "read_digits", lambda name, directory: ((images, labels), (images, labels)))
+    with pytest.raises(InputError, match=f"^digits {re.escape(message)}"):
+        check_data("digits", 10, None)
