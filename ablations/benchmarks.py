@@ -15,6 +15,10 @@ from ablations.studies import parse_size
 
 
 def benchmark_count(command: Any) -> int:
+    """Prints how long our count of MACs and fvcore's take, interleaved, and what they count; returns the exit code.
+
+    Raises InputError for an impossible resolution, and for too few repeats for an interval.
+    """
     config = build_config(command.model.variant, command.model.arm, command.model.base)
     size = as_pair(config.check_size("resolution", parse_size(command.resolution)))
 
@@ -47,6 +51,10 @@ def benchmark_count(command: Any) -> int:
 
 
 def benchmark_epoch_of(command: Any) -> int:
+    """Prints how long steps of our training and of timm's take, interleaved; returns the exit code.
+
+    Raises InputError for flags out of range, and for data or a device that is not there.
+    """
     if command.steps is not None and command.steps != 0 and command.steps < 2:
         raise refuse("steps", command.steps, "2 or more, or 0 for an epoch")
     if command.workers is not None and command.workers < 0:
