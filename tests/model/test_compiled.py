@@ -2,14 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.backends.debugging import aot_eager
+from torch._functorch.aot_autograd import make_boxed_func
 
+from ablations.cells import Cell, arm_cell
 from ablations.config import build_config
+from ablations.measure import Speed
 from ablations.model import build_model
 from ablations.model.compiled import compile_alone
 
@@ -73,6 +77,53 @@ def test_left_alone_torch_takes_symbolic_sizes(compiled_inputs: list[Any]) -> No
         take_training_step(model, side)
         found.append(symbolic(compiled_inputs))
     assert found == [False, True]
+
+
+@pytest.fixture
+def compiled_graphs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The text of every graph that is compiled, with its inputs' sizes, strides and types, and of its backward pass."""
+    seen: list[str] = []
+
+    def note(graph: Any, inputs: list[Any]) -> Any:
+        tensors = [each for each in inputs if isinstance(each, Tensor)]
+        seen.append(f"{graph.code}{[(each.shape, each.stride(), each.dtype) for each in tensors]}")
+        return make_boxed_func(graph.forward)
+
+    compile_with, backend = torch.compile, aot_autograd(fw_compiler=note, bw_compiler=note)
+    monkeypatch.setattr(torch, "compile", lambda *args, **how: compile_with(*args, backend=backend, **how))
+    return seen
+
+
+def compiled_cell(arm: str, mode: Literal["inference", "training"], resolution: int, **more: Any) -> Cell:
+    return arm_cell("pico", arm, "v2", Speed(mode=mode, resolution=resolution, batch_size=2, compiled=True, **more))
+
+
+def take_steps(cell: Cell) -> None:
+    """Takes the steps of a cell's models, interleaved as when they are timed."""
+    own, others = cell.conditions._steps(cell)
+    for _ in range(2):
+        for step in (own, *others.values()):
+            step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_a_cell_compiles_the_same_graphs_whatever_was_compiled_before(
+    compiled_graphs: list[str], mode: Literal["inference", "training"]
+) -> None:
+    cell = compiled_cell("v1+ope+cffn+lsra", mode, 64)
+    take_steps(cell)
+    alone = list(compiled_graphs)
+    assert len(alone) == (2 if mode == "inference" else 4)  # its own and v1's, with their backward passes
+    for before in (
+        compiled_cell("v1+ope+cffn+lsra", mode, 32),
+        compiled_cell("v1+ope+cffn+lsra", "inference", 96),
+        compiled_cell("v1+cffn", "training", 64, precision="bf16"),
+    ):
+        take_steps(before)
+        compiled_graphs.clear()
+        take_steps(cell)
+        assert compiled_graphs == alone
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
