@@ -80,6 +80,22 @@ def test_weights_that_were_replaced_meanwhile_are_not_evaluated(tmp_path: Path) 
         conditions.run(cell, Setting(weights=tmp_path / "weights.pth", data_dir=tmp_path))
 
 
+def test_weights_that_were_replaced_amid_a_command_leave_no_result(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, build = tmp_path / "weights.pth", model_module.build_model
+
+    def build_after_another_wrote(config: PVTConfig) -> PVT:
+        torch.save(two_classes(-1), weights)
+        return build(config)
+
+    monkeypatch.setattr(model_module, "build_model", build_after_another_wrote)
+    code, said = evaluate(two_classes(1), "--num-classes", "2")
+    assert code == 1
+    assert "was replaced by another while it was evaluated" in said
+    assert load_records(tmp_path / "runs").empty
+
+
 def test_what_is_scored_are_the_bytes_of_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, count in (("cat", 1), ("dog", 2)):
         (tmp_path / "pets/val" / place).mkdir(parents=True)
