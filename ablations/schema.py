@@ -7,6 +7,7 @@ finite and in range. Text is printable and of a bounded length, a number one of 
 import hashlib
 import json
 import marshal
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import datetime
@@ -41,6 +42,13 @@ RUN = {
     "duration_s": number("Time that the whole cell took.", "s"),
 }
 """The columns that say how and where a cell was measured."""
+
+MACHINE = {
+    **dict.fromkeys(("device", "python", "platform", "torchvision", "timm", "transformers", "cuda"), Column("A name.")),
+    **dict.fromkeys(("keeps_freed_memory", "tf32"), Column("Whether it is so.", kind="boolean")),
+    "cores": integer("Cores that the process might use.", least=1),
+}
+"""What else a record says of its environment; `data_sha256` too, where it was measured on a reader's images."""
 
 LONGEST_TEXT = 2**17
 """Letters: a bit for each of 700,000 validation images, in base64."""
@@ -83,7 +91,7 @@ def check_record(record: Any, *, is_as_written: bool = False) -> None:
     _check_description(record)
     if record["status"] == "done":
         check_result(record["measurement"], record["result"])
-        check_has_main_metric(record["measurement"], record["result"])
+        check_has_main_metric(record["measurement"], record["result"], record["conditions"])
 
 
 def _address(description: dict[str, Any]) -> str:
@@ -131,12 +139,12 @@ def check_result(measurement: str, result: dict[str, Any]) -> None:
     MEASUREMENTS[measurement].check_result(result)
 
 
-def check_has_main_metric(measurement: str, result: dict[str, Any]) -> None:
+def check_has_main_metric(measurement: str, result: dict[str, Any], conditions: dict[str, Any]) -> None:
     """Raises ValueError for a result that lacks what was to be measured, or says nothing without, and not why."""
     kind = MEASUREMENTS[measurement]
     if any(result.get(name) for name in ("refused", "out_of_memory")):
         return
-    for name in (kind.main_metric, *kind.needed):
+    for name in (kind.main_metric, *kind.needed_with(conditions)):
         if result.get(name) is None:
             raise ValueError(f"its result has no {name}")
 
@@ -162,7 +170,7 @@ def _check_run(record: dict[str, Any]) -> None:
             raise _unsuited(name)
     if record["status"] == "failed" and not is_text(record["failure"]):
         raise _unsuited("failure")
-    if not is_text(record.get("file_sha256", "")):
+    if "file_sha256" in record and not is_digest(record["file_sha256"]):
         raise _unsuited("file_sha256")
     if record.get("declared_seeds") is not None and not checks["declared_seeds"](record["declared_seeds"]):
         raise _unsuited("declared_seeds")
@@ -273,7 +281,8 @@ def _checks(measurement: str) -> dict[str, Check]:
     """Returns the check of each column of a measurement's results; without one, of the run's."""
     if measurement:
         return {name: _compile(column) for name, column in MEASUREMENTS[measurement].columns.items()}
-    return {name: _compile(column) for name, column in (RUN | {"seed": integer("A seed.")}).items()}
+    columns = RUN | MACHINE | {"seed": integer("A seed.")}
+    return {name: _compile(column) for name, column in columns.items()} | {"data_sha256": is_digest}
 
 
 def _compile(shape: Any) -> Check:
@@ -313,6 +322,11 @@ def _compile_column(column: Column) -> Check:
 def is_text(value: Any) -> bool:
     """Whether a value is text of one line that can be written and shown."""
     return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
+
+
+def is_digest(value: Any) -> bool:
+    """Whether a value is a SHA-256 as text."""
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def is_plain(value: Any, depth: int = DEEPEST) -> bool:

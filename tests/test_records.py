@@ -139,6 +139,8 @@ def test_a_damaged_file_is_named_and_left_out(tmp_path, reason):
 
 MAIN = {Cost: "params", Memory: "peak_memory_bytes", Speed: "latency_s", Accuracy: "top1", Evaluation: "top1"}
 IMAGES = {"n_eval_images": 10, "n_train_images": 20}
+TIMES = {"throughput_img_per_s": 2.0, "reference_samples": [0.5]}
+METHOD = {"memory_method": "tracked_storages"}
 
 
 @pytest.mark.parametrize(("kind", "metric"), MAIN.items(), ids=lambda value: getattr(value, "__name__", value))
@@ -148,7 +150,7 @@ def test_a_finished_record_has_its_main_metric(tmp_path, kind, metric):
     assert find_damaged(tmp_path) == {f"records/{kind.name}/{path.name}": f"its result has no {metric}"}
     write(tmp_path, cell, failure="RuntimeError: out of luck")
     assert find_record(tmp_path, cell)["status"] == "failed"
-    result = {metric: 1} | (IMAGES if kind is Accuracy else {})
+    result = {metric: 1} | {Accuracy: IMAGES, Speed: TIMES, Memory: METHOD}.get(kind, {})
     write(tmp_path, cell, result=result)
     assert find_record(tmp_path, cell)["result"] == result
     assert find_damaged(tmp_path) == {}
@@ -191,7 +193,7 @@ def test_whole_numbers_stay_whole_beside_records_that_lack_them(tmp_path):
 
 def test_one_measurement_comes_with_its_own_columns_only(tmp_path):
     write(tmp_path)
-    write(tmp_path, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 1})
+    write(tmp_path, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 1} | METHOD)
     table = load_records(tmp_path, "memory")
     assert list(table["peak_memory_bytes"]) == [1]
     assert "macs" not in table
@@ -309,7 +311,7 @@ def write_few(results: Path) -> None:
             write(
                 results, replace(CELL.of(arm=arm), conditions=Accuracy(seed=seed, base_lr=1)), {"top1": seed} | IMAGES
             )
-    write(results, replace(CELL, conditions=Speed()), {"latency_s": 0.5, "noisy": False})
+    write(results, replace(CELL, conditions=Speed()), {"latency_s": 0.5, "noisy": False} | TIMES)
 
 
 @pytest.mark.parametrize(
@@ -403,7 +405,7 @@ def test_a_default_recipe_stands_before_another(tmp_path):
 def write_some(folder: Path) -> list[Path]:
     """Writes cost of each arm and memory of one, from two machines, and one failed cell."""
     paths = [write(folder, CELL.of(arm=arm)) for arm in ARMS]
-    paths.append(write(folder, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 7}))
+    paths.append(write(folder, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": 7} | METHOD))
     paths.append(write(folder, replace(CELL, conditions=Memory(mode="training")), failure="RuntimeError: no"))
     edit(paths[0], environment={"device_name": "Another", "torch": "2.9.0", "threads": 1, "commit": "abc"})
     return paths

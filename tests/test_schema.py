@@ -125,6 +125,11 @@ IMPOSSIBLE = {
         (("conditions", "data"), "two\nlines"),
         (("environment", "processes"), 0),
         (("environment", "device_name"), {"name": "CPU"}),
+        (("environment", "data_sha256"), 7),
+        (("environment", "data_sha256"), "0" * 63 + "g"),
+        (("environment", "cores"), "8"),
+        (("environment", "timm"), 1.0),
+        (("environment", "tf32"), "no"),
         (("started",), "yesterday"),
         (("duration_s",), None),
     ],
@@ -244,17 +249,21 @@ def test_a_folder_that_cannot_be_listed_ends_the_report_before_it_removes_anythi
     for action in (build_report, check_report):
         with pytest.raises(InputError, match=r"allowed: a folder that can be listed \(Permission denied\)"):
             action(tmp_path)
+    assert main(["report", "--all", "--results", str(tmp_path)]) == 2
     assert sorted((tmp_path / "tables").iterdir()) == before
 
 
-def test_without_records_no_table_is_removed(tmp_path, one_of_each):
+def test_without_records_no_table_and_no_figure_is_removed(tmp_path, one_of_each):
     path = write_own(tmp_path, one_of_each["cost"])
     build_report(tmp_path, everything=True, with_figures=False)
-    before = sorted((tmp_path / "tables").iterdir())
+    (tmp_path / "figures").mkdir(exist_ok=True)
+    (tmp_path / "figures" / "cost.png").write_bytes(b"drawn before")
+    before = sorted(tmp_path.glob("*s/*.*"))
     path.unlink()
     with pytest.raises(InputError, match="cannot be rebuilt, and are left as they are"):
         build_report(tmp_path)
-    assert sorted((tmp_path / "tables").iterdir()) == before
+    assert main(["report", "--results", str(tmp_path)]) == 2
+    assert sorted(tmp_path.glob("*s/*.*")) == before
 
 
 def test_a_table_names_the_damaged_record_that_it_lacks(tmp_path, one_of_each):
@@ -265,6 +274,7 @@ def test_a_table_names_the_damaged_record_that_it_lacks(tmp_path, one_of_each):
     said = f"Damaged, and left out of this table: {place}: its description was changed after it was measured."
     for name in ("tables/speed.md", "tables/speed.tex", "report.html"):
         assert said in (tmp_path / name).read_text(), name
+    assert "Damaged" not in (tmp_path / "tables/speed.csv").read_text()
 
 
 def test_a_pack_is_read_as_it_was_written_and_edits_show(tmp_path, one_of_each):
@@ -317,10 +327,11 @@ def test_an_address_is_the_same_however_its_text_is_made(one_of_each, measuremen
 
 @pytest.fixture(scope="module")
 def two_arms() -> list[dict[str, Any]]:
-    """Committed records of two arms of one model, up to six of each arm and measurement."""
+    """Committed records of two arms, up to six of each arm and measurement, and speeds beside libraries."""
     chosen: dict[tuple, list[dict[str, Any]]] = {}
     for record in iterate_records(RESULTS):
-        if record.get("variant") == "nano" and record["base"] == "v2" and record["arm"] in ("v1", "v1+lsra"):
+        is_of_two = record.get("base") == "v2" and record["arm"] in ("v1", "v1+lsra")
+        if record.get("variant") == "nano" and (is_of_two or "references" in (record["result"] or {})):
             chosen.setdefault((record["measurement"], record["arm"]), []).append(record)
     assert {measurement for measurement, _ in chosen} >= {"accuracy", "cost", "memory", "speed"}
     return [record for each in chosen.values() for record in each[:6]]
@@ -333,7 +344,14 @@ def write_all(results: Path, records: list[dict[str, Any]]) -> None:
         path.write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize(("left_out", "is_needed"), [("macs", False), ("correct", False), ("n_eval_images", True)])
+@pytest.mark.parametrize(
+    ("left_out", "is_needed"),
+    [
+        *(("macs", False), ("correct", False), ("peak_samples", False)),
+        *(("n_eval_images", True), ("memory_method", True), ("throughput_img_per_s", True)),
+        *(("reference_samples", True), ("references", True)),
+    ],
+)
 def test_what_every_record_lacks_is_named_or_not_needed(two_arms, tmp_path, capsys, left_out, is_needed):
     records = copy.deepcopy(two_arms)
     without = [record for record in records if record["result"].pop(left_out, None) is not None]

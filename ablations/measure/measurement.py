@@ -158,6 +158,11 @@ class Measurement:
         return {}
 
     @classmethod
+    def needed_with(cls, conditions: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns `needed`, and what such a record needs under its conditions, as a record has them."""
+        return cls.needed
+
+    @classmethod
     def check_result(cls, result: dict[str, Any]) -> None:
         """Raises ValueError where values of a result, each possible by itself, contradict each other."""
 

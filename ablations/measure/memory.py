@@ -40,6 +40,7 @@ class Memory(Measurement):
 
     name: ClassVar[str] = "memory"
     main_metric: ClassVar[str] = "peak_memory_bytes"
+    needed: ClassVar[tuple[str, ...]] = ("memory_method",)
     responses: ClassVar[tuple[str, ...]] = ("peak_memory_bytes",)
     axes: ClassVar[tuple[str, ...]] = ("resolution", "arm")
     split_by: ClassVar[tuple[str, ...]] = ("memory_method",)

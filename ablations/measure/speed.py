@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -55,6 +55,7 @@ class Speed(Measurement):
 
     name: ClassVar[str] = "speed"
     main_metric: ClassVar[str] = "latency_s"
+    needed: ClassVar[tuple[str, ...]] = ("throughput_img_per_s",)
     axes: ClassVar[tuple[str, ...]] = ("arm",)
     takes_baselines: ClassVar[bool] = False
     columns: ClassVar[dict[str, Column]] = {
@@ -134,6 +135,11 @@ class Speed(Measurement):
     @property
     def config_fields(self) -> dict[str, Any]:
         return backbone_fields(self.head)
+
+    @classmethod
+    def needed_with(cls, conditions: Mapping[str, Any]) -> tuple[str, ...]:
+        beside_v1 = conditions.get("reference", "v1") == "v1"
+        return (*cls.needed, "reference_samples" if beside_v1 else "references")
 
     @classmethod
     def check_result(cls, result: dict[str, Any]) -> None:

@@ -72,9 +72,10 @@ def write_study(folder, write_cell) -> None:
             cell = replace(CELL.of(arm=arm, base=base), conditions=Memory(resolution=resolution))
             write_cell(folder, cell, {"peak_memory_bytes": factor * peak, "memory_method": "tracked_storages"})
     for arm, latency, speed in (("v1", 0.2, 1.0), ("v1+ope", 0.9, 0.8)):
-        result = {"latency_s": latency, "relative_speed": speed, "noisy": False}
-        write_cell(folder, replace(CELL.of(arm=arm), conditions=Speed(resolution=32, batch_size=16)), result)
-        write_cell(folder, replace(CELL.of(arm=arm), conditions=Speed(resolution=96)), result)
+        result = {"latency_s": latency, "relative_speed": speed, "noisy": False, "reference_samples": [latency * speed]}
+        for conditions in (Speed(resolution=32, batch_size=16), Speed(resolution=96)):
+            throughput = {"throughput_img_per_s": conditions.batch_size / latency}
+            write_cell(folder, replace(CELL.of(arm=arm), conditions=conditions), result | throughput)
 
 
 @pytest.fixture(scope="module")

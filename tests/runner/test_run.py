@@ -113,7 +113,7 @@ def test_a_cell_that_another_process_finished_meanwhile_is_kept(tmp_path, monkey
 
 
 def test_records_of_another_machine_are_kept_and_named(tmp_path, monkeypatch, capsys):
-    fake(monkeypatch, lambda cell: {"peak_memory_bytes": 1})
+    fake(monkeypatch, lambda cell: {"peak_memory_bytes": 1, "memory_method": "tracked_storages"})
     cells = [replace(cell, conditions=Memory(resolution=32)) for cell in CELLS]
     write(tmp_path, cells[0], device_name="Another CPU", torch="2.8.0")
     summary = run(cells, tmp_path)
