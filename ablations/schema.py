@@ -14,8 +14,8 @@ from datetime import datetime
 from functools import cache, lru_cache
 from typing import Any
 
-from ablations.cells import address, address_text
-from ablations.config import LARGEST_INPUT, SLOTS, VARIANTS, PVTConfig, arm_toggles, as_pair, base_confounders
+from ablations.cells import Arm, address, address_text
+from ablations.config import LARGEST_INPUT, SLOTS, VARIANTS, PVTConfig, as_pair, base_confounders, build_config
 from ablations.errors import InputError, pick, refuse
 from ablations.measure import MEASUREMENTS
 from ablations.measure.measurement import LARGEST, Column, integer, number
@@ -193,7 +193,7 @@ def _check_description(record: dict[str, Any]) -> None:
             raise _unsuited("model")
         return
     names = [record[name] for name in ("variant", "arm", "base")]
-    _once(_check_arm, *names, record["config"], conditions.get("resolution"))
+    _once(_check_arm, *names, record["config"], record["measurement"], conditions)
 
 
 def _are_toggle_files(told: Any, arm: str) -> bool:
@@ -248,7 +248,9 @@ def _check_conditions(measurement: str, conditions: dict[str, Any]) -> None:
         raise ValueError(f"its conditions cannot be: {error}") from error
 
 
-def _check_arm(variant: Any, arm: Any, base: Any, config: dict[str, Any], resolution: Any) -> None:
+def _check_arm(
+    variant: Any, arm: Any, base: Any, config: dict[str, Any], measurement: str, conditions: dict[str, Any]
+) -> None:
     for name, value in {"variant": variant, "arm": arm, "base": base}.items():
         if not is_text(value):
             raise _unsuited(name)
@@ -261,10 +263,14 @@ def _check_arm(variant: Any, arm: Any, base: Any, config: dict[str, Any], resolu
         pick("variant", variant, VARIANTS)
         base_confounders(base, arm)
         model = PVTConfig(**config)
-        if resolution is not None:
-            model.check_size("resolution", resolution)
-        if model.toggles != arm_toggles(arm):
-            raise refuse("toggles", model.toggles, f"those of arm {arm}")
+        if "resolution" in conditions:
+            model.check_size("resolution", conditions["resolution"])
+        # A table has one model of a name: what cells may not choose is what the names and the conditions say.
+        named = build_config(variant, arm, base)
+        said = {each.name: getattr(named, each.name) for each in fields(model) if each.name not in Arm.ALLOWED}
+        for name, value in (said | MEASUREMENTS[measurement](**_tupled(conditions)).config_fields).items():
+            if name in config and getattr(model, name) != value:  # an older record lacks newer fields
+                raise refuse(name, getattr(model, name), f"{value}, of {variant} {arm} in these conditions")
     except InputError as error:
         raise ValueError(f"its model cannot be: {error}") from error
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeGuard
 import torch
 
 from ablations.baselines.guest import state_kept
-from ablations.cells import Cell, split_file_model
+from ablations.cells import Cell, as_plain, split_file_model
 from ablations.errors import first_line
 from ablations.measure.allocator import keep_freed_memory
 from ablations.measure.environment import available_cores, use_full_float32
@@ -393,7 +393,7 @@ def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[floa
         with state_kept() if cell.is_from_file else nullcontext():
             result = cell.conditions.run(cell, setting)
         check_result(cell.measurement, json.loads(json.dumps(result)))
-        check_has_main_metric(cell.measurement, result)
+        check_has_main_metric(cell.measurement, result, as_plain(cell.conditions))
     except OutOfTime:
         return Outcome("left")
     except Lost:

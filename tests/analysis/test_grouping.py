@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pandas as pd
 import pytest
 
+from ablations import schema
 from ablations.analysis.grouping import (
     AXES,
     CHANGEABLE,
@@ -22,7 +23,7 @@ from ablations.cells import Arm, arm_cell, build_cell
 from ablations.config import ARMS, VARIANTS
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
-from ablations.records import load_records
+from ablations.records import find_damaged, load_records
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
@@ -123,13 +124,23 @@ def test_threads_keep_times_apart_and_counts_know_no_machine(tmp_path, write_cel
     assert len(split_by_conditions(records, "cost")) == 1
 
 
-def test_two_models_under_one_name_are_refused(tmp_path, write_cell, monkeypatch):
+def test_a_model_that_its_name_does_not_say_any_more_is_named_and_left_out(tmp_path, write_cell, monkeypatch):
     memory = replace(CELL, conditions=Memory())
     write_cell(tmp_path, memory)
     monkeypatch.setitem(VARIANTS["pico"], "depths", (1, 1, 1, 2))  # as after an edit of the variants
+    monkeypatch.setattr(schema, "_possible", set())  # as in another process
     write_cell(tmp_path, replace(memory))
+    (why,) = find_damaged(tmp_path).values()
+    assert "its model cannot be: depths=(1, 1, 1, 1) is not possible; allowed: (1, 1, 1, 2), of pico v1" in why
+    (group,) = split_by_conditions(load_records(tmp_path), "memory")
+    assert len(group.rows) == 1
+
+
+def test_two_models_under_one_name_are_refused(tmp_path, write_cell):
+    write_cell(tmp_path, replace(CELL, conditions=Memory()))
+    records = load_records(tmp_path)
     with pytest.raises(InputError, match="are of different models under one name; remove what is out of date"):
-        split_by_conditions(load_records(tmp_path), "memory")
+        split_by_conditions(pd.concat([records, records.assign(key="another")], ignore_index=True), "memory")
 
 
 def test_sizes_of_position_embeddings_are_kept_apart_and_said(tmp_path, write_cell):
