@@ -187,8 +187,8 @@ def _check_description(record: dict[str, Any]) -> None:
         if not _checks("")["seed"](conditions["seed"]):
             raise _unsuited("seed")
         conditions = conditions | {"seed": 0}
-    _once(_check_conditions, record["measurement"], conditions)
     if "model" in record:
+        _once(_check_conditions, record["measurement"], conditions)
         if not record["model"] or not is_text(record["model"]):
             raise _unsuited("model")
         return
@@ -251,6 +251,7 @@ def _check_conditions(measurement: str, conditions: dict[str, Any]) -> None:
 def _check_arm(
     variant: Any, arm: Any, base: Any, config: dict[str, Any], measurement: str, conditions: dict[str, Any]
 ) -> None:
+    _check_conditions(measurement, conditions)
     for name, value in {"variant": variant, "arm": arm, "base": base}.items():
         if not is_text(value):
             raise _unsuited(name)

@@ -299,20 +299,19 @@ def test_a_formula_stays_text_in_a_spreadsheet(one_of_each):
     assert render_csv(table[["model"]].assign(model=-1.5)) == "model\n-1.5\n"
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_packed_accuracies_load_within_fifteen_seconds_of_work(tmp_path, one_of_each):
+def test_many_packed_records_of_one_training_are_all_checked(tmp_path, one_of_each):
     record = one_of_each["accuracy"]
-    others = (sealed(with_value(record, ("conditions", "seed"), seed)) for seed in range(100_000))
+    others = [sealed(with_value(record, ("conditions", "seed"), seed)) for seed in range(500)]
+    others[7]["result"] |= {"top1": 0.5}  # without its digest
     (tmp_path / "records").mkdir()
     pack = tmp_path / "records" / "accuracy.jsonl"
     name = "all"
     with pack.open("w") as file:
         file.write(json.dumps({"schema": record["schema"], "environments": {name: record["environment"]}}) + "\n")
         file.writelines(json.dumps(each | {"environment": name}) + "\n" for each in others)
-    pack_records(tmp_path)
-    start = time.process_time()
-    table = tabulate(read_records(tmp_path).records)
-    assert (len(table), time.process_time() - start < 15) == (100_000, True)
+    found = read_records(tmp_path)
+    assert len(tabulate(found.records)) == 499
+    assert len(found.damaged) == 1
 
 
 @pytest.mark.parametrize("measurement", ["accuracy", "cost"])
