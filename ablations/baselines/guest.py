@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ablations.errors import InputError, refuse
+from ablations.files import file_digest
 from ablations.toggle_files import is_neighbour
 
 PACKAGE = "model_files"
@@ -127,16 +128,21 @@ def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dic
 
     The file may import what lies beside it, relatively too: the folders with an `__init__.py` around it are its
     packages. What it imported from there is forgotten, because another folder may have modules of the same names.
-    `pick` chooses among the functions that there are, by their names.
+    Where one that it ran registered operators with torch, all are kept and not run again as long as they are what they
+    were: to register an operator again would destroy the one that models built before hold. `pick` chooses among the
+    functions that there are, by their names.
     """
     given, path = path, path.resolve()
     packages = _packages(path.parent)
     places = [str(path.parent), str(packages[0].parent)]
-    known = set(sys.modules)
+    known, operators = set(sys.modules), set(torch.library._defs)
+    kept = _KEPT.pop(path.parent, None)
     with state_kept():
         sys.path[:0] = places
         sys.argv = [str(path)]
         try:
+            if kept and kept.is_current():
+                sys.modules |= kept.modules
             name = PACKAGE
             for folder in packages:
                 name = PACKAGE if folder == packages[0] else f"{name}.{folder.name}"
@@ -152,9 +158,32 @@ def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dic
         finally:
             for place in places:
                 sys.path.remove(place)
-            for each in set(sys.modules) - known:
-                if each.partition(".")[0] == PACKAGE or is_neighbour(each, packages[0]):
-                    del sys.modules[each]
+            own = [each for each in set(sys.modules) - known if _is_of_file(each, packages[0])]
+            modules = {each: sys.modules.pop(each) for each in own}
+            if kept or operators != torch.library._defs:
+                _KEPT[path.parent] = _Kept(modules)
+
+
+class _Kept:
+    """Modules of a user's folder, as they were run."""
+
+    def __init__(self, modules: dict[str, ModuleType]) -> None:
+        self.modules = modules
+        files = {Path(file) for module in modules.values() if (file := getattr(module, "__file__", None))}
+        self.digests = {file: file_digest(file) for file in files}
+
+    def is_current(self) -> bool:
+        """Whether all their files are what they were."""
+        return all(file.is_file() and file_digest(file) == digest for file, digest in self.digests.items())
+
+
+_KEPT: dict[Path, _Kept] = {}
+"""By folder, what registered operators with torch there, and what ran beside it."""
+
+
+def _is_of_file(module: str, folder: Path) -> bool:
+    """Whether an imported module is a user's file, a package around it or from the outermost of these, `folder`."""
+    return module.partition(".")[0] == PACKAGE or is_neighbour(module, folder)
 
 
 def _packages(folder: Path) -> list[Path]:
@@ -167,6 +196,8 @@ def _packages(folder: Path) -> list[Path]:
 
 def _run_package(name: str, folder: Path) -> None:
     start = folder / "__init__.py"
+    if name in sys.modules:
+        return
     if start.is_file():
         _load(name, start, [str(folder)])
     else:
@@ -176,12 +207,18 @@ def _run_package(name: str, folder: Path) -> None:
 
 
 def _load(name: str, path: Path, places: list[str] | None = None) -> ModuleType:
+    if name in sys.modules:
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=places)
     if spec is None or spec.loader is None:
         raise refuse("model", str(path), "a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses look their annotations up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

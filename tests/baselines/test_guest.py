@@ -239,3 +239,47 @@ TRACE = "Caught OSError in a worker process.\nOriginal Traceback (most recent ca
 )
 def test_an_errors_line_is_its_cause(error: Exception, line: str) -> None:
     assert first_line(error) == line
+
+
+OPERATOR = """import torch
+@torch.library.custom_op("ablations_guest::OPERATOR", mutates_args=())
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return FACTOR * x
+scaled.register_fake(torch.empty_like)
+"""
+
+SCALING = """from torch import nn
+from operators import scaled
+class Scaled(nn.Module):
+    def forward(self, x):
+        return scaled(x)
+def build():
+    return Scaled()
+"""
+
+
+def operator(name: str, factor: int) -> str:
+    return OPERATOR.replace("OPERATOR", name).replace("FACTOR", str(factor))
+
+
+def test_an_operator_lives_on_in_models_when_its_file_is_loaded_again(tmp_path: Path) -> None:
+    write(tmp_path, operator("shared", 3), "operators.py")
+    names = [write(tmp_path, SCALING, name) for name in ("one.py", "two.py")]
+    models = [build_baseline(name) for name in [*names, *names]]
+    assert [model(torch.ones(1)).item() for model in models] == [3, 3, 3, 3]
+    assert "operators" not in sys.modules
+
+
+def test_an_operator_of_a_changed_file_is_another(tmp_path: Path) -> None:
+    name = write(tmp_path, SCALING)
+    for factor in (3, 5):
+        write(tmp_path, operator("changed", factor), "operators.py")
+        assert build_baseline(name)(torch.ones(1)).item() == factor
+
+
+def test_a_file_that_fails_behind_its_operator_is_run_again(tmp_path: Path) -> None:
+    name = write(tmp_path, operator("late", 2) + "1 / 0\n")
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        build_baseline(name)
+    write(tmp_path, operator("late", 2) + SCALING.replace("from operators import scaled\n", ""))
+    assert build_baseline(name)(torch.ones(1)).item() == 2
