@@ -1,7 +1,9 @@
 """COCO's layout: images in `{train,val}2017`, boxes and masks in `annotations/instances_{train,val}2017.json`."""
 
 import json
+import math
 from collections import defaultdict
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -26,29 +28,24 @@ def read_coco(
     """
     path = root / "annotations" / f"instances_{split}.json"
     content = _read_json(path)
-    own = {int(each["id"]): str(each["name"]) for each in sorted(content["categories"], key=lambda each: each["id"])}
+    own = {each["id"]: each["name"] for each in sorted(content["categories"], key=lambda each: each["id"])}
     known = own if classes is None else classes
     places = {number: place for place, number in enumerate(known)}
-    images = {int(each["id"]): each for each in content["images"]}
+    images = {each["id"]: each for each in content["images"]}
     check_split(list(images), f"{split} of {root.name}", "images")
     there = {entry.name for entry in (root / split).iterdir()} if (root / split).is_dir() else set()
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for each in content["annotations"]:
-        name = f"annotation {each.get('id')} of {split}"
-        if each.get("image_id") not in images:
-            faults.note("annotations of a missing image", name)
-        elif each.get("category_id") not in places:
-            faults.note("labels beyond the classes", name)
-        elif not _is_box(each.get("bbox")):
-            faults.note("boxes that are not four numbers", name)
+        if fault := _fault_of_annotation(each, images, places):
+            faults.note(fault, f"annotation {each.get('id')} of {split}")
         else:
-            by_image[int(each["image_id"])].append(each)
+            by_image[each["image_id"]].append(each)
     found = []
     for number, image in sorted(images.items()):
         if image["file_name"] not in there:
             faults.note("missing images", f"{split}/{image['file_name']}")
             continue
-        path_of_image, size = root / split / image["file_name"], (int(image["height"]), int(image["width"]))
+        path_of_image, size = root / split / image["file_name"], (image["height"], image["width"])
         found.append(_objects(path_of_image, number, size, by_image[number], places, split, masks=masks, faults=faults))
     check_split(found, f"{split} of {root.name}", "images that are there")
     return found, known
@@ -63,18 +60,59 @@ def _read_json(path: Path) -> dict[str, Any]:
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):
         raise refuse_file(path, allowed)
-    needed = {"images": ("id", "file_name", "width", "height"), "categories": ("id", "name")}
-    for name, keys in needed.items():
-        for each in content[name]:
-            if not isinstance(each, dict) or not all(key in each for key in keys):
-                raise refuse_file(path, f"{', '.join(keys)} in each of its {name}")
-    if not all(isinstance(each, dict) for each in content["annotations"]):
-        raise refuse_file(path, allowed)
+    for name, (is_one, words) in _ENTRIES.items():
+        if not all(isinstance(each, dict) and is_one(each) for each in content[name]):
+            raise refuse_file(path, f"in each of its {name} {words}")
+    for name in ("images", "categories"):
+        ids = [each["id"] for each in content[name]]
+        if len(set(ids)) < len(ids):
+            raise refuse_file(path, f"another id for each of its {name}")
     return content
 
 
-def _is_box(box: Any) -> bool:
-    return isinstance(box, list) and len(box) == 4 and all(isinstance(each, int | float) for each in box)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_image(each: dict[str, Any]) -> bool:
+    sides = (each.get("width"), each.get("height"))
+    return (
+        _is_whole(each.get("id"))
+        and isinstance(each.get("file_name"), str)
+        and all(_is_whole(side) and side > 0 for side in sides)
+    )
+
+
+def _is_category(each: dict[str, Any]) -> bool:
+    return _is_whole(each.get("id")) and isinstance(each.get("name"), str)
+
+
+_ENTRIES: dict[str, tuple[Callable[[dict[str, Any]], bool], str]] = {
+    "images": (_is_image, "id, width and height as whole numbers, and file_name as text"),
+    "categories": (_is_category, "id as a whole number and name as text"),
+    "annotations": (lambda each: True, "fields by name"),
+}
+"""What a list of the file holds, in a test and in words. Single annotations may have faults."""
+
+
+def _fault_of_annotation(each: dict[str, Any], images: Container[int], places: Container[int]) -> str:
+    """Returns what is wrong with an annotation, its mask aside, in words; nothing where it is sound."""
+    if not _is_whole(each.get("image_id")) or each["image_id"] not in images:
+        return "annotations of a missing image"
+    if not _is_whole(each.get("category_id")) or each["category_id"] not in places:
+        return "labels beyond the classes"
+    box = each.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        return "boxes that are not four numbers"
+    if each.get("iscrowd", 0) not in (0, 1):
+        return "marks of crowds that are not 0 or 1"
+    if each.get("area") is not None and not _is_number(each["area"]):
+        return "areas that are no numbers"
+    return ""
 
 
 def _objects(
@@ -99,7 +137,8 @@ def _objects(
             sound[place] = False
     width_height = cut[:, 2:] - cut[:, :2]
     areas = [
-        float(each.get("area", width * height)) for each, (width, height) in zip(annotations, width_height, strict=True)
+        float(width * height if each.get("area") is None else each["area"])
+        for each, (width, height) in zip(annotations, width_height, strict=True)
     ]
     whole = Objects(
         path=str(path),
@@ -117,14 +156,43 @@ def _objects(
 def _fault_of_outline(outline: Outline, size: tuple[int, int]) -> str:
     """Returns what is wrong with an object's mask in words; nothing where it is sound."""
     if isinstance(outline, dict):
-        if "counts" not in outline or list(outline.get("size", ())) != list(size):
-            return "masks of another size than their image"
-        return ""
+        return "" if _is_run_length_code(outline, size) else "masks of another size than their image"
     if not isinstance(outline, list) or not outline:
         return "objects without a mask"
     if any(not isinstance(polygon, list) or len(polygon) < LEAST_NUMBERS or len(polygon) % 2 for polygon in outline):
         return "polygons of fewer than three points"
-    return ""
+    return "" if all(_is_number(each) for polygon in outline for each in polygon) else "polygons that are no numbers"
+
+
+def _is_run_length_code(outline: dict[str, Any], size: tuple[int, int]) -> bool:
+    """Whether a code covers each pixel of an image of (height, width) once; pycocotools does not ask that."""
+    counts = outline.get("counts")
+    if isinstance(counts, str):
+        counts = _run_lengths(counts)
+    if outline.get("size") != list(size) or not isinstance(counts, list):
+        return False
+    return all(_is_whole(count) and count >= 0 for count in counts) and sum(counts) == size[0] * size[1]
+
+
+def _run_lengths(text: str) -> list[int] | None:
+    """Returns the lengths that a compressed code stands for; None for a text that is no code.
+
+    A character from "0" on holds five bits, the lowest first, and a sixth for "more follow"; the fifth bit of the last
+    is the sign. From the fourth length on the code has differences from the length two before.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - ord("0")
+        if not 0 <= bits < 64:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value = shift = 0
+    return None if shift else lengths
 
 
 def decode_outline(outline: Outline, size: tuple[int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ablations.data.ade20k import VOID, read_mask
-from ablations.data.coco import decode_outline
+from ablations.data.coco import _is_run_length_code, _run_lengths, decode_outline
 from ablations.data.dense_loading import dense_digest, load_objects, load_segments
 from ablations.data.dense_registry import DENSE_SETS, DETECTION_LAYOUTS, find_layout
 from ablations.data.dense_views import ObjectViews, SegmentViews, evaluation_size, pad_images, pad_masks, resized
@@ -109,6 +109,8 @@ FAULTS = {
     "boxes that are not four numbers": lambda content: content["annotations"][0].update(bbox=[5, 5, "9"]),
     "annotations of a missing image": lambda content: content["annotations"][0].update(image_id=77),
     "labels beyond the classes": lambda content: content["annotations"][0].update(category_id=99),
+    "areas that are no numbers": lambda content: content["annotations"][0].update(area="9"),
+    "marks of crowds that are not 0 or 1": lambda content: content["annotations"][0].update(iscrowd="no"),
 }
 
 
@@ -129,6 +131,7 @@ def test_a_faulty_annotation_is_named_and_counted_and_left_out_on_request_alone(
 
 MASK_FAULTS = {
     "polygons of fewer than three points": [[1, 2, 3, 4]],
+    "polygons that are no numbers": [[1, 2, "3", 4, 5, 6]],
     "masks of another size than their image": {"size": [5, 5], "counts": [25]},
     "objects without a mask": None,
 }
@@ -192,6 +195,86 @@ def test_an_empty_validation_set_is_refused(make_coco, change_coco, make_ade20k)
         objects(root, skip_faulty=True)
     with pytest.raises(InputError, match=r"^validation of scenes has no images"):
         segments(make_ade20k(val=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_one"),
+    [
+        (lambda code: code, True),
+        (lambda code: code | {"counts": code["counts"][:-1]}, False),
+        (lambda code: code | {"counts": ""}, False),
+        (lambda code: code | {"counts": "é" + code["counts"]}, False),
+        (lambda code: code | {"size": code["size"][::-1]}, False),
+        (lambda code: code | {"size": 3}, False),
+        (lambda code: code | {"counts": [35]}, True),
+        (lambda code: code | {"counts": [36, -1]}, False),
+        (lambda code: code | {"counts": ["35"]}, False),
+        (lambda code: code | {"counts": 35}, False),
+    ],
+)
+def test_a_run_length_code_covers_its_image_once(change, is_one):
+    from pycocotools import mask as coco_mask
+
+    mask = np.zeros((5, 7), dtype=np.uint8, order="F")
+    mask[1:3, 2:6] = 1
+    code = coco_mask.encode(mask)
+    assert _is_run_length_code(change(code | {"counts": code["counts"].decode()}), (5, 7)) is is_one
+
+
+def test_long_run_lengths_are_those_of_pycocotools():
+    from pycocotools import mask as coco_mask
+
+    generator = np.random.default_rng(0)
+    for side in (3, 40, 700):
+        mask = np.asfortranarray((generator.random((side, side)) < 3 / side).astype(np.uint8))
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.flatten(order="F")]))).tolist()
+        expected = np.diff([0, *edges, mask.size]).tolist()
+        assert _run_lengths(coco_mask.encode(mask)["counts"].decode()) == expected
+
+
+IMAGE: dict[str, Any] = {"id": 1, "file_name": "1.png", "width": 3, "height": 3}
+
+
+@pytest.mark.parametrize(
+    ("images", "categories"),
+    [
+        ([IMAGE | {"id": "1"}], []),
+        ([IMAGE | {"width": None}], []),
+        ([IMAGE | {"height": 0}], []),
+        ([IMAGE | {"file_name": 1}], []),
+        ([IMAGE, IMAGE], []),
+        ([3], []),
+        ([IMAGE], [{"id": 1, "name": None}]),
+        ([IMAGE], [{"id": [1], "name": "a"}]),
+        ([IMAGE], [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]),
+    ],
+)
+def test_a_list_of_images_or_categories_that_is_none_is_refused(make_coco, change_coco, images, categories):
+    root = make_coco()
+    change_coco(root, lambda content: content.update(images=images, categories=categories))
+    with pytest.raises(InputError, match=r"instances_train2017\.json is not possible as a file of annotations"):
+        objects(root)
+
+
+@pytest.mark.parametrize("number", [[0], "0", None, True])
+def test_an_annotation_of_no_image_s_number_is_a_fault(make_coco, change_coco, number):
+    root = make_coco()
+    change_coco(root, lambda content: content["annotations"][0].update(image_id=number))
+    with pytest.raises(InputError, match="annotations of a missing image: 1, first annotation 1 of train2017"):
+        objects(root)
+
+
+def test_an_object_without_an_area_has_its_box_s(make_coco, change_coco):
+    root = make_coco()
+
+    def change(content: dict[str, Any]) -> None:
+        content["annotations"][0]["area"] = None
+        del content["annotations"][1]["area"]
+
+    change_coco(root, change)
+    image = objects(root).train[0]
+    width_height = image.boxes[:, 2:] - image.boxes[:, :2]
+    assert image.areas[:2].tolist() == width_height.prod(1)[:2].tolist()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": []}', '{"images": [{}], "annotations": [], "categories": []}'])
