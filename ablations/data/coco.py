@@ -79,12 +79,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_image(each: dict[str, Any]) -> bool:
-    sides = (each.get("width"), each.get("height"))
-    return (
-        _is_whole(each.get("id"))
-        and isinstance(each.get("file_name"), str)
-        and all(_is_whole(side) and side > 0 for side in sides)
-    )
+    is_whole = all(_is_whole(each.get(name)) for name in ("id", "width", "height"))
+    return is_whole and isinstance(each.get("file_name"), str) and min(each["width"], each["height"]) > 0
 
 
 def _is_category(each: dict[str, Any]) -> bool:

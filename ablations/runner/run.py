@@ -474,15 +474,27 @@ def _training_files(cell: Cell, job: Job) -> Files:
 
 
 def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -> Path | None:
-    """Returns the file of weights that a cell takes; a classifier's of a study is trained first where it is gone."""
+    """Returns the file of weights that a cell takes; a classifier's of a study is trained first where it is gone.
+
+    Where another process trains it, that one's are waited for.
+    """
     if not begins_from_study(cell):
         return job.setting.weights
-    classifier = classifier_of(cell)
+    classifier, ranks = classifier_of(cell), job.ranks
     files = _training_files(classifier, replace(job, keep=replace(job.keep, weights=True)))
     assert files.weights is not None
-    if not job.ranks.tell_all(files.weights.is_file()):
-        classifier.conditions.run(classifier, replace(job.setting, weights=None, files=files, tell=tell))
-        files.checkpoint.unlink(missing_ok=True)
+    while not ranks.tell_all(files.weights.is_file()):
+        with claims_of(job.results).claimed(classifier) if ranks.is_first else nullcontext() as claim:
+            if ranks.tell_all(claim is not None):
+                told = partial(_tell, claim, tell) if ranks.count == 1 else tell
+                if not ranks.tell_all(files.weights.is_file()):
+                    classifier.conditions.run(classifier, replace(job.setting, weights=None, files=files, tell=told))
+                files.checkpoint.unlink(missing_ok=True)
+                break
+        if ranks.tell_all(time.monotonic() > job.setting.deadline):
+            raise OutOfTime("the time was over before another process had trained the classifier")
+        tell(0.0, "")
+        time.sleep(LOOK_AGAIN_S)
     return files.weights
 
 

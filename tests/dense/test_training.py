@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ablations.measure.measurement import Setting
 from ablations.model.checkpoint import save_weights
 from ablations.model.transfer import transfer_weights
 from ablations.records import iterate_records
+from ablations.runner.claims import open_lease
 from ablations.runner.run import run_cells
 from ablations.training.accuracy import Files
 from ablations.training.dense import RateSchedule
@@ -327,6 +329,7 @@ seed = [0, 1]
     monkeypatch.setattr(classifiers, "find_study", lambda name: study)
     cell = cell_of("segmentation", init="digits", seed=1)
     run_cells([cell], study="mine", results=tmp_path / "runs", data_dir=folder)
+    assert not list((tmp_path / "runs").glob("claims/*.lease"))
     (weights,) = (tmp_path / "runs" / "weights").iterdir()
     (record,) = iterate_records(tmp_path / "runs")
     from ablations.files import file_digest
@@ -336,6 +339,21 @@ seed = [0, 1]
     other = cell_of("segmentation", init="digits", seed=1, epochs=1)
     run_cells([other], study="mine", results=tmp_path / "runs", data_dir=folder)
     assert weights.stat().st_mtime_ns == written, "it is there, and not trained again"
+    waiting = tmp_path / "others"
+    (waiting / "weights").mkdir(parents=True)
+    lease = open_lease(waiting / "claims" / f"{classifiers.classifier_of(cell).key}.lease").acquire()
+
+    def finish() -> None:
+        (waiting / "weights" / weights.name).write_bytes(weights.read_bytes())
+        lease.lock.release()
+
+    timer = Timer(1.5, finish)
+    timer.start()
+    monkeypatch.setattr(Accuracy, "run", lambda *_: pytest.fail("another process trains it"))
+    run_cells([cell], study="mine", results=waiting, data_dir=folder)
+    timer.join()
+    (again,) = iterate_records(waiting)
+    assert again["result"]["init_file"] == record["result"]["init_file"]
     with pytest.raises(
         InputError, match=r"^init='digits' is not possible; allowed: a study with a classifier of pico v1"
     ):
