@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from ablations.cost import count_macs
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost, Segmentation
 from ablations.records import find_record, read_records
-from ablations.runner.plan import estimate, predict_training_memory
+from ablations.runner.plan import Pace, _nearest, estimate, predict_training_memory
 
 STUDY = """
 question = "Do workers give what one process gives?"
@@ -194,6 +196,34 @@ def test_paces_are_those_of_the_nearest_model_and_of_the_task(tmp_path, write_ce
     found = estimate([another], tmp_path, device)
     assert found.hours == pytest.approx(6 / 7 / 3600)
     assert found.memory_bytes is None
+
+
+def test_paces_are_of_the_same_precision_and_batch_and_of_trainings_where_there_are_any():
+    def pace(images_per_s: float, **others: Any) -> Pace:
+        usual = {"macs": 100, "device": "a", "model": "pico", "sides": "32", "precision": "float32", "threads": 1}
+        return Pace(images_per_s=images_per_s, **({"batch_size": 32, "is_training": True} | usual | others))
+
+    paces = [
+        pace(1.0),
+        pace(2.0),
+        pace(3.0, is_training=False),
+        pace(4.0, batch_size=64),
+        pace(5.0, precision="bfloat16"),
+        pace(6.0, precision="bfloat16", model="nano", macs=300),
+        pace(7.0, threads=2),
+        pace(8.0, device="b"),
+    ]
+
+    def chosen(*like: Any) -> list[float]:
+        return [each.images_per_s for each in _nearest(paces, Path("runs"), "A", *like)]
+
+    assert chosen("pico", 110, "float32", 32) == [1.0, 2.0]
+    assert chosen("pico", 110, "float32", 100) == [4.0]
+    assert chosen("pico", 110, "bfloat16", 32) == [5.0]
+    assert chosen("b2", 1000, "bfloat16", 32) == [6.0]
+    assert chosen("b2", 1000, "float16", 32) == [6.0]
+    paces[:] = [pace(3.0, is_training=False), pace(8.0, device="b")]
+    assert chosen("pico", 110, "float32", 32) == [3.0]
 
 
 def test_workers_that_share_a_gpu_have_to_fit():

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,12 @@ class Pace:
     device: str
     model: str
     sides: str
+    precision: str
+    batch_size: int
+    threads: int | None
+    """None where the device is no CPU."""
+    is_training: bool
+    """Whether it was a whole training, not single steps of one."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,10 @@ def estimate(cells: Sequence[Cell], results: Path, device: str) -> Estimate:
     """Returns what the study's trainings take on a device, by the records of trainings and training steps on it.
 
     A classifier's training takes its images times its model's MACs, at the pace of the records of the nearest MACs; a
-    detector's or segmenter's its images, at the pace of records of its task. Validation and loading count as far as
-    they did there. Memory is predicted for the model with the most MACs. Raises InputError where no record is of that
-    device, or no training is left to estimate.
+    detector's or segmenter's its images, at the pace of records of its task. Records of its precision, its variant and
+    of whole trainings go before others. Validation and loading count as far as they did there. Memory is predicted for
+    the model with the most MACs. Raises InputError where no record is of that device, or no training is left to
+    estimate.
     """
     records = [find_record(results, cell) for cell in cells]
     left = [cell for cell, record in zip(cells, records, strict=True) if not record or record["status"] != "done"]
@@ -69,12 +76,12 @@ def estimate(cells: Sequence[Cell], results: Path, device: str) -> Estimate:
     macs = [macs_of(cell.arm_config, cell.conditions.resolution) for cell in trainings]
     params = [params_of(cell.arm_config) for cell in trainings]
     known = {task: list(_paces(results, task)) for task in dict.fromkeys(map(_task, trainings))}
-    choose = cache(lambda task, variant, own: _nearest(known[task], results, device, variant, own))
+    choose = cache(lambda task, *like: _nearest(known[task], results, device, *like))
     seconds = 0.0
     sources: dict[str, None] = {}
     for cell, own in zip(trainings, macs, strict=True):
         (task, head), variant = _task(cell), cell.model.names["variant"]
-        chosen = choose((task, head), variant, own)
+        chosen = choose((task, head), variant, own, cell.conditions.precision, cell.conditions.batch_size)
         seconds += cell.conditions.images_seen / median(
             pace.images_per_s * (1 if head else pace.macs / own) for pace in chosen
         )
@@ -129,26 +136,50 @@ def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
         if images_per_s and has_closed_form(config):
             resolution = conditions["resolution"]
             size = tuple(resolution) if isinstance(resolution, list) else resolution
-            device = record["environment"].get("device_name") or ""
-            yield Pace(images_per_s, count_macs(config, size), device, record["variant"], size_text(size))
+            environment = record["environment"]
+            yield Pace(
+                images_per_s,
+                count_macs(config, size),
+                device=environment.get("device_name") or "",
+                model=record["variant"],
+                sides=size_text(size),
+                precision=conditions["precision"],
+                batch_size=conditions["batch_size"],
+                threads=environment.get("threads") if environment.get("device") == "cpu" else None,
+                is_training=record["measurement"] == measurement,
+            )
 
 
-def _nearest(paces: Sequence[Pace], results: Path, device: str, variant: str, macs: int) -> tuple[Pace, ...]:
-    """Returns the paces of a device with the MACs nearest to a model's, of its variant where there are any."""
-    on_device = [pace for pace in paces if _letters(device) in _letters(pace.device)]
-    chosen = [pace for pace in on_device if pace.model == variant] or on_device
+def _nearest(
+    paces: Sequence[Pace], results: Path, device: str, variant: str, macs: int, precision: str, batch_size: int
+) -> tuple[Pace, ...]:
+    """Returns the paces of a device that are most like a training's: of equal sizes of images, batches and models."""
+    chosen = [pace for pace in paces if _letters(device) in _letters(pace.device)]
     if not chosen:
         there = ", ".join(sorted({pace.device for pace in paces})) or "none"
         allowed = f"one that {results} has records of such trainings of: {there}"
         raise refuse("device", device, allowed)
-    distances = [abs(math.log(pace.macs / macs)) for pace in chosen]
-    nearest = chosen[distances.index(min(distances))]
-    return tuple(pace for pace in chosen if (pace.model, pace.sides) == (nearest.model, nearest.sides))
+    likes: tuple[Callable[[Pace], bool], ...] = (
+        lambda pace: pace.precision == precision,
+        lambda pace: pace.model == variant,
+        lambda pace: pace.is_training,
+    )
+    for is_like in likes:
+        chosen = [pace for pace in chosen if is_like(pace)] or chosen
+
+    def distance(pace: Pace) -> tuple[float, float]:
+        return abs(math.log(pace.macs / macs)), abs(math.log(pace.batch_size / batch_size))
+
+    nearest = min(chosen, key=distance)
+    of_model = [pace for pace in chosen if (pace.model, pace.sides) == (nearest.model, nearest.sides)]
+    return tuple(pace for pace in of_model if (pace.batch_size, pace.threads) == (nearest.batch_size, nearest.threads))
 
 
 def _words(paces: Sequence[Pace], results: Path) -> str:
-    names = ", ".join(sorted({pace.device for pace in paces}))
-    return f"{len(paces)} records of {paces[0].model} at {paces[0].sides} px on {names} in {results}"
+    names, first = ", ".join(sorted({pace.device for pace in paces})), paces[0]
+    threads = f", {first.threads} thread{'s' * (first.threads > 1)}" if first.threads else ""
+    how = f"batches of {first.batch_size} in {first.precision}{threads}"
+    return f"{len(paces)} records of {first.model} at {first.sides} px on {names} in {results}, {how}"
 
 
 def _letters(text: str) -> str:
