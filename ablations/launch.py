@@ -182,7 +182,8 @@ def _gpus_of_workers(command: Run, cells: Sequence[Cell], count: int) -> list[st
         allowed = f"1 to {len(there) * command.per_gpu}: {len(there)} GPUs, {command.per_gpu} workers each"
         raise refuse("workers", count, allowed)
     if command.per_gpu > 1:
-        _check_fit(command.per_gpu, cells, torch.cuda.get_device_properties(0).total_memory)
+        sizes = [torch.cuda.get_device_properties(number).total_memory for number in range(torch.cuda.device_count())]
+        _check_fit(command.per_gpu, cells, min(sizes))
     return [there[number % len(there)] for number in range(count)]
 
 
