@@ -18,7 +18,7 @@ from ablations.analysis.statistics import FEWEST_FOR_INTERVAL, FEWEST_TO_CLAIM
 from ablations.measure.metrics import METRICS
 from ablations.report import figures
 from ablations.report.figures import GREY, FigureKind, Panel, arm_line, has_sizes, panels_of, plot_interval
-from ablations.report.tables import ARM, NOTHING, POINTS, Table, TableColumn, metric_column, points_text
+from ablations.report.tables import ARM, NOTHING, POINTS, Table, TableColumn, count_column, metric_column, points_text
 
 OF_DESIGN = ("data", "variant", "base")
 """The conditions that head what is said of a study."""
@@ -162,8 +162,8 @@ TABLES: tuple[Table, ...] = (
         columns=(
             ARM,
             SEED_COLUMNS[0],
-            metric_column("params"),
-            metric_column("macs"),
+            count_column("params"),
+            count_column("macs"),
             *SEED_COLUMNS[1:],
             TableColumn("Step from", "step_from"),
             *claim_columns("top1_step", "Step, points"),

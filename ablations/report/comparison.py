@@ -1,6 +1,5 @@
 """The comparison as a table, and what it says of each toggle in a sentence."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,7 +18,8 @@ from ablations.report.tables import (
     Section,
     Table,
     TableColumn,
-    four_figures,
+    change_of,
+    count_column,
     metric_column,
     metric_text,
     points_text,
@@ -32,30 +32,9 @@ OF_MODEL = ("variant", "base", "stem_stride", "pool_size", "data")
 BRIEF = ("Arm", "Parameters", "MACs", "MiB, training, explicit", "Speed of training", "n", "Top-1", "Against v1")
 """How the headings of the columns begin that there is room for everywhere; `compare` prints the others."""
 
-_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
 
-
-def _count_unit(row: pd.Series, metric: str) -> str:
-    """Returns the unit in which v1's count needs no leading zeros: one unit for all arms of a comparison."""
-    change = row.get(f"{metric}_change_percent", math.nan)
-    reference = row.get(metric, math.nan) / (1 + (0 if pd.isna(change) else change) / 100)
-    return next((unit for unit, size in _UNITS.items() if reference >= size), "k")
-
-
-def _count_column(metric: str, heading: str, at: str = "") -> TableColumn:
-    """Returns the column of parameters or MACs, with their change against v1 in brackets."""
-
-    def title(row: pd.Series) -> str:
-        where = f" at {row.get(at)}" if at else ""
-        return f"{heading}{where}, {_count_unit(row, metric)}"
-
-    def show(row: pd.Series) -> str:
-        if pd.isna(row.get(metric)):
-            return NOTHING
-        text, change = four_figures(row[metric] / _UNITS[_count_unit(row, metric)]), row[f"{metric}_change_percent"]
-        return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
-
-    return TableColumn(title, show, best="min")
+def _macs_column(macs: str, at: str) -> TableColumn:
+    return count_column(macs, lambda row: f"MACs at {row.get(at)}", bracket=change_of(macs), best="min")
 
 
 def _speed_column(mode: str) -> TableColumn:
@@ -100,9 +79,9 @@ COMPARISON = Table(
     titled_by=OF_MODEL,
     columns=(
         ARM,
-        _count_column("params", "Parameters"),
-        _count_column("macs", "MACs", "counted_at"),
-        _count_column("macs_large", "MACs", "large_at"),
+        count_column("params", bracket=change_of("params"), best="min"),
+        _macs_column("macs", "counted_at"),
+        _macs_column("macs_large", "large_at"),
         *(
             metric_column("peak_memory_bytes", f"memory_{mode}_{attention}_bytes", f"MiB, {mode}, {attention}", "min")
             for mode, attention in MEMORY_STEPS

@@ -29,14 +29,13 @@ from ablations.report.figures import (
 from ablations.report.tables import (
     ARM,
     MACS_AT,
-    Show,
     Table,
     TableColumn,
-    four_figures,
+    change_of,
+    count_column,
     markdown_rows,
     metric_column,
     metric_text,
-    show_with_change,
 )
 
 NAME = TableColumn("Model", "name")
@@ -91,8 +90,9 @@ def _note_refusals(values: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _share(part: str) -> Show:
-    return lambda row: f"{four_figures(row[part] / 1e9)} ({100 * row[part] / row['macs']:.1f} %)"
+def _part_column(part: str) -> TableColumn:
+    """Returns the column of a part's MACs and of their share of all."""
+    return count_column(part, part.capitalize(), bracket=lambda row: f"{100 * row[part] / row['macs']:.1f} %")
 
 
 CostTable = partial(Table, measurement="cost")
@@ -105,8 +105,8 @@ TABLES = (
         values=analysis.cost_values,
         conditions=CONDITIONS["cost"],
         titled_by=("variant", "base", "head"),
-        columns=(ARM, TableColumn(METRICS["params"].title, show_with_change("params"), best="min")),
-        spread=(TableColumn(MACS_AT, show_with_change("macs"), best="min"),),
+        columns=(ARM, count_column("params", bracket=change_of("params"), best="min")),
+        spread=(count_column("macs", MACS_AT, bracket=change_of("macs"), best="min"),),
         about=(
             "One image's forward pass. MACs are those of convolutions and matrix products, attention's two included; "
             "norms, activations and pooling count as none. In brackets the change against v1. Counted by tracing the "
@@ -122,10 +122,10 @@ TABLES = (
         titled_by=("variant", "base", "resolution"),
         columns=(
             ARM,
-            *(TableColumn(part.capitalize(), _share(part)) for part in analysis.PARTS),
-            metric_column("macs"),
+            *map(_part_column, analysis.PARTS),
+            count_column("macs"),
         ),
-        about="MACs by part of the network, in G, and the share of the whole; counted module by module.",
+        about="MACs by part of the network, and the share of the whole; counted module by module.",
     ),
     CostTable(
         name="scaling",

@@ -39,6 +39,8 @@ class TableColumn:
     such row of several is the best one."""
     beside_v1: bool = False
     """Shows nothing of arm v1, which all others are compared with."""
+    for_rows: Callable[[Sequence[pd.Series]], "TableColumn"] | None = None
+    """Makes the column from the rows of a group, where its unit depends on them."""
 
     def show(self, row: pd.Series) -> str:
         """Returns the cell of a row."""
@@ -60,7 +62,49 @@ def metric_column(
     return TableColumn(title or METRICS[metric].title, show_metric(metric, value), best=best)
 
 
-MACS_AT = "{} px: " + METRICS["macs"].title
+COUNT_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
+
+
+def count_column(
+    metric: str, heading: str | Show = "", *, bracket: Show = lambda row: "", best: Literal["min"] | None = None
+) -> TableColumn:
+    """Returns the column of a count, in the largest unit in which none of a group has leading zeros.
+
+    What `bracket` gives for a row stands in brackets behind it.
+    """
+
+    def for_rows(rows: Sequence[pd.Series]) -> TableColumn:
+        unit = _count_unit([row[metric] for row in rows if pd.notna(row.get(metric))], min)
+        words = heading(rows[0]) if callable(heading) else heading or METRICS[metric].label
+
+        def show(row: pd.Series) -> str:
+            if pd.isna(row.get(metric)):
+                return NOTHING
+            text, more = four_figures(row[metric] / COUNT_UNITS[unit]), bracket(row)
+            return f"{text} ({more})" if more else text
+
+        return TableColumn(f"{words}, {unit}", show, best=best)
+
+    return TableColumn(heading, metric, for_rows=for_rows)
+
+
+def change_of(metric: str) -> Show:
+    """Shows a metric's change against arm v1 in percent; nothing of v1 itself."""
+
+    def show(row: pd.Series) -> str:
+        change = row.get(f"{metric}_change_percent")
+        return "" if row["arm"] == REFERENCE or pd.isna(change) else f"{change:+z.1f} %"
+
+    return show
+
+
+def _count_unit(counts: Iterable[float], pick: Callable[[Iterable[float]], float]) -> str:
+    """Returns the largest unit in which the least, or the most, of some counts has no leading zeros."""
+    sizes = [abs(count) for count in counts if count]
+    return next((unit for unit, size in COUNT_UNITS.items() if sizes and pick(sizes) >= size), "k")
+
+
+MACS_AT = "{} px: " + METRICS["macs"].label
 """The heading of MACs at each resolution."""
 
 ARM = TableColumn("Arm", lambda row: row["model"] if pd.isna(row["arm"]) else row["arm"])
@@ -121,12 +165,8 @@ def show_metric(metric: str, column: str = "") -> Show:
 
 def show_with_change(metric: str) -> Show:
     """Shows a metric and, in brackets, its change against arm v1."""
-
-    def show(row: pd.Series) -> str:
-        text, change = metric_text(metric, row[metric]), row[f"{metric}_change_percent"]
-        return text if row["arm"] == REFERENCE or pd.isna(change) else f"{text} ({change:+z.1f} %)"
-
-    return show
+    change = change_of(metric)
+    return lambda row: metric_text(metric, row[metric]) + (f" ({change(row)})" if change(row) else "")
 
 
 def render_csv(values: pd.DataFrame) -> str:
@@ -283,6 +323,8 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
 
 
 def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resolution: str = "") -> ShownColumn:
+    if column.for_rows:
+        column = column.for_rows([row for row in rows if row is not None])
     cells = [NOTHING if row is None else column.show(row) for row in rows]
     first = next(row for row in rows if row is not None)
     title = column.title if isinstance(column.title, str) else column.title(first)
@@ -348,16 +390,26 @@ def points_text(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{value / POINTS:+z.2f}"
 
 
-def signed_column(metric: str, column: str, title: str = "") -> TableColumn:
-    """Returns the column of a difference in a metric's unit with its sign and, in brackets, in percent of v1's."""
+def signed_column(column: str, title: str, divisor: float) -> TableColumn:
+    """Returns the column of a difference with its sign, in units of `divisor`, and in brackets in percent of v1's."""
 
     def show(row: pd.Series) -> str:
         difference, percent = row[column], row[f"{column}_percent"]
         if pd.isna(difference):
             return NOTHING
-        return f"{'+' if difference > 0 else ''}{metric_text(metric, difference)} ({percent:+z.1f} %)"
+        return f"{'+' if difference > 0 else ''}{four_figures(difference / divisor)} ({percent:+z.1f} %)"
 
-    return TableColumn(title or METRICS[metric].title, show)
+    return TableColumn(title, show)
+
+
+def signed_count_column(column: str, heading: str) -> TableColumn:
+    """Returns `signed_column` of a difference of counts, in the unit of the largest of a group."""
+
+    def for_rows(rows: Sequence[pd.Series]) -> TableColumn:
+        unit = _count_unit([row[column] for row in rows if pd.notna(row.get(column))], max)
+        return signed_column(column, f"{heading}, {unit}", COUNT_UNITS[unit])
+
+    return TableColumn(heading, column, for_rows=for_rows)
 
 
 LATEX_PREAMBLE = r"% Written by run_ablation.py report. The document needs \usepackage{booktabs,graphicx}."
