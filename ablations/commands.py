@@ -744,13 +744,11 @@ class NewToggleFile(Debug):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status(Debug):
-    """Say which cells of a study are queued, running, done and failed, and where they run."""
+class StudyCells(Debug):
+    """Which cells of a study."""
 
     study: str = field(default="quick", metadata=POSITIONAL)
     """Its name, or the path of a file of your own."""
-    results: Path = Path("runs")
-    """Results folder."""
     devices: tuple[Device, ...] = ()
     """As in `run`."""
     toggles: tuple[str, ...] = ()
@@ -761,22 +759,21 @@ class Status(Debug):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Debug):
+class Status(StudyCells):
+    """Say which cells of a study are queued, running, done and failed, and where they run."""
+
+    results: Path = Path("runs")
+    """Results folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(StudyCells):
     """Estimate what the trainings of a study will take on a device: hours, memory and disk, by records of its speed."""
 
-    study: str = field(default="quick", metadata=POSITIONAL)
-    """Its name, or the path of a file of your own."""
     device: str
     """Part of the device's name in the records, such as h100."""
     results: Path = Path("runs")
     """Results folder: it has the records of speed, and of the study what is done."""
-    devices: tuple[Device, ...] = ()
-    """As in `run`."""
-    toggles: tuple[str, ...] = ()
-    """As in `run`."""
-
-    def cells(self) -> list[Cell]:
-        return Run(study=self.study, devices=self.devices, toggles=self.toggles).cells()
 
 
 @dataclass(frozen=True, kw_only=True)
