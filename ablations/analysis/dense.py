@@ -87,12 +87,14 @@ def _by_name(rows: pd.DataFrame, metric: str) -> dict[str, pd.Series]:
 
 
 def dense_columns(records: pd.DataFrame, names: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Returns the mean AP and mIoU of a model's arms, for its comparison, and under which conditions in words.
+    """Returns AP and mIoU of a model's arms, for its comparison, and under which conditions in words.
 
-    `names` are its variant, base and P. Of several studies the one with most records counts. Columns are `ap_mean` and
-    `miou_mean`, and those that say how: `ap_of` and `miou_of`.
+    `names` are its variant, base and P. Of several studies the one with most records counts. Columns are `ap_n`, the
+    seeds, `ap_mean`, `ap_low`, `ap_high` and `ap_raw`, the same of `miou`, and those that say how: `ap_of` and
+    `miou_of`.
     """
-    columns, words = {}, {}
+    columns: dict[str, dict[str, Any]] = {}
+    words = {}
     for measurement in MORE_SCORES:
         groups = [
             group
@@ -104,7 +106,9 @@ def dense_columns(records: pd.DataFrame, names: dict[str, Any]) -> tuple[pd.Data
         if not groups:
             continue
         group, main = max(groups, key=lambda each: len(each.rows)), MEASUREMENTS[measurement].main_metric
-        columns[f"{main}_mean"] = group.rows.dropna(subset="arm").groupby("arm")[main].mean()
+        for arm, values in _by_name(group.rows.dropna(subset="arm"), main).items():
+            score = score_columns(values, main)
+            columns.setdefault(arm, {}).update({f"{main}_n": score.pop("n_seeds"), **score})
         others = [name for name in group.conditions if name not in ("variant", "base", "pool_size", "changed")]
         words[f"{main}_of"] = f"{measurement}, {describe(group.conditions, others)}"
-    return pd.DataFrame(columns), words
+    return pd.DataFrame.from_dict(columns, orient="index"), words

@@ -89,9 +89,12 @@ class DenseMeasurement(DenseRecipe, Measurement):
     or `in_order` of construction, as libraries' models have it."""
 
     def check(self) -> None:
-        """Raises InputError for a recipe that cannot be trained."""
+        """Raises InputError for a recipe that cannot be trained, and for a known data set of another task."""
         Measurement.check(self)
         DenseRecipe.check(self)
+        if self.data in DENSE_SETS and DENSE_SETS[self.data].layout not in self.layouts:
+            known = ", ".join(name for name, each in DENSE_SETS.items() if each.layout in self.layouts)
+            raise refuse("data", self.data, f"{known}, or a folder; {self.data} has no annotations for {self.name}")
         if self.seed > LARGEST_SEED:
             raise refuse("seed", self.seed, f"0 to {LARGEST_SEED}")
 

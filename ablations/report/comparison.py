@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -60,6 +61,13 @@ def _top1_text(row: pd.Series) -> str:
     return f"{metric_text('top1', row['top1_mean'])} ({ends_text(row, 'top1', '.1f')}){chance}"
 
 
+def _score_text(score: str, row: pd.Series) -> str:
+    """Returns a detector's or segmenter's score, its interval over seeds and how many these are."""
+    if pd.isna(row.get(f"{score}_mean")):
+        return NOTHING
+    return f"{metric_text(score, row[f'{score}_mean'])} ({ends_text(row, score, '.1f')}, n = {row[f'{score}_n']:.0f})"
+
+
 def _gain_text(row: pd.Series) -> str:
     return NOTHING if pd.isna(row.get("top1_difference_mean")) else difference_text(row, "top1_difference")
 
@@ -90,8 +98,8 @@ COMPARISON = Table(
         TableColumn("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
         TableColumn("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
         TableColumn("Against v1, points", _gain_text),
-        TableColumn("AP, %", "ap_mean", ".1f", POINTS),
-        TableColumn("mIoU, %", "miou_mean", ".1f", POINTS),
+        TableColumn("AP, %", partial(_score_text, "ap")),
+        TableColumn("mIoU, %", partial(_score_text, "miou")),
         TableColumn("Reported parameters, M", "reported_params_m", ".1f"),
         TableColumn("Reported GFLOPs (MACs), 224 px", "reported_gflops", ".1f"),
         TableColumn("Reported top-1, ImageNet, %", "reported_top1_percent", ".1f"),

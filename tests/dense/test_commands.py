@@ -1,5 +1,6 @@
 """The commands detect and segment, their studies, and what the report makes of their records."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def test_a_recipe_s_fields_are_the_flags_defaults():
         ("segment --data mine", "num_classes=0 is not possible; allowed: 2 to 255, the number of classes of mine"),
         ("segment --min-scale 3", "min_scale=3.0 is not possible; allowed: more than 0, up to max_scale, 2.0"),
         ("segment --max-class-share 0", "max_class_share=0.0 is not possible; allowed: more than 0, up to 1"),
+        ("segment --data bccd", "data='bccd' is not possible; allowed: ade20k, camvid, or a folder; bccd has no annot"),
+        (
+            "detect --data camvid",
+            "data='camvid' is not possible; allowed: coco, voc2012, bccd, or a folder; camvid",
+        ),
         ("detect --data nothing", "data='nothing' is not possible; allowed: coco, voc2012, bccd, or a folder"),
     ],
 )
@@ -209,6 +215,9 @@ def test_ap_and_miou_stand_in_the_comparison_of_their_model(dense_records, tmp_p
     text = render_markdown(COMPARISON, values.reset_index())
     assert "mIoU, %" in text
     assert "AP, %" in text
+    score = re.search(r"\| (32\.50 \(.*?, n = (\d)\)) \|", text)
+    assert score is not None
+    assert int(score[2]) == values.loc["v1", "ap_n"] > 1
 
 
 def test_the_paper_s_ap_stands_in_table_6_and_ours_only_where_it_was_measured_on_coco(paper_records, tmp_path):
