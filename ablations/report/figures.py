@@ -312,7 +312,7 @@ class FigureSpec:
         columns = min(2, len(self.panels))
         rows = -(-len(self.panels) // columns)
         figure = Figure(figsize=(PANEL_WIDTH * columns, self.panel_height * rows + 0.3), layout="constrained")
-        figure.suptitle("\n".join(wrap(self.title, width=TITLE_WIDTH * columns)), fontsize=9)
+        figure.suptitle("\n".join(wrap(self.title, TITLE_WIDTH * columns, break_on_hyphens=False)), fontsize=9)
         names = telling(self.panels)
         for place, panel in enumerate(self.panels, start=1):
             ax = panel.draw(figure.add_subplot(rows, columns, place))

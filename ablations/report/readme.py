@@ -57,11 +57,15 @@ def _without_percent(cell: str) -> str:
 
 
 def _sentences(shown: ShownComparison) -> str:
-    """Returns a line a toggle, without what a text has no room for: the speed of inference, and a memory that is the
-    same with either attention, which stands in the table."""
-    left_out = r"; (speed of inference [^;]*\)|training memory [^;]* with either attention)"
-    texts = [re.sub(left_out, "", each.text) for each in shown.statements]
+    """Returns a line a toggle; where it has an accuracy, with that and the speed of training alone, for costs stand in
+    the table."""
+    texts = [each.text if _kind(shown) == "costs" else _leave_out_costs(each.text) for each in shown.statements]
     return "\n".join(f"- **{each.topic}**: {text}" for each, text in zip(shown.statements, texts, strict=True))
+
+
+def _leave_out_costs(text: str) -> str:
+    gain, *others = text.removesuffix(".").split("; ")
+    return "; ".join([gain, *(clause for clause in others if clause.startswith("speed of training"))]) + "."
 
 
 RENDERERS: dict[str, Callable[[ShownComparison], str]] = {"table": _table, "sentences": _sentences}
