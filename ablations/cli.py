@@ -272,11 +272,13 @@ def _print_answer(cells: list[Cell], records: Any) -> None:
     keys = {cell.key for cell in cells}
     width = shutil.get_terminal_size().columns
     comparisons = show_comparisons(comparison_values(records, keys))
-    if comparisons:
-        first = comparisons[0]
+    trained_on = {cell.conditions.data for cell in cells if cell.conditions.trains}
+    own_first = sorted(comparisons, key=lambda each: each.group.conditions.get("data") not in trained_on)
+    if own_first:
+        first = own_first[0]
         section, texts = shorten(first.section, [each.text for each in first.statements])
         said = [replace(each, text=text) for each, text in zip(first.statements, texts, strict=True)]
-        _print_comparison(replace(first, section=section, statements=said), width, fold_headings=True)
+        _print_comparison(replace(first, section=section, statements=said), width)
     own = records[records["key"].isin(keys)] if "key" in records else records
     (table6,) = (table for table in PAPER_TABLES if table.name == "table6_ablation")
     if not (values := table6.values(own)).empty:
@@ -286,10 +288,10 @@ def _print_answer(cells: list[Cell], records: Any) -> None:
             print(f"{render_terminal(replace(section, columns=columns), width)}\n")
 
 
-def _print_comparison(shown: Any, width: int, *, fold_headings: bool = False) -> None:
+def _print_comparison(shown: Any, width: int) -> None:
     from ablations.report.tables import render_terminal
 
-    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width, fold_headings=fold_headings)}\n")
+    print(f"\n{shown.section.title}\n\n{render_terminal(shown.section, width)}\n")
     for each in shown.statements:
         print(textwrap.fill(f"{each.topic}: {each.text}", width))
     print()

@@ -150,7 +150,7 @@ def _compare(
     conditions |= words
     for part in (memory, speed, *parts, dense):
         table = table.join(part)
-    marks = [str(name) for name in table if str(name).endswith("_is_best")]
+    marks = [str(name) for name in table if str(name).endswith(("_is_best", "_noisy"))]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
     table = table.join(_reported(conditions, list(table.index))).rename_axis("arm").reset_index()
     yield from ({**conditions, **row} for row in table.astype(object).to_dict("records"))
@@ -233,6 +233,8 @@ def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | N
         fastest = speeds["relative_speed_low"].iloc[int(speeds["relative_speed"].to_numpy().argmax())]
         is_best = speeds["relative_speed_high"].ge(fastest).rename(f"relative_speed_{mode}_is_best")
         marks = marks.join(is_best, how="outer")
+        noisy = own.set_index("arm")["noisy"].astype(bool).rename(f"relative_speed_{mode}_noisy")
+        marks = marks.join(noisy, how="outer")
         values = values.join(speeds.rename(columns=names), how="outer")
     words = "{resolution} px, batch {batch_size}, float32, fused attention, {repeats} repeats, {device}, {device_name}"
     threads = best.conditions["threads"]

@@ -14,6 +14,7 @@ from ablations.config import TOGGLES, arm_name
 from ablations.report.accuracy import CLAIMS, claim_text, difference_text, ends_text, seeds_text
 from ablations.report.tables import (
     ARM,
+    BYTE_UNITS,
     NOTHING,
     POINTS,
     Section,
@@ -21,7 +22,6 @@ from ablations.report.tables import (
     TableColumn,
     change_of,
     count_column,
-    metric_column,
     metric_text,
     points_text,
 )
@@ -30,12 +30,20 @@ OF_MODEL = ("variant", "base", "stem_stride", "pool_size", "data")
 """The conditions that head a comparison."""
 
 
-BRIEF = ("Arm", "Parameters", "MACs", "MiB, training, explicit", "Speed of training", "n", "Top-1", "Against v1")
+BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, explicit", "Speed of training", "n", "Top-1", "Against v1")
 """How the headings of the columns begin that there is room for everywhere; `compare` prints the others."""
 
 
 def _macs_column(macs: str, at: str) -> TableColumn:
     return count_column(macs, lambda row: f"MACs at {row.get(at)}", bracket=change_of(macs), best="min")
+
+
+def _memory_column(mode: str, attention: str) -> TableColumn:
+    def heading(row: pd.Series) -> str:
+        side = str(row.get("memory_at")).partition(",")[0]
+        return f"Memory, {mode}, {attention}, {side}"
+
+    return count_column(f"memory_{mode}_{attention}_bytes", heading, units=BYTE_UNITS, best="min")
 
 
 def _speed_column(mode: str) -> TableColumn:
@@ -44,7 +52,8 @@ def _speed_column(mode: str) -> TableColumn:
     def show(row: pd.Series) -> str:
         if pd.isna(row.get(name)):
             return NOTHING
-        return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)})"
+        noisy = "; noisy" if row[f"{name}_noisy"] else ""
+        return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)}{noisy})"
 
     return TableColumn(f"Speed of {mode}, v1 = 1", show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
 
@@ -90,10 +99,7 @@ COMPARISON = Table(
         count_column("params", bracket=change_of("params"), best="min"),
         _macs_column("macs", "counted_at"),
         _macs_column("macs_large", "large_at"),
-        *(
-            metric_column("peak_memory_bytes", f"memory_{mode}_{attention}_bytes", f"MiB, {mode}, {attention}", "min")
-            for mode, attention in MEMORY_STEPS
-        ),
+        *(_memory_column(mode, attention) for mode, attention in MEMORY_STEPS),
         *map(_speed_column, SPEED_MODES),
         TableColumn("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
         TableColumn("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
@@ -106,8 +112,9 @@ COMPARISON = Table(
     ),
     about=(
         "All columns of one table are of one model. In brackets the change against v1, or the 95 % interval: of speeds "
-        "over repeats, of accuracies over n seeds, of which equal seeds are paired. MACs are those of convolutions and "
-        f"matrix products. {CLAIMS} Reported numbers are the paper's, of b2 on ImageNet."
+        "over repeats, noisy where their interquartile range is over 10 % of the median; of accuracies over n seeds, "
+        "of which equal seeds are paired. Memory is the peak of one step, with fused or explicit attention. MACs are "
+        f"those of convolutions and matrix products. {CLAIMS} Reported numbers are the paper's, of b2 on ImageNet."
     ),
     note=_note,
 )
@@ -116,18 +123,19 @@ COMPARISON = Table(
 
 _IN_BRACKETS = re.compile(r" \([^()]*\)")
 _LEFT_OUT = re.compile(r"; speed of inference [^;]*\)")
+_NOISY = re.compile(r"; noisy(?=\))")
 
 
 def shorten(section: Section, texts: list[str]) -> tuple[Section, list[str]]:
     """Returns the columns of a comparison that a screen has room for, and its sentences without the speed of inference.
 
     Of parameters and MACs it has no change, which the sentences say, and of top-1 no interval but that of the
-    difference to v1.
+    difference to v1. Which speeds are noisy, the sentences say too.
     """
     columns = [
         replace(column, cells=[_IN_BRACKETS.sub("", cell, count=1) for cell in column.cells])
         if column.heading.startswith(("Parameters", "MACs", "Top-1"))
-        else column
+        else replace(column, cells=[_NOISY.sub("", cell) for cell in column.cells])
         for column in section.only(tuple(heading for heading in BRIEF if heading != "n")).columns
     ]
     return replace(section, columns=columns), [_LEFT_OUT.sub("", text) for text in texts]
@@ -201,7 +209,8 @@ def _speed_clauses(row: pd.Series) -> Iterator[str]:
         if pd.notna(speed):
             low, high = row[f"relative_speed_{mode}_low"], row[f"relative_speed_{mode}_high"]
             unresolved = ", unresolved" if holds_one(low, high) else ""
-            yield f"speed of {mode} {speed:.2f} ({speed_range(row, mode)}{unresolved})"
+            noisy = ", noisy" if row[f"relative_speed_{mode}_noisy"] else ""
+            yield f"speed of {mode} {speed:.2f} ({speed_range(row, mode)}{unresolved}{noisy})"
 
 
 def list_comparisons(values: pd.DataFrame) -> list[Group]:

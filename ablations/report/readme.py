@@ -7,7 +7,7 @@ import pandas as pd
 
 from ablations.analysis.comparison import comparison_values
 from ablations.errors import InputError
-from ablations.report.comparison import BRIEF
+from ablations.report.comparison import shorten
 from ablations.report.summary import ShownComparison, largest_of_each_kind, say_what_matters, show_comparisons
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -43,17 +43,12 @@ def _kind(shown: ShownComparison) -> str:
 
 
 def _table(shown: ShownComparison) -> str:
-    """Returns the columns of BRIEF as Markdown without padding, the title above."""
-    section = shown.section.only(tuple(heading for heading in BRIEF if heading != "n"))
-    head, *rows = (list(map(_without_percent, line)) for line in section.lines(bold="**{}**"))
+    """Returns the columns that a screen has room for as Markdown without padding, the title above."""
+    section, _ = shorten(shown.section, [])
+    head, *rows = section.lines(bold="**{}**")
     rule = ["---", *["--:"] * (len(head) - 1)]
     lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))
     return f"**{section.title}**\n\n{lines}"
-
-
-def _without_percent(cell: str) -> str:
-    """Returns a cell without the change in brackets, which a text has no room for."""
-    return re.sub(r" \([^()]* %\)", "", cell)
 
 
 def _sentences(shown: ShownComparison) -> str:

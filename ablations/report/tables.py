@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import Any, Literal
 
 import pandas as pd
@@ -12,6 +13,7 @@ from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apar
 from ablations.config import CONFOUNDER_SLOTS, TOGGLES
 from ablations.errors import FEW
 from ablations.measure.metrics import METRICS
+from ablations.units import UNITS
 
 NOTHING = "-"
 """What a cell without a value shows."""
@@ -63,24 +65,30 @@ def metric_column(
 
 
 COUNT_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
+BYTE_UNITS = {unit: float(UNITS[unit]) for unit in ("MiB", "KiB")}
 
 
 def count_column(
-    metric: str, heading: str | Show = "", *, bracket: Show = lambda row: "", best: Literal["min"] | None = None
+    metric: str,
+    heading: str | Show = "",
+    *,
+    bracket: Show = lambda row: "",
+    best: Literal["min"] | None = None,
+    units: Mapping[str, float] = COUNT_UNITS,
 ) -> TableColumn:
-    """Returns the column of a count, in the largest unit in which none of a group has leading zeros.
+    """Returns the column of a count, in the largest of `units` in which none of a group has leading zeros.
 
     What `bracket` gives for a row stands in brackets behind it.
     """
 
     def for_rows(rows: Sequence[pd.Series]) -> TableColumn:
-        unit = _count_unit([row[metric] for row in rows if pd.notna(row.get(metric))], min)
+        unit = _count_unit([row[metric] for row in rows if pd.notna(row.get(metric))], min, units)
         words = heading(rows[0]) if callable(heading) else heading or METRICS[metric].label
 
         def show(row: pd.Series) -> str:
             if pd.isna(row.get(metric)):
                 return NOTHING
-            text, more = four_figures(row[metric] / COUNT_UNITS[unit]), bracket(row)
+            text, more = four_figures(row[metric] / units[unit]), bracket(row)
             return f"{text} ({more})" if more else text
 
         return TableColumn(f"{words}, {unit}", show, best=best)
@@ -98,10 +106,12 @@ def change_of(metric: str) -> Show:
     return show
 
 
-def _count_unit(counts: Iterable[float], pick: Callable[[Iterable[float]], float]) -> str:
+def _count_unit(
+    counts: Iterable[float], pick: Callable[[Iterable[float]], float], units: Mapping[str, float] = COUNT_UNITS
+) -> str:
     """Returns the largest unit in which the least, or the most, of some counts has no leading zeros."""
     sizes = [abs(count) for count in counts if count]
-    return next((unit for unit, size in COUNT_UNITS.items() if sizes and pick(sizes) >= size), "k")
+    return next((unit for unit, size in units.items() if sizes and pick(sizes) >= size), list(units)[-1])
 
 
 MACS_AT = "{} px: " + METRICS["macs"].label
@@ -347,14 +357,14 @@ def markdown_rows(lines: list[list[str]]) -> str:
     return "\n".join(f"| {row} |" for row in rows)
 
 
-def render_terminal(section: Section, width: int, *, fold_headings: bool = False) -> str:
+def render_terminal(section: Section, width: int) -> str:
     """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again.
 
-    With `fold_headings` headings take two lines.
+    A heading that is longer than its cells takes several lines.
     """
-    columns = [list(column) for column in zip(*section.lines(), strict=True)]
-    if fold_headings:
-        columns = [[*_fold(heading), *cells] for heading, *cells in columns]
+    columns = [
+        [*_fold(heading, max(map(len, cells))), *cells] for heading, *cells in zip(*section.lines(), strict=True)
+    ]
     first, widths = columns[0], [max(map(len, column)) for column in columns]
     blocks: list[list[list[str]]] = []
     room = 0
@@ -370,16 +380,26 @@ def render_terminal(section: Section, width: int, *, fold_headings: bool = False
         parts += [
             "  ".join([line[0].ljust(sizes[0]), *map(str.rjust, line[1:], sizes[1:])]).rstrip()
             for line in zip(*block, strict=True)
+            if any(line)
         ]
         parts.append("")
     return "\n".join(parts).rstrip("\n")
 
 
-def _fold(text: str) -> tuple[str, str]:
-    """Returns text as two lines that are as short as can be, broken at a space; a single word stands below."""
+HEADING_LINES = 3
+
+
+def _fold(text: str, width: int) -> list[str]:
+    """Returns text as HEADING_LINES lines, the first ones empty where fewer do: the fewest that fit a width, else all,
+    as short as can be."""
     words = text.split()
-    folds = [(" ".join(words[:place]), " ".join(words[place:])) for place in range(len(words))]
-    return min(folds, key=lambda lines: max(map(len, lines)))
+    for count in range(1, HEADING_LINES + 1):
+        cuts = [(0, *inner, len(words)) for inner in combinations(range(1, len(words)), count - 1)]
+        folds = [[" ".join(words[a:b]) for a, b in pairwise(cut)] for cut in cuts]
+        lines = min(folds, key=lambda each: max(map(len, each)), default=[text])
+        if max(map(len, lines)) <= width:
+            break
+    return [""] * (HEADING_LINES - len(lines)) + lines
 
 
 POINTS = METRICS["top1"].divisor
