@@ -36,7 +36,6 @@ class Counters(Measurement):
         "macs_counted": integer("The same as the tool counts them; where it counts FLOPs, half of these.", "MACs"),
         "counted_of_layers": table("What the tool counts of nets of one layer: a MAC, or a value of a layer without."),
         "tool_version": Column("Version of the tool."),
-        "refused": Column("Why the model cannot take this input."),
     }
 
     resolution: Size = condition(224)

@@ -227,12 +227,14 @@ def _of_counters(tables: Tables) -> Iterator[Statement]:
     """Says how far other tools are off, of the first arm at its largest size."""
     for title, rows in islice(_groups(tables, "counters"), 1):
         at = rows[rows["pixels"] == rows["pixels"].max()].dropna(subset="macs_fused")
-        off = at.dropna(subset="macs_fused_off_percent").set_index("tool")["macs_fused_off_percent"].round()
+        off = at.dropna(subset="macs_fused_off_percent").set_index("tool")["macs_fused_off_percent"]
         if off.empty:
             continue
         exact, wrong = [str(tool) for tool in off.index[off == 0]], off[off != 0]
         counted = f"{', '.join(exact) or 'no tool'} counts all {metric_text('macs', at['macs_fused'].iloc[0])} GMACs"
-        others = ", ".join(f"{tool} is {error:+.0f} % off" for tool, error in wrong.items())
+        others = ", ".join(
+            f"{tool} is {error:{'+.0f' if abs(error) >= 1 else '+.1g'}} % off" for tool, error in wrong.items()
+        )
         text = f"At {at['resolution'].iloc[0]} px with fused attention {counted}{f'; {others}' if others else ''}."
         yield Statement("How FLOPs are counted", title, text)
 
