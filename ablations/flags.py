@@ -117,8 +117,8 @@ def _build_parser(
         group = layout.group(each.name)
         text = argparse.SUPPRESS
         if each.name in shown:
-            # None and False say nothing, but in a recipe, where None is one of the values.
-            says_nothing = default is MISSING or default is False or default == ()
+            # None says nothing, but in a recipe, where it is one of the values; of a switch its name says which is not.
+            says_nothing = default is MISSING or isinstance(default, bool) or default == ()
             says_nothing |= default is None and group != "recipe"
             text = meanings.get(each.name, "") + ("" if says_nothing else f" (default: {_as_words(default)})")
             text = text.replace("%", "%%")
