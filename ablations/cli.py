@@ -273,9 +273,8 @@ def _print_answer(cells: list[Cell], records: Any) -> None:
     width = shutil.get_terminal_size().columns
     comparisons = show_comparisons(comparison_values(records, keys))
     trained_on = {cell.conditions.data for cell in cells if cell.conditions.trains}
-    own_first = sorted(comparisons, key=lambda each: each.group.conditions.get("data") not in trained_on)
-    if own_first:
-        first = own_first[0]
+    first = min(comparisons, key=lambda each: each.group.conditions.get("data") not in trained_on, default=None)
+    if first:
         section, texts = shorten(first.section, [each.text for each in first.statements])
         said = [replace(each, text=text) for each, text in zip(first.statements, texts, strict=True)]
         _print_comparison(replace(first, section=section, statements=said), width)

@@ -117,7 +117,7 @@ def _build_parser(
         group = layout.group(each.name)
         text = argparse.SUPPRESS
         if each.name in shown:
-            # None says nothing, but in a recipe, where it is one of the values; of a switch its name says which is not.
+            # None says nothing, but in a recipe, where it is a value; a switch is named by what it changes.
             says_nothing = default is MISSING or isinstance(default, bool) or default == ()
             says_nothing |= default is None and group != "recipe"
             text = meanings.get(each.name, "") + ("" if says_nothing else f" (default: {_as_words(default)})")

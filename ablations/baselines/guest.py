@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
+from torch._library.custom_ops import OPDEF_TO_LIB
 from torch.utils._pytree import tree_leaves
 
 from ablations.errors import InputError, refuse
@@ -135,7 +136,7 @@ def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dic
     given, path = path, path.resolve()
     packages = _packages(path.parent)
     places = [str(path.parent), str(packages[0].parent)]
-    known, operators = set(sys.modules), set(torch.library._defs)
+    known, operators = set(sys.modules), _operators()
     kept = _KEPT.pop(path.parent, None)
     with state_kept():
         sys.path[:0] = places
@@ -160,7 +161,7 @@ def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dic
                 sys.path.remove(place)
             own = [each for each in set(sys.modules) - known if _is_of_file(each, packages[0])]
             modules = {each: sys.modules.pop(each) for each in own}
-            if kept or operators != torch.library._defs:
+            if kept or operators != _operators():
                 _KEPT[path.parent] = _Kept(modules)
 
 
@@ -179,6 +180,11 @@ class _Kept:
 
 _KEPT: dict[Path, _Kept] = {}
 """By folder, what registered operators with torch there, and what ran beside it."""
+
+
+def _operators() -> tuple[set[str], dict[str, Any]]:
+    """Returns the names of the operators that torch has registered, and what holds those of functions."""
+    return set(library._defs), dict(OPDEF_TO_LIB)
 
 
 def _is_of_file(module: str, folder: Path) -> bool:

@@ -242,7 +242,8 @@ def test_an_errors_line_is_its_cause(error: Exception, line: str) -> None:
 
 
 OPERATOR = """import torch
-@torch.library.custom_op("ablations_guest::OPERATOR", mutates_args=())
+from torch import library
+@library.custom_op("ablations_guest::OPERATOR", mutates_args=())
 def scaled(x: torch.Tensor) -> torch.Tensor:
     return FACTOR * x
 scaled.register_fake(torch.empty_like)
@@ -268,6 +269,14 @@ def test_an_operator_lives_on_in_models_when_its_file_is_loaded_again(tmp_path: 
     models = [build_baseline(name) for name in [*names, *names]]
     assert [model(torch.ones(1)).item() for model in models] == [3, 3, 3, 3]
     assert "operators" not in sys.modules
+
+
+def test_a_copy_of_a_folder_keeps_its_own_operator(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write(tmp_path / folder, operator("copied", 3), "operators.py")
+        name = write(tmp_path / folder, SCALING)
+        models = [build_baseline(name) for _ in range(2)]
+        assert [model(torch.ones(1)).item() for model in models] == [3, 3]
 
 
 def test_an_operator_of_a_changed_file_is_another(tmp_path: Path) -> None:
