@@ -1,6 +1,6 @@
 """How the numbers of records are shown: one label and one unit each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,11 @@ class Metric:
 
     @property
     def title(self) -> str:
-        return f"{self.label}, {self.unit}"
+        return self.titled(self.label)
+
+    def titled(self, words: str) -> str:
+        """Returns a heading of its own words and the unit, where it has one."""
+        return f"{words}, {self.unit}" if self.unit else words
 
 
 METRICS = {
@@ -37,3 +41,17 @@ METRICS = {
     "ece": Metric("Calibration error", "%", 1e-2),
 }
 """Every metric that a table or figure shows. Stored values are counts, bytes, seconds and fractions."""
+
+_COUNTS = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1.0))
+
+SMALLER_UNITS = {"params": _COUNTS, "macs": _COUNTS, "peak_memory_bytes": (("MiB", 2.0**20), ("KiB", 2.0**10))}
+"""Units of metrics that small models have little of, the largest first, and what divides a stored value for each."""
+
+
+def in_unit_of(metric: str, size: float) -> Metric:
+    """Returns a metric in the largest of its units that a stored value of `size` needs no leading zeros in."""
+    units = SMALLER_UNITS.get(metric)
+    if units is None:
+        return METRICS[metric]
+    unit, divisor = next((each for each in units if size >= each[1]), units[-1])
+    return replace(METRICS[metric], unit=unit, divisor=divisor)

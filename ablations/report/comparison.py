@@ -14,7 +14,6 @@ from ablations.config import TOGGLES, arm_name
 from ablations.report.accuracy import CLAIMS, claim_text, difference_text, ends_text, seeds_text
 from ablations.report.tables import (
     ARM,
-    BYTE_UNITS,
     NOTHING,
     POINTS,
     Section,
@@ -35,7 +34,7 @@ BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, explicit", "Speed of tr
 
 
 def _macs_column(macs: str, at: str) -> TableColumn:
-    return count_column(macs, lambda row: f"MACs at {row.get(at)}", bracket=change_of(macs), best="min")
+    return count_column("macs", macs, lambda row: f"MACs at {row.get(at)}", bracket=change_of(macs), best="min")
 
 
 def _memory_column(mode: str, attention: str) -> TableColumn:
@@ -43,7 +42,7 @@ def _memory_column(mode: str, attention: str) -> TableColumn:
         side = str(row.get("memory_at")).partition(",")[0]
         return f"Memory, {mode}, {attention}, {side}"
 
-    return count_column(f"memory_{mode}_{attention}_bytes", heading, units=BYTE_UNITS, best="min")
+    return count_column("peak_memory_bytes", f"memory_{mode}_{attention}_bytes", heading, best="min")
 
 
 def _speed_column(mode: str) -> TableColumn:

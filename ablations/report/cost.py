@@ -92,7 +92,7 @@ def _note_refusals(values: pd.DataFrame) -> str:
 
 def _part_column(part: str) -> TableColumn:
     """Returns the column of a part's MACs and of their share of all."""
-    return count_column(part, part.capitalize(), bracket=lambda row: f"{100 * row[part] / row['macs']:.1f} %")
+    return count_column("macs", part, part.capitalize(), bracket=lambda row: f"{100 * row[part] / row['macs']:.1f} %")
 
 
 CostTable = partial(Table, measurement="cost")
@@ -106,7 +106,7 @@ TABLES = (
         conditions=CONDITIONS["cost"],
         titled_by=("variant", "base", "head"),
         columns=(ARM, count_column("params", bracket=change_of("params"), best="min")),
-        spread=(count_column("macs", MACS_AT, bracket=change_of("macs"), best="min"),),
+        spread=(count_column("macs", heading=MACS_AT, bracket=change_of("macs"), best="min"),),
         about=(
             "One image's forward pass. MACs are those of convolutions and matrix products, attention's two included; "
             "norms, activations and pooling count as none. In brackets the change against v1. Counted by tracing the "

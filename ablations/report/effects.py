@@ -47,9 +47,7 @@ from ablations.report.tables import (
     mode_note,
     points_text,
     signed_column,
-    signed_count_column,
 )
-from ablations.units import UNITS
 
 FACTORIAL_CONDITIONS = (*STUDY_CONDITIONS, "toggles")
 CHANGE_CONDITIONS = tuple(name for name in STUDY_CONDITIONS if name != "changed")
@@ -290,8 +288,8 @@ TABLES: tuple[Table, ...] = (
         conditions=(*CONDITIONS["cost"], "toggles"),
         titled_by=("variant", "base", "head", "toggles"),
         rows_by="effect",
-        columns=(_EFFECT, signed_count_column("params_effect", METRICS["params"].label)),
-        spread=(signed_count_column("macs_effect", MACS_AT),),
+        columns=(_EFFECT, signed_column("params", "params_effect")),
+        spread=(signed_column("macs", "macs_effect", MACS_AT),),
         about=f"{_EXACT} {_CLEAN}",
         note=_interactions_note,
     ),
@@ -304,7 +302,7 @@ TABLES: tuple[Table, ...] = (
         titled_by=(*_OF_MEMORY, "toggles"),
         rows_by="effect",
         columns=(_EFFECT,),
-        spread=(signed_column("peak_memory_bytes_effect", "{} px: MiB", UNITS["MiB"]),),
+        spread=(signed_column("peak_memory_bytes", "peak_memory_bytes_effect", "{} px"),),
         about=(
             f"{_EXACT} A peak is the most of many moments, and another toggle can move it to another moment: so there "
             f"are interactions. The table memory says what is counted. {_CLEAN}"
@@ -334,9 +332,9 @@ TABLES: tuple[Table, ...] = (
         "parameters and MACs",
         "In brackets in percent of arm v1 in base v1. Exact.",
         titled_by=("variant", "head"),
-        columns=(signed_count_column("params_part", METRICS["params"].label), _share_of_step("params")),
+        columns=(signed_column("params", "params_part"), _share_of_step("params")),
         spread=(
-            signed_count_column("macs_part", MACS_AT),
+            signed_column("macs", "macs_part", MACS_AT),
             _share_of_step("macs"),
         ),
     ),
@@ -346,7 +344,7 @@ TABLES: tuple[Table, ...] = (
         "In brackets in percent of arm v1 in base v1. Exact.",
         titled_by=("variant", "mode", "attention", "device", "method"),
         spread=(
-            signed_column("peak_memory_bytes_part", "{} px: MiB", UNITS["MiB"]),
+            signed_column("peak_memory_bytes", "peak_memory_bytes_part", "{} px"),
             _share_of_step("peak_memory_bytes"),
         ),
     ),

@@ -22,7 +22,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullForma
 from ablations.analysis import grouping
 from ablations.analysis.grouping import Group, describe, refuse_mixed
 from ablations.config import PAPER_TOGGLES, TOGGLES, arms_of
-from ablations.measure.metrics import METRICS, Metric
+from ablations.measure.metrics import METRICS, Metric, in_unit_of
 from ablations.report.tables import four_figures, note_replaced
 
 PALETTE = ("#000000", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#882255", "#CC79A7")
@@ -32,12 +32,6 @@ SHAPES = "osD^vPX*<>ph"
 """Markers of arms."""
 
 GREY = "0.55"
-
-COUNT_UNITS = (("G", 1e9), ("M", 1e6), ("thousands", 1e3), ("", 1.0))
-"""Units of parameters and MACs, the largest first, and what divides a count for each."""
-
-SMALL_MEMORY = replace(METRICS["peak_memory_bytes"], unit="KiB", divisor=2**10)
-"""How peak memory is shown where some is below a MiB."""
 
 DPI = 200
 
@@ -132,13 +126,9 @@ def group_alike(curves: Mapping[Name, pd.Series]) -> list[dict[Name, pd.Series]]
 
 def readable_unit(metric: str, values: pd.Series) -> Metric:
     """Returns a metric in a unit in which its axis needs no leading zeros: 900 thousand, not 0.0009 G."""
-    if metric == "peak_memory_bytes":
-        return SMALL_MEMORY if values.min() < METRICS[metric].divisor else METRICS[metric]
-    if metric not in ("params", "macs"):
-        return METRICS[metric]
-    largest = float(values.max())
-    prefix, divisor = next(((prefix, size) for prefix, size in COUNT_UNITS if largest >= 2 * size), COUNT_UNITS[-1])
-    return replace(METRICS[metric], unit=prefix, divisor=divisor)
+    of_memory = metric == "peak_memory_bytes"
+    unit = in_unit_of(metric, float(values.min() if of_memory else values.max() / 2))
+    return replace(unit, unit="thousands") if unit.unit == "k" else unit
 
 
 def count_labels(values: pd.DataFrame, row: pd.Series) -> list[str]:
@@ -146,10 +136,8 @@ def count_labels(values: pd.DataFrame, row: pd.Series) -> list[str]:
     labels = []
     for metric, word in (("params", "params"), ("macs", "MACs")):
         if pd.notna(row[metric]):
-            unit = readable_unit(metric, values[metric].dropna())
-            labels.append(
-                f"{four_figures(float(row[metric]) / unit.divisor)} {unit.unit.replace('thousands', 'k')} {word}"
-            )
+            unit = in_unit_of(metric, values[metric].max() / 2)
+            labels.append(f"{four_figures(float(row[metric]) / unit.divisor)} {unit.unit} {word}")
     return labels
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Any, Literal
@@ -12,8 +12,7 @@ import pandas as pd
 from ablations.analysis.grouping import REFERENCE, describe, group_by, tell_apart, varying, with_times
 from ablations.config import CONFOUNDER_SLOTS, TOGGLES
 from ablations.errors import FEW
-from ablations.measure.metrics import METRICS
-from ablations.units import UNITS
+from ablations.measure.metrics import METRICS, in_unit_of
 
 NOTHING = "-"
 """What a cell without a value shows."""
@@ -64,36 +63,34 @@ def metric_column(
     return TableColumn(title or METRICS[metric].title, show_metric(metric, value), best=best)
 
 
-COUNT_UNITS = {"G": 1e9, "M": 1e6, "k": 1e3}
-BYTE_UNITS = {unit: float(UNITS[unit]) for unit in ("MiB", "KiB")}
-
-
 def count_column(
     metric: str,
+    column: str = "",
     heading: str | Show = "",
     *,
     bracket: Show = lambda row: "",
     best: Literal["min"] | None = None,
-    units: Mapping[str, float] = COUNT_UNITS,
 ) -> TableColumn:
-    """Returns the column of a count, in the largest of `units` in which none of a group has leading zeros.
+    """Returns the column of a metric in the largest unit in which no value of a group has leading zeros.
 
-    What `bracket` gives for a row stands in brackets behind it.
+    The values may have another name, and what `bracket` gives for a row stands in brackets behind it.
     """
+    column = column or metric
 
     def for_rows(rows: Sequence[pd.Series]) -> TableColumn:
-        unit = _count_unit([row[metric] for row in rows if pd.notna(row.get(metric))], min, units)
-        words = heading(rows[0]) if callable(heading) else heading or METRICS[metric].label
+        counts = [row[column] for row in rows if pd.notna(row.get(column)) and row[column] > 0]
+        unit = in_unit_of(metric, min(counts, default=0))
+        words = heading(rows[0]) if callable(heading) else heading or unit.label
 
         def show(row: pd.Series) -> str:
-            if pd.isna(row.get(metric)):
+            if pd.isna(row.get(column)):
                 return NOTHING
-            text, more = four_figures(row[metric] / units[unit]), bracket(row)
+            text, more = four_figures(row[column] / unit.divisor), bracket(row)
             return f"{text} ({more})" if more else text
 
-        return TableColumn(f"{words}, {unit}", show, best=best)
+        return TableColumn(unit.titled(words), show, best=best)
 
-    return TableColumn(heading, metric, for_rows=for_rows)
+    return TableColumn(heading, column, for_rows=for_rows)
 
 
 def change_of(metric: str) -> Show:
@@ -104,14 +101,6 @@ def change_of(metric: str) -> Show:
         return "" if row["arm"] == REFERENCE or pd.isna(change) else f"{change:+z.1f} %"
 
     return show
-
-
-def _count_unit(
-    counts: Iterable[float], pick: Callable[[Iterable[float]], float], units: Mapping[str, float] = COUNT_UNITS
-) -> str:
-    """Returns the largest unit in which the least, or the most, of some counts has no leading zeros."""
-    sizes = [abs(count) for count in counts if count]
-    return next((unit for unit, size in units.items() if sizes and pick(sizes) >= size), list(units)[-1])
 
 
 MACS_AT = "{} px: " + METRICS["macs"].label
@@ -360,11 +349,11 @@ def markdown_rows(lines: list[list[str]]) -> str:
 def render_terminal(section: Section, width: int) -> str:
     """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again.
 
-    A heading that is longer than its cells takes several lines.
+    Where not all fit, a heading that is longer than its cells takes several lines.
     """
-    columns = [
-        [*_fold(heading, max(map(len, cells))), *cells] for heading, *cells in zip(*section.lines(), strict=True)
-    ]
+    columns = [list(column) for column in zip(*section.lines(), strict=True)]
+    if sum(max(map(len, column)) + 2 for column in columns) > width + 2:
+        columns = [[*_fold(heading, max(map(len, cells))), *cells] for heading, *cells in columns]
     first, widths = columns[0], [max(map(len, column)) for column in columns]
     blocks: list[list[list[str]]] = []
     room = 0
@@ -391,12 +380,12 @@ HEADING_LINES = 3
 
 def _fold(text: str, width: int) -> list[str]:
     """Returns text as HEADING_LINES lines, the first ones empty where fewer do: the fewest that fit a width, else all,
-    as short as can be."""
-    words = text.split()
-    for count in range(1, HEADING_LINES + 1):
+    as short as can be. A unit stays with the word before it."""
+    words = re.split(r" (?!\S{1,3}$)", text)
+    for count in range(1, min(HEADING_LINES, len(words)) + 1):
         cuts = [(0, *inner, len(words)) for inner in combinations(range(1, len(words)), count - 1)]
         folds = [[" ".join(words[a:b]) for a, b in pairwise(cut)] for cut in cuts]
-        lines = min(folds, key=lambda each: max(map(len, each)), default=[text])
+        lines = min(folds, key=lambda each: max(map(len, each)))
         if max(map(len, lines)) <= width:
             break
     return [""] * (HEADING_LINES - len(lines)) + lines
@@ -410,24 +399,20 @@ def points_text(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{value / POINTS:+z.2f}"
 
 
-def signed_column(column: str, title: str, divisor: float) -> TableColumn:
-    """Returns the column of a difference with its sign, in units of `divisor`, and in brackets in percent of v1's."""
-
-    def show(row: pd.Series) -> str:
-        difference, percent = row[column], row[f"{column}_percent"]
-        if pd.isna(difference):
-            return NOTHING
-        return f"{'+' if difference > 0 else ''}{four_figures(difference / divisor)} ({percent:+z.1f} %)"
-
-    return TableColumn(title, show)
-
-
-def signed_count_column(column: str, heading: str) -> TableColumn:
-    """Returns `signed_column` of a difference of counts, in the unit of the largest of a group."""
+def signed_column(metric: str, column: str, heading: str = "") -> TableColumn:
+    """Returns the column of a difference with its sign, in the unit of the largest of a group, and in brackets in
+    percent of v1's."""
 
     def for_rows(rows: Sequence[pd.Series]) -> TableColumn:
-        unit = _count_unit([row[column] for row in rows if pd.notna(row.get(column))], max)
-        return signed_column(column, f"{heading}, {unit}", COUNT_UNITS[unit])
+        unit = in_unit_of(metric, max((abs(row[column]) for row in rows if pd.notna(row[column])), default=0))
+
+        def show(row: pd.Series) -> str:
+            difference, percent = row[column], row[f"{column}_percent"]
+            if pd.isna(difference):
+                return NOTHING
+            return f"{'+' if difference > 0 else ''}{four_figures(difference / unit.divisor)} ({percent:+z.1f} %)"
+
+        return TableColumn(unit.titled(heading or unit.label), show)
 
     return TableColumn(heading, column, for_rows=for_rows)
 
