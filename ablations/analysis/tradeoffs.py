@@ -53,11 +53,12 @@ def tradeoff_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Returns each arm's accuracy beside each of its costs, what dominates it, and the cost of a point against v1.
 
     A row has the conditions of the accuracy; `cost` (a metric) and `measured_as`, the conditions of the cost; `arm`,
-    the mean accuracy and its interval; `cost_value`, `cost_change` and `cost_change_percent` against v1, in stored
-    units; `top1_difference` to v1; `on_front`, `dominated_by`, and `dominance_resolved`, whether an arm that costs no
-    more is ahead by a resolved difference (all such pairs of a group are one family of Holm's); and `cost_per_point`
-    with its interval, in stored units a percentage point. The front is that of mean accuracies. Arms without that cost
-    are left out, and so is a cost that one arm alone has.
+    the mean accuracy and its interval; `cost_value` with the interval that a latency has, from `cost_low` to
+    `cost_high`; `cost_change` and `cost_change_percent` against v1; all in stored units; `top1_difference` to v1;
+    `on_front`, `dominated_by`, and `dominance_resolved`, whether an arm that costs no more is ahead by a resolved
+    difference (all such pairs of a group are one family of Holm's); and `cost_per_point` with its interval, in stored
+    units a percentage point. The front is that of mean accuracies. Arms without that cost are left out, and so is a
+    cost that one arm alone has.
     """
     measured = {measurement: split_by_conditions(records, measurement) for measurement in ("memory", "speed")}
     for study in split_studies(records):
@@ -70,7 +71,8 @@ def tradeoff_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
         gains = difference_rows("", [({}, difference(arm, REFERENCE)) for arm in study.top1], study.declared)
         by_arm = {arm: (level_columns(top1), gain) for (arm, top1), gain in zip(study.top1.items(), gains, strict=True)}
         means = pd.Series({arm: top1.mean() for arm, top1 in study.top1.items()})
-        for cost, measured_as, costs in sources:
+        for cost, measured_as, measured_costs in sources:
+            costs = measured_costs["value"]
             dominators = find_dominators(costs, means)
             if len(dominators) < 2:
                 continue
@@ -91,6 +93,7 @@ def tradeoff_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
                     "arm": arm,
                     **level,
                     "cost_value": costs[arm],
+                    **{f"cost_{end}": measured_costs.get(end, {}).get(arm, math.nan) for end in ("low", "high")},
                     "cost_change": added,
                     "cost_change_percent": 100 * added / reference_cost,
                     **{f"top1_difference_{name}": value for name, value in gain.items()},
@@ -103,8 +106,8 @@ def tradeoff_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 }
 
 
-Source = tuple[str, str, pd.Series]
-"""A metric, the conditions that it was measured under in words, and its values by arm."""
+Source = tuple[str, str, pd.DataFrame]
+"""A metric, the conditions that it was measured under in words, and by arm its `value`, and `low` and `high` if any."""
 
 
 def _counted(records: pd.DataFrame, study: Study) -> Iterator[Source]:
@@ -112,23 +115,29 @@ def _counted(records: pd.DataFrame, study: Study) -> Iterator[Source]:
     costs = {arm: trained_costs(records, study.conditions, arm) for arm in study.top1}
     for metric in ("params", "macs"):
         own = {arm: counts[metric] for arm, counts in costs.items() if counts[metric] is not None}
-        yield metric, "counted", pd.Series(own, dtype="int64")
+        yield metric, "counted", pd.Series(own, dtype="int64").to_frame("value")
 
 
 def _peaks(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Source]:
     for group in groups:
         rows = group.rows[group.rows["resolution"] == conditions["resolution"]]
         if _same_model(group, conditions) and not rows.empty:
-            yield "peak_memory_bytes", _words(group), rows.set_index("arm")["peak_memory_bytes"].astype(float)
+            peaks = rows.set_index("arm")["peak_memory_bytes"].astype(float)
+            yield "peak_memory_bytes", _words(group), peaks.to_frame("value")
 
 
 def _latencies(conditions: dict[str, Any], groups: Sequence[Group]) -> Iterator[Source]:
-    """Yields v1's latency over each arm's relative speed: their own latencies were taken at different moments."""
+    """Yields v1's latency over each arm's relative speed: their own latencies were taken at different moments.
+
+    The interval is that of the relative speed.
+    """
     for group in groups:
         rows = group.rows.set_index("arm")
         same = _same_model(group, conditions) and group.conditions["resolution"] == conditions["resolution"]
         if same and group.conditions["reference"] == "v1" and REFERENCE in rows.index:
-            yield "latency_s", _words(group), float(rows["latency_s"][REFERENCE]) / rows["relative_speed"]
+            names = ["relative_speed", "relative_speed_high", "relative_speed_low"]
+            ratios = rows.reindex(columns=names).set_axis(["value", "low", "high"], axis="columns")
+            yield "latency_s", _words(group), float(rows["latency_s"][REFERENCE]) / ratios
 
 
 def _same_model(group: Group, conditions: dict[str, Any]) -> bool:

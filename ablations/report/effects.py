@@ -447,7 +447,7 @@ def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
     `values` are rows of `base_gain_values` under the same conditions and of one arm.
     """
     refuse_mixed(values, BASE_GAIN_CONDITIONS)
-    ax.set_xlabel("Points of top-1: mean, 95 % interval")
+    ax.set_xlabel(f"Points of top-1{_seeds_words(values, 'top1_part')}")
     labels = [part.replace(" minus ", "\nminus ") for part in values["part"]]
     return _plot_differences(ax, values, "top1_part", values["arm"], labels)
 
@@ -471,9 +471,14 @@ def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, FACTORIAL_CONDITIONS)
     factorial = Factorial(tuple(values["toggles"].iloc[0].split(", ")))
-    ax.set_xlabel("Effect on top-1, points: mean, 95 % interval")
+    ax.set_xlabel(f"Points of top-1, 95 % interval{_seeds_words(values, 'top1_effect')}")
     arms = [factorial.arm_with(factorial.effects[effect]) for effect in values["effect"]]
     return _plot_differences(ax, values, "top1_effect", arms, list(map(effect_name, values["effect"])))
+
+
+def _seeds_words(values: pd.DataFrame, name: str) -> str:
+    counts = values[f"{name}_n"].unique()
+    return f", n = {counts[0]:.0f}" if len(counts) == 1 else ""
 
 
 def _plot_differences(ax: Axes, values: pd.DataFrame, name: str, arms: Iterable[str], labels: list[str]) -> Axes:
@@ -521,7 +526,7 @@ def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes
 
 
 def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
-    """Draws each arm's mean top-1 against a cost, and the Pareto front of the means.
+    """Draws each arm's mean top-1 against a cost, with their intervals, and the Pareto front of the means.
 
     `values` are rows of `tradeoff_values` of one cost.
     """
@@ -533,6 +538,9 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.plot(front["cost"], front["top1_mean"] / POINTS, color=GREY, linewidth=1, drawstyle="steps-post")
     for (_, row), cost in zip(values.iterrows(), costs, strict=True):
         plot_interval(ax, cost, row, "top1", row["arm"], along="y")
+        if pd.notna(row["cost_low"]):
+            ends = [row["cost_low"] / unit.divisor, row["cost_high"] / unit.divisor]
+            ax.hlines(row["top1_mean"] / POINTS, *ends, color=figures.arm_colour(row["arm"]), linewidth=1)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(unit.title)
     ax.set_ylabel(f"{METRICS['top1'].title}: mean, 95 % interval")
@@ -565,8 +573,10 @@ FIGURES = (
         name="effects_accuracy",
         title="What does each toggle do to accuracy?",
         named_by=("data", "toggles"),
+        titled_by=OF_DESIGN,
         panels=_panels_of_effects,
         height=2.8,
+        comparable=True,
         caption=(
             "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % "
             "interval over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
@@ -577,6 +587,7 @@ FIGURES = (
         name="interactions",
         title="Does a toggle do more where another is on?",
         named_by=(*OF_DESIGN, "toggles"),
+        titled_by=OF_DESIGN,
         panels=_panels_of_interactions,
         height=3.0,
         caption=(
@@ -588,8 +599,10 @@ FIGURES = (
         name="base_gains",
         title="Do the toggles gain more in base v2?",
         named_by=("data",),
+        titled_by=OF_DESIGN,
         panels=panels_of(base_gain_values, BASE_GAIN_CONDITIONS, plot_base_gains),
         height=2.5,
+        comparable=True,
         caption=(
             "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of "
             f"the two gains, the base alone, and all together. {_NOT_CLAIMED}"
@@ -599,8 +612,10 @@ FIGURES = (
         name="single_confounders",
         title="Which of the confounders is it?",
         named_by=("data",),
+        titled_by=OF_DESIGN,
         panels=panels_of(_gains_by_confounder, (*CHANGE_CONDITIONS, "arm"), plot_single_confounders),
         height=2.5,
+        comparable=True,
         caption=(
             "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
             f"{_NOT_CLAIMED}"
@@ -613,8 +628,8 @@ FIGURES = (
         panels=_panels_of_tradeoffs,
         height=3.6,
         caption=(
-            "Top-1 against cost: mean with its 95 % interval over seeds. The grey line is the Pareto front of the "
-            "means. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
+            "Top-1 against cost: mean with its 95 % interval over seeds, latency with that of its ratio to v1's. The "
+            "grey line is the Pareto front of the means. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
         ),
     ),
 )

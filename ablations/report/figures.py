@@ -294,6 +294,8 @@ class FigureSpec:
     caption: str
     panels: list[Panel]
     panel_height: float
+    comparable: bool = False
+    """Whether panels beside each other have one scale along x."""
 
     def draw(self) -> Figure:
         """Returns the figure, two panels a row; call it under STYLE."""
@@ -307,6 +309,11 @@ class FigureSpec:
             ax.set_title(
                 "\n".join(wrap(grouping.tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left"
             )
+        for beside in zip(*(figure.axes[place::columns] for place in range(columns)), strict=False):
+            if self.comparable:
+                ends = [end for ax in beside for end in ax.get_xlim()]
+                for ax in beside:
+                    ax.set_xlim(min(ends), max(ends))
         share_legend(figure)
         return figure
 
@@ -331,8 +338,12 @@ class FigureKind:
     named_by: tuple[str, ...]
     """The conditions whose values each have a figure of their own; the panels of one figure differ in others."""
     panels: Callable[[pd.DataFrame], Iterable[Panel]]
+    titled_by: tuple[str, ...] = ()
+    """The conditions in the title, of those that all panels have in common; `named_by` if there are none."""
     height: float = 0.0
     """Inches that a panel has at least."""
+    comparable: bool = False
+    """Whether panels beside each other have one scale along x."""
 
     def list_figures(self, records: pd.DataFrame) -> list[FigureSpec]:
         """Returns the figures of this kind that the records give."""
@@ -350,12 +361,13 @@ class FigureKind:
         return FigureSpec(
             kind=self.name,
             name=name,
-            title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.named_by)}",
+            title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.titled_by or self.named_by)}",
             caption=" ".join(
                 filter(None, (self.caption, replaced, f"Conditions: {describe(same)}.", _unsaid(panels, differing)))
             ),
             panels=panels,
             panel_height=max(self.height, *(panel.height for panel in panels)),
+            comparable=self.comparable,
         )
 
 

@@ -71,8 +71,9 @@ def write_study(folder, write_cell) -> None:
         for base, resolution, factor in (("v2", 32, 1), ("v2", 64, 4), ("v1", 32, 2)):
             cell = replace(CELL.of(arm=arm, base=base), conditions=Memory(resolution=resolution))
             write_cell(folder, cell, {"peak_memory_bytes": factor * peak, "memory_method": "tracked_storages"})
-    for arm, latency, speed in (("v1", 0.2, 1.0), ("v1+ope", 0.9, 0.8)):
+    for arm, latency, speed, low, high in (("v1", 0.2, 1.0, 1.0, 1.0), ("v1+ope", 0.9, 0.8, 0.5, 1.25)):
         result = {"latency_s": latency, "relative_speed": speed, "noisy": False, "reference_samples": [latency * speed]}
+        result |= {"relative_speed_low": low, "relative_speed_high": high}
         for conditions in (Speed(resolution=32, batch_size=16), Speed(resolution=96)):
             throughput = {"throughput_img_per_s": conditions.batch_size / latency}
             write_cell(folder, replace(CELL.of(arm=arm), conditions=conditions), result | throughput)
@@ -206,6 +207,9 @@ def test_latency_is_that_of_arms_timed_in_turn(values):
     latency = values[values["cost"] == "latency_s"].set_index("arm")
     # v1+ope ran 0.8 times as fast as v1, which took 0.2 s; the 0.9 s of its own were timed at another moment.
     assert list(latency["cost_value"]) == pytest.approx([0.2, 0.25])
+    assert list(latency["cost_low"]) == pytest.approx([0.2, 0.16])
+    assert list(latency["cost_high"]) == pytest.approx([0.2, 0.4])
+    assert values.loc[values["cost"] != "latency_s", ["cost_low", "cost_high"]].isna().all(axis=None)
     assert list(latency["cost_change_percent"]) == pytest.approx([0, 25])
 
 

@@ -138,7 +138,7 @@ def test_only_figures_whose_records_changed_are_drawn_into_files_again(results, 
     build_report(results, everything=True)
     assert saved == [
         "How accurate is each arm? digits, pico, base v2",
-        "What does each toggle do to accuracy? digits, toggles cffn",  # new; that of ope stays
+        "What does each toggle do to accuracy? digits, pico, base v2",  # of cffn; that of ope stays
     ]
 
 

@@ -218,6 +218,7 @@ def test_effects_stand_at_their_means_and_what_is_not_claimed_is_hollow(ax, reco
     ends = [end[0] for whisker in whiskers(ax) for end in whisker]
     assert ends == pytest.approx([mean + side for mean in means for side in (-HALF, HALF)])
     assert dots(ax)[3].get_color() == arm_colour("v1+ope+cffn")
+    assert ax.get_xlabel() == "Points of top-1, 95 % interval, n = 6"
 
 
 def test_one_seed_has_no_whiskers_and_all_is_hollow(ax, records):
@@ -265,6 +266,31 @@ def test_the_front_goes_through_what_nothing_beats(ax, records):
     assert not any(map(is_hollow, dots(ax)))
     assert ax.get_xlabel() == "Parameters, thousands"
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(ARMS)
+
+
+def test_a_latency_has_the_interval_of_its_ratio(ax, records):
+    values = tradeoff_values(records).query("cost == 'macs'")
+    values = values.assign(cost="latency_s", cost_value=0.004, cost_low=0.003, cost_high=0.006)
+    values.loc[values["arm"] == "v1", ["cost_low", "cost_high"]] = float("nan")
+    plot_tradeoff(ax, values)
+    ends_of_lines = [ends for lines in ax.collections for ends in lines.get_segments()]
+    flat = [ends for ends in ends_of_lines if ends[0][1] == ends[1][1]]
+    assert len(flat) == len(ARMS) - 1
+    for ends in flat:
+        assert [end[0] for end in ends] == pytest.approx([3, 6])
+
+
+def test_panels_beside_each_other_have_one_scale(tmp_path, write_cell, records):
+    for arm in ARMS:
+        for seed in range(6):
+            cell = replace(CELL.of(arm=arm, base="v1"), conditions=Accuracy(seed=seed))
+            result = {"top1": 2 * planted(arm) / 100 - 0.9, "n_eval_images": 1000, "n_train_images": 2000}
+            write_cell(tmp_path, cell, result)
+    (spec,) = list_figures(load_records(tmp_path), kinds=["effects_accuracy"])
+    first, second = spec.draw().axes
+    assert first.get_xlim() == second.get_xlim()
+    (spec,) = list_figures(load_records(tmp_path).query("base == 'v1'"), kinds=["effects_accuracy"])
+    assert spec.title == "What does each toggle do to accuracy? digits, pico, base v1"
 
 
 def draw_effects(ax: Axes, rows: pd.DataFrame) -> None:
