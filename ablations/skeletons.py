@@ -46,7 +46,7 @@ _TOKENS = '''
 class Mine(nn.Module):
     """{sentence}"""
 
-    def __init__(self, dim: int, num_prefix_tokens: int) -> None:
+    def __init__(self, dim: int, num_prefix_tokens: int{parameter}) -> None:
         super().__init__()
         self.num_prefix_tokens = num_prefix_tokens
 {layers}
@@ -58,7 +58,7 @@ class Mine(nn.Module):
 
 def build(config: PVTConfig, stage: int) -> nn.Module:
     """Returns the module of a stage, from 0 to 3; the config has dims, heads and ratios of each."""
-    return Mine(config.embed_dims[stage], config.num_prefix_tokens(stage))
+    {body}
 '''
 
 _MAP_IMPORTS = "from ablations.model.tokens import as_map, as_tokens, with_prefix_of\n"
@@ -68,9 +68,15 @@ _MAP_FORWARD = """        feature_map = self.conv(as_map(x, size, self.num_prefi
 _ADDED_FORWARD = """        feature_map = self.conv(as_map(x, size, self.num_prefix_tokens))  # (B, C, H, W)
         placed = x[:, self.num_prefix_tokens :] + as_tokens(feature_map)
         return with_prefix_of(placed, x, self.num_prefix_tokens)"""
-_TWO_LAYERS = """        self.fc1 = nn.Linear(dim, 2 * dim)
+_TWO_LAYERS = """        self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(2 * dim, dim)"""
+        self.fc2 = nn.Linear(hidden_dim, dim)"""
+_DIM = {"parameter": "", "body": "return Mine(config.embed_dims[stage], config.num_prefix_tokens(stage))"}
+_DIM_AND_HIDDEN = {
+    "parameter": ", hidden_dim: int",
+    "body": """dim = config.embed_dims[stage]
+    return Mine(dim, config.num_prefix_tokens(stage), dim * config.mlp_ratios[stage])""",
+}
 _IN_BRANCH = "; the block adds it to x"
 
 _BODIES = {
@@ -84,6 +90,7 @@ _BODIES = {
             layers=_MAP_LAYER + "\n        self.proj = nn.Linear(dim, dim)",
             forward=_MAP_FORWARD,
             residual=_IN_BRANCH,
+            **_DIM,
         ),
     ),
     "mlp": (
@@ -96,6 +103,7 @@ _BODIES = {
             layers=_TWO_LAYERS,
             forward="        return self.fc2(self.act(self.fc1(x)))",
             residual=_IN_BRANCH,
+            **_DIM_AND_HIDDEN,
         ),
     ),
     "pos_embed": (
@@ -108,6 +116,7 @@ _BODIES = {
             layers=_MAP_LAYER,
             forward=_ADDED_FORWARD,
             residual="",
+            **_DIM,
         ),
     ),
     "block": (
@@ -120,6 +129,7 @@ _BODIES = {
             layers=f"        self.norm = nn.LayerNorm(dim)\n{_TWO_LAYERS}",
             forward="        return x + self.fc2(self.act(self.fc1(self.norm(x))))",
             residual="",
+            **_DIM_AND_HIDDEN,
         ),
     ),
     "norm": (

@@ -246,6 +246,9 @@ REFUSED = {
     },
     r"returns numbers that are not finite in stage 1": {"forward": "return x / 0"},
     r"gated.py: build returns a int; allowed: a torch.nn.Module": {"build": "return 3"},
+    r"has a module with forward\(input: .*Tensor\) -> .*; allowed: forward\(x, size\), where size is the map's": {
+        "build": "return nn.GELU()"
+    },
     r"cannot be built in stage 1: ZeroDivisionError": {"build": "1 / 0"},
     r"has a cost of 0 parameters in stage 1; the module has 72": {"more": ", cost=lambda *_: iter(())"},
 }

@@ -3,6 +3,7 @@
 Each check is one line for the reader who wrote the file: it says which of the slot's promises is broken, and where.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -19,6 +20,9 @@ IMAGES = 2
 
 SIDE = (32, 64)
 """Height and width in pixels of these: no square, so that a map that is turned over is seen."""
+
+OF_X_ALONE = ("patch_embed", "norm", "pool")
+"""Slots whose modules are not given the map's size."""
 
 TRIED = "pico"
 """The variant that toggles are tried in."""
@@ -56,6 +60,7 @@ def _check_stage(name: str, toggle: Toggle, config: PVTConfig, stage: int) -> No
     with_token = ", where a class token stands before the map's tokens" if prefix else ""
     with torch.device("meta"):
         module = _attempt(name, toggle, f"cannot be built {where}", lambda: build_from_file(toggle, config, stage))
+    _check_forward(name, toggle, module)
     for key, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.device.type != "meta":
             what = f"puts {key} on {tensor.device}, not on the default device; leave out `device` where it is made"
@@ -78,6 +83,17 @@ def _check_stage(name: str, toggle: Toggle, config: PVTConfig, stage: int) -> No
         counted, built = sum(row.params for row in rows), sum(each.numel() for each in module.parameters())
         if counted != built:
             raise _broken(name, toggle, f"has a cost of {counted} parameters {where}; the module has {built}")
+
+
+def _check_forward(name: str, toggle: Toggle, module: nn.Module) -> None:
+    wanted = ("x",) if toggle.slot in OF_X_ALONE else ("x", "size")
+    signature = inspect.signature(module.forward)
+    try:
+        signature.bind(*wanted)
+    except TypeError:
+        meaning = "" if len(wanted) == 1 else ", where size is the map's (height, width)"
+        what = f"has a module with forward{signature}; allowed: forward({', '.join(wanted)}){meaning}"
+        raise _broken(name, toggle, what) from None
 
 
 def _cost(toggle: Toggle, config: PVTConfig, stage: int, size: tuple[int, int]) -> Any:
@@ -110,7 +126,7 @@ def _example(slot: str, config: PVTConfig, stage: int) -> tuple[Tensor, tuple[in
 
 
 def _call(slot: str, module: nn.Module, given: Tensor, size: tuple[int, int]) -> Any:
-    return module(given) if slot in ("patch_embed", "norm", "pool") else module(given, size)
+    return module(given) if slot in OF_X_ALONE else module(given, size)
 
 
 def _check_output(

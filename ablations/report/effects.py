@@ -629,7 +629,8 @@ FIGURES = (
         height=3.6,
         caption=(
             "Top-1 against cost: mean with its 95 % interval over seeds, latency with that of its ratio to v1's. The "
-            "grey line is the Pareto front of the means. Whether an arm is surely beaten, the table `tradeoff` says (`report --all`)."
+            "grey line is the Pareto front of the means. Whether an arm is surely beaten, the table `tradeoff` says "
+            "(`report --all`)."
         ),
     ),
 )

@@ -358,10 +358,11 @@ class FigureKind:
         differing = grouping.varying(panel.conditions for panel in panels)
         same = {word: value for word, value in panels[0].conditions.items() if word not in differing}
         replaced = note_replaced(panel.rows for panel in panels)
+        named = describe(same, self.titled_by or self.named_by)
         return FigureSpec(
             kind=self.name,
             name=name,
-            title=f"{self.title}{'' if self.title.endswith('?') else ':'} {describe(same, self.titled_by or self.named_by)}",
+            title=f"{self.title}{'' if self.title.endswith('?') else ':'} {named}",
             caption=" ".join(
                 filter(None, (self.caption, replaced, f"Conditions: {describe(same)}.", _unsaid(panels, differing)))
             ),

@@ -236,6 +236,7 @@ def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, measu
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_a_record_says_all_and_images_are_beside_it(folder, tmp_path):
     cell = cell_of("detection", head="mask_rcnn")
     summary = run_cells([cell], study="mine", results=tmp_path / "runs", data_dir=folder)
