@@ -309,11 +309,11 @@ class FigureSpec:
             ax.set_title(
                 "\n".join(wrap(grouping.tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left"
             )
-        for beside in zip(*(figure.axes[place::columns] for place in range(columns)), strict=False):
-            if self.comparable:
-                ends = [end for ax in beside for end in ax.get_xlim()]
-                for ax in beside:
-                    ax.set_xlim(min(ends), max(ends))
+        for first in range(0, len(self.panels), columns) if self.comparable else ():
+            beside = figure.axes[first : first + columns]
+            ends = [end for ax in beside for end in ax.get_xlim()]
+            for ax in beside:
+                ax.set_xlim(min(ends), max(ends))
         share_legend(figure)
         return figure
 
