@@ -19,7 +19,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit..*` is deprecated")
 
 SIZES = ((32, 32), (40, 56))
 EVERY_MODEL = pytest.mark.parametrize(
-    ("arm", "base", "attention"), list(product(ARMS, BASES, get_args(AttentionKernel)))
+    ("arm", "base", "attention"),
+    [
+        # An arm of the published base is that arm in another.
+        pytest.param(*model, marks=[pytest.mark.slow] if "published" in model else [])
+        for model in product(ARMS, BASES, get_args(AttentionKernel))
+    ],
 )
 
 Randomise = Callable[[nn.Module], nn.Module]
@@ -54,7 +59,10 @@ def test_every_arm_base_and_kernel(randomise: Randomise, export: Export, arm: st
 
 
 @EXPORTS
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=[pytest.mark.slow] if max(VARIANTS[name]["depths"]) > 6 else []) for name in VARIANTS],
+)
 def test_every_variant(export: Export, variant: str) -> None:
     model = build_model(build_config(variant, num_classes=5), seed=0).eval()
     exported = export(model)

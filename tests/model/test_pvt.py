@@ -418,7 +418,9 @@ def test_only_the_class_token_is_named_for_no_weight_decay() -> None:
 # What runs it: compilers, autocast, fake tensors, the meta device.
 
 
-@pytest.mark.parametrize(("arm", "base"), [("v1+cffn+lsra", "v1"), ("v1+ope+cffn", "v2")])
+@pytest.mark.parametrize(
+    ("arm", "base"), [("v1+cffn+lsra", "v1"), pytest.param("v1+ope+cffn", "v2", marks=pytest.mark.slow)]
+)
 def test_compiles_into_one_graph_with_its_gradients(randomise: Randomise, arm: str, base: str) -> None:
     model = randomise(build_model(build_config("pico", arm, base)))
     x = images(40, 48)

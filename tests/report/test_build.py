@@ -45,6 +45,21 @@ def results(tmp_path, write_cell) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, write_cell) -> Path:
+    """The same records with all tables and figures, to be copied and not written into."""
+    results = tmp_path_factory.mktemp("built")
+    write_few_records(results, write_cell)
+    build_report(results, everything=True)
+    return results
+
+
+@pytest.fixture
+def reported(built, tmp_path) -> Path:
+    """A copy of these."""
+    return shutil.copytree(built, tmp_path / "results")
+
+
 def contents(results: Path) -> dict[str, bytes]:
     files = (path for path in results.rglob("*") if path.is_file() and "records" not in path.parts)
     return {path.relative_to(results).as_posix(): path.read_bytes() for path in files}
@@ -101,12 +116,11 @@ def test_everything_is_all_that_there_are_records_of(results):
     assert check_report(results) == []
 
 
-def test_what_is_there_beside_the_headlines_is_kept_up_to_date(results, write_cell):
-    build_report(results, everything=True)
-    before = contents(results)
-    write_cell(results, CELL.of(arm="v1+lsra"))
-    build_report(results)
-    after = contents(results)
+def test_what_is_there_beside_the_headlines_is_kept_up_to_date(reported, write_cell):
+    before = contents(reported)
+    write_cell(reported, CELL.of(arm="v1+lsra"))
+    build_report(reported)
+    after = contents(reported)
     assert set(after) == set(before)
     assert after["tables/cost.md"] != before["tables/cost.md"]
 
@@ -125,26 +139,21 @@ def saved(monkeypatch) -> list[str]:
     return titles
 
 
-def test_only_figures_whose_records_changed_are_drawn_into_files_again(results, write_cell, saved):
-    build_report(results, everything=True)
-    assert len(saved) == 3
-    saved.clear()
-    build_report(results, everything=True)
-    write_cell(results, CELL.of(arm="v1+lsra"))  # no figure shows it
-    build_report(results, everything=True)
+def test_only_figures_whose_records_changed_are_drawn_into_files_again(reported, write_cell, saved):
+    build_report(reported, everything=True)
+    write_cell(reported, CELL.of(arm="v1+lsra"))  # no figure shows it
+    build_report(reported, everything=True)
     assert saved == []
     cell = replace(CELL.of(arm="v1+cffn"), conditions=Accuracy(seed=0))
-    write_cell(results, cell, {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437, "history": []})
-    build_report(results, everything=True)
+    write_cell(reported, cell, {"top1": 0.5, "n_eval_images": 360, "n_train_images": 1437, "history": []})
+    build_report(reported, everything=True)
     assert saved == [
         "How accurate is each arm? digits, pico, base v2",
         "What does each toggle do to accuracy? digits, pico, base v2",  # of cffn; that of ope stays
     ]
 
 
-def test_only_figures_whose_definition_changed_are_drawn_into_files_again(results, monkeypatch, saved):
-    build_report(results, everything=True)
-    saved.clear()
+def test_only_figures_whose_definition_changed_are_drawn_into_files_again(reported, monkeypatch, saved):
     kind = "cumulative_accuracy"
     list_kind = contents_of_reports.FIGURES[kind]
     monkeypatch.setitem(
@@ -152,7 +161,7 @@ def test_only_figures_whose_definition_changed_are_drawn_into_files_again(result
         kind,
         lambda records: [replace(spec, title="Another?") for spec in list_kind(records)],
     )
-    build_report(results, everything=True)
+    build_report(reported, everything=True)
     assert saved == ["Another?"]
 
 
@@ -189,15 +198,14 @@ def test_the_same_records_give_the_same_bytes(results):
     assert contents(results) == first
 
 
-def test_an_older_reports_files_go(results, write_cell):
-    build_report(results, everything=True)
-    for path in (results / "records" / "accuracy").iterdir():
+def test_an_older_reports_files_go(reported, write_cell):
+    for path in (reported / "records" / "accuracy").iterdir():
         path.unlink()
-    (results / "LOG.md").write_text("kept by hand")
-    assert check_report(results) == sorted([*OF_BOTH, *OF_ACCURACY])
-    build_report(results)
-    assert set(contents(results)) == OF_COST | OF_BOTH | {"LOG.md"}
-    assert check_report(results) == []
+    (reported / "LOG.md").write_text("kept by hand")
+    assert check_report(reported) == sorted([*OF_BOTH, *OF_ACCURACY])
+    build_report(reported)
+    assert set(contents(reported)) == OF_COST | OF_BOTH | {"LOG.md"}
+    assert check_report(reported) == []
 
 
 def spoil(path: Path) -> None:
@@ -206,15 +214,6 @@ def spoil(path: Path) -> None:
 
 def append(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory, write_cell) -> Path:
-    """The same with its report, to be copied and not written into."""
-    results = tmp_path_factory.mktemp("built")
-    write_few_records(results, write_cell)
-    build_report(results, everything=True)
-    return results
 
 
 @pytest.mark.parametrize(
@@ -238,18 +237,16 @@ def built(tmp_path_factory, write_cell) -> Path:
     ],
     ids=["many", "few"],
 )
-def test_check_names_what_is_stale_and_nothing_else(built, tmp_path, changes):
-    results = shutil.copytree(built, tmp_path / "results")
+def test_check_names_what_is_stale_and_nothing_else(reported, changes):
     for name, change in changes.items():
-        change(results / name)
-    assert check_report(results) == sorted(changes)
+        change(reported / name)
+    assert check_report(reported) == sorted(changes)
 
 
-def test_check_sees_that_a_record_came(results, write_cell):
-    build_report(results, everything=True)
-    write_cell(results, replace(CELL, conditions=Accuracy(seed=2)))
+def test_check_sees_that_a_record_came(reported, write_cell):
+    write_cell(reported, replace(CELL, conditions=Accuracy(seed=2)))
     # The effects' tables say that a seed without v1+ope was left out; their figure shows the two that have both arms.
-    assert check_report(results) == sorted([*OF_BOTH, *OF_ACCURACY - OF_ONE_EFFECT])
+    assert check_report(reported) == sorted([*OF_BOTH, *OF_ACCURACY - OF_ONE_EFFECT])
 
 
 def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
