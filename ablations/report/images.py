@@ -38,6 +38,7 @@ def save_figure(figure: Figure) -> tuple[bytes, bytes]:
     png, svg = io.BytesIO(), io.BytesIO()
     # Not savefig, which draws every figure twice.
     FigureCanvasAgg(figure).print_png(png, metadata={**named, "Software": None})
+    figure.set_layout_engine("none")  # what was laid out stays, in each form
     FigureCanvasSVG(figure).print_svg(svg, metadata={**named, "Date": None, "Creator": None})
     return png.getvalue(), svg.getvalue()
 
