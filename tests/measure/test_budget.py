@@ -74,10 +74,10 @@ def assert_proven(answer: BudgetAnswer, cell: Cell) -> None:
 @pytest.mark.parametrize(
     ("arm", "attention", "mode"),
     [
-        ("v1", "fused", "inference"),
         ("v1+ope+cffn", "explicit", "inference"),
-        ("v1+cffn", "explicit", "training"),
         ("v1+ope+cffn+lsra", "fused", "training"),
+        pytest.param("v1", "fused", "inference", marks=pytest.mark.slow),
+        pytest.param("v1+cffn", "explicit", "training", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_answered_fits_and_one_step_more_does_not(arm: str, attention: str, mode: str) -> None:

@@ -317,6 +317,7 @@ def logger_levels() -> dict[str, int]:
     return {name: logging.getLogger(name).level for name in ("", "fvcore", "fvcore.nn", "fvcore.nn.jit_analysis")}
 
 
+@pytest.mark.slow
 def test_fvcore_is_imported_late_and_in_silence() -> None:
     program = (
         "import sys, torch, warnings\n"

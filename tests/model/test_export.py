@@ -21,8 +21,8 @@ SIZES = ((32, 32), (40, 56))
 EVERY_MODEL = pytest.mark.parametrize(
     ("arm", "base", "attention"),
     [
-        # An arm of the published base is that arm in another.
-        pytest.param(*model, marks=[pytest.mark.slow] if "published" in model else [])
+        # An arm of the published base is that arm in another, and attention is written out in one function.
+        pytest.param(*model, marks=[pytest.mark.slow] if {"published", "explicit"} & {*model} else [])
         for model in product(ARMS, BASES, get_args(AttentionKernel))
     ],
 )

@@ -115,6 +115,7 @@ def test_seeds_give_uncorrelated_weights() -> None:
     assert off_diagonal.abs().max() < 5 / 64
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same() -> None:
     script = (
         "import hashlib; from ablations.config import build_config; from ablations.model import build_model\n"

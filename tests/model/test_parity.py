@@ -45,10 +45,17 @@ def assert_like_timm(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
     assert_close(ours.forward_head(features), theirs.forward_head(their_features))
 
 
-@pytest.mark.parametrize("attention", ["fused", "explicit"])
 @pytest.mark.parametrize(
-    ("name", "variant", "arm"),
-    [("pvt_v2_b0", "b0", V2), ("pvt_v2_b2", "b2", V2), ("pvt_v2_b2_li", "b2", V2_LI)],
+    ("name", "variant", "arm", "attention"),
+    [
+        *(("pvt_v2_b0", "b0", V2, attention) for attention in ("fused", "explicit")),
+        ("pvt_v2_b2_li", "b2", V2_LI, "fused"),
+        pytest.param("pvt_v2_b2_li", "b2", V2_LI, "explicit", marks=pytest.mark.slow),
+        *(
+            pytest.param("pvt_v2_b2", "b2", V2, attention, marks=pytest.mark.slow)
+            for attention in ("fused", "explicit")
+        ),
+    ],
 )
 def test_v2_gives_timms_numbers(randomise: Randomise, name: str, variant: str, arm: str, attention: str) -> None:
     theirs = randomise(timm.create_model(name))
@@ -84,7 +91,7 @@ def set_released_eps(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("attention", ["fused", "explicit"])
+@pytest.mark.parametrize("attention", ["fused", pytest.param("explicit", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arm", [V2, V2_LI])
 def test_v2_gives_transformers_numbers(randomise: Randomise, arm: str, attention: str) -> None:
     # PvtV2Config's defaults are b0.
