@@ -683,6 +683,7 @@ def test_a_budget_is_answered_and_verified(capsys):
     assert f"at 32 px, batch {batch:.0f}: predicted {of_batch} MiB, measured {of_batch} MiB: fits" in out
 
 
+@pytest.mark.slow
 def test_a_budget_is_answered_for_models_that_refuse_sizes(capsys):
     models = ["--model", "timm:vit_tiny_patch16_224", "timm:resnet18"]
     sizes = ["--resolutions", "224", "256", "--modes", "inference"]

@@ -54,7 +54,14 @@ def test_every_arm_and_base_equals_the_trace(variant, attention, arm, base):
     }
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("pico", "b0")])
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (max(sizes["depths"]) > 6))
+        for name, sizes in VARIANTS.items()
+        if name not in ("pico", "b0")
+    ],
+)
 @pytest.mark.parametrize(("arm", "base"), [("v1", "v1"), ("v1+ope+cffn+lsra", "v2")])
 def test_every_variant_equals_the_trace(variant, arm, base):
     config = build_config(variant, arm, base, num_classes=7, in_chans=1)

@@ -57,6 +57,7 @@ def test_a_home_that_nobody_knows_is_one_line() -> None:
         parse(["cost", "--results", "~nobody-of-this-name/x"])
 
 
+@pytest.mark.slow
 def test_a_librarys_warning_is_one_line_without_its_source(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import warnings\nfrom torch import nn\nwarnings.warn('old\\n  way')\ndef build(): return nn.Conv2d(3, 4, 1)\n"
@@ -100,6 +101,7 @@ def test_batches_are_the_same_however_they_come() -> None:
     assert stream._join_for_pipe([images[0], {"a.png": "no image"}]) == {"a.png": "no image"}
 
 
+@pytest.mark.slow
 def test_without_colour_there_is_none(tmp_path: Path) -> None:
     done = run(tmp_path, *COST, NO_COLOR="1", TERM="xterm-256color", COLUMNS="40")
     assert done.returncode == 0

@@ -160,6 +160,7 @@ def test_few_predictions_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None
     assert answer_budget(pico(), 1000 * MIB, ()).largest_batches == ()
 
 
+@pytest.mark.slow
 def test_what_is_not_tried_any_more_is_said() -> None:
     answer = answer_budget(pico(), 2**50, (32,))
     side, batch = answer.largest_resolution, answer.largest_batches[0][1]

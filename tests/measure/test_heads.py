@@ -84,6 +84,7 @@ def test_every_weight_has_a_gradient(head: str) -> None:
     assert [name for name, value in network.named_parameters() if value.grad is None] == []
 
 
+@pytest.mark.slow
 def test_speed_times_v1_with_the_same_head(tmp_path) -> None:
     conditions = Speed(head="retinanet", resolution=64, batch_size=1, repeats=6, mode="inference")
     cell = arm_cell("pico", "v1+ope", "v2", conditions)

@@ -263,6 +263,7 @@ def test_the_memory_of_a_container_is_what_data_may_take_half_of(tmp_path, monke
     assert physical_memory_bytes() == 123456789
 
 
+@pytest.mark.slow
 @on_linux
 def test_fresh_processes_start_where_the_temporary_folder_has_a_long_path(tmp_path) -> None:
     folder = tmp_path / ("scratch" * 12) / ("job" * 12)

@@ -189,6 +189,7 @@ def test_the_best_of_a_column_is_bold(tmp_path):
     assert not any("54.00" in cell for cell in bold)
 
 
+@pytest.mark.slow
 def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
     for mixup in (0.0, 0.8):
         for arm in ARMS:

@@ -23,6 +23,7 @@ def records_of(results: Path) -> dict[str, dict]:
     return {record["key"]: record for record in read_records(results).records}
 
 
+@pytest.mark.slow
 def test_a_classifier_is_trained_on_from_a_file_and_from_its_record(tmp_path):
     results = tmp_path / "runs"
     flags = ("--jobs", "1", "--results", str(results))

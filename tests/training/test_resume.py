@@ -141,6 +141,7 @@ def test_a_training_that_was_finished_before_its_record_was_written_is_evaluated
     assert measure_accuracy(build, EVERYTHING, None, files=files) == first
 
 
+@pytest.mark.slow
 def test_the_log_of_a_resumed_training_has_each_epoch_once(tmp_path):
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
     for _ in range(12):
