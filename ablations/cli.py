@@ -397,7 +397,7 @@ def _plan(command: commands.Plan) -> int:
 
 
 def _print_plan(cells: list[Cell], results: Path) -> int:
-    from ablations.records import find_record
+    from ablations.records.folder import find_record
 
     records = [None if cell.is_from_file else find_record(results, cell) for cell in cells]
     states = [record["status"] if record else "missing" for record in records]
@@ -514,7 +514,7 @@ def _check_has_records(results: Path) -> None:
 
 
 def _records(command: commands.Records) -> int:
-    from ablations.records import drop_records, merge_records, pack_records, unpack_records
+    from ablations.records.rearrange import drop_records, merge_records, pack_records, unpack_records
 
     for name, action in (("folders", "merge"), ("where", "drop")):
         given = getattr(command, name)
@@ -555,7 +555,8 @@ def _power(command: commands.Power) -> int:
 
 def _condition_of(where: tuple[str, ...]) -> Any:
     """Returns whether a record has all the values that `--where` names, as text."""
-    from ablations.records import list_columns, record_values
+    from ablations.records.columns import list_columns
+    from ablations.records.rows import record_values
 
     wanted = [text.partition("=") for text in where]
     for (name, equals, _), text in zip(wanted, where, strict=True):

@@ -335,7 +335,7 @@ def list_jobs(results: Path) -> dict[str, list[str]]:
 
 def describe_status(cells: Sequence[Cell], results: Path) -> list[str]:
     """Returns what is said of a study: how many cells are in which state, what runs where, and the jobs."""
-    from ablations.records import find_record
+    from ablations.records.folder import find_record
     from ablations.runner.claims import LEASE_S, read_notes
 
     records = [find_record(results, cell) for cell in cells]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ablations.cells import LONGEST_NAME, address, arm_cell, build_cell, file_name, split_file_model
+from ablations.conditions import field_docstrings
 from ablations.config import build_config
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
-from ablations.records import field_docstrings
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 

@@ -34,7 +34,8 @@ from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
 from ablations.measure.process import worker_processes
 from ablations.model import build_model
-from ablations.records import iterate_records, load_records
+from ablations.records import load_records
+from ablations.records.folder import read_records
 from ablations.report.contents import list_figures, list_values
 from ablations.report.images import drawing, figure_digest
 from ablations.report.tables import render_csv
@@ -191,7 +192,7 @@ def test_existing_arms_are_what_they_were(existing: dict[tuple[str, str, str], P
 
 def test_every_committed_record_keeps_its_key_and_config() -> None:
     described = ("measurement", "variant", "arm", "base", "config", "conditions")
-    of_arms = [record for record in iterate_records(RESULTS) if record.get("arm")]
+    of_arms = [record for record in read_records(RESULTS).records if record.get("arm")]
     assert len(of_arms) > 500
     for record in of_arms:
         config = PVTConfig(**record["config"])

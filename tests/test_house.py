@@ -113,7 +113,7 @@ ALLOWED_IMPORTS = {
     "data.registry": DESCRIBE,
     "data.dense_registry": DESCRIBE,
     "schema": (*DESCRIBE, *parts("measure")),
-    "records": (*DESCRIBE, *parts("measure", "schema"), "filelock", "numpy", "pandas"),
+    "records": (*DESCRIBE, *parts("measure", "schema", "records"), "filelock", "numpy", "pandas"),
     "model": (*DESCRIBE, *parts("model"), "torch", "timm", "safetensors", "numpy"),
     "heads": (*DESCRIBE, *parts("heads"), "torch", "torchvision"),
     "baselines": (*DESCRIBE, *parts("model", "baselines"), "torch", "torchvision", "timm", "transformers", "numpy"),

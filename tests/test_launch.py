@@ -16,7 +16,7 @@ from ablations.commands import parse
 from ablations.cost import count_macs
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost, Segmentation
-from ablations.records import find_record, read_records
+from ablations.records.folder import find_record, read_records
 from ablations.runner.plan import Pace, _nearest, estimate, predict_training_memory
 
 STUDY = """

@@ -5,10 +5,10 @@ from dataclasses import fields, replace
 import pytest
 
 from ablations.cells import arm_cell, build_cell
+from ablations.conditions import field_docstrings
 from ablations.errors import InputError
 from ablations.measure import Accuracy
 from ablations.recipes import RECIPES, Paper, Recipe, Small, Smoke, as_released, recipe_values
-from ablations.records import field_docstrings
 
 
 def test_the_paper_s_recipe_is_the_released_one():

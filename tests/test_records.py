@@ -10,23 +10,12 @@ from ablations.cells import Cell, address, arm_cell, build_cell
 from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost, Evaluation, Memory, Speed
-from ablations.records import (
-    SCHEMA,
-    drop_records,
-    find_damaged,
-    find_record,
-    iterate_records,
-    load_records,
-    merge_records,
-    pack_bits,
-    pack_records,
-    read_record,
-    record_digest,
-    record_path,
-    unpack_bits,
-    unpack_records,
-    write_record,
-)
+from ablations.records import load_records, write_record
+from ablations.records.bits import pack_bits, unpack_bits
+from ablations.records.folder import find_record, read_records
+from ablations.records.rearrange import drop_records, merge_records, pack_records, unpack_records
+from ablations.records.record_file import read_record, record_path
+from ablations.schema import SCHEMA, record_digest
 
 CELL = arm_cell(variant="pico", arm="v1+ope", base="v2", conditions=Cost(resolution=64))
 
@@ -56,7 +45,7 @@ def test_a_record_says_everything_about_its_cell(tmp_path):
     assert record["config"]["embed_dims"] == [8, 16, 32, 64]
     assert record["conditions"] == {"resolution": 64, "head": "classifier"}
     assert record["result"]["macs"] == 20
-    assert not find_damaged(tmp_path)
+    assert not read_records(tmp_path).damaged
 
 
 def test_a_failed_cell_keeps_its_reason_and_stays_out_of_the_table(tmp_path):
@@ -131,9 +120,9 @@ def test_a_damaged_file_is_named_and_left_out(tmp_path, reason):
     whole = write(tmp_path, CELL.of(arm="v1"))
     DAMAGES[reason](write(tmp_path))
     (name,) = {path.name for path in whole.parent.iterdir()} - {whole.name}
-    assert find_damaged(tmp_path) == {f"records/cost/{name}": reason}
+    assert read_records(tmp_path).damaged == {f"records/cost/{name}": reason}
     assert find_record(tmp_path, CELL) is None
-    assert [record["arm"] for record in iterate_records(tmp_path)] == ["v1"]
+    assert [record["arm"] for record in read_records(tmp_path).records] == ["v1"]
     assert list(load_records(tmp_path)["arm"]) == ["v1"]
 
 
@@ -147,20 +136,20 @@ METHOD = {"memory_method": "tracked_storages"}
 def test_a_finished_record_has_its_main_metric(tmp_path, kind, metric):
     cell = replace(CELL, conditions=kind())
     path = write(tmp_path, cell, result={"seconds": 1.0})
-    assert find_damaged(tmp_path) == {f"records/{kind.name}/{path.name}": f"its result has no {metric}"}
+    assert read_records(tmp_path).damaged == {f"records/{kind.name}/{path.name}": f"its result has no {metric}"}
     write(tmp_path, cell, failure="RuntimeError: out of luck")
     assert find_record(tmp_path, cell)["status"] == "failed"
     result = {metric: 1} | {Accuracy: IMAGES, Speed: TIMES, Memory: METHOD}.get(kind, {})
     write(tmp_path, cell, result=result)
     assert find_record(tmp_path, cell)["result"] == result
-    assert find_damaged(tmp_path) == {}
+    assert read_records(tmp_path).damaged == {}
 
 
 def test_memory_that_was_not_there_has_no_number(tmp_path):
     write(tmp_path, replace(CELL, conditions=Memory()), result={"peak_memory_bytes": None, "out_of_memory": "much"})
-    assert find_damaged(tmp_path) == {}
+    assert read_records(tmp_path).damaged == {}
     write(tmp_path, replace(CELL, conditions=Accuracy()), result={"top1": None})
-    assert list(find_damaged(tmp_path).values()) == ["its result has no top1"]
+    assert list(read_records(tmp_path).damaged.values()) == ["its result has no top1"]
 
 
 def test_no_records_make_an_empty_table_with_names(tmp_path):
@@ -224,7 +213,7 @@ def test_a_foreign_record_is_damaged_and_stops_nothing(tmp_path, change):
     path = write_record(tmp_path, cell, **outcome, environment={}, duration_s=1.0)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert find_record(tmp_path, cell) is None
-    assert len(find_damaged(tmp_path)) == 1
+    assert len(read_records(tmp_path).damaged) == 1
     assert load_records(tmp_path).empty
 
 
@@ -236,7 +225,7 @@ def test_a_model_that_is_no_arm_has_a_record_and_a_row_too(tmp_path):
     record = find_record(tmp_path, cell)
     assert record["model"] == cell.name
     assert not {"variant", "arm", "base", "config"} & set(record)
-    assert not find_damaged(tmp_path)
+    assert not read_records(tmp_path).damaged
     table = load_records(tmp_path).set_index("model")
     assert list(table.index) == ["pvt:pico/v1+ope/v2", cell.name]
     row = table.loc[cell.name]
@@ -244,7 +233,7 @@ def test_a_model_that_is_no_arm_has_a_record_and_a_row_too(tmp_path):
     assert row[["variant", "arm", "base", "pool_size", "position_embedding", "macs"]].isna().all()
     assert (table["macs"].iloc[0], str(table["macs"].dtype)) == (20, "Int64")
     edit(path, model="timm:resnet18")
-    assert list(find_damaged(tmp_path).values()) == ["its description was changed after it was measured"]
+    assert list(read_records(tmp_path).damaged.values()) == ["its description was changed after it was measured"]
 
 
 def test_the_file_that_a_model_came_from_is_part_of_its_record(tmp_path):
@@ -254,7 +243,7 @@ def test_the_file_that_a_model_came_from_is_part_of_its_record(tmp_path):
     assert find_record(tmp_path, cell)["file_sha256"] == cell.model.file_digest
     edit(path, file_sha256="0" * 64)
     assert find_record(tmp_path, cell) is None
-    assert list(find_damaged(tmp_path).values()) == ["its description was changed after it was measured"]
+    assert list(read_records(tmp_path).damaged.values()) == ["its description was changed after it was measured"]
 
 
 def test_a_cost_from_before_there_were_heads_is_the_classifier_s(tmp_path):
@@ -291,7 +280,7 @@ def test_files_that_are_no_records_are_named_and_hidden_ones_are_not(tmp_path):
         (folder / name).write_text("{}")
     (folder / "cost" / "deep.json").write_text("[" * 100_000)
     misplaced = "neither MEASUREMENT/NAME.json nor MEASUREMENT.jsonl, which records are"
-    assert find_damaged(tmp_path) == {
+    assert read_records(tmp_path).damaged == {
         "records/cost/deep.json": "not JSON",
         "records/cost/notes.txt": misplaced,
         f"records/cost/old/{path.name}": misplaced,
@@ -419,7 +408,7 @@ def test_packing_and_unpacking_lose_nothing(tmp_path):
     assert sorted(path.name for path in (tmp_path / "records").glob("*.jsonl")) == ["cost.jsonl", "memory.jsonl"]
     assert load_records(tmp_path).equals(table)
     assert find_record(tmp_path, CELL)["key"] == CELL.key
-    assert find_damaged(tmp_path) == {}
+    assert read_records(tmp_path).damaged == {}
     lines = (tmp_path / "records" / "cost.jsonl").read_text().splitlines()
     assert len(json.loads(lines[0])["environments"]) == 2
     keys = [json.loads(line)["key"] for line in lines[1:]]
@@ -457,13 +446,15 @@ def test_a_damaged_line_is_named_and_the_others_stand(tmp_path):
         "records/cost.jsonl, line 3": "it was changed after it was measured",
         "records/cost.jsonl, line 5": "not JSON",
     }
-    assert find_damaged(tmp_path) == damaged
+    assert read_records(tmp_path).damaged == damaged
     assert len(load_records(tmp_path, "cost")) == len(ARMS) - 2
     with pytest.raises(InputError, match=r"records/cost.jsonl, line 3: it was changed"):
         pack_records(tmp_path)
-    assert find_damaged(tmp_path) == damaged
+    assert read_records(tmp_path).damaged == damaged
     path.write_text("{}\n")
-    assert find_damaged(tmp_path) == {"records/cost.jsonl": f"its first line has no environments of schema {SCHEMA}"}
+    assert read_records(tmp_path).damaged == {
+        "records/cost.jsonl": f"its first line has no environments of schema {SCHEMA}"
+    }
 
 
 def test_merging_unites_folders_and_refuses_two_results_under_one_key(tmp_path):
@@ -536,7 +527,7 @@ def test_a_packed_line_of_another_form_is_named(tmp_path):
     pack_records(tmp_path)
     packed = tmp_path / "records" / "cost.jsonl"
     packed.write_text(packed.read_text() + json.dumps(json.loads(own)) + "\n")
-    assert find_damaged(tmp_path) == {"records/cost.jsonl, line 3": "its environment is not in the first line"}
+    assert read_records(tmp_path).damaged == {"records/cost.jsonl, line 3": "its environment is not in the first line"}
 
 
 def test_a_study_declares_its_seeds_in_the_record(tmp_path):

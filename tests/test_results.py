@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.records import find_damaged, find_record, iterate_records
+from ablations.records.folder import find_record, read_records
 from ablations.report.build import check_report
 from ablations.studies import find_study
 
@@ -20,12 +20,12 @@ def test_every_cell_of_the_committed_studies_is_measured(study):
 
 
 def test_no_record_is_damaged_or_failed():
-    assert find_damaged(RESULTS) == {}
-    assert [record["key"] for record in iterate_records(RESULTS) if record["status"] != "done"] == []
+    assert read_records(RESULTS).damaged == {}
+    assert [record["key"] for record in read_records(RESULTS).records if record["status"] != "done"] == []
 
 
 def test_every_record_names_a_commit_without_changes():
-    commits = {record["environment"]["commit"] for record in iterate_records(RESULTS)}
+    commits = {record["environment"]["commit"] for record in read_records(RESULTS).records}
     assert commits
     assert [commit for commit in commits if commit is None or commit.endswith("-dirty")] == []
 

@@ -18,20 +18,13 @@ from ablations.cells import address
 from ablations.cli import main
 from ablations.config import PVTConfig
 from ablations.errors import InputError
-from ablations.records import (
-    LARGEST_RECORD,
-    find_damaged,
-    iterate_records,
-    pack_records,
-    read_record,
-    read_records,
-    record_digest,
-    tabulate,
-    unpack_records,
-)
+from ablations.records.folder import read_records
+from ablations.records.rearrange import pack_records, unpack_records
+from ablations.records.record_file import LARGEST_RECORD, read_record
+from ablations.records.table import tabulate
 from ablations.report.build import build_report, check_report
 from ablations.report.tables import render_csv
-from ablations.schema import DEEPEST, OF_ARM, OF_MODEL, SEED_ITSELF, _address, check_record
+from ablations.schema import DEEPEST, OF_ARM, OF_MODEL, SEED_ITSELF, _address, check_record, record_digest
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -55,7 +48,7 @@ JUNK = st.one_of(
 @pytest.fixture(scope="module")
 def one_of_each() -> dict[str, dict[str, Any]]:
     """A committed record of an arm for each measurement."""
-    return {record["measurement"]: record for record in iterate_records(RESULTS) if "arm" in record}
+    return {record["measurement"]: record for record in read_records(RESULTS).records if "arm" in record}
 
 
 def sealed(record: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +199,7 @@ def test_what_is_no_regular_file_of_bounded_size_is_named_at_once(tmp_path, one_
         case _:
             path.mkdir()
     start = time.monotonic()
-    (reason,) = find_damaged(tmp_path).values()
+    (reason,) = read_records(tmp_path).damaged.values()
     assert reason.startswith("cannot be read: ")
     assert time.monotonic() - start < 5
 
@@ -214,7 +207,7 @@ def test_what_is_no_regular_file_of_bounded_size_is_named_at_once(tmp_path, one_
 def test_a_pack_that_is_a_pipe_is_named(tmp_path):
     (tmp_path / "records").mkdir()
     os.mkfifo(tmp_path / "records" / "cost.jsonl")
-    assert find_damaged(tmp_path) == {"records/cost.jsonl": "cannot be read: not a regular file"}
+    assert read_records(tmp_path).damaged == {"records/cost.jsonl": "cannot be read: not a regular file"}
 
 
 def test_links_among_folders_end(tmp_path, one_of_each):
@@ -286,7 +279,7 @@ def test_a_pack_is_read_as_it_was_written_and_edits_show(tmp_path, one_of_each):
     assert record == json.loads(text)
     lines = pack.read_text().splitlines()
     pack.write_text(lines[0].replace('"threads": 1', '"threads": 2') + "\n" + lines[1] + "\n")
-    assert find_damaged(tmp_path) == {"records/accuracy.jsonl, line 2": "it was changed after it was measured"}
+    assert read_records(tmp_path).damaged == {"records/accuracy.jsonl, line 2": "it was changed after it was measured"}
     pack.write_text("\n".join(lines) + "\n")
     unpack_records(tmp_path)
     assert [read_record(each) for each in path.parent.iterdir()] == [json.loads(text)]
@@ -328,7 +321,7 @@ def test_an_address_is_the_same_however_its_text_is_made(one_of_each, measuremen
 def two_arms() -> list[dict[str, Any]]:
     """Committed records of two arms of one model, up to six of each arm and measurement."""
     chosen: dict[tuple, list[dict[str, Any]]] = {}
-    for record in iterate_records(RESULTS):
+    for record in read_records(RESULTS).records:
         if record.get("variant") == "nano" and record["base"] == "v2" and record["arm"] in ("v1", "v1+lsra"):
             chosen.setdefault((record["measurement"], record["arm"]), []).append(record)
     assert {measurement for measurement, _ in chosen} >= {"accuracy", "cost", "memory", "speed"}
@@ -338,7 +331,7 @@ def two_arms() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def beside_libraries() -> list[dict[str, Any]]:
     """Committed speeds of one model beside libraries' models."""
-    speeds = (each for each in iterate_records(RESULTS) if each["measurement"] == "speed")
+    speeds = (each for each in read_records(RESULTS).records if each["measurement"] == "speed")
     return [each for each in speeds if each["variant"] == "nano" and each["conditions"]["reference"] != "v1"]
 
 
@@ -365,7 +358,7 @@ def test_what_every_record_lacks_is_named_or_not_needed(
     without = [record for record in records if record["result"].pop(left_out, None) is not None]
     assert without
     write_all(tmp_path, records)
-    reasons = list(find_damaged(tmp_path).values())
+    reasons = list(read_records(tmp_path).damaged.values())
     assert reasons == [f"its result has no {left_out}"] * len(without) * is_needed
     assert main(["report", "--all", "--html", "--no-figures", "--results", str(tmp_path)]) == 0
     assert capsys.readouterr().err.count(f"its result has no {left_out}") == len(reasons)
@@ -384,7 +377,7 @@ def test_no_report_and_no_run_needs_a_field_that_has_a_default(two_arms, tmp_pat
     bare = next(record for record in two_arms if record["measurement"] == "memory")
     records.append(copy.deepcopy(bare) | {"conditions": {}})
     write_all(tmp_path, records)
-    damaged = find_damaged(tmp_path)
+    damaged = read_records(tmp_path).damaged
     assert {why.partition(":")[0] for why in damaged.values()} <= {"its model cannot be"}
     assert len(damaged) < len(records) / 2
     assert main(["report", "--all", "--html", "--no-figures", "--results", str(tmp_path)]) == 0

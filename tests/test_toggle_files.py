@@ -20,7 +20,8 @@ from ablations.measure import Accuracy, Cost
 from ablations.measure.macs import trace_macs
 from ablations.model import build_model, timm_registry
 from ablations.model.toggle_checks import check_toggles
-from ablations.records import find_damaged, iterate_records, load_records
+from ablations.records import load_records
+from ablations.records.folder import read_records
 from ablations.report.build import build_report
 from ablations.report.contents import list_figures
 from ablations.skeletons import render_skeleton
@@ -317,7 +318,7 @@ def test_records_of_a_file_that_changed_or_is_gone_are_shown_and_named(
         (tmp_path / word).unlink()
     for name in [name for name in TOGGLES if name not in PAPER_TOGGLES]:
         del TOGGLES[name]
-    assert find_damaged(results) == {}
+    assert read_records(results).damaged == {}
     report = build_report(results, everything=True, with_figures=False, with_page=True)
     assert report.not_rebuilt == {}
     assert earlier in (results / "tables" / "cost.md").read_text()
@@ -358,7 +359,7 @@ def test_a_study_names_a_file_beside_it(write: Callable[..., str], tmp_path: Pat
     results = tmp_path / "runs"
     assert main(["run", str(tmp_path / "mine.toml"), "--results", str(results)]) == 0
     arms = {"v1", "v1+ope", "v1+lsra", "v1+mine", "v1+ope+lsra", "v1+ope+mine"}
-    assert {record["arm"] for record in iterate_records(results)} == arms
+    assert {record["arm"] for record in read_records(results).records} == arms
     effects = effect_values(load_records(results), "cost")
     # Two toggles that exclude each other have factorials of their own.
     assert set(effects["toggles"]) == {"ope, lsra", "ope, mine"}

@@ -45,7 +45,7 @@ from ablations.cells import arm_cell
 from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS
 from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.measure import Cost
-from ablations.records import unpack_bits
+from ablations.records.bits import unpack_bits
 
 STUDY_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("tuning_images", "eval_resolutions"))
 """The columns that are equal within the accuracies that are compared."""

@@ -15,14 +15,19 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ablations.config import BLOCK_SLOTS, NUM_STAGES, SLOTS, TOGGLES, PVTConfig, Toggle
-from ablations.errors import InputError, refuse
-from ablations.model.initial_weights import draw_initial_weights, generator_of
+from ablations.config import BLOCK_SLOTS, NUM_STAGES, SLOTS, TOGGLES, PVTConfig
+from ablations.errors import refuse
+from ablations.model.initial_weights import draw_initial_weights
+from ablations.model.slots import build_slot
 from ablations.model.tokens import as_map, as_tokens
-from ablations.toggle_files import find_function
 
 BLOCK_NORM_EPS = 1e-6
 """Of the LayerNorms in blocks and after stages, as in the released code; after convolutions it is CONV_NORM_EPS."""
+
+
+def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
+    """Slot `norm`: the norm before attention, or before the feed-forward."""
+    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
 
 
 class DropPath(nn.Module):
@@ -79,6 +84,17 @@ class DroppedBlock(nn.Module):
         return x + self.drop_path(self.block(x, size) - x)
 
 
+def build_block(
+    config: PVTConfig, stage: int, drop_path: float = 0.0, seed: int | None = None, path: str = ""
+) -> nn.Module:
+    """Returns a block of a stage (from 0): tokens (B, N, C) and their map's size to tokens."""
+    if config.alternative("block") is not SLOTS["block"]:
+        block = build_slot("block", config, stage, seed, path)
+        return DroppedBlock(block, drop_path) if drop_path else block
+    parts = {name: build_slot(slot, config, stage, seed, f"{path}.{name}") for name, slot in BLOCK_SLOTS.items()}
+    return Block(**parts, drop_path=drop_path)
+
+
 class ClassToken(nn.Module):
     """Confounder `pooling="class_token"`: puts a learned token before the map's, (B, N, C) to (B, 1 + N, C)."""
 
@@ -126,6 +142,14 @@ class NoPositionEmbedding(nn.Module):
         return x
 
 
+def build_position_embedding(config: PVTConfig, stage: int) -> nn.Module:
+    """Slot `pos_embed`: what the confounder says."""
+    if config.position_embedding == "none":
+        return NoPositionEmbedding()
+    grid = config.stage_sizes(config.img_size)[stage]
+    return PositionEmbedding(config.embed_dims[stage], grid, config.num_prefix_tokens(stage))
+
+
 class Stage(nn.Module):
     """Patch embedding, blocks, LayerNorm: a map (B, C', H', W') to tokens (B, prefix + N, C) and a map (B, C, H, W).
 
@@ -160,59 +184,6 @@ class Stage(nn.Module):
                 x = block(x, size)
         x = self.norm(x)
         return x, as_map(x, size, self.num_prefix_tokens)
-
-
-def build_norm(config: PVTConfig, stage: int) -> nn.LayerNorm:
-    """Slot `norm`: the norm before attention, or before the feed-forward."""
-    return nn.LayerNorm(config.embed_dims[stage], eps=BLOCK_NORM_EPS)
-
-
-def build_position_embedding(config: PVTConfig, stage: int) -> nn.Module:
-    """Slot `pos_embed`: what the confounder says."""
-    if config.position_embedding == "none":
-        return NoPositionEmbedding()
-    grid = config.stage_sizes(config.img_size)[stage]
-    return PositionEmbedding(config.embed_dims[stage], grid, config.num_prefix_tokens(stage))
-
-
-def build_from_file(toggle: Toggle, config: PVTConfig, stage: int) -> nn.Module:
-    """Returns the module of a toggle from a file; raises InputError for what is none, or if it cannot be built."""
-    if not toggle.path:
-        raise refuse("toggle", toggle.title, "one whose file is named by --toggles")
-    module = find_function(toggle.builder)(config, stage)
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{toggle.file}: build returns a {type(module).__name__}; allowed: a torch.nn.Module")
-    return module
-
-
-def build_slot(slot: str, config: PVTConfig, stage: int, seed: int | None, path: str) -> nn.Module:
-    """Returns the module that fills a slot of SLOTS in a stage (from 0): a toggle's, or PVT v1's own.
-
-    That of a toggle from a file is built on the CPU, under a generator of the seed and the module's name, `path`: so
-    what its constructor draws depends on nothing else.
-    """
-    alternative = config.alternative(slot)
-    if not isinstance(alternative, Toggle) or not alternative.file:
-        return find_function(alternative.builder)(config, stage)
-    device = torch.get_default_device()
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.default_generator.manual_seed(generator_of(seed, path, torch.Size()).initial_seed())
-        if device.type != "cuda":
-            return build_from_file(alternative, config, stage)
-        with torch.device("cpu"):
-            return build_from_file(alternative, config, stage).to(device)
-
-
-def build_block(
-    config: PVTConfig, stage: int, drop_path: float = 0.0, seed: int | None = None, path: str = ""
-) -> nn.Module:
-    """Returns a block of a stage (from 0): tokens (B, N, C) and their map's size to tokens."""
-    if config.alternative("block") is not SLOTS["block"]:
-        block = build_slot("block", config, stage, seed, path)
-        return DroppedBlock(block, drop_path) if drop_path else block
-    parts = {name: build_slot(slot, config, stage, seed, f"{path}.{name}") for name, slot in BLOCK_SLOTS.items()}
-    return Block(**parts, drop_path=drop_path)
 
 
 def build_stage(config: PVTConfig, stage: int, seed: int | None) -> Stage:
@@ -302,11 +273,10 @@ class PVT(nn.Module):
         self.num_features = self.head_hidden_size = config.embed_dims[-1]
         self.num_prefix_tokens = config.num_prefix_tokens(NUM_STAGES - 1)
         self.global_pool = _checked_pool(config, global_pool)
+        reductions = accumulate(config.strides, mul)
         self.feature_info = [
             {"num_chs": dim, "reduction": reduction, "module": f"stages.{stage}"}
-            for stage, (dim, reduction) in enumerate(
-                zip(config.embed_dims, accumulate(config.strides, mul), strict=True)
-            )
+            for stage, (dim, reduction) in enumerate(zip(config.embed_dims, reductions, strict=True))
         ]
         self.stages = nn.ModuleList(build_stage(config, stage, seed) for stage in range(NUM_STAGES))
         self.pool: nn.Module = nn.Identity()
@@ -326,6 +296,12 @@ class PVT(nn.Module):
         for stage in self.stages:
             tokens, x = stage(x)
         return tokens if self.num_prefix_tokens > 0 else x
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            check_images(x, self.in_chans, self.smallest_side)
+        # From here on every map is channels-last, so that maps and tokens are views of each other.
+        return x.contiguous(memory_format=torch.channels_last)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pools features to (B, C) and, unless `pre_logits`, classifies them: (B, num_classes)."""
@@ -436,12 +412,6 @@ class PVT(nn.Module):
         ]
         stem = r"^stages\.0\.(?:patch_embed|pos_embed)\."
         return {"stem": stem, "blocks": r"^stages\.(\d+)\." if coarse else blocks}
-
-    def _prepare(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            check_images(x, self.in_chans, self.smallest_side)
-        # From here on every map is channels-last, so that maps and tokens are views of each other.
-        return x.contiguous(memory_format=torch.channels_last)
 
 
 def build_model(config: PVTConfig, seed: int | None = None) -> PVT:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ablations.config import BASES, NUM_STAGES, TOGGLES, PVTConfig, Toggle, arm_name, build_config
 from ablations.errors import InputError, first_line
-from ablations.model.pvt import build_from_file, build_model
+from ablations.model.pvt import build_model
+from ablations.model.slots import build_from_file
 from ablations.toggle_files import find_function
 
 IMAGES = 2

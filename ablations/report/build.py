@@ -14,7 +14,8 @@ import pandas as pd
 from ablations.analysis.grouping import unchanged
 from ablations.errors import first_line, refuse
 from ablations.files import write_bytes
-from ablations.records import read_records, tabulate
+from ablations.records.folder import read_records
+from ablations.records.table import tabulate
 from ablations.report.contents import (
     FIGURES,
     HEADLINE_FIGURES,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cells import file_name
-from ablations.records import conditions_of
+from ablations.records.rows import conditions_of
 
 EXAMPLES = "examples"
 """The folder of these images in a results folder; nothing in it is committed."""

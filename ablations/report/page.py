@@ -29,7 +29,7 @@ from ablations.config import (
     base_confounders,
     size_text,
 )
-from ablations.records import conditions_of
+from ablations.records.rows import conditions_of
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import QUESTIONS
 from ablations.report.examples import render_examples

@@ -8,7 +8,7 @@ from typing import Any
 from ablations.cells import Cell, file_name
 from ablations.errors import refuse
 from ablations.measure import Accuracy
-from ablations.records import iterate_records
+from ablations.records.folder import read_records
 from ablations.studies import find_study, list_studies
 
 WEIGHTS = "weights"
@@ -40,8 +40,9 @@ def find_trained_weights(key: str, results: Path) -> Path:
 
     Raises InputError where there is no such record of accuracy, and where its weights were not kept.
     """
-    records = (each for each in iterate_records(results) if each["measurement"] == Accuracy.name and each["key"] == key)
-    if (record := next(records, None)) is None:
+    found = read_records(results).records
+    trained = (each for each in found if each["measurement"] == Accuracy.name and each["key"] == key)
+    if (record := next(trained, None)) is None:
         raise refuse("init", key, f"a file of weights, or the key of a record of accuracy in {results}")
     path = results / WEIGHTS / f"{file_name(record, key)}.safetensors"
     if not path.is_file():

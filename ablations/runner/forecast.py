@@ -13,7 +13,7 @@ from ablations.cells import Cell, without_defaults
 from ablations.config import PVTConfig
 from ablations.cost import count_macs, has_closed_form
 from ablations.measure import MEASUREMENTS
-from ablations.records import iterate_records
+from ablations.records.folder import read_records
 
 UNKNOWN_MACS = 10**9
 """Of an image, where there is no closed form."""
@@ -43,7 +43,7 @@ class Forecast:
         self._longest: dict[str, float] = {}
         self._recorded: dict[str, list[float]] = defaultdict(list)
         self._finished: dict[str, Pace] = defaultdict(Pace)
-        for record in iterate_records(results):
+        for record in read_records(results).records:
             if record["status"] == "done":
                 # A training that was resumed took longer than its last sitting.
                 seconds = max(record["duration_s"], record["result"].get("train_s", 0.0))

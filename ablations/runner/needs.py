@@ -14,7 +14,7 @@ from ablations.measure.environment import available_cores, check_device, describ
 from ablations.measure.measurement import Setting
 from ablations.measure.process import available_memory
 from ablations.model.toggle_checks import check_toggles
-from ablations.records import conditions_of
+from ablations.records.rows import conditions_of
 from ablations.training.distributed import Ranks, count_ranks
 
 T = TypeVar("T")

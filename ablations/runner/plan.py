@@ -15,7 +15,8 @@ from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.errors import refuse
 from ablations.measure import Memory
 from ablations.measure.measurement import Setting
-from ablations.records import conditions_of, find_record, iterate_records
+from ablations.records.folder import find_record, read_records
+from ablations.records.rows import conditions_of
 
 STATE_BYTES = 12
 """Of a parameter in a checkpoint: its value and AdamW's two moments, in float32."""
@@ -117,7 +118,7 @@ def _task(cell: Cell) -> tuple[str, str | None]:
 def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
     """Yields how fast the finished records say that arms train for a task, by trainings and steps of trainings."""
     measurement, head = task
-    for record in iterate_records(results):
+    for record in read_records(results).records:
         conditions = conditions_of(record)
         its_head = conditions.get("head", "classifier")
         if record["status"] != "done" or "variant" not in record or its_head != (head or "classifier"):

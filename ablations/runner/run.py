@@ -29,7 +29,9 @@ from ablations.measure.environment import available_cores, use_full_float32
 from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
 from ablations.measure.process import fresh_process_context, worker_processes
-from ablations.records import find_record, record_path, write_record
+from ablations.records import write_record
+from ablations.records.folder import find_record
+from ablations.records.record_file import record_path
 from ablations.runner.claims import Claim, Lost, claims_of
 from ablations.runner.classifiers import WEIGHTS, begins_from_study, check_classifiers, classifier_of
 from ablations.runner.forecast import Forecast

@@ -19,7 +19,7 @@ from ablations.measure import Accuracy
 from ablations.measure.metrics import METRICS
 from ablations.model.checkpoint import save_weights
 from ablations.model.compiled import compile_alone
-from ablations.records import pack_bits
+from ablations.records.bits import pack_bits
 from ablations.training.distributed import ALONE, Ranks
 from ablations.training.logs import Logs
 from ablations.training.loop import Diverged, Training

@@ -16,7 +16,8 @@ from ablations.analysis.accuracy import (
 from ablations.analysis.confounders import GAIN, base_gain_values, single_confounder_values
 from ablations.analysis.effects import effect_values, power_values
 from ablations.config import ARMS, CUMULATIVE, PVT_V1, PVT_V2, PVT_V2_LI
-from ablations.records import load_records, pack_bits
+from ablations.records import load_records
+from ablations.records.bits import pack_bits
 from ablations.report.effects import render_power
 
 

@@ -23,7 +23,8 @@ from ablations.cells import Arm, arm_cell, build_cell
 from ablations.config import ARMS, VARIANTS
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
-from ablations.records import find_damaged, load_records
+from ablations.records import load_records
+from ablations.records.folder import read_records
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
 
@@ -130,7 +131,7 @@ def test_a_model_that_its_name_does_not_say_any_more_is_named_and_left_out(tmp_p
     monkeypatch.setitem(VARIANTS["pico"], "depths", (1, 1, 1, 2))  # as after an edit of the variants
     monkeypatch.setattr(schema, "_possible", set())  # as in another process
     write_cell(tmp_path, replace(memory))
-    (why,) = find_damaged(tmp_path).values()
+    (why,) = read_records(tmp_path).damaged.values()
     assert "its model cannot be: depths=(1, 1, 1, 1) is not possible; allowed: (1, 1, 1, 2), of pico v1" in why
     (group,) = split_by_conditions(load_records(tmp_path), "memory")
     assert len(group.rows) == 1

@@ -243,14 +243,14 @@ def test_the_paper_s_ap_stands_in_table_6_and_ours_only_where_it_was_measured_on
 
 
 def test_the_page_shows_what_was_found_beside_the_truth(tmp_path):
-    from ablations.records import iterate_records
+    from ablations.records.folder import read_records
 
     cell = arm_cell("nano", "v1", "v2", Detection())
     write(tmp_path, cell, 0.3)
-    assert find_examples(tmp_path, list(iterate_records(tmp_path))) == {}
+    assert find_examples(tmp_path, read_records(tmp_path).records) == {}
     (tmp_path / "examples").mkdir()
     Image.new("RGB", (20, 10)).save(tmp_path / "examples" / f"{cell.file_name}.png")
-    found = find_examples(tmp_path, list(iterate_records(tmp_path)))
+    found = find_examples(tmp_path, read_records(tmp_path).records)
     assert list(found) == ["detection on bccd, retinanet: nano v1, base v2"]
     assert 'src="data:image/png;base64,' in render_examples(found)
 

@@ -23,7 +23,7 @@ from ablations.measure.dense_network import backbone_of, build_dense_network
 from ablations.measure.measurement import Setting
 from ablations.model.checkpoint import save_weights
 from ablations.model.transfer import transfer_weights
-from ablations.records import iterate_records
+from ablations.records.folder import read_records
 from ablations.runner.claims import open_lease
 from ablations.runner.run import run_cells
 from ablations.training.accuracy import Files
@@ -207,7 +207,7 @@ def test_several_processes_give_the_scores_and_losses_of_one(folder, tmp_path, m
             capture_output=True,
             timeout=500,
         )
-        (record,) = iterate_records(out)
+        (record,) = read_records(out).records
         results.append(record["result"])
     one, two = results
     losses = [[entry["loss"] for entry in each["history"]] for each in results]
@@ -227,7 +227,7 @@ def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, measu
         words += [f"--{name.replace('_', '-')}", str(getattr(conditions, name))]
     words += ["--void-label", "0"] if measurement == "segment" else []
     assert main([*words, "--data-dir", str(folder), "--results", str(tmp_path / "runs")]) == 0
-    with_it, without = sorted(iterate_records(tmp_path / "runs"), key=lambda record: record["arm"], reverse=True)
+    with_it, without = sorted(read_records(tmp_path / "runs").records, key=lambda record: record["arm"], reverse=True)
     assert (with_it["arm"], without["arm"]) == ("v1+ope+se", "v1+ope")
     assert with_it["status"] == without["status"] == "done"
     assert with_it["toggle_files"]["se"]["file"] == "squeeze_excite.py"
@@ -241,7 +241,7 @@ def test_a_record_says_all_and_images_are_beside_it(folder, tmp_path):
     cell = cell_of("detection", head="mask_rcnn")
     summary = run_cells([cell], study="mine", results=tmp_path / "runs", data_dir=folder)
     assert (summary.measured, summary.failed) == (1, [])
-    (record,) = iterate_records(tmp_path / "runs")
+    (record,) = read_records(tmp_path / "runs").records
     result = record["result"]
     assert {"ap", "ap50", "ap75", "mask_ap", "constant_ap50", "history", "left_out"} <= result.keys()
     assert record["environment"]["data_sha256"]
@@ -332,7 +332,7 @@ seed = [0, 1]
     run_cells([cell], study="mine", results=tmp_path / "runs", data_dir=folder)
     assert not list((tmp_path / "runs").glob("claims/*.lease"))
     (weights,) = (tmp_path / "runs" / "weights").iterdir()
-    (record,) = iterate_records(tmp_path / "runs")
+    (record,) = read_records(tmp_path / "runs").records
     from ablations.files import file_digest
 
     assert record["result"]["init_file"]["sha256"] == file_digest(weights)
@@ -353,7 +353,7 @@ seed = [0, 1]
     monkeypatch.setattr(Accuracy, "run", lambda *_: pytest.fail("another process trains it"))
     run_cells([cell], study="mine", results=waiting, data_dir=folder)
     timer.join()
-    (again,) = iterate_records(waiting)
+    (again,) = read_records(waiting).records
     assert again["result"]["init_file"] == record["result"]["init_file"]
     with pytest.raises(
         InputError, match=r"^init='digits' is not possible; allowed: a study with a classifier of pico v1"

@@ -15,13 +15,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ablations import records as records_module
 from ablations.analysis import effects
 from ablations.analysis.grouping import unchanged
 from ablations.cells import arm_cell, build_cell
 from ablations.cli import main
 from ablations.measure import Accuracy, Cost
-from ablations.records import load_records
+from ablations.records import load_records, record_file
 from ablations.report import build as build_module
 from ablations.report import contents as contents_of_reports
 from ablations.report.build import Built, build_report, check_report
@@ -316,7 +315,7 @@ def test_a_band_is_part_of_what_a_figure_shows():
 def reads(results, monkeypatch) -> Counter[str]:
     """How often each record's file was opened since the last report began, by name."""
     opened: Counter[str] = Counter()
-    really_open, really_build = records_module.opened_regular, build_module.build_report
+    really_open, really_build = record_file.opened_regular, build_module.build_report
 
     def note(path: Path, most_bytes: int) -> Any:
         opened[path.name] += 1
@@ -326,7 +325,7 @@ def reads(results, monkeypatch) -> Counter[str]:
         opened.clear()
         return really_build(*args, **how)
 
-    monkeypatch.setattr(records_module, "opened_regular", note)
+    monkeypatch.setattr(record_file, "opened_regular", note)
     monkeypatch.setattr(build_module, "build_report", build)
     return opened
 

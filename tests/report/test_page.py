@@ -13,9 +13,10 @@ import pytest
 
 from ablations.analysis.comparison import comparison_values
 from ablations.cells import arm_cell
+from ablations.conditions import field_docstrings
 from ablations.config import ARMS, CONFOUNDERS, PAPER_TOGGLES, TOGGLES, PVTConfig
 from ablations.measure import Accuracy, Cost
-from ablations.records import field_docstrings, load_records, write_record
+from ablations.records import load_records, write_record
 from ablations.report.build import PAGE, build_report
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES, headline_figures, list_figures

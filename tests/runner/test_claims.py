@@ -14,7 +14,9 @@ from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.files import write_new
 from ablations.measure import Cost
-from ablations.records import find_damaged, find_record, record_path, write_record
+from ablations.records import write_record
+from ablations.records.folder import find_record, read_records
+from ablations.records.record_file import record_path
 from ablations.runner import claims, run_cells
 
 CELLS = [arm_cell("pico", arm, "v2", Cost(resolution=side)) for side in (32, 64) for arm in ARMS]
@@ -87,7 +89,7 @@ def test_four_workers_one_killed_and_one_stopped_do_each_cell_once(tmp_path):
         one, other = (find_record(folder, cell) for folder in (whole, tmp_path / "runs"))
         for name in ("key", "conditions", "config", "status", "result"):
             assert one[name] == other[name]
-    assert find_damaged(tmp_path / "runs") == {}
+    assert read_records(tmp_path / "runs").damaged == {}
     # What the stopped process had, another has done: it discards its own.
     assert records == {cell.key: record_path(tmp_path / "runs", cell).read_bytes() for cell in CELLS}
     interrupted = {[key for pid, key in begun(tmp_path) if pid == worker.pid][-1] for worker in (killed, stopped)}

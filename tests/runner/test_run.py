@@ -21,7 +21,9 @@ from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed, cost, macs, network, process
 from ablations.measure.measurement import Setting
-from ablations.records import find_damaged, find_record, iterate_records, load_records, record_path, write_record
+from ablations.records import load_records, write_record
+from ablations.records.folder import find_record, read_records
+from ablations.records.record_file import record_path
 from ablations.report.memory import TABLES
 from ablations.report.tables import render_markdown
 from ablations.runner import needs
@@ -478,8 +480,8 @@ def test_an_end_amid_several_processes_leaves_whole_records_and_no_process(tmp_p
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == (-signal.SIGKILL if name == "SIGKILL" else 130)
     assert name == "SIGKILL" or complaint.decode().splitlines()[-1] == "stopped; rerun the same command to resume"
-    assert find_damaged(tmp_path) == {}
-    assert 1 <= len(list(iterate_records(tmp_path))) < 8 * 9
+    assert read_records(tmp_path).damaged == {}
+    assert 1 <= len(read_records(tmp_path).records) < 8 * 9
 
 
 AMID_SEVERAL_PROCESSES = """
@@ -556,7 +558,7 @@ def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_end
     assert (first.measured, first.failed, first.left) == (0, [], 2)
     states = [torch.load(path, weights_only=True) for path in sorted((parts / "checkpoints").iterdir())]
     assert sorted(state["step"] for state in states) == [1, 4]
-    assert not list(iterate_records(parts))
+    assert not read_records(parts).records
     monkeypatch.setattr(resume, "time", time)
     second = run(cells, parts)
     assert (second.measured, second.kept, second.left) == (2, 0, 0)
@@ -644,7 +646,7 @@ def test_an_interrupt_amid_trainings_side_by_side_leaves_their_checkpoints(tmp_p
     states = [torch.load(path, weights_only=True) for path in (tmp_path / "checkpoints").glob("[!.]*.pt")]
     assert len(states) == 2
     assert all(2 <= state["step"] < 2000 for state in states)
-    assert not list(iterate_records(tmp_path))
+    assert not read_records(tmp_path).records
 
 
 def test_a_model_of_timm_s_trains_by_the_same_recipe(tmp_path):
@@ -824,7 +826,7 @@ def test_a_result_that_no_record_may_have_is_a_failed_cell(tmp_path, monkeypatch
     fake(monkeypatch, lambda cell: result)
     summary = run(CELLS[:1], tmp_path)
     assert summary.failed == [(CELLS[0].label, f"ValueError: {why}")]
-    assert find_damaged(tmp_path) == {}
+    assert read_records(tmp_path).damaged == {}
 
 
 def test_processes_with_other_images_do_not_train_together(monkeypatch):

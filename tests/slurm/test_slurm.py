@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ablations.cli import main
-from ablations.records import find_damaged, find_record
+from ablations.records.folder import find_record, read_records
 from ablations.studies import find_study
 
 START = Path(__file__).with_name("start.sh")
@@ -154,7 +154,7 @@ def test_workers_over_a_restart_of_the_controller_give_what_one_process_gives(sl
     subprocess.run(["slurmctld"], check=True)
     wait_for(lambda: all(map(has_ended, jobs)))
     assert [show(job)["JobState"] for job in jobs] == ["COMPLETED"] * 2
-    assert find_damaged(results) == {}
+    assert read_records(results).damaged == {}
     alone = tmp_path / "alone"
     assert main(["run", str(path), "--devices", "cpu", "--results", str(alone), "--jobs", "1"]) == 0
     assert results_of(path, results) == results_of(path, alone)

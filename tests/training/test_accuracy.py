@@ -23,7 +23,7 @@ from ablations.measure import Accuracy
 from ablations.measure.network import build_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
-from ablations.records import pack_bits
+from ablations.records.bits import pack_bits
 from ablations.training import accuracy
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.distributed import Ranks

@@ -22,7 +22,8 @@ from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
-from ablations.records import iterate_records, pack_bits
+from ablations.records.bits import pack_bits
+from ablations.records.folder import read_records
 from ablations.runner import needs
 from ablations.runner.run import run_cells
 from ablations.training import distributed
@@ -152,7 +153,7 @@ def test_two_processes_train_as_one_does(tmp_path, script):
     ]
     printed = [process.communicate(timeout=240) for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
-    (one,), (two,) = (list(iterate_records(tmp_path / name)) for name in ("one", "two"))
+    (one,), (two,) = (read_records(tmp_path / name).records for name in ("one", "two"))
     assert (one["environment"]["processes"], two["environment"]["processes"]) == (1, 2)
     assert one["key"] == two["key"]
     (first,), (second,) = one["result"]["history"], two["result"]["history"]

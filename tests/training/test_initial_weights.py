@@ -14,7 +14,7 @@ from ablations.measure import Accuracy
 from ablations.model import build_model
 from ablations.model.checkpoint import save_weights
 from ablations.model.transfer import transfer_weights
-from ablations.records import read_records
+from ablations.records.folder import read_records
 
 TRAIN = ("accuracy", "--variants", "pico", "--arms", "v1", "--recipe", "smoke", "--train-images", "100", "--epochs")
 
