@@ -469,7 +469,9 @@ def _training_files(cell: Cell, job: Job) -> Files:
             **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},
             "threads": torch.get_num_threads() if cell.conditions.needed_device == "cpu" else None,
             "processes": job.ranks.count,
-            "code": training_code_digest(_source_folder(cell), baselines=cell.config is None),
+            "code": training_code_digest(
+                getattr(cell.conditions, "data", ""), _source_folder(cell), baselines=cell.config is None
+            ),
             "data": cell.conditions.data_digest(job.setting.data_dir) if cell.conditions.trains else None,
         },
     )

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from ablations.data.registry import DATA_SETS
 from ablations.errors import InputError, first_line, refuse
 from ablations.files import opened_regular, written_whole
 from ablations.training.loop import Training
@@ -250,30 +251,44 @@ BESIDE_TRAINING = ("model/checkpoint.py", "model/timm_registry.py", "training/ev
 PROSE = re.compile(r"\S \S")
 """What texts for people have: captions, meanings of columns, messages of errors."""
 
+REGISTRIES = ("DATA_SETS", "DENSE_SETS", "LARGEST_CLASSES")
+"""What is said of data sets, by name; a training depends on the entry of its own alone."""
+
 
 @cache
-def training_code_digest(folder: Path | None = None, *, baselines: bool = False) -> str:
-    """Returns the SHA-256 of the code that trains, by which a checkpoint of other code is told apart.
+def training_code_digest(data: str, folder: Path | None = None, *, baselines: bool = False) -> str:
+    """Returns the SHA-256 of the code that trains on a data set, by which a checkpoint of other code is told apart.
 
-    Comments, docstrings, layout and texts for people don't count. `folder` adds the Python files of a user's folder,
-    byte by byte, and `baselines` the package's own baseline models.
+    Comments, docstrings, layout and texts for people don't count, nor do entries and readers of other data sets.
+    `folder` adds the Python files of a user's folder, byte by byte, and `baselines` the package's own baseline models.
     """
     digest = hashlib.sha256()
+    readers = {name: known.reader.partition(":")[0] for name, known in DATA_SETS.items()}
+    of_other_sets = {*readers.values()} - {readers.get(data)}
     for name in (*TRAINS, *(["baselines"] if baselines else [])):
         place = PACKAGE / name
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             path = file.relative_to(PACKAGE).as_posix()
-            if path not in BESIDE_TRAINING:
-                digest.update(f"{path}\0{_without_texts(file.read_text(encoding='utf-8'))}\0".encode())
+            module = ".".join([PACKAGE.name, *Path(path).with_suffix("").parts])
+            if path not in BESIDE_TRAINING and module not in of_other_sets:
+                digest.update(f"{path}\0{_decisive_part(file.read_text(encoding='utf-8'), data)}\0".encode())
     for file in sorted(folder.glob("*.py")) if folder else ():
         digest.update(os.fsencode(file.name) + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def _without_texts(source: str) -> str:
-    """Returns the syntax tree of a source without docstrings, and with nothing in place of texts for people."""
+def _decisive_part(source: str, data: str) -> str:
+    """Returns the syntax tree of a source without docstrings, texts for people, and entries of other data sets."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Dict() as entries)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Dict() as entries)
+            ) if name in REGISTRIES:
+                named = zip(entries.keys, entries.values, strict=True)
+                own = [(key, entry) for key, entry in named if isinstance(key, ast.Constant) and key.value == data]
+                entries.keys, entries.values = [key for key, _ in own], [entry for _, entry in own]
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [each for each in body if not _is_text(each)]  # type: ignore[attr-defined]

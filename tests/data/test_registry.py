@@ -13,6 +13,7 @@ from ablations.data.loading import check_data, load_data, read_built_in
 from ablations.data.registry import (
     DATA_SETS,
     LARGEST_CLASSES,
+    SPLITS,
     DataSet,
     count_classes,
     data_directory,
@@ -55,6 +56,24 @@ def test_the_largest_class_is_counted_in_the_data(name: str, request: pytest.Fix
     assert LARGEST_CLASSES[name] == (max(images), sum(images))
     assert largest_class_share(name, sum(images), len(images)) == max(images) / sum(images)
     assert largest_class_share(name, sum(images) + 1, len(images)) == 1 / len(images)  # other images of that name
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_training_images_and_classes_are_counted_in_the_data(name: str, request: pytest.FixtureRequest) -> None:
+    known = DATA_SETS[name]
+    in_files = bool(known.folder or not known.reader)
+    directory = request.getfixturevalue("shared_data") if in_files else data_directory(None)
+    if in_files and not (directory / (known.folder or name)).is_dir():
+        pytest.skip(f"{name} is not in ABLATIONS_DATA_DIR")
+    if known.reader:
+        (_, labels), (_, others) = read_built_in(name, directory)
+        train, validation = labels.bincount().tolist(), others.bincount().tolist()
+    else:
+        parts = ([*(directory / name / part).iterdir()] for part in SPLITS)
+        train, validation = ([len([*each.iterdir()]) for each in folders] for folders in parts)
+    assert (sum(train), len(train), len(validation)) == (known.train_images, known.num_classes, known.num_classes)
+    if known.reader:
+        assert known.description.startswith(f"{sum(train) + sum(validation):,} ")
 
 
 def test_classes_are_known_or_counted(tmp_path: Path) -> None:

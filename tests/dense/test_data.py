@@ -532,9 +532,10 @@ def test_every_known_set_is_of_a_layout_that_some_measurement_takes(name):
 
 def test_the_shared_sets_have_no_faults(shared_data):
     bccd = load_objects(Detection(), shared_data)
-    assert (len(bccd.train), len(bccd.validation)) == (205, 87)
+    assert (len(bccd.train), len(bccd.validation)) == (DENSE_SETS["bccd"].train_images, 87)
+    assert len(bccd.classes) == DENSE_SETS["bccd"].num_classes
     assert bccd.classes == ("RBC", "WBC", "Platelets")
     assert sum(len(image.labels) for image in bccd.train) == 2804
     camvid = load_segments(Segmentation().as_released("b2"), shared_data)
-    assert (len(camvid.train), len(camvid.validation)) == (367, 101)
+    assert (len(camvid.train), len(camvid.validation)) == (DENSE_SETS["camvid"].train_images, 101)
     assert find_layout("bccd", shared_data, DETECTION_LAYOUTS)[1] == "coco"

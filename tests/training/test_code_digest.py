@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ablations.data.registry import DATA_SETS, DataSet
 from ablations.training import resume
 from ablations.training.resume import training_code_digest
 
@@ -15,22 +16,23 @@ TRAINING = (
     *("measure/dense.py", "measure/detection.py", "measure/segmentation.py", "measure/dense_network.py"),
     *("model/pvt.py", "heads/detection.py", "data/augmentation.py", "data/digits.py", "training/loop.py"),
 )
+REGISTRIES = ("data/registry.py", "data/dense_registry.py")
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of parts of the package, which the digest is taken of."""
     copy = tmp_path / "ablations"
-    for file in (*OTHERS, *TRAINING, "model/tokens.py", "data/registry.py", "baselines/cpvt.py"):
+    for file in (*OTHERS, *TRAINING, "model/tokens.py", "baselines/cpvt.py", *REGISTRIES, "data/cifar.py"):
         (copy / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(resume.PACKAGE / file, copy / file)
     monkeypatch.setattr(resume, "PACKAGE", copy)
     return copy
 
 
-def digest(folder: Path | None = None, *, baselines: bool = False) -> str:
+def digest(folder: Path | None = None, *, data: str = "digits", baselines: bool = False) -> str:
     training_code_digest.cache_clear()
-    return training_code_digest(folder, baselines=baselines)
+    return training_code_digest(data, folder, baselines=baselines)
 
 
 def append(path: Path, text: str) -> None:
@@ -83,6 +85,29 @@ def test_a_flag_beside_a_caption_counts(package: Path) -> None:
     before, file = digest(), package / "data" / "registry.py"
     file.write_text(file.read_text().replace("may_flip=False", "may_flip=True"))
     assert digest() != before
+
+
+@pytest.mark.parametrize(("file", "entries"), [("registry", "DATA_SETS: "), ("dense_registry", "DENSE_SETS: ")])
+def test_a_data_set_counts_where_it_is_trained_on(
+    package: Path, monkeypatch: pytest.MonkeyPatch, file: str, entries: str
+) -> None:
+    entry = DataSet(description="stripes", num_classes=3, reader="ablations.data.stripes:read_stripes", train_images=6)
+    sets = ("digits", "cifar10", "coco", "imagenette224", "stripes")
+    before = {data: digest(data=data) for data in sets}
+    registry = package / "data" / f"{file}.py"
+    lines = registry.read_text().splitlines()
+    (place,) = (place for place, line in enumerate(lines) if line.startswith(entries))
+    lines.insert(place + 1, '    "stripes": DataSet(description="stripes", num_classes=3, train_images=6),')
+    registry.write_text("\n".join(lines))
+    monkeypatch.setitem(DATA_SETS, "stripes", entry)
+    (package / "data" / "stripes.py").write_text("def read_stripes(): ...\n")
+    assert {data for data in sets if digest(data=data) != before[data]} == {"stripes"}
+
+
+def test_the_reader_of_another_data_set_does_not_count(package: Path) -> None:
+    before = {data: digest(data=data) for data in DATA_SETS}
+    append(package / "data" / "cifar.py", "\nNEW = 1\n")
+    assert {data for data in DATA_SETS if digest(data=data) != before[data]} == {"cifar10", "cifar100"}
 
 
 def test_a_new_or_renamed_file_counts(package: Path) -> None:
