@@ -18,14 +18,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ablations.cells import Cell
-from ablations.commands import Launched, Run, parse_duration
 from ablations.errors import InputError, as_text, pick, refuse
 from ablations.files import write_text
 from ablations.flags import flag_of
-from ablations.units import format_bytes
+from ablations.units import format_bytes, parse_duration
+
+if TYPE_CHECKING:
+    from ablations.commands.run import Run
 
 WORKERS = "workers"
 """The folder of workers' logs and jobs below a results folder."""
@@ -52,6 +54,32 @@ PROFILE: dict[str, type] = {
     "container": str,
 }
 """The keys of a profile, which says how a site's Slurm is used, and the types of their values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """Who runs a study: this process, or workers."""
+
+    launcher: Literal["local", "slurm"] | None = None
+    """Start workers that share the results folder: `local` processes, or jobs of `slurm`."""
+    workers: int | None = None
+    """With --launcher: how many; 1 by default."""
+    gpus_per_worker: int = 0
+    """With --launcher slurm: GPUs of a worker; with several, torchrun trains each cell on all of them."""
+    cpus_per_worker: int | None = None
+    """With --launcher slurm: CPU cores of a worker."""
+    per_gpu: int = 1
+    """With --launcher local: so many workers may share a GPU."""
+    time: str | None = None
+    """With --launcher slurm: how long a job may take, such as 4h, the default; it is requeued while cells are left."""
+    partition: str | None = None
+    """With --launcher slurm: the partition."""
+    account: str | None = None
+    """With --launcher slurm: the account."""
+    constraint: str | None = None
+    """With --launcher slurm: features that the nodes must have."""
+    profile: Path | None = None
+    """With --launcher slurm: a TOML file with these settings and qos, memory_gib, setup and container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +120,7 @@ def worker_command(worker: Worker, words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "ablations.launch", settings, *worker_words(words)]
 
 
-def check_launch(command: Run) -> int:
+def check_launch(command: "Run") -> int:
     """Returns the number of workers; raises InputError for flags that do not go together."""
     if command.launcher is None:
         for each in fields(Launched):
@@ -114,10 +142,15 @@ def check_launch(command: Run) -> int:
     return 1 if command.workers is None else command.workers
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, among those that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 # On this machine -----------------------------------------------------------------------------------------------------
 
 
-def launch_local(command: Run, words: Sequence[str], cells: Sequence[Cell]) -> Worker:
+def launch_local(command: "Run", words: Sequence[str], cells: Sequence[Cell]) -> Worker:
     """Starts workers here, waits for them, and returns with what the caller ends the study.
 
     Each has its share of the cores, and a GPU where cells need one. Raises InputError for more workers than GPUs take.
@@ -170,7 +203,7 @@ def launch_local(command: Run, words: Sequence[str], cells: Sequence[Cell]) -> W
     return Worker(since=worker.since)
 
 
-def _gpus_of_workers(command: Run, cells: Sequence[Cell], count: int) -> list[str]:
+def _gpus_of_workers(command: "Run", cells: Sequence[Cell], count: int) -> list[str]:
     """Returns which GPUs each worker sees; nothing where no cell needs one."""
     if not any(cell.conditions.needed_device == "cuda" for cell in cells):
         return []
@@ -231,7 +264,7 @@ class SlurmWorker:
         sys.exit(code)
 
 
-def launch_slurm(command: Run, words: Sequence[str]) -> list[str]:
+def launch_slurm(command: "Run", words: Sequence[str]) -> list[str]:
     """Submits workers and returns the numbers of their jobs.
 
     Raises InputError where there is no Slurm or no submitit, and for a partition, profile or folder that will not do.

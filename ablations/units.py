@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them."""
+"""Amounts of memory and of time as people write them."""
 
 import re
 from fractions import Fraction
@@ -35,3 +35,11 @@ def format_bytes(count: int) -> str:
     """Returns bytes as `1.5 GiB`, or as MiB where that is less than one."""
     unit = "GiB" if count >= UNITS["GiB"] else "MiB"
     return f"{count / UNITS[unit]:.1f} {unit}"
+
+
+def parse_duration(text: str, name: str = "time_budget") -> float:
+    """Returns seconds for a text such as `90s`, `20min` or `1.5h`; raises InputError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", text)
+    if not match:
+        raise refuse(name, text, "a number with s, min or h, such as 20min")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]

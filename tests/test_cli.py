@@ -11,7 +11,11 @@ import torch
 from PIL import Image
 
 from ablations import cli
-from ablations.commands import COMMANDS, FIRST, GROUPS
+from ablations.commands import COMMANDS
+from ablations.commands.count import NAMED_MODELS_TABLES
+from ablations.commands.help import GROUPS
+from ablations.commands.list import List
+from ablations.commands.measuring import NOT_PRINTED_OF_PAPER, Measuring
 from ablations.config import ARMS, PUBLISHED_MODELS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.flags import flag_of, meanings_of
@@ -21,6 +25,7 @@ from ablations.model.checkpoint import read_description, save_weights
 from ablations.recipes import RECIPES, recipe_values
 from ablations.report.build import TABLES
 from ablations.studies import find_study, list_studies
+from ablations.units import parse_duration
 
 
 def call(capsys, *arguments):
@@ -78,8 +83,9 @@ def test_the_help_of_a_training_begins_with_what_most_need_by_group(capsys):
 def test_every_name_of_the_help_s_layout_is_a_flag_s():
     names = {each.name for command in COMMANDS.values() for each in fields(command)}
     assert {name for group in GROUPS.values() for name in group} <= names
-    for command, first in FIRST.items():
-        assert set(first) <= {each.name for each in fields(command)}
+    assert any(command.FIRST for command in COMMANDS.values())
+    for command in COMMANDS.values():
+        assert set(command.FIRST) <= {each.name for each in fields(command)}
 
 
 @pytest.mark.parametrize(
@@ -403,10 +409,10 @@ def test_a_folder_of_images_may_be_given_by_its_path(tmp_path, monkeypatch):
 
 
 def test_a_fault_of_ours_shows_its_traceback_on_request(capsys, monkeypatch):
-    def broken():
+    def broken(*_):
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(cli, "_list", broken)
+    monkeypatch.setattr(List, "run", broken)
     code, _, err = call(capsys, "list")
     assert code == 1
     assert "RuntimeError('ours')" in err
@@ -621,13 +627,15 @@ def test_the_table_that_answers_is_printed_and_the_others_are_named(capsys, tmp_
 
 def test_every_table_that_answers_a_command_is_one_of_the_report_s():
     known = {table.name for table in TABLES}
-    main = {name for names in cli.MAIN_TABLES.values() for name in names}
-    assert main | set(cli.NAMED_MODELS_TABLES) | set(cli.NOT_PRINTED_OF_PAPER) <= known
+    measuring = [command for command in COMMANDS.values() if issubclass(command, Measuring)]
+    main = {name for command in measuring for name in command.TABLES}
+    assert main
+    assert main | set(NAMED_MODELS_TABLES) | set(NOT_PRINTED_OF_PAPER) <= known
 
 
 @pytest.mark.parametrize("text", ["90s", "1.5min", "0.025h"])
 def test_durations(text):
-    assert cli.parse_duration(text) == 90
+    assert parse_duration(text) == 90
 
 
 def test_the_script_runs_from_a_shell():

@@ -89,7 +89,7 @@ DESCRIBE = parts(
 """What says what a model, a cell and a study are: the standard library alone, and nothing that runs."""
 
 MODELS = parts("model", "baselines", "heads")
-RUNS = (*MODELS, *parts("data", "training", "measure", "runner", "benchmarks"))
+RUNS = (*MODELS, *parts("data", "training", "measure", "runner"))
 REPORTS = parts("analysis", "report")
 COMMAND_LINE = parts("flags", "commands", "launch", "cli")
 TORCH = ("torch", "torchvision", "timm", "transformers", "fvcore", "safetensors")
@@ -121,7 +121,7 @@ ALLOWED_IMPORTS = {
 """A part of the package, and all that it may import beside the standard library, anywhere in its files."""
 
 FORBIDDEN_IMPORTS = {
-    "paper": (*RUNS, *TORCH),
+    "paper": (*RUNS, *COMMAND_LINE, *TORCH),
     "data": (*MODELS, *REPORTS, *COMMAND_LINE, *parts("training", "runner", "studies")),
     "training": (*REPORTS, *COMMAND_LINE, *parts("runner", "studies")),
     "measure": (*REPORTS, *COMMAND_LINE, *parts("schema", "records", "runner", "studies")),

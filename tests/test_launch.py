@@ -11,8 +11,7 @@ import pytest
 
 from ablations import launch
 from ablations.cells import arm_cell
-from ablations.cli import main
-from ablations.commands import parse
+from ablations.cli import main, parse
 from ablations.cost import count_macs
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost, Segmentation

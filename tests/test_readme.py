@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ablations import cli
-from ablations.commands import parse
+from ablations.cli import parse
 from ablations.records import load_records
 from ablations.report.readme import rewrite_numbers
 from ablations.skeletons import render_skeleton

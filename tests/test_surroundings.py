@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablations.commands import parse
+from ablations.cli import parse
 from ablations.data import stream
 from ablations.errors import InputError
 

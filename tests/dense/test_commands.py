@@ -11,8 +11,7 @@ from PIL import Image
 
 from ablations.analysis.dense import dense_values
 from ablations.cells import Cell, arm_cell, build_cell
-from ablations.cli import main
-from ablations.commands import parse
+from ablations.cli import main, parse
 from ablations.config import CUMULATIVE
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Detection, Segmentation

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from ablations import cli
 from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
 from ablations.cells import arm_cell
 from ablations.cli import main
+from ablations.commands.run import print_answer
 from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records
@@ -177,7 +177,7 @@ def test_the_terminal_folds_columns_that_do_not_fit(write_model):
 def test_the_end_of_quick_fits_a_screen(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     cells = find_study("quick").cells()
-    cli._print_answer(cells, load_records(Path(__file__).parents[2] / "results"))
+    print_answer(cells, load_records(Path(__file__).parents[2] / "results"))
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert len(lines) + 2 <= 50  # how many cells were measured, and where the page is

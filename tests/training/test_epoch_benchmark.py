@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torchvision.transforms.v2.functional import to_pil_image
 
-from ablations import cli, commands
+from ablations import cli
 from ablations.baselines.equal import build_equal
-from ablations.benchmarks import _conditions_of
 from ablations.cells import arm_cell
+from ablations.commands.benchmarks import BenchmarkEpoch
 from ablations.data.loading import load_data
 from ablations.errors import InputError
 from ablations.measure import Accuracy
@@ -171,8 +171,8 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys, arguments, message):
 
 
 def test_imagenette_is_the_default_where_it_is(tmp_path):
-    assert _conditions_of(commands.BenchmarkEpoch(data_dir=tmp_path)).data == "digits"
+    assert BenchmarkEpoch(data_dir=tmp_path).conditions.data == "digits"
     for name in "ab":
         (tmp_path / "imagenette224" / "train" / name).mkdir(parents=True)
-    conditions = _conditions_of(commands.BenchmarkEpoch(data_dir=tmp_path))
+    conditions = BenchmarkEpoch(data_dir=tmp_path).conditions
     assert (conditions.data, conditions.num_classes) == ("imagenette224", 2)

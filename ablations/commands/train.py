@@ -1,0 +1,104 @@
+"""The commands that train by a recipe: `accuracy`, `detect` and `segment`."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+from ablations.cells import Cell
+from ablations.commands.arms import Models
+from ablations.commands.shared_flags import (
+    DataFolder,
+    InitialWeights,
+    TrainingRuns,
+    given_conditions,
+    with_flags_of,
+)
+from ablations.data.registry import count_classes
+from ablations.launch import is_first_process
+from ablations.measure import Accuracy, Detection, Segmentation
+from ablations.recipes import recipe_values
+from ablations.studies import vary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(InitialWeights, TrainingRuns, DataFolder, Models):
+    """What all trainings have in common."""
+
+    MEASURES: ClassVar[Any]
+    DEFAULT_VARIANT = "nano"
+
+    recipe: str = "small"
+    """Where the fields of a training begin, of which each is a flag. One of those that `list` names."""
+
+    @classmethod
+    def defaults(cls, words: Sequence[str]) -> dict[str, Any]:
+        """Returns the fields of the recipe that the words name."""
+        name = next((after for flag, after in itertools.pairwise(words) if flag == "--recipe"), cls.recipe)
+        name = next((word.partition("=")[2] for word in words if word.startswith("--recipe=")), name)
+        return recipe_values(name, cls.MEASURES.recipes)
+
+    def begin(self, cells: list[Cell]) -> None:
+        """Prints what is trained by, once for each way that it was resolved."""
+        if not is_first_process():
+            return
+        recipes = {replace(cast(Any, cell.conditions), seed=0): cell for cell in reversed(cells)}
+        for conditions in reversed(recipes):
+            fields = " ".join(f"{name}={value}" for name, value in vars(conditions).items() if name != "seed")
+            print(f"recipe: {fields}")
+            print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)
+
+
+@with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes", "init"))
+@dataclass(frozen=True, kw_only=True)
+class MeasureAccuracy(Training):
+    """Train each arm, or any model, by a recipe and evaluate it; a training that was stopped resumes."""
+
+    MEASURES = Accuracy
+    FIRST = (
+        *("toggles", "arms", "variants", "data", "data_dir", "recipe"),
+        *("epochs", "seeds", "jobs", "results"),
+    )
+    TABLES = ("accuracy",)
+
+    @property
+    def conditions(self: Any) -> Accuracy:
+        """What is trained by, with the classes of the data set."""
+        given = given_conditions(self, Accuracy, ("seed", "num_classes", "init"))
+        return replace(given, num_classes=count_classes(self.data, self.data_dir), init=self.init_digest)
+
+    def _cells(self: Any) -> list[Cell]:
+        return self._of_models(vary(self.conditions, seed=self.seeds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseTraining(Training):
+    """What detection and segmentation have in common."""
+
+    FIRST = ("toggles", "arms", "variants", "heads", "init", "data", "data_dir", "recipe", "seeds", "results")
+
+    def _cells(self: Any) -> list[Cell]:
+        given = given_conditions(self, self.MEASURES, ("seed", "head", "init", "initial_weights"))
+        given = replace(given, init=self.init_digest)
+        return self._of_models(vary(given, head=self.heads, seed=self.seeds))
+
+
+_OF_DENSE: dict[str, Any] = {"leave_out": ("init", "initial_weights")}
+
+
+@with_flags_of(Detection, plural={"seed": ("seeds", (0,)), "head": ("heads", ("retinanet",))}, **_OF_DENSE)
+@dataclass(frozen=True, kw_only=True)
+class MeasureDetection(DenseTraining):
+    """Train a detector on each arm, or on any backbone, and compute AP; a training that was stopped resumes."""
+
+    MEASURES = Detection
+    TABLES = ("detection",)
+
+
+@with_flags_of(Segmentation, plural={"seed": ("seeds", (0,)), "head": ("heads", ("semantic_fpn",))}, **_OF_DENSE)
+@dataclass(frozen=True, kw_only=True)
+class MeasureSegmentation(DenseTraining):
+    """Train a segmentation network on each arm, or on any backbone, and compute mIoU; one that was stopped resumes."""
+
+    MEASURES = Segmentation
+    TABLES = ("segmentation",)
