@@ -12,9 +12,9 @@ from PIL import Image
 
 from ablations import cli
 from ablations.commands import COMMANDS
-from ablations.commands.count import NAMED_MODELS_TABLES
 from ablations.commands.help import GROUPS
 from ablations.commands.list import List
+from ablations.commands.measure import NAMED_MODELS_TABLES
 from ablations.commands.measuring import NOT_PRINTED_OF_PAPER, Measuring
 from ablations.config import ARMS, PUBLISHED_MODELS, build_config
 from ablations.cost import count_macs, count_params

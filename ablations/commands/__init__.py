@@ -4,16 +4,14 @@ from typing import Any
 
 from ablations.commands.benchmarks import BenchmarkCount, BenchmarkEpoch
 from ablations.commands.compare import Compare
-from ablations.commands.count import ClosedForm, MeasureCost, MeasureCounters
 from ablations.commands.evaluate import Evaluate
 from ablations.commands.list import List
-from ablations.commands.memory import MeasureMemory
+from ablations.commands.measure import ClosedForm, MeasureCost, MeasureCounters, MeasureMemory, MeasureSpeed
 from ablations.commands.new_toggle import NewToggleFile
 from ablations.commands.power import Power
 from ablations.commands.records import Records
 from ablations.commands.report import BuildReport
 from ablations.commands.run import Run
-from ablations.commands.speed import MeasureSpeed
 from ablations.commands.status import Cancel, Plan, Status
 from ablations.commands.train import MeasureAccuracy, MeasureDetection, MeasureSegmentation
 

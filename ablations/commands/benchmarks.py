@@ -1,6 +1,6 @@
 """The benchmarks against other people's code, printed: the count beside fvcore's, an epoch beside timm's."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from statistics import median
 from typing import Any
 
@@ -100,13 +100,8 @@ class BenchmarkEpoch(DataFolder, Command):
         directory = data_directory(self.data_dir)
         data = self.data or ("imagenette224" if (directory / "imagenette224").is_dir() else "digits")
         names = ("resolution", "batch_size", "precision", "device", "compiled")
-        values: dict[str, Any] = recipe_values("small")
-        return replace(
-            Accuracy(**values),
-            data=data,
-            num_classes=count_classes(data, self.data_dir),
-            **{name: getattr(self, name) for name in names},
-        )
+        given: dict[str, Any] = {name: getattr(self, name) for name in names} | {"data": data}
+        return Accuracy(**(recipe_values("small") | given), num_classes=count_classes(data, self.data_dir))
 
     def run(self: Any, *_: Any) -> int:
         """Prints how long steps of our training and of timm's take, interleaved.

@@ -7,7 +7,7 @@ from typing import Any
 from ablations.cells import Arm, Cell
 from ablations.commands.arms import DEFAULT_BASE, Arms, check_arm, split_arms
 from ablations.commands.measuring import Measuring
-from ablations.commands.shared_flags import DataFolder, with_flags_of
+from ablations.commands.shared_flags import DataFolder, given_conditions, with_flags_of
 from ablations.config import PVT_V2, published_model, variant_name
 from ablations.errors import refuse
 from ablations.flags import like
@@ -65,15 +65,12 @@ class Evaluate(DataFolder, Measuring):
         if told and "config" not in told:
             raise refuse("checkpoint", self.checkpoint.name, f"weights of an arm; these are of {told['model']}")
         held = {"num_classes": told["config"]["num_classes"], "img_size": told["config"]["img_size"]} if told else {}
-        conditions = Evaluation(
+        conditions = given_conditions(
+            self,
             checkpoint=weights.sha256,
             data=self.data or told.get("data") or Evaluation.data,
             protocol=self.protocol or ("paper" if told else Evaluation.protocol),
             **{name: self._agreed(name, held) or getattr(Evaluation, name) for name in ("num_classes", "img_size")},
-            **{
-                name: getattr(self, name)
-                for name in ("raw_weights", "skip_unreadable", "batch_size", "precision", "device")
-            },
         )
         sizes = tuple(map(_parse_side, self.resolutions)) or (conditions.img_size,)
         model = self._arm(told)

@@ -44,10 +44,11 @@ class Measuring(Command):
         """Prints what is to be known before the first cell runs."""
 
     def declared(self, cells: list[Cell]) -> tuple[str, Any]:
-        """Returns the name of the study that records tell, and the seeds that it declares, where it does."""
+        """Returns the study's name for the records, and the seeds that it declares, if it does."""
         return cells[0].measurement, None
 
     def answering_tables(self) -> tuple[str, ...]:
+        """Returns the names of the tables that answer these flags."""
         return self.TABLES
 
     def values_of(self, table: Any, records: Any) -> Any:
@@ -145,7 +146,7 @@ class Measuring(Command):
             print(f"more by `report --all`, in {self.results / 'tables'}: {', '.join(others)}\n")
 
     def _print_states(self, cells: list[Cell]) -> int:
-        from ablations.records import find_record
+        from ablations.records.folder import find_record
 
         records = [None if cell.is_from_file else find_record(self.results, cell) for cell in cells]
         states = [record["status"] if record else "missing" for record in records]

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, get_type_hints
 
 from ablations.data.registry import DATA_SETS
 from ablations.errors import refuse
-from ablations.files import file_digest
 from ablations.flags import like
 from ablations.launch import Worker
 from ablations.measure import Measurement
@@ -66,36 +65,13 @@ class TrainingRuns:
     """Write the trained weights to RESULTS/weights; `evaluate` takes them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class InitialWeights:
-    """What a training begins from."""
-
-    init: str | None = None
-    """File of a classifier's weights to begin from, in any format that `evaluate` takes, or the key of a record of
-    accuracy in RESULTS that was trained with --save-weights; from scratch without it. Position embeddings are resized;
-    a head of other classes is left out."""
-
-    @property
-    def weights_file(self: Any) -> Path | None:
-        """The file of weights, or None from scratch; raises InputError where there is none."""
-        if self.init is None or (path := Path(self.init)).is_file():
-            return self.init and path
-        from ablations.runner.classifiers import find_trained_weights
-
-        return find_trained_weights(self.init, self.results)
-
-    @property
-    def init_digest(self) -> str:
-        """The SHA-256 of the file of weights; empty from scratch."""
-        return file_digest(self.weights_file) if self.weights_file else ""
-
-
 def with_flags_of(
     kind: type[Measurement], plural: Mapping[str, tuple[str, Any]] = MappingProxyType({}), leave_out: Container = ()
 ) -> Any:
     """Makes of a class a command that has the conditions of a measurement as flags, too.
 
-    `plural` are those of which a command takes several: the flag's name and its default values.
+    `plural` are those of which a command takes several: the flag's name and its default values. The command knows the
+    measurement as MEASURES and the conditions that have one value as SINGLE.
     """
     hints, flags = get_type_hints(kind), []
     for each in fields(kind):
@@ -108,17 +84,20 @@ def with_flags_of(
             annotation = tuple[kind_of_value, ...]  # type: ignore[valid-type]
         flags.append((name, annotation, like(kind, each.name, default)))
 
+    single = [name for name, *_ in flags if name not in [new for new, _ in plural.values()]]
+
     def extend(behaviour: type) -> Any:
-        made = make_dataclass(behaviour.__name__, flags, bases=(behaviour,), frozen=True, kw_only=True)
+        known = {"MEASURES": kind, "SINGLE": single}
+        made = make_dataclass(behaviour.__name__, flags, bases=(behaviour,), namespace=known, frozen=True, kw_only=True)
         made.__doc__ = behaviour.__doc__
         return made
 
     return extend
 
 
-def given_conditions(command: Any, kind: type[Measurement], leave_out: tuple[str, ...]) -> Any:
-    """Returns the conditions that a command's flags give."""
-    return kind(**{each.name: getattr(command, each.name) for each in fields(kind) if each.name not in leave_out})
+def given_conditions(command: Any, **others: Any) -> Any:
+    """Returns a measurement with the conditions of which a command's flags give one value, and with the others."""
+    return command.MEASURES(**{name: getattr(command, name) for name in command.SINGLE}, **others)
 
 
 def with_data_by_name(command: Any) -> Any:

@@ -3,18 +3,14 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from ablations.cells import Cell
 from ablations.commands.arms import Models
-from ablations.commands.shared_flags import (
-    DataFolder,
-    InitialWeights,
-    TrainingRuns,
-    given_conditions,
-    with_flags_of,
-)
+from ablations.commands.shared_flags import DataFolder, TrainingRuns, given_conditions, with_flags_of
 from ablations.data.registry import count_classes
+from ablations.files import file_digest
 from ablations.launch import is_first_process
 from ablations.measure import Accuracy, Detection, Segmentation
 from ablations.recipes import recipe_values
@@ -22,14 +18,33 @@ from ablations.studies import vary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(InitialWeights, TrainingRuns, DataFolder, Models):
+class Training(TrainingRuns, DataFolder, Models):
     """What all trainings have in common."""
 
     MEASURES: ClassVar[Any]
+    """What is measured, whose conditions are flags."""
     DEFAULT_VARIANT = "nano"
 
     recipe: str = "small"
     """Where the fields of a training begin, of which each is a flag. One of those that `list` names."""
+    init: str | None = None
+    """File of a classifier's weights to begin from, in any format that `evaluate` takes, or the key of a record of
+    accuracy in RESULTS that was trained with --save-weights; from scratch without it. Position embeddings are resized;
+    a head of other classes is left out."""
+
+    @property
+    def weights_file(self: Any) -> Path | None:
+        """The file of weights, or None from scratch; raises InputError where there is none."""
+        if self.init is None or (path := Path(self.init)).is_file():
+            return self.init and path
+        from ablations.runner.classifiers import find_trained_weights
+
+        return find_trained_weights(self.init, self.results)
+
+    @property
+    def init_digest(self) -> str:
+        """The SHA-256 of the file of weights; empty from scratch."""
+        return file_digest(self.weights_file) if self.weights_file else ""
 
     @classmethod
     def defaults(cls, words: Sequence[str]) -> dict[str, Any]:
@@ -54,7 +69,6 @@ class Training(InitialWeights, TrainingRuns, DataFolder, Models):
 class MeasureAccuracy(Training):
     """Train each arm, or any model, by a recipe and evaluate it; a training that was stopped resumes."""
 
-    MEASURES = Accuracy
     FIRST = (
         *("toggles", "arms", "variants", "data", "data_dir", "recipe"),
         *("epochs", "seeds", "jobs", "results"),
@@ -64,8 +78,8 @@ class MeasureAccuracy(Training):
     @property
     def conditions(self: Any) -> Accuracy:
         """What is trained by, with the classes of the data set."""
-        given = given_conditions(self, Accuracy, ("seed", "num_classes", "init"))
-        return replace(given, num_classes=count_classes(self.data, self.data_dir), init=self.init_digest)
+        classes = count_classes(self.data, self.data_dir)
+        return given_conditions(self, num_classes=classes, init=self.init_digest)
 
     def _cells(self: Any) -> list[Cell]:
         return self._of_models(vary(self.conditions, seed=self.seeds))
@@ -78,9 +92,7 @@ class DenseTraining(Training):
     FIRST = ("toggles", "arms", "variants", "heads", "init", "data", "data_dir", "recipe", "seeds", "results")
 
     def _cells(self: Any) -> list[Cell]:
-        given = given_conditions(self, self.MEASURES, ("seed", "head", "init", "initial_weights"))
-        given = replace(given, init=self.init_digest)
-        return self._of_models(vary(given, head=self.heads, seed=self.seeds))
+        return self._of_models(vary(given_conditions(self, init=self.init_digest), head=self.heads, seed=self.seeds))
 
 
 _OF_DENSE: dict[str, Any] = {"leave_out": ("init", "initial_weights")}
@@ -91,7 +103,6 @@ _OF_DENSE: dict[str, Any] = {"leave_out": ("init", "initial_weights")}
 class MeasureDetection(DenseTraining):
     """Train a detector on each arm, or on any backbone, and compute AP; a training that was stopped resumes."""
 
-    MEASURES = Detection
     TABLES = ("detection",)
 
 
@@ -100,5 +111,4 @@ class MeasureDetection(DenseTraining):
 class MeasureSegmentation(DenseTraining):
     """Train a segmentation network on each arm, or on any backbone, and compute mIoU; one that was stopped resumes."""
 
-    MEASURES = Segmentation
     TABLES = ("segmentation",)
