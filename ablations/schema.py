@@ -308,7 +308,10 @@ def _compile(shape: Any) -> Check:
     def is_row(value: Any) -> bool:
         if not isinstance(value, dict) or not needed <= value.keys():
             return False
-        return all(parts.get(name, is_plain)(part) for name, part in value.items())
+        for name, part in value.items():  # noqa: SIM110 (a generator takes a tenth of the time of reading records)
+            if not parts.get(name, is_plain)(part):
+                return False
+        return True
 
     return is_row
 

@@ -45,6 +45,7 @@ class Compare(Command):
             comparison_latex,
             comparison_markdown,
             largest_of_each_kind,
+            say_what_matters,
             show_comparisons,
         )
         from ablations.report.tables import escape_latex
@@ -67,6 +68,8 @@ class Compare(Command):
             print(renaming(in_latex)(text) if self.format == "latex" else text, end="")
             return 0
         width = shutil.get_terminal_size().columns
+        if len(chosen) > 1 and (answer := say_what_matters(chosen)):
+            print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
         for shown in chosen:
             print_comparison(shown, width)
             print(textwrap.fill(shown.section.caption, width) + "\n")

@@ -1,6 +1,8 @@
 """The commands that train by a recipe: `accuracy`, `detect` and `segment`."""
 
 import itertools
+import shutil
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,13 +56,14 @@ class Training(TrainingRuns, DataFolder, Models):
         return recipe_values(name, cls.MEASURES.recipes)
 
     def begin(self, cells: list[Cell]) -> None:
-        """Prints what is trained by, once for each way that it was resolved."""
+        """Prints what is trained by, once for each way that it was resolved, less what is off."""
         if not is_first_process():
             return
         recipes = {replace(cast(Any, cell.conditions), seed=0): cell for cell in reversed(cells)}
         for conditions in reversed(recipes):
-            fields = " ".join(f"{name}={value}" for name, value in vars(conditions).items() if name != "seed")
-            print(f"recipe: {fields}")
+            given = {name: value for name, value in vars(conditions).items() if name != "seed" and value}
+            words = " ".join(f"{name}={value}" for name, value in given.items())
+            print(textwrap.fill(f"recipe: {words}; all else is off", shutil.get_terminal_size().columns))
             print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)
 
 

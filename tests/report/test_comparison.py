@@ -122,6 +122,8 @@ def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model,
         assert "b2" in out, form
         assert "b0" not in out, form
         assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
+        if form == "terminal":
+            assert out.startswith(" For accuracy (pico on digits) what matters most is cffn in base v2 (-3.00 points, ")
 
 
 def test_arms_have_the_names_that_are_asked_for_in_every_form(write_model, capsys):
