@@ -94,11 +94,16 @@ def field_docstrings(kind: type) -> dict[str, str]:
     """Returns the docstring below each field of a class or of one that it extends, where there is one."""
     meanings: dict[str, str] = {}
     for owner in reversed(kind.__mro__[:-1]):
-        body = ast.parse(inspect.getsource(owner)).body[0].body  # type: ignore[attr-defined]
-        meanings |= {
-            named.target.id: text.value.value
-            for named, text in pairwise(body)
-            if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
+        meanings |= _own_docstrings(owner)
     return meanings
+
+
+@cache
+def _own_docstrings(kind: type) -> dict[str, str]:
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    return {
+        named.target.id: text.value.value
+        for named, text in pairwise(body)
+        if isinstance(named, ast.AnnAssign) and isinstance(named.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
