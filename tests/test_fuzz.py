@@ -36,25 +36,42 @@ FLAGS = {
     "evaluate": ["--checkpoint", "--variant", "--arm", "--data", "--num-classes", "--resolutions"],
     "run": ["--measurements", "--variants", "--seeds", "--jobs", "--time-budget"],
     "report": ["--check", "--all"],
+    "detect": ["--heads", "--data", "--decay-epochs", "--long-side", "--smallest-anchor", "--init", "--set"],
+    "segment": ["--heads", "--data", "--epochs", "--void-label", "--short-side", "--max-class-share", "--num-classes"],
+    "counters": ["--tools", "--arms", "--resolutions", "--attention", "--set", "--toggles", "--pool-size"],
+    "compare": ["--format", "--rename", "--toggles"],
+    "power": ["--difference", "--power"],
+    "plan": ["--devices", "--device", "--toggles"],
+    "status": ["--devices", "--toggles"],
     "records": ["--where"],
+    "new-toggle": [],
     "nothing": [],
 }
+FIRST = {
+    "run": ["quick", "digits", "speed", "missing.toml", ""],
+    **{name: ["digits", "imagenette", "missing.toml", "", "\n"] for name in ("compare", "plan", "status")},
+    "records": ["pack", "unpack", "merge", "drop"],
+    "new-toggle": ["attn", "mlp", "block", "\n"],
+}
+MEASURES = ("cost", "memory", "speed", "accuracy", "detect", "segment", "counters", "evaluate", "run")
 
 
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     command = draw(st.sampled_from([*FLAGS]))
     line = [command]
+    if command in FIRST:
+        line += draw(st.lists(st.sampled_from(FIRST[command]), max_size=1))
     for flag in draw(st.lists(st.sampled_from(FLAGS[command] or ["--x"]), max_size=3)):
         line += [flag, *draw(st.lists(WORDS, max_size=2))]
-    return [*line, "--dry-run"] if command not in ("report", "records") else line
+    return [*line, "--dry-run"] if command in MEASURES else line
 
 
 def check_line(line: list[str], folder: Any) -> None:
     out, complaint = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaint):
         try:
-            code = main([*line, "--results", str(folder)])
+            code = main([*line, *(["--results", str(folder)] if line[0] != "new-toggle" else [])])
         except SystemExit as stop:
             code = stop.code
     said = complaint.getvalue()

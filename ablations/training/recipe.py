@@ -1,5 +1,6 @@
 """From a recipe to what it trains with: optimiser, schedule, mixing, loss, precision."""
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,9 @@ from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
 
 from ablations.measure import Accuracy
+
+# timm warns of a cosine of a single step, which is right: that step has the peak rate.
+logging.getLogger("timm.scheduler").setLevel(logging.ERROR)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From logits (B, K) and labels (B,), or targets (B, K) where they are mixed, to the mean."""

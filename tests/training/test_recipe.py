@@ -79,6 +79,11 @@ def test_a_warm_up_of_nearly_everything_leaves_a_step_to_fall():
     assert values[0] == 2.0
 
 
+def test_a_single_step_is_at_the_peak_and_nothing_is_said_of_it(caplog):
+    assert rates(2, base_lr=2.0, epochs=1, warmup_epochs=0.5)[1] == 2.0
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_precision_is_that_of_matrix_products(precision, dtype):
     with autocast(Accuracy(precision=precision)):
