@@ -95,7 +95,7 @@ def start_server(modules: Sequence[str]) -> Any:
     """
     _use_short_temporary_folder()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
+    context.set_forkserver_preload(["ablations.measure.fork_server", *modules])
     before = dict(os.environ)
     # Else it would look for this package in the folder that it is started in.
     places = [str(PACKAGE.parent), *filter(None, [before.get("PYTHONPATH")])]

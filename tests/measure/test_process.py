@@ -183,6 +183,35 @@ def wait_until(happened) -> None:
         time.sleep(0.02)
 
 
+WITNESS = """
+class Witness:
+    def __del__(self):
+        print("taken apart", flush=True)
+
+witness = Witness()
+"""
+
+SERVED = """
+import sys
+from ablations.measure.process import start_server
+
+if __name__ == "__main__":
+    process = start_server(["witness"]).Process(target=print, args=("served",))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+def test_the_server_ends_with_its_parent_without_taking_apart_what_it_imported(tmp_path: Path) -> None:
+    (tmp_path / "witness.py").write_text(WITNESS)
+    (tmp_path / "served.py").write_text(SERVED)
+    there = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    command = [sys.executable, tmp_path / "served.py"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": there}, stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"served\n"
+
+
 @on_linux
 def test_a_limit_is_on_what_is_allocated_beside_the_start() -> None:
     assert run_in_fresh_process(fill, 100 * MIB, memory_limit_bytes=150 * MIB) == 100 * MIB
