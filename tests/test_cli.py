@@ -134,6 +134,25 @@ def test_what_is_given_beats_the_recipe_wherever_it_stands():
         assert (training.epochs, training.drop_path_rate, training.mixup) == (3, 0.2, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("words", "there", "missing"),
+    [
+        ("segment --data mine --num-classes 3 --void-label 0", ["void_label=0"], ["first_label", "seed"]),
+        ("accuracy --label-smoothing 0", ["label_smoothing=0.0", "min_lr_ratio=0.01"], ["mixup", "train_images"]),
+        ("accuracy --recipe paper --data imagenet", ["mixup=0.8", "rand_augment=rand-m9-mstd0.5-inc1"], ["ema_decay"]),
+    ],
+)
+def test_a_training_says_first_what_is_set_and_no_name_is_cut_in_two(capsys, monkeypatch, words, there, missing):
+    monkeypatch.setenv("COLUMNS", "40")
+    command = cli.parse([*words.split(), "--arms", "v1", "--seeds", "0", "1"])
+    command.begin(command.cells())
+    out = capsys.readouterr().out
+    assert out.startswith("recipe: ")
+    assert " ".join(out.split()).count("; all else is 0, off or empty total batch ") == 1
+    assert set(there) <= set(out.replace(";", "").split())
+    assert [name for name in missing if f"{name}=" in out] == []
+
+
 def test_a_command_s_cells_have_the_data_s_classes_and_what_the_recipe_leaves_to_the_variant(tmp_path):
     for name in ("cat", "dog", "cow"):
         (tmp_path / "pets" / "train" / name).mkdir(parents=True)

@@ -4,7 +4,7 @@ import itertools
 import shutil
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -56,14 +56,17 @@ class Training(TrainingRuns, DataFolder, Models):
         return recipe_values(name, cls.MEASURES.recipes)
 
     def begin(self, cells: list[Cell]) -> None:
-        """Prints what is trained by, once for each way that it was resolved, less what is off."""
+        """Prints what is trained by, once for each way that it was resolved; what is off by default is left out."""
         if not is_first_process():
             return
         recipes = {replace(cast(Any, cell.conditions), seed=0): cell for cell in reversed(cells)}
         for conditions in reversed(recipes):
-            given = {name: value for name, value in vars(conditions).items() if name != "seed" and value}
-            words = " ".join(f"{name}={value}" for name, value in given.items())
-            print(textwrap.fill(f"recipe: {words}; all else is off", shutil.get_terminal_size().columns))
+            given = {each: getattr(conditions, each.name) for each in fields(conditions) if each.name != "seed"}
+            shown = [f"{each.name}={value}" for each, value in given.items() if value or each.default]
+            text = f"recipe: {' '.join(shown)}; all else is 0, off or empty"
+            width = shutil.get_terminal_size().columns
+            # Names such as rand-m9-mstd0.5-inc1 are to be copied, so that none is cut in two.
+            print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
             print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)
 
 
