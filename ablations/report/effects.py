@@ -447,7 +447,7 @@ def plot_base_gains(ax: Axes, values: pd.DataFrame) -> Axes:
     `values` are rows of `base_gain_values` under the same conditions and of one arm.
     """
     refuse_mixed(values, BASE_GAIN_CONDITIONS)
-    ax.set_xlabel(f"Points of top-1{_seeds_words(values, 'top1_part')}")
+    ax.set_xlabel(f"Points of top-1,\n{_interval_words(values, 'top1_part')}")
     labels = [part.replace(" minus ", "\nminus ") for part in values["part"]]
     return _plot_differences(ax, values, "top1_part", values["arm"], labels)
 
@@ -458,7 +458,7 @@ def plot_single_confounders(ax: Axes, values: pd.DataFrame) -> Axes:
     `values` are rows of `single_confounder_values` of one arm and its gain, under the same conditions.
     """
     refuse_mixed(values, ("part", *CHANGE_CONDITIONS, "arm"))
-    ax.set_xlabel("Gain over v1 changes by, points")
+    ax.set_xlabel(f"Gain over v1 changes by, points,\n{_interval_words(values, 'top1_part')}")
     labels = [change.replace("_", " ").replace("=", ":\n") for change in values["changed"]]
     return _plot_differences(ax, values, "top1_part", values["arm"], labels)
 
@@ -471,14 +471,14 @@ def plot_effects(ax: Axes, values: pd.DataFrame) -> Axes:
     """
     refuse_mixed(values, FACTORIAL_CONDITIONS)
     factorial = Factorial(tuple(values["toggles"].iloc[0].split(", ")))
-    ax.set_xlabel(f"Points of top-1, 95 % interval{_seeds_words(values, 'top1_effect')}")
+    ax.set_xlabel(f"Points of top-1, {_interval_words(values, 'top1_effect')}")
     arms = [factorial.arm_with(factorial.effects[effect]) for effect in values["effect"]]
     return _plot_differences(ax, values, "top1_effect", arms, list(map(effect_name, values["effect"])))
 
 
-def _seeds_words(values: pd.DataFrame, name: str) -> str:
+def _interval_words(values: pd.DataFrame, name: str) -> str:
     counts = values[f"{name}_n"].unique()
-    return f", n = {counts[0]:.0f}" if len(counts) == 1 else ""
+    return f"95 % interval, n = {counts[0]:.0f}" if len(counts) == 1 else "95 % interval"
 
 
 def _plot_differences(ax: Axes, values: pd.DataFrame, name: str, arms: Iterable[str], labels: list[str]) -> Axes:
