@@ -22,7 +22,7 @@ def load_records(
 
     `describe_columns` says what each column means, in which unit. Only columns that the chosen records have are there;
     no records make an empty DataFrame with the names' columns. Whole numbers are int64, Int64 where some rows have
-    none; truths are bool or boolean alike; names are plain text, not categories, and rows stand in the names' order.
+    none; booleans are bool or boolean alike; names are plain text, not categories, and rows stand in the names' order.
 
     A filter is a column's name with a value or several: `load_records(path, "accuracy", arm=["v1", "v1+ope"], seed=0)`.
     Sizes may be given as numbers, and None stands for rows without a value, as models that are no arm have no `arm`.
