@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from ablations.cli import parse
 from ablations.data import stream
-from ablations.errors import InputError
+from ablations.errors import InputError, warn_in_one_line
 
 ROOT = Path(__file__).parents[1]
 COST = ("cost", "--variants", "pico", "--arms", "v1", "--resolutions", "64", "--results", "runs")
@@ -55,6 +56,12 @@ def test_the_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_a_home_that_nobody_knows_is_one_line() -> None:
     with pytest.raises(InputError, match="results='~nobody-of-this-name/x' is not possible; allowed: a path; the home"):
         parse(["cost", "--results", "~nobody-of-this-name/x"])
+
+
+def test_a_warning_is_its_message_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    warn_in_one_line()
+    assert warnings.formatwarning("old\n  way", UserWarning, "mine.py", 3) == "warning: old way\n"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from ablations.cells import Cell, arm_cell
+from ablations.cells import Cell, arm_cell, file_name
 from ablations.cli import main
 from ablations.data.annotations import DenseData
 from ablations.data.dense_loading import load_objects
@@ -234,6 +234,8 @@ def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, measu
     losses = [[epoch["loss"] for epoch in record["result"]["history"]] for record in (with_it, without)]
     assert len(losses[0]) == len(losses[1]) == 2
     assert losses[0] != losses[1]
+    names = [file_name(record, record["key"]) for record in (with_it, without)]
+    assert {path.stem for path in (tmp_path / "runs" / "examples").iterdir()} == set(names)
 
 
 @pytest.mark.slow

@@ -160,14 +160,21 @@ def test_few_predictions_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None
     assert answer_budget(pico(), 1000 * MIB, ()).largest_batches == ()
 
 
-@pytest.mark.slow
-def test_what_is_not_tried_any_more_is_said() -> None:
+@pytest.mark.parametrize(
+    ("largest_input", "largest_batch"),
+    [(96, 3), pytest.param(LARGEST_INPUT, LARGEST_BATCH, marks=pytest.mark.slow)],
+)
+def test_what_is_not_tried_any_more_is_said(
+    monkeypatch: pytest.MonkeyPatch, largest_input: int, largest_batch: int
+) -> None:
+    monkeypatch.setattr(budget, "LARGEST_INPUT", largest_input)
+    monkeypatch.setattr(budget, "LARGEST_BATCH", largest_batch)
     answer = answer_budget(pico(), 2**50, (32,))
     side, batch = answer.largest_resolution, answer.largest_batches[0][1]
-    assert (side.size, side.at_limit) == (LARGEST_INPUT, True)
-    assert (batch.size, batch.at_limit) == (LARGEST_BATCH, True)
+    assert (side.size, side.at_limit) == (largest_input, True)
+    assert (batch.size, batch.at_limit) == (largest_batch, True)
     assert batch.next_size is batch.next_peak_memory_bytes is None
-    assert batch.peak_memory_bytes == predicted(pico(), 32, LARGEST_BATCH)
+    assert batch.peak_memory_bytes == predicted(pico(), 32, largest_batch)
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])

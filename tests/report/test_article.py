@@ -75,9 +75,10 @@ def test_columns_of_markdown_stay_aligned(article):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, path.name
 
 
-def test_figures_come_as_pdf_too_without_a_date(article):
+def test_figures_come_as_pdf_too_without_a_title_or_a_date(article, quick_records):
     names = {path.stem for path in (article / "figures").iterdir()}
     assert len(names) > 3
+    titles = {spec.name: spec.title for spec in list_figures(quick_records)}
     for name in names:
         png, svg, pdf = (article / "figures" / f"{name}{suffix}" for suffix in (".png", ".svg", ".pdf"))
         assert pdf.read_bytes().startswith(b"%PDF-")
@@ -85,6 +86,9 @@ def test_figures_come_as_pdf_too_without_a_date(article):
         assert b"/Type3" not in pdf.read_bytes()
         assert png.stat().st_size > 5000
         assert svg.stat().st_size > 5000
+        words = re.findall("<!-- (.*) -->", svg.read_text())
+        assert words
+        assert not any(titles[name].startswith(each) for each in words if " " in each)
 
 
 def test_renamed_figures_have_the_new_names_and_nothing_is_cut_off(quick_records, find_illegible):
@@ -120,6 +124,15 @@ def test_renamed_figures_have_the_new_names_and_nothing_is_cut_off(quick_records
 def test_flags_that_mean_nothing_are_refused(capsys, quick_results, flags, message):
     assert cli.main(["report", "--results", str(quick_results), *flags]) == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_the_command_takes_names_and_leaves_titles_out(capsys, monkeypatch, quick_results, tmp_path):
+    given = []
+    monkeypatch.setattr("ablations.report.article.write_article", lambda *of, **how: given.append((of, how)) or [1, 2])
+    command = ["report", "--results", str(quick_results), "--article", str(tmp_path), "--rename", "v1=PVTv1"]
+    assert cli.main([*command, "--no-title", "--all"]) == 0
+    assert given == [((quick_results, tmp_path, {"v1": "PVTv1"}), {"titles": False, "everything": True})]
+    assert capsys.readouterr().out == f"2 files written: {tmp_path / 'tables'}, {tmp_path / 'figures'}\n"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Trainings that begin from weights: of a file, of a record, or of a study's classifier."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,10 @@ import torch
 from safetensors.torch import load_file
 
 from ablations.cells import arm_cell
-from ablations.cli import main
+from ablations.cli import main, parse
 from ablations.errors import InputError
 from ablations.files import file_digest
-from ablations.measure import Accuracy
+from ablations.measure import Accuracy, Cost
 from ablations.model import build_model
 from ablations.model.checkpoint import save_weights
 from ablations.model.transfer import transfer_weights
@@ -44,6 +45,26 @@ def test_a_classifier_is_trained_on_from_a_file_and_from_its_record(tmp_path):
     copy.write_bytes(weights.read_bytes())
     assert main([*TRAIN, "2", "--init", str(copy), *flags]) == 0
     assert set(records_of(results)) == {first, key}, "the file is the record's, so it is one cell"
+
+
+def test_a_record_s_key_stands_for_its_weights_where_they_were_kept(tmp_path, write_cell):
+    cell = arm_cell("pico", "v1", "v2", Accuracy())
+    cost = replace(cell, conditions=Cost(resolution=32))
+    write_cell(tmp_path, cell)
+    write_cell(tmp_path, cost)
+    words = [*TRAIN, "2", "--results", str(tmp_path), "--init"]
+    for key, allowed in (
+        (cell.key, "a record whose weights are kept: "),
+        (cost.key, "a file of weights, or the key of a record of accuracy in "),
+    ):
+        with pytest.raises(InputError, match=f"^init='{key}' is not possible; allowed: {allowed}"):
+            parse([*words, key]).cells()
+    weights = tmp_path / "weights" / f"{cell.file_name}.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    for given in (cell.key, str(weights)):
+        (training,) = parse([*words, given]).cells()
+        assert training.conditions.init == file_digest(weights)
 
 
 @pytest.mark.parametrize(("base", "resolution"), [("v2", 32), ("v1", 48)])

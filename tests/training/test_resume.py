@@ -141,10 +141,10 @@ def test_a_training_that_was_finished_before_its_record_was_written_is_evaluated
     assert measure_accuracy(build, EVERYTHING, None, files=files) == first
 
 
-@pytest.mark.slow
-def test_the_log_of_a_resumed_training_has_each_epoch_once(tmp_path):
+@pytest.mark.parametrize("stops", [5, pytest.param(12, marks=pytest.mark.slow)])  # of 12 steps, 4 an epoch
+def test_the_log_of_a_resumed_training_has_each_epoch_once(tmp_path, stops):
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
-    for _ in range(12):
+    for _ in range(stops):
         with pytest.raises(OutOfTime):
             measure_accuracy(build, EVERYTHING, None, files=files, deadline=0.0)
     result = measure_accuracy(build, EVERYTHING, None, files=files)
