@@ -1,4 +1,4 @@
-"""What commands share that fill cells with records and print the tables of these."""
+"""What the measuring commands share: they fill cells with records, and print the tables of these."""
 
 import shlex
 import sys
@@ -43,7 +43,7 @@ class Measuring(Command):
     def begin(self, cells: list[Cell]) -> None:
         """Prints what is to be known before the first cell runs."""
 
-    def declared(self, cells: list[Cell]) -> tuple[str, Any]:
+    def declared(self, cells: list[Cell]) -> tuple[str, int | None]:
         """Returns the study's name for the records, and the seeds that it declares, if it does."""
         return cells[0].measurement, None
 

@@ -97,7 +97,7 @@ class Run(Launched, TrainingRuns, Force, DataFolder, Measuring):
             worker = launch_local(self, words, cells)  # what they leave is for this process
         return super().measure(cells, words, worker, reports=reports)
 
-    def declared(self, cells: list[Cell]) -> tuple[str, Any]:
+    def declared(self, cells: list[Cell]) -> tuple[str, int | None]:
         study = self.named_study()
         return study.name, study.seeds()
 

@@ -1,4 +1,4 @@
-"""Slots: how the alternative that an arm has in a place of the model becomes a module, one from a reader's file too."""
+"""What fills the slots of the model: the modules of toggles, from a reader's file too, or PVT v1's own."""
 
 import torch
 from torch import nn

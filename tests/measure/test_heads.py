@@ -15,6 +15,7 @@ from ablations.heads.segmentation import SemanticFPN
 from ablations.measure import Memory, Speed
 from ablations.measure.measurement import Setting
 from ablations.measure.network import build_network, build_network_on
+from ablations.measure.speed import _count_macs
 from ablations.measure.step import fused_kernels, step_loss
 
 
@@ -84,16 +85,19 @@ def test_every_weight_has_a_gradient(head: str) -> None:
     assert [name for name, value in network.named_parameters() if value.grad is None] == []
 
 
+def test_the_macs_of_a_step_are_those_of_the_head_too() -> None:
+    plain, headed = (
+        arm_cell("pico", "v1+ope", "v2", Speed(head=head, resolution=64)) for head in ("classifier", "retinanet")
+    )
+    assert _count_macs(headed) > 10 * _count_macs(plain)
+
+
 @pytest.mark.slow
-def test_speed_times_v1_with_the_same_head(tmp_path) -> None:
+def test_speed_times_v1_with_the_same_head() -> None:
     conditions = Speed(head="retinanet", resolution=64, batch_size=1, repeats=6, mode="inference")
     cell = arm_cell("pico", "v1+ope", "v2", conditions)
     result = conditions.run(cell, Setting())
     assert len(result["samples"]) == len(result["reference_samples"]) == 6
-    plain = arm_cell("pico", "v1+ope", "v2", Speed(resolution=64, batch_size=1))
-    from ablations.measure.speed import _count_macs
-
-    assert _count_macs(cell) > 10 * _count_macs(plain)
 
 
 def test_what_has_no_step_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
