@@ -63,7 +63,7 @@ class BuildReport(Command):
                 from ablations.files import write_text
                 from ablations.report.readme import rewrite_numbers
 
-                write_text(self.readme, rewrite_numbers(_read(self.readme), report.table))
+                write_text(self.readme, rewrite_numbers(_read_text(self.readme), report.table))
                 print(self.readme)
             return 1 if report.not_rebuilt else 0
         stale = check_report(self.results)
@@ -89,7 +89,7 @@ def say_not_rebuilt(reasons: dict[str, str]) -> None:
         print(f"left as it was: {name}: {why}", file=sys.stderr)
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,8 +20,8 @@ from ablations.studies import vary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(TrainingRuns, DataFolder, Models):
-    """What all trainings have in common."""
+class TrainingCommand(TrainingRuns, DataFolder, Models):
+    """What the commands that train have in common."""
 
     MEASURES: ClassVar[Any]
     """What is measured, whose conditions are flags."""
@@ -72,7 +72,7 @@ class Training(TrainingRuns, DataFolder, Models):
 
 @with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes", "init"))
 @dataclass(frozen=True, kw_only=True)
-class MeasureAccuracy(Training):
+class MeasureAccuracy(TrainingCommand):
     """Train each arm, or any model, by a recipe and evaluate it; a training that was stopped resumes."""
 
     FIRST = (
@@ -92,7 +92,7 @@ class MeasureAccuracy(Training):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseTraining(Training):
+class DenseTrainingCommand(TrainingCommand):
     """What detection and segmentation have in common."""
 
     FIRST = ("toggles", "arms", "variants", "heads", "init", "data", "data_dir", "recipe", "seeds", "results")
@@ -106,7 +106,7 @@ _OF_DENSE: dict[str, Any] = {"leave_out": ("init", "initial_weights")}
 
 @with_flags_of(Detection, plural={"seed": ("seeds", (0,)), "head": ("heads", ("retinanet",))}, **_OF_DENSE)
 @dataclass(frozen=True, kw_only=True)
-class MeasureDetection(DenseTraining):
+class MeasureDetection(DenseTrainingCommand):
     """Train a detector on each arm, or on any backbone, and compute AP; a training that was stopped resumes."""
 
     TABLES = ("detection",)
@@ -114,7 +114,7 @@ class MeasureDetection(DenseTraining):
 
 @with_flags_of(Segmentation, plural={"seed": ("seeds", (0,)), "head": ("heads", ("semantic_fpn",))}, **_OF_DENSE)
 @dataclass(frozen=True, kw_only=True)
-class MeasureSegmentation(DenseTraining):
+class MeasureSegmentation(DenseTrainingCommand):
     """Train a segmentation network on each arm, or on any backbone, and compute mIoU; one that was stopped resumes."""
 
     TABLES = ("segmentation",)

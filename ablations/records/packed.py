@@ -9,7 +9,7 @@ from typing import Any
 
 from ablations.files import opened_regular
 from ablations.measure import MEASUREMENTS
-from ablations.records.record_file import LARGEST_RECORD, RECORDS, parse
+from ablations.records.record_file import LARGEST_RECORD, RECORDS, parse_json
 from ablations.schema import SCHEMA, check_record, value_digest
 
 LARGEST_PACK = 2**32
@@ -47,14 +47,14 @@ def _parse_packed(path: Path, *state: int) -> tuple[dict[str, dict[str, Any]], d
     records: dict[str, dict[str, Any]] = {}
     damaged: dict[Path, str] = {}
     with opened_regular(path, LARGEST_PACK) as file:
-        header = parse(file.readline(LARGEST_RECORD))
+        header = parse_json(file.readline(LARGEST_RECORD))
         environments = header.get("environments") if isinstance(header, dict) else None
         if not isinstance(environments, dict) or header.get("schema") != SCHEMA:
             raise ValueError(f"its first line has no environments of schema {SCHEMA}")
         changed = {name for name, each in environments.items() if name != _environment_name(each)}
         for place, line in enumerate(iter(lambda: file.readline(LARGEST_RECORD), b""), start=2):
             try:
-                record = parse(line)
+                record = parse_json(line)
                 name = record.get("environment") if isinstance(record, dict) else None
                 if not isinstance(name, str) or name not in environments:
                     raise ValueError("its environment is not in the first line")

@@ -74,7 +74,7 @@ def write_own(results: Path, record: dict[str, Any]) -> Path:
     """Writes a record to a file of its own, replacing an older one, and returns its path."""
     path = own_path(results, record)
     with refusing_unwritable(path):
-        write_text(path, _as_json(record))
+        write_text(path, _record_text(record))
     return path
 
 
@@ -82,7 +82,7 @@ def _write_first(results: Path, record: dict[str, Any]) -> Path | None:
     """Writes a record unless a finished one stands there; one that failed or is damaged makes way."""
     path = own_path(results, record)
     with refusing_unwritable(path):
-        while not write_new(path, _as_json(record)):
+        while not write_new(path, _record_text(record)):
             if _is_finished(path):
                 return None
             # Looked at again once it is moved, for another process may have written a finished one in between.
@@ -98,7 +98,7 @@ def _write_first(results: Path, record: dict[str, Any]) -> Path | None:
     return path
 
 
-def _as_json(record: dict[str, Any]) -> str:
+def _record_text(record: dict[str, Any]) -> str:
     return json.dumps(record, indent=1) + "\n"
 
 
@@ -125,7 +125,7 @@ def _printable(value: Any) -> Any:
 
 def read_record(path: Path) -> dict[str, Any]:
     """Returns one record; raises ValueError, saying why, if the file is none or not the one that its name says."""
-    record = _read(path)
+    record = _read_under_any_name(path)
     if not path.stem.endswith(f"_{record['key']}") or path.parent.name != record["measurement"]:
         raise ValueError("it lies under another record's name")
     return record
@@ -142,23 +142,23 @@ def find_own(path: Path) -> dict[str, Any] | None:
 def _is_finished(path: Path) -> bool:
     """Whether a file, under any name, holds a finished record."""
     try:
-        return bool(_read(path)["status"] == "done")
+        return bool(_read_under_any_name(path)["status"] == "done")
     except ValueError:
         return False
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_under_any_name(path: Path) -> dict[str, Any]:
     """Returns the record in a file of any name; raises ValueError, saying why, if it holds none."""
     try:
         with opened_regular(path, LARGEST_RECORD) as file:
-            record = parse(file.read())
+            record = parse_json(file.read())
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
     check_record(record)
     return record
 
 
-def parse(text: bytes) -> Any:
+def parse_json(text: bytes) -> Any:
     """Returns what a JSON text says; raises ValueError where it is none."""
     try:
         return json.loads(text.decode())
