@@ -411,6 +411,9 @@ def arm_toggles(arm: str) -> tuple[str, ...]:
     for one, other in combinations([name for name in names if name in TOGGLES], 2):
         if one != other and (why := clash(one, other)):
             raise refuse("arm", arm, f"{one} or {other}: {why}")
+    in_order = arm_name(name for name in TOGGLES if name in names)
+    if start == "v1" and {*names} <= {*TOGGLES} and arm != in_order:
+        raise refuse("arm", arm, f"{in_order}, each toggle once and in this order")
     if start != "v1" or arm not in arms_of(name for name in names if name in TOGGLES):
         pick("arm", arm, arms_of(TOGGLES))
     return tuple(names)

@@ -120,6 +120,8 @@ def test_two_toggles_of_one_slot_are_no_arm(monkeypatch: pytest.MonkeyPatch) -> 
         ({"variant": "smal"}, "(did you mean 'small'?)"),
         ({"arm": "v2"}, "arm='v2' is not possible: v2 names a base; PVT v2 is arm v1+ope+cffn"),
         ({"arm": "v1+ope+cfn"}, "(did you mean 'v1+ope+cffn'?)"),
+        ({"arm": "v1+cffn+ope"}, "allowed: v1+ope+cffn, each toggle once and in this order"),
+        ({"arm": "v1+lsra+lsra"}, "allowed: v1+lsra, each toggle once and in this order"),
         ({"base": "v3"}, "base='v3' is not possible; allowed: published, v1, v2"),
         ({"image_size": 64}, "field='image_size' is not possible; allowed: "),
         ({"image_size": 64}, "(did you mean 'img_size'?)"),

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from ablations.model.toggle_checks import check_toggles
 from ablations.records import load_records
 from ablations.records.folder import read_records
 from ablations.report.build import build_report
-from ablations.report.contents import list_figures
+from ablations.report.contents import headline_figures, list_figures
 from ablations.skeletons import render_skeleton
 from ablations.toggle_files import file_digests, importing_from, take_toggles
 from ablations.training.recipe import build_optimizer
@@ -477,6 +478,18 @@ def test_effects_without_one_arm_are_as_made_up_and_the_highest_is_aliased(
     report = build_report(tmp_path, everything=True, with_figures=False)
     assert report.not_rebuilt == {}
     assert "7 arms, 1 missing. n = 3" in (tmp_path / "tables" / "effects_incomplete.md").read_text()
+
+
+def test_the_figure_of_a_toggle_of_one_s_own_is_a_headline_beside_the_paper_s(
+    write_cell: Callable[..., Path], tmp_path: Path
+) -> None:
+    take_toggles([SINE])
+    for arms, epochs in ((arms_of(PAPER_TOGGLES), 3), (arms_of(("ope", "sine")), 1)):
+        for arm, seed in product(arms, range(6)):
+            result = {"top1": 0.5, "n_eval_images": 100, "n_train_images": 100}
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", Accuracy(seed=seed, epochs=epochs)), result)
+    shown = [spec.name for spec in headline_figures(list_figures(load_records(tmp_path), kinds=["effects_accuracy"]))]
+    assert shown == ["effects_accuracy_digits_ope-cffn-lsra", "effects_accuracy_digits_ope-sine"]
 
 
 def test_captions_say_what_a_toggle_replaces_and_which_count_stands_alone(tmp_path: Path) -> None:

@@ -146,7 +146,8 @@ def split_arms(
 
 def check_arm(name: str) -> None:
     """Raises InputError for a name that is no arm's; it lists those of published models too."""
-    if not name.startswith("v2"):  # which names a base
+    start, *toggles = name.split("+")
+    if start != "v2" and not (start == "v1" and {*toggles} <= {*TOGGLES}):  # of which arm_toggles says more
         pick("arm", name, (*arms_of(TOGGLES), *PUBLISHED_MODELS))
     arm_toggles(name)
 

@@ -68,7 +68,7 @@ class Compare(Command):
             print(renaming(in_latex)(text) if self.format == "latex" else text, end="")
             return 0
         width = shutil.get_terminal_size().columns
-        if len(chosen) > 1 and (answer := say_what_matters(chosen)):
+        if len(chosen) > 1 and (answer := say_what_matters(every)):
             print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
         for shown in chosen:
             print_comparison(shown, width)

@@ -13,7 +13,7 @@ class NewToggleFile(Command):
     """Print a file with a toggle of your own that runs at once, its shapes in comments."""
 
     slot: str = field(metadata=POSITIONAL)
-    """What it replaces: attention (attn), mlp, norm, patch_embed, pos_embed, or the whole block."""
+    """What it replaces: attention (attn), mlp, norm, patch_embed, pos_embed, pool, or the whole block."""
 
     def run(self, *_: Any) -> int:
         print(render_skeleton(self.slot), end="")

@@ -54,7 +54,11 @@ def _speed_column(mode: str) -> TableColumn:
         noisy = "; noisy" if row[f"{name}_noisy"] else ""
         return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)}{noisy})"
 
-    return TableColumn(f"Speed of {mode}, v1 = 1", show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
+    def heading(row: pd.Series) -> str:
+        side = str(row.get("speed_at")).partition(",")[0]
+        return f"Speed of {mode}, {side}, v1 = 1"
+
+    return TableColumn(heading, show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
 
 
 def speed_range(row: pd.Series, mode: str) -> str:

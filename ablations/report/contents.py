@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ablations.config import VARIANTS
+from ablations.config import PAPER_TOGGLES, VARIANTS
 from ablations.errors import first_line
 from ablations.report import accuracy, comparison, cost, counters, dense, effects, memory, paper, speed
 from ablations.report.figures import FigureSpec
@@ -131,7 +131,7 @@ def list_figures(
 
 def headline_figures(figures: list[FigureSpec]) -> list[FigureSpec]:
     """Returns the figure of each kind that QUESTIONS name that says most: of the most images, the largest model, the
-    base v2."""
+    base v2; and that of each set of toggles with one that is not the paper's."""
 
     def weight(spec: FigureSpec) -> tuple[float, ...]:
         named = [panel.conditions for panel in spec.panels]
@@ -142,5 +142,9 @@ def headline_figures(figures: list[FigureSpec]) -> list[FigureSpec]:
     chosen = []
     for kind in HEADLINE_FIGURES:
         own = [spec for spec in figures if spec.kind == kind]
-        chosen += [max(own, key=weight)] if own else []
+        by_toggles: dict[str, list[FigureSpec]] = {"": []}  # the paper's first
+        for spec in own:
+            toggles = str(spec.panels[0].conditions.get("toggles") or "")
+            by_toggles.setdefault("" if {*toggles.split(", ")} <= {"", *PAPER_TOGGLES} else toggles, []).append(spec)
+        chosen += [max(specs, key=weight) for specs in by_toggles.values() if specs]
     return chosen

@@ -97,7 +97,8 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
     """Returns in one sentence which toggle matters most for accuracy, which for cost at high resolution, and how sure
     that is; nothing without records that say either.
 
-    Accuracy is that of the comparison that says most, and of the other bases of its variant and training; cost is the
+    Accuracy is that of the comparison that says most, and of the other bases of its variant and training, or else of
+    another base wherever it was trained; cost is the
     MACs of the first comparison without accuracy. Toggles whose intervals overlap that of the largest effect are named.
     """
     clauses = []
@@ -112,6 +113,10 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
             _most_for_accuracy(each, interval="" if place else "95 % interval ")
             for place, each in enumerate(of_bases.values())
         )
+        elsewhere = [each for each in trained if each.group.conditions["base"] not in of_bases]
+        for each in elsewhere[:1]:
+            where = f"{each.group.conditions['variant']} on {each.group.conditions['data']}"
+            most += f", and ({where}) {_most_for_accuracy(each, interval='')}"
         clauses.append(f"for accuracy ({first['variant']} on {first['data']}) what matters most is {most}")
     counted = [each for each in comparisons if not _has_data(each) and _costs(each)]
     if counted:
