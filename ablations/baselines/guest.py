@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, library, nn
+from torch._C import _len_torch_function_stack
 from torch._library.custom_ops import OPDEF_TO_LIB
+from torch.overrides import _pop_mode, _push_mode
 from torch.utils._pytree import tree_leaves
 
 from ablations.errors import InputError, refuse
@@ -45,7 +47,7 @@ _FLAGS: tuple[tuple[Any, str], ...] = (
 )
 
 _PRECISIONS = tuple(product(("generic", "cuda", "mkldnn"), ("all", "conv", "rnn", "matmul")))
-"""What may have a precision of its own for products of float32: backends, and operators of each."""
+"""What may have a precision of its own for products of float32, since torch 2.9: backends, and operators of each."""
 
 _GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (random.getstate, random.setstate),
@@ -83,7 +85,7 @@ def _torch_kept() -> Iterator[None]:
         yield
     finally:
         if _default_device() != device:
-            torch.set_default_device(device)
+            _set_default_device(device)
         for owner, name, value in flags:
             if getattr(owner, name) != value:
                 setattr(owner, name, value)
@@ -93,27 +95,37 @@ def _torch_kept() -> Iterator[None]:
         for write, value in generators:
             write(value)
         if _product_precisions() != products:
-            overall, each = products
+            overall, rounded, each = products
             if overall:
                 torch.set_float32_matmul_precision(overall)
+            if rounded is not None:
+                torch.backends.cudnn.allow_tf32 = rounded
             for place, value in each.items():
                 torch._C._set_fp32_precision_setter(*place, value)
 
 
-def _product_precisions() -> tuple[str | None, dict[tuple[str, str], str]]:
-    """Returns torch's overall precision, None where it has none because single ones were set, and the single ones."""
+def _product_precisions() -> tuple[str | None, bool | None, dict[tuple[str, str], str]]:
+    """Returns torch's precision of matrix products, whether cuDNN rounds to TF32, and the precisions of single kinds.
+
+    The first two are None where torch has no answer because those of single kinds contradict it.
+    """
     try:
         overall = torch.get_float32_matmul_precision()
     except RuntimeError:
         overall = None
-    return overall, {place: torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS if _has(*place)}
+    try:
+        rounded = torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        rounded = None
+    each = {place: torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS if _has(*place)}
+    return overall, rounded, each
 
 
 @cache
 def _has(backend: str, operator: str) -> bool:
     try:
         torch._C._get_fp32_precision_getter(backend, operator)
-    except RuntimeError:
+    except (AttributeError, RuntimeError):
         return False
     return True
 
@@ -122,6 +134,16 @@ def _default_device() -> torch.device | None:
     """Returns what `torch.set_default_device` has set, whatever device contexts there are."""
     context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     return context.device if context else None
+
+
+def _set_default_device(device: torch.device | None) -> None:
+    """As torch's own, within a device context too: torch 2.8 takes a default back only where nothing lies above it."""
+    above = [_pop_mode() for _ in range(_len_torch_function_stack() - 1)]
+    try:
+        torch.set_default_device(device)
+    finally:
+        for mode in reversed(above):
+            _push_mode(mode)
 
 
 def run_file(path: Path, function: str, pick: Callable[..., str], arguments: dict[str, Any]) -> Any:

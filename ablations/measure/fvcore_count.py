@@ -15,8 +15,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ablations.errors import InputError, first_line, pick
@@ -82,7 +81,7 @@ def count_with_fvcore(model: nn.Module, input_shape: tuple[int, ...], device: st
         analysis = flop_count_analysis(twin.eval(), torch.zeros(input_shape, device=device))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         analysis.set_op_handle(**HANDLES)
-        with torch.no_grad(), _TraceableConvolutions():
+        with torch.no_grad(), _Traceable(device):
             counts = analysis.by_operator()
     except (InputError, UncountedOperator):
         raise
@@ -121,6 +120,11 @@ def _attention_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[st
     return Counter(attention=prod(_shape(outputs[0])[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
+def _conv2d_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+    """Every value of the result takes one window of its group's channels."""
+    return Counter(conv=prod(_shape(outputs[0])) * prod(_shape(inputs[1])[1:]))
+
+
 def _matmul_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     """fvcore's own leaves out what the first operand is repeated for, and cannot take vectors."""
     return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
@@ -142,6 +146,7 @@ def _einsum_macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 HANDLES: dict[str, Callable[[Sequence[Any], Sequence[Any]], Any]] = {
     **dict.fromkeys(ATTENTION, _attention_macs),
+    "ablations::conv2d": _conv2d_macs,
     "aten::matmul": _matmul_macs,
     "aten::einsum": _einsum_macs,
 }
@@ -160,26 +165,26 @@ def _is_free(kind: str) -> bool:
     return marked or name.removesuffix("_") in FREE
 
 
-def _convolve(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """torch.conv2d by the operator that it comes to in a trace; how CUDA chooses its kernels is no matter here."""
-    sizes = _pair(stride), _pair(padding), _pair(dilation)
-    return torch._convolution(input, weight, bias, *sizes, False, (0, 0), groups, False, False, False, False)
+torch.library.define(
+    "ablations::conv2d",
+    "(Tensor input, Tensor weight, Tensor? bias=None, int[2] stride=1, int[2] padding=0, int[2] dilation=1,"
+    " int groups=1) -> Tensor",
+)
+torch.library.impl("ablations::conv2d", "Meta", torch.conv2d)
 
 
-class _TraceableConvolutions(TorchFunctionMode):
-    """Has two-dimensional convolutions call the operator by which a trace knows them.
+class _Traceable(TorchFunctionMode):
+    """Has a trace show every convolution and product.
 
-    By themselves they come to it only where a backend works with numbers. On `meta` a kernel written in Python stands
-    before it, and Python sees tensors for sizes while a trace runs, on which that kernel fails.
+    On `meta`, torch's own convolution comes to nothing that a trace shows: a kernel written in Python stands before it,
+    and Python sees tensors for sizes while a trace runs, on which that kernel fails. A trace shows an operator of
+    another library and does not look into it, so that the kernel runs as usual there. Wherever a mode is on, torch's
+    attention layers do without the one operator that would hide all of their products.
     """
 
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.conv2d = torch.ops.ablations.conv2d if device == "meta" else torch.conv2d
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (_convolve if func is torch.conv2d else func)(*args, **(kwargs or {}))
+        return (self.conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))

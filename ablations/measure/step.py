@@ -90,7 +90,9 @@ def build_step(model: nn.Module, input_shape: tuple[int, ...], **options: Unpack
         model.to(memory_format=torch.channels_last)
 
     def autocast() -> torch.autocast:
-        return torch.autocast(place.type, torch.bfloat16, enabled=autocast_enabled)
+        # In inference, torch 2.8 would keep every cast of a weight until the end of the pass; later versions do not.
+        kept = mode == "training"
+        return torch.autocast(place.type, torch.bfloat16, enabled=autocast_enabled, cache_enabled=kept)
 
     def infer() -> None:
         # Not no_grad: inference_mode also spares the bookkeeping of views and versions, as a deployed model would.

@@ -49,7 +49,8 @@ class DropPath(nn.Module):
             return x
         kept = self.kept
         if kept is None:
-            kept = torch.rand(x.shape[0], device=x.device) >= self.rate
+            draws = x.new_empty(x.shape[0], dtype=torch.float32).uniform_()  # torch.fx cannot trace torch.rand in 2.8
+            kept = draws >= self.rate
         return x * (kept.to(x.dtype) / (1.0 - self.rate)).view(-1, 1, 1)
 
 

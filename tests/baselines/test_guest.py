@@ -66,6 +66,7 @@ CHANGES = {
     "cudnn": "torch.backends.cudnn.benchmark = True; torch.backends.cudnn.deterministic = True",
     "precision": "torch.set_float32_matmul_precision('medium')",
     "precision of one kind": "torch.backends.cuda.matmul.allow_tf32 = True",
+    "precision of convolutions": "torch.backends.cudnn.allow_tf32 = not torch.backends.cudnn.allow_tf32",
     "anomaly": "torch.autograd.set_detect_anomaly(True)",
     "kernels": "torch.backends.cuda.enable_flash_sdp(False)",
     "generators": "import random, numpy; torch.manual_seed(1); random.seed(1); numpy.random.seed(1)",
