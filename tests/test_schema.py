@@ -366,6 +366,7 @@ def test_what_every_record_lacks_is_named_or_not_needed(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_no_report_and_no_run_needs_a_field_that_has_a_default(two_arms, tmp_path, capsys):
     """A record from before the field was added lacks it."""
     records = copy.deepcopy(two_arms)

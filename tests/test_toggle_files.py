@@ -83,7 +83,7 @@ def test_examples_are_short() -> None:
     assert all(len((EXAMPLES / word.rpartition(":")[0]).read_text().splitlines()) < 60 for word in (WINDOW, SE, SINE))
 
 
-@pytest.mark.parametrize("base", ["v1", "v2"])
+@pytest.mark.parametrize("base", ["v1", pytest.param("v2", marks=pytest.mark.slow)])
 def test_examples_keep_to_their_slots_and_count_as_they_say(base: str) -> None:
     names = take_toggles([WINDOW, SE, SINE])
     check_toggles(names)

@@ -451,7 +451,14 @@ UNFILLED = {
 """What writes some records, and the tables that they are enough for."""
 
 
-@pytest.mark.parametrize("write", UNFILLED, ids=lambda write: write.__name__)
+@pytest.mark.parametrize(
+    "write",
+    [
+        pytest.param(write, marks=[pytest.mark.slow] * (write in (write_no_costs, write_arms_of_b2, write_an_erratum)))
+        for write in UNFILLED
+    ],
+    ids=lambda write: write.__name__,
+)
 def test_a_folder_that_lacks_records_gives_the_tables_that_it_can(tmp_path, write_cell, write):
     write(tmp_path, write_cell)
     build_report(tmp_path, everything=True)

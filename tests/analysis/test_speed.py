@@ -122,7 +122,7 @@ def test_the_interval_of_a_mean_is_the_same_every_time() -> None:
     assert geometric_mean(steps) == geometric_mean(steps)
 
 
-@pytest.mark.parametrize("n_steps", [9, 20])
+@pytest.mark.parametrize("n_steps", [9, pytest.param(20, marks=pytest.mark.slow)])
 def test_the_interval_of_a_mean_covers_and_is_no_wider_than_it_must(n_steps: int) -> None:
     """12 rows of 9 or 20 steps, as the committed records have; one step in twenty is slower by half, one faster."""
     draws, n_studies = np.random.default_rng(7), 150

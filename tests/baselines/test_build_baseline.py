@@ -120,6 +120,7 @@ def test_a_pvt_of_transformers_that_nobody_has_is_refused() -> None:
     assert refusal("transformers:pvt_v2_b6").startswith("model='pvt_v2_b6' is not possible; allowed: cvt-13")
 
 
+@pytest.mark.slow
 def test_baselines_of_this_project() -> None:
     assert set(OWN) == {
         *("t2t_vit_t_14", "t2t_vit_t_19", "t2t_vit_t_24", "cpvt_ti", "cpvt_s", "localvit_t", "localvit_s")

@@ -18,7 +18,13 @@ Photographs = Callable[..., Tensor]
 SMALLEST_OF_EACH = pytest.mark.parametrize("build", [cpvt_ti, localvit_t, t2t_vit_t_14])
 
 
-@pytest.mark.parametrize("build", [cpvt_ti, cpvt_s, localvit_t, localvit_s, t2t_vit_t_14, t2t_vit_t_19, t2t_vit_t_24])
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(cpvt_ti, localvit_t, t2t_vit_t_14),
+        *(pytest.param(build, marks=pytest.mark.slow) for build in (cpvt_s, localvit_s, t2t_vit_t_19, t2t_vit_t_24)),
+    ],
+)
 def test_classifies_real_images(build: Build, photographs: Photographs) -> None:
     torch.manual_seed(0)
     model = build(num_classes=7).eval()

@@ -393,6 +393,7 @@ def test_images_whose_names_are_not_utf_8_are_read_and_named_in_text(tmp_path):
     assert skipped.encode() == rb"train/circle/caf\udce9.png"
 
 
+@pytest.mark.slow
 def test_a_strip_takes_no_more_memory_than_its_middle(tmp_path):
     write_folder(tmp_path / "shapes", torch.full((3, 32, 32), 9, dtype=torch.uint8))
     to_pil_image(torch.full((1, 1, 60_000), 9, dtype=torch.uint8)).save(tmp_path / "shapes/val/circle/strip.png")

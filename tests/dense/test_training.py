@@ -217,7 +217,7 @@ def test_several_processes_give_the_scores_and_losses_of_one(folder, tmp_path, m
     assert one["n_images"] == two["n_images"] == 2
 
 
-@pytest.mark.parametrize("measurement", ["detect", "segment"])
+@pytest.mark.parametrize("measurement", [pytest.param("detect", marks=pytest.mark.slow), "segment"])
 def test_a_toggle_of_a_reader_s_file_trains_under_a_head(folder, tmp_path, measurement):
     conditions = {"detect": OF_MEASUREMENT["detection"], "segment": OF_MEASUREMENT["segmentation"]}[measurement]
     names = ("data", "resolution", "pyramid_width", "batch_size", "warmup_steps", "epochs")

@@ -155,7 +155,9 @@ def test_p6_is_made_of_c5_in_retinanet_and_of_p5_in_fcos(width: int) -> None:
         torch.testing.assert_close(fcos(image)["p6"], fcos.fpn.extra_blocks.p6(fcos(image)["2"]))
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mask_rcnn")) for name in BUILDERS]
+)
 def test_detections_in_a_image(name: str) -> None:
     detector = small(name).eval()
     with torch.no_grad():
@@ -172,7 +174,9 @@ def test_detections_in_a_image(name: str) -> None:
         assert found["masks"].shape == (len(boxes), 1, 64, 80)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "mask_rcnn")) for name in BUILDERS]
+)
 def test_a_training_step_reaches_every_parameter(name: str) -> None:
     detector = small(name).train()
     target = {

@@ -129,6 +129,7 @@ def test_a_cells_own_resolution_and_batch_size_make_no_difference() -> None:
     assert answers[0] == answers[1]
 
 
+@pytest.mark.slow
 def test_answers_grow_with_the_budget() -> None:
     answers = [answer_budget(pico(), size * MIB, (64,)) for size in (2, 3, 10, 1000)]
     sides = [answer.largest_resolution.size or 0 for answer in answers]

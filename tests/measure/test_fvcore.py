@@ -101,7 +101,7 @@ def test_every_two_of_base_arm_and_size_meet_in_a_part() -> None:
     assert {(base, size) for base, _, size in PART} == set(product(BASES, SIZES))
 
 
-@pytest.mark.parametrize("base", ["v1", pytest.param("v2", marks=pytest.mark.slow), "published"])
+@pytest.mark.parametrize("base", ["v1", *(pytest.param(base, marks=pytest.mark.slow) for base in ("v2", "published"))])
 def test_three_counts_agree(base: str) -> None:
     assert_three_counts_agree("pico", [cell for cell in PART if cell[0] == base])
 
@@ -144,7 +144,7 @@ def test_what_fvcore_adds_and_skips(attention: str, device: str) -> None:
     assert "scaled_dot_product_attention" not in counted.skipped
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", ["v1", *(pytest.param(base, marks=pytest.mark.slow) for base in ("v2", "published"))])
 @pytest.mark.parametrize("arm", ["v1", "v1+ope+cffn+lsra"])
 def test_fused_and_explicit_attention_give_the_same_products(arm: str, base: str) -> None:
     fused = count_with_fvcore(build_on_meta("pico", arm, base, attention="fused"), (2, 3, 64, 48)).products

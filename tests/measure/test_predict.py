@@ -45,7 +45,7 @@ def assert_equal_to_measured(build: Callable[[], nn.Module], input_shape: tuple[
 
 
 @pytest.mark.parametrize("mode", ["inference", "training"])
-@pytest.mark.parametrize("attention", ["fused", "explicit"])
+@pytest.mark.parametrize("attention", [pytest.param("fused", marks=pytest.mark.slow), "explicit"])
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_takes_what_it_takes_for_real(arm: str, attention: str, mode: str) -> None:
     config = build_config("pico", arm, attention=attention)

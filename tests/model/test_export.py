@@ -21,7 +21,7 @@ SIZES = ((32, 32), (40, 56))
 EVERY_MODEL = pytest.mark.parametrize(
     ("arm", "base", "attention"),
     [
-        # An arm of the published base is that arm in another, and attention is written out in one function.
+        # All but two arms of the published base are those of another, and attention is written out in one function.
         pytest.param(*model, marks=[pytest.mark.slow] if {"published", "explicit"} & {*model} else [])
         for model in product(ARMS, BASES, get_args(AttentionKernel))
     ],

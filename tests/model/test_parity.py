@@ -114,7 +114,7 @@ def test_v2_gives_transformers_numbers(randomise: Randomise, arm: str, attention
             assert_close(one, other)
 
 
-@pytest.mark.parametrize("attention", ["fused", "explicit"])
+@pytest.mark.parametrize("attention", ["fused", pytest.param("explicit", marks=pytest.mark.slow)])
 def test_v1_gives_transformers_numbers_at_224(randomise: Randomise, attention: str) -> None:
     # PvtConfig's defaults are tiny; 224 is the only size where transformers' position embeddings work.
     theirs = set_released_eps(randomise(PvtForImageClassification(PvtConfig(num_labels=1000))))

@@ -417,6 +417,7 @@ def test_weight_decay_spares_the_class_token_norms_and_biases() -> None:
     }
 
 
+@pytest.mark.slow
 def test_compiles_with_checkpointed_gradients() -> None:
     model = create_pico(base="v1").train()
     model.set_grad_checkpointing()

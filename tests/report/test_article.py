@@ -53,6 +53,7 @@ def article(quick_results: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.mark.slow
 def test_tables_have_the_new_names_in_every_form(article):
     text = (article / "tables" / "comparison.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -67,6 +68,7 @@ def test_tables_have_the_new_names_in_every_form(article):
     assert set(values["base"]) <= {"v1", "v2", "published"}
 
 
+@pytest.mark.slow
 def test_columns_of_markdown_stay_aligned(article):
     for path in (article / "tables").glob("*.md"):
         for block in re.findall(r"(?:^\|.*\n?)+", path.read_text(), flags=re.MULTILINE):
@@ -75,6 +77,7 @@ def test_columns_of_markdown_stay_aligned(article):
             assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, path.name
 
 
+@pytest.mark.slow
 def test_figures_come_as_pdf_too_without_a_title_or_a_date(article, quick_records):
     names = {path.stem for path in (article / "figures").iterdir()}
     assert len(names) > 3

@@ -152,6 +152,7 @@ def test_only_figures_whose_records_changed_are_drawn_into_files_again(reported,
     ]
 
 
+@pytest.mark.slow
 def test_only_figures_whose_definition_changed_are_drawn_into_files_again(reported, monkeypatch, saved):
     kind = "cumulative_accuracy"
     list_kind = contents_of_reports.FIGURES[kind]

@@ -94,6 +94,7 @@ def test_only_what_was_measured_has_a_column_and_the_rest_is_named(tmp_path, wri
     assert "Not measured of this model: memory, speed, accuracy." in shown.section.caption
 
 
+@pytest.mark.slow
 def test_every_form_has_every_cell(write_model, tmp_path, capsys):
     results = write_model(6)
     values = comparison_values(load_records(results))

@@ -169,6 +169,7 @@ def test_a_file_system_without_links_is_refused_in_one_line(tmp_path, monkeypatc
     assert list((tmp_path / "claims").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_lease_of_another_length_is_refused_in_one_line(tmp_path, monkeypatch):
     other = subprocess.Popen(
         [sys.executable, "-c", OTHER_LENGTH, tmp_path / "claims" / f"{CELLS[0].key}.lease"], stdout=subprocess.PIPE
