@@ -15,7 +15,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import library, nn
 from torch.overrides import TorchFunctionMode
 
 from ablations.errors import InputError, first_line, pick
@@ -165,12 +165,12 @@ def _is_free(kind: str) -> bool:
     return marked or name.removesuffix("_") in FREE
 
 
-torch.library.define(
+library.define(
     "ablations::conv2d",
     "(Tensor input, Tensor weight, Tensor? bias=None, int[2] stride=1, int[2] padding=0, int[2] dilation=1,"
     " int groups=1) -> Tensor",
 )
-torch.library.impl("ablations::conv2d", "Meta", torch.conv2d)
+library.impl("ablations::conv2d", "Meta", torch.conv2d)
 
 
 class _Traceable(TorchFunctionMode):
