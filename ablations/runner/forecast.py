@@ -36,7 +36,8 @@ class Forecast:
 
     A cell is expected to take what is typical of its work, times the pace of the cells of its
     workload in this run. If this run has met none, it is the mean of the workload's records; if
-    there are none, the pace of the same measurement decides, and then that of all cells.
+    there are none, the pace of the same measurement decides, and then that of all cells that are
+    measured or trained: what a count takes says nothing of them.
     """
 
     def __init__(self, results: Path) -> None:
@@ -119,9 +120,10 @@ def _typical(cell: Cell) -> float:
 
 
 @cache
-def _levels(cell: Cell) -> tuple[str, str, str]:
+def _levels(cell: Cell) -> tuple[str, ...]:
     """Returns what a cell has in common with those that go at its pace, the closest first."""
-    return _workload(cell.describe()), cell.measurement, ""
+    closest = (_workload(cell.describe()), cell.measurement)
+    return closest if cell.conditions.is_computed else (*closest, "")
 
 
 def _workload(description: dict[str, Any]) -> str:

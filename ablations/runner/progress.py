@@ -82,7 +82,7 @@ class Progress:
         self._finished += 1
         if state == "measured":
             self._forecast.learn(cell, seconds)
-        if self._is_due():
+        if self._is_due(at_once=seconds > REFRESH_S):
             self._draw()
         if self._is_shown and self._bar.disable:
             came = {
@@ -104,10 +104,11 @@ class Progress:
         }
         return self._forecast.left(self._unfinished, running)
 
-    def _is_due(self) -> bool:
+    def _is_due(self, at_once: bool = False) -> bool:
         """Whether it is time for another forecast; makes it then."""
         now = self._clock()
-        if not self._is_shown or (now - self._looked_at < REFRESH_S and self._finished < self._total):
+        is_due = at_once or now - self._looked_at >= REFRESH_S or self._finished == self._total
+        if not (self._is_shown and is_due):
             return False
         self._looked_at, self._left_s = now, self.left_s()
         return True

@@ -188,6 +188,29 @@ def test_a_log_has_a_plain_line_for_each_cell(tmp_path):
     assert "\r" not in log.getvalue()
 
 
+def test_a_line_of_a_log_knows_what_its_own_cell_took(tmp_path):
+    log = io.StringIO()
+    cells = [TRAINING.of(arm=arm) for arm in ARMS[:3]]
+    progress, clock = show([(cells, 1)], tmp_path, stream=log)
+    progress.tell(cells[0], 0.0)
+    clock.now = 60.0
+    progress.tell(cells[0], 0.0)  # a forecast of the same moment
+    progress.finish(cells[0], "measured", 60.0)
+    left = re.search(r"(\d+):(\d\d):(\d\d) left", log.getvalue())
+    hours, minutes, seconds = map(int, left.groups())
+    assert 3600 * hours + 60 * minutes + seconds == pytest.approx(120, rel=0.5)
+
+
+def test_counts_say_nothing_of_how_long_trainings_take(tmp_path):
+    cells = [build_cell("timm:resnet18", Cost()), TRAINING]
+    progress, clock = show([(cells[:1], 1), (cells[1:], 1)], tmp_path, stream=io.StringIO())
+    before = Forecast(tmp_path).left([(cells[1:], 1)], {})
+    progress.tell(cells[0], 0.0)
+    clock.now = 500.0
+    progress.finish(cells[0], "measured", 500.0)
+    assert progress.left_s() == before
+
+
 def test_a_bar_moves_within_cells_and_names_what_runs(tmp_path):
     terminal = Terminal()
     cells = [TRAINING, TRAINING.of(arm="v1+ope")]
