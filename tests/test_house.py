@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from itertools import chain
 from pathlib import Path
 
 import pytest
+
+import ablations
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "ablations"
@@ -185,6 +188,16 @@ def test_what_describes_and_reports_opens_without_torch(part: str) -> None:
         # Importing a.b.c runs a and a.b first.
         names = [*(line.module for line in at_once), module.rpartition(".")[0]]
         waiting += [name for name in names if name in modules()]
+
+
+def test_public_names_come_from_the_package_and_describing_with_them_needs_no_torch() -> None:
+    for name, module in ablations.PUBLIC.items():
+        assert getattr(ablations, name) is getattr(import_module(f"{PACKAGE}.{module}"), name)
+    assert {*ablations.PUBLIC} < {*dir(ablations)}
+    with pytest.raises(AttributeError, match="no attribute 'build_modle'"):
+        ablations.build_modle  # noqa: B018
+    code = "import sys; from ablations import build_config, count_macs, load_records; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_imports_run_in_no_circle() -> None:

@@ -115,8 +115,9 @@ class Measuring(Command):
         report = build_report(self.results, with_page=True)
         say_not_rebuilt(report.not_rebuilt)
         self.print_tables(cells, report.table)
+        number = "1 cell" if summary.measured == 1 else f"{summary.measured} cells"
         print(
-            f"{summary.measured} cells measured in {summary.seconds:.1f} s, {summary.kept} were there, "
+            f"{number} measured in {summary.seconds:.1f} s, {summary.kept} were there, "
             f"{summary.left} left for a next run"
         )
         print(f"All tables and figures: {self.results / 'report.html'}, {self.results / 'README.md'}")

@@ -23,7 +23,7 @@ class BuildReport(Command):
     all: bool = False
     """Write every table and figure, not the headlines alone."""
     figures: bool = True
-    """Draw figures; --no-figures leaves those that are there as they are."""
+    """Draw the figures (--no-figures: leave those in the folder as they are, and write tables and text alone)."""
     readme: Path | None = None
     """A text, such as README.md, whose numbers between markers are written anew from the records."""
     article: Path | None = None

@@ -121,8 +121,10 @@ def count_classes(name: str, data_dir: Path | None) -> int:
         return DATA_SETS[name].num_classes
     classes = len(_class_folders(name, data_dir))
     if classes < 2:
-        place = data_directory(data_dir) / name / SPLITS[0]
-        hint = did_you_mean(name, DATA_SETS)
+        directory = data_directory(data_dir)
+        place = directory / name / SPLITS[0]
+        there = [folder.name for folder in directory.glob("*/") if (folder / SPLITS[0]).is_dir()]
+        hint = did_you_mean(name, [*filter(is_built_in, DATA_SETS), *there])
         raise refuse(
             "data", name, f"{built_in_names()}, or an image folder: {place}/CLASS/* of 2 classes or more{hint}"
         )

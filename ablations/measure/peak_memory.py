@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ablations.errors import pick
+from ablations.measure.allocator import is_out_of_memory
 from ablations.measure.environment import check_device, use_full_float32
 from ablations.measure.macs import input_dtype
 from ablations.measure.process import available_memory, read_status, run_in_fresh_process
@@ -214,7 +215,7 @@ def _measure_or_run_out(measure: Callable[[], dict[str, Any]], device: str) -> d
     try:
         return measure()
     except (RuntimeError, MemoryError) as error:
-        if not _ran_out(error):
+        if not is_out_of_memory(error):
             raise
         # Still with what it holds: the traceback keeps the step's tensors.
         free = available_memory(device)
@@ -223,14 +224,6 @@ def _measure_or_run_out(measure: Callable[[], dict[str, Any]], device: str) -> d
         if asked:
             amount = f"{int(asked[1]) / MIB:.1f} MiB" if asked[2] == "bytes" else f"{asked[1]} {asked[2]}"
         return {"peak_memory_bytes": None, "out_of_memory": f"asked for {amount}, free {free / MIB:.1f} MiB"}
-
-
-def _ran_out(error: Exception) -> bool:
-    """Whether it says that there is no more memory: on the CPU that has no type of its own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # Torch's allocator; oneDNN, whose other refusals name what they could not create further; the C++ library.
-    return "DefaultCPUAllocator" in str(error) or str(error) in ("could not create a primitive", "std::bad_alloc")
 
 
 def _measure_tracked(model: nn.Module, build: Callable[[], Callable[[], None]]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ A format is a table of what it calls the parts of our keys, read from ours to th
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ablations.config import (
+    ARMS,
     CONFOUNDERS,
     PVT_V1,
     PVT_V2,
     PVT_V2_LI,
+    VARIANTS,
     PVTConfig,
     arm_name,
     build_config,
 )
+from ablations.cost import count_params
 from ablations.errors import InputError, pick, refuse
 from ablations.files import written_whole
 from ablations.model.pvt import PVT
@@ -427,7 +432,20 @@ def _misfit_error(
     # A way out of some misfits only, as for a model of another size, would lead nowhere.
     way_there_is = set().union(*ways_out.values()).issuperset(named)
     hints = "".join(f"; {hint}" for hint, names in ways_out.items() if way_there_is and not names.isdisjoint(named))
+    alike = "" if way_there_is else _models_as_large(found, classes, model.config.img_size)
+    whose = f", but has as many parameters as {alike}" if alike else ""
     return InputError(
-        f"checkpoint in {format.name} format does not fit the model, of arm {arm_name(model.config.toggles)}: "
+        f"checkpoint in {format.name} format does not fit the model, of arm {arm_name(model.config.toggles)}{whose}: "
         f"{shapes}{more}{hints}"
     )
+
+
+def _models_as_large(found: dict[str, Shape], classes: int, img_size: int) -> str:
+    """Returns the variants, arms and bases with as many parameters as were found, in words; empty where none has."""
+    params = sum(map(math.prod, found.values()))
+    names = [
+        f"{variant} {arm} base={base}"
+        for variant, arm, base in product(VARIANTS, ARMS, ("v2", "v1"))
+        if count_params(build_config(variant, arm, base, num_classes=classes, img_size=img_size)) == params
+    ]
+    return ", ".join(names)

@@ -24,7 +24,7 @@ import torch
 from ablations.baselines.guest import state_kept
 from ablations.cells import Cell, as_plain, split_file_model
 from ablations.errors import first_line
-from ablations.measure.allocator import keep_freed_memory
+from ablations.measure.allocator import is_out_of_memory, keep_freed_memory
 from ablations.measure.environment import available_cores, use_full_float32
 from ablations.measure.measurement import Setting
 from ablations.measure.network import at_any_size
@@ -404,6 +404,10 @@ def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[floa
         if ranks.count > 1 and not isinstance(error, Diverged):
             raise ranks.fault(error) from error  # what not all have met would leave the others waiting
         result, failure, is_final = None, first_line(error), isinstance(error, Diverged)
+        if is_out_of_memory(error):
+            failure = (
+                f"out of memory on {cell.conditions.needed_device}; fewer images at a time or smaller ones take less"
+            )
         if job.debug:
             traceback.print_exc()
     if not cell.conditions.is_computed:

@@ -3,8 +3,10 @@
 `ablations.training.loop` takes the steps, whatever the task.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from typing import Any, ClassVar, Protocol
 
@@ -82,9 +84,20 @@ class Task(ABC):
 
 
 def build_task(data: Any, conditions: Any) -> Task:
-    """Returns the task that the conditions name; raises InputError for batches that cannot be."""
+    """Returns the task that the conditions name; raises InputError for batches that cannot be.
+
+    Says on stderr where there are fewer training images than a batch takes.
+    """
     module, _, name = conditions.task.partition(":")
-    return getattr(import_module(module), name)(data, conditions)
+    task = getattr(import_module(module), name)(data, conditions)
+    if task.images_per_step < conditions.batch_size:
+        _say_smaller(conditions.batch_size, task.images_per_step)
+    return task
+
+
+@cache  # once a process, not once a training
+def _say_smaller(batch_size: int, images: int) -> None:
+    print(f"note: batch_size={batch_size}, but each step has all {images} training images", file=sys.stderr)
 
 
 def split_evenly(images: Any, targets: Any, parts: int) -> list[Batch]:

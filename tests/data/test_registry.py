@@ -83,6 +83,10 @@ def test_classes_are_known_or_counted(tmp_path: Path) -> None:
     assert count_classes("own", tmp_path) == 3
     with pytest.raises(InputError, match="data='nowhere' is not possible; allowed: digits, fashion-mnist, cifar10, ci"):
         count_classes("nowhere", tmp_path)
+    with pytest.raises(InputError, match=r"or more \(did you mean 'own'\?\)$"):
+        count_classes("owns", tmp_path)
+    with pytest.raises(InputError, match=r"or more$"):
+        count_classes("imagenett", tmp_path)  # imagenet has no folder here
 
 
 def read_stripes(name: str, directory: Path) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from ablations.cells import as_plain
-from ablations.config import ARMS, build_config
+from ablations.config import ARMS, PVT_V2, build_config
 from ablations.errors import InputError
 from ablations.model import PVT, build_model
 from ablations.model.checkpoint import (
@@ -521,6 +521,15 @@ def test_another_arm_is_refused_by_its_name() -> None:
     message = refusal(small_model("v1"), timm_model().state_dict())
     assert "timm's PVT v2 format does not fit the model, of arm v1: " in message
     assert "--img-size" not in message
+
+
+def test_weights_of_a_known_size_are_refused_with_the_models_that_have_it() -> None:
+    for variant, arm, base in (("pico", "v1+ope", "v2"), ("nano", "v1+cffn", "v1")):
+        model = build_model(build_config(variant, arm, base, num_classes=10, img_size=32))
+        other = build_model(build_config("b0", PVT_V2, "v2", num_classes=10, img_size=32))
+        message = refusal(other, model.state_dict())
+        start = "checkpoint in this project's format does not fit the model, of arm v1+ope+cffn, but has as many "
+        assert message.startswith(f"{start}parameters as {variant} {arm} base={base}: ")
 
 
 def test_position_embedding_of_another_grid_is_refused_with_the_way_out() -> None:

@@ -529,6 +529,19 @@ def test_a_training_that_diverges_is_recorded_with_step_rate_and_norm_and_the_ot
     assert files_below(tmp_path / "checkpoints") == [], "it would diverge again"
 
 
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate"), MemoryError()]
+)
+def test_a_cell_for_which_memory_does_not_suffice_says_so_in_words(tmp_path, monkeypatch, error):
+    def run_out(*_):
+        raise error
+
+    monkeypatch.setattr(Accuracy, "run", run_out)
+    cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=ACCURACY)
+    ((_, reason),) = run([cell], tmp_path).failed
+    assert reason == "out of memory on cpu; fewer images at a time or smaller ones take less"
+
+
 def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     evaluate = loop.Training.evaluate

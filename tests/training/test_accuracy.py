@@ -24,7 +24,7 @@ from ablations.measure.network import build_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.records.bits import pack_bits
-from ablations.training import accuracy
+from ablations.training import accuracy, tasks
 from ablations.training.accuracy import Files, measure_accuracy
 from ablations.training.distributed import Ranks
 from ablations.training.loop import Diverged, Training
@@ -214,6 +214,15 @@ def test_a_signal_during_the_evaluation_ends_it_and_the_training_is_kept(tmp_pat
 
 
 ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0, num_classes=10)
+
+
+def test_a_batch_of_more_than_all_training_images_is_said_once(capsys):
+    tasks._say_smaller.cache_clear()
+    for seed in (0, 1):
+        measure_accuracy(build_pico, replace(ONE_STEP, batch_size=64, seed=seed), None)
+    assert capsys.readouterr().err == "note: batch_size=64, but each step has all 50 training images\n"
+    measure_accuracy(build_pico, ONE_STEP, None)
+    assert capsys.readouterr().err == ""
 
 
 def answer(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int) -> list[bool]:
