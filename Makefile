@@ -26,11 +26,14 @@ install: $(ready) ## make .venv with everything, and nothing else
 reproduce: $(ready) ## run the study quick, every measurement of every arm, into runs/ (minutes)
 	$(PY) run_ablation.py
 
-.PHONY: test
-test: $(ready) ## lint, format, types, and the tests that take no long time, in WORKERS processes of one thread each
+.PHONY: lint
+lint: $(ready) ## lint, format and types
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+
+.PHONY: test
+test: $(ready) ## the tests that take no long time, in WORKERS processes of one thread each
 	$(pytest)
 
 .PHONY: test-slow
