@@ -153,6 +153,22 @@ def test_a_training_says_first_what_is_set_and_no_name_is_cut_in_two(capsys, mon
     assert [name for name in missing if f"{name}=" in out] == []
 
 
+def test_a_training_says_by_which_other_recipe_the_folder_has_such_models(capsys, quick_results):
+    said = {}
+    pico = "--variants pico"
+    as_quick = f"{pico} --epochs 3 --batch-size 32 --base-lr 5e-3"
+    for words in (f"{pico} --epochs 2", as_quick, f"{pico} --data fashion-mnist", "--variants nano"):
+        command = cli.parse(["accuracy", *words.split(), "--results", str(quick_results)])
+        command.begin(command.cells())
+        said[words] = capsys.readouterr().err
+    of_quick = "(epochs=3 batch_size=32 base_lr=0.005)"
+    why = (
+        f"note: {quick_results} has trainings of such a model by another recipe {of_quick}; no table joins these with "
+    )
+    assert said.pop(f"{pico} --epochs 2") == f"{why}them\n"
+    assert set(said.values()) == {""}
+
+
 def test_a_command_s_cells_have_the_data_s_classes_and_what_the_recipe_leaves_to_the_variant(tmp_path):
     for name in ("cat", "dog", "cow"):
         (tmp_path / "pets" / "train" / name).mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -68,6 +69,25 @@ class TrainingCommand(TrainingRuns, DataFolder, Models):
             # Names such as rand-m9-mstd0.5-inc1 are to be copied, so that none is cut in two.
             print(textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False))
             print(f"total batch {conditions.batch_size}, peak learning rate {conditions.peak_lr:.3g}", flush=True)
+        self._say_other_recipes(cells)
+
+    def _say_other_recipes(self, cells: list[Cell]) -> None:
+        """Says by which other recipe the folder has trainings of such a model on these data: no table joins the two."""
+        from ablations.records.folder import read_records
+
+        def of_like(description: dict[str, Any]) -> tuple[Any, ...]:
+            model = [description.get(name) for name in ("measurement", "variant", "model", "base", "head")]
+            return (*model, description["conditions"].get("data"))
+
+        own = cells[0].describe()
+        recipes = [each["conditions"] for each in read_records(self.results).records if of_like(each) == of_like(own)]
+        others = [
+            [f"{name}={theirs[name]}" for name in theirs if name != "seed" and theirs[name] != own["conditions"][name]]
+            for theirs in recipes
+        ]
+        if others and all(others):
+            found = f"{self.results} has trainings of such a model by another recipe ({' '.join(others[0])})"
+            print(f"note: {found}; no table joins these with them", file=sys.stderr)
 
 
 @with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes", "init"))
