@@ -576,7 +576,7 @@ FIGURES = (
         titled_by=OF_DESIGN,
         panels=_panels_of_effects,
         height=2.8,
-        comparable=True,
+        one_scale="figure",
         caption=(
             "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % "
             "interval over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
@@ -602,7 +602,7 @@ FIGURES = (
         titled_by=OF_DESIGN,
         panels=panels_of(base_gain_values, BASE_GAIN_CONDITIONS, plot_base_gains),
         height=2.5,
-        comparable=True,
+        one_scale="figure",
         caption=(
             "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of "
             f"the two gains, the base alone, and all together. {_NOT_CLAIMED}"
@@ -615,7 +615,7 @@ FIGURES = (
         titled_by=OF_DESIGN,
         panels=panels_of(_gains_by_confounder, (*CHANGE_CONDITIONS, "arm"), plot_single_confounders),
         height=2.5,
-        comparable=True,
+        one_scale="figure",
         caption=(
             "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
             f"{_NOT_CLAIMED}"

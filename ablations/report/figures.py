@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from textwrap import wrap
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -283,6 +283,10 @@ class Panel:
     height: float = 0.0
 
 
+OneScale = Literal["none", "row", "figure"]
+"""No panels, those beside each other, or all of a figure."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FigureSpec:
     """One figure: the name of its files, its title, what it shows and does not, and its panels."""
@@ -294,8 +298,8 @@ class FigureSpec:
     caption: str
     panels: list[Panel]
     panel_height: float
-    comparable: bool = False
-    """Whether panels beside each other have one scale along x."""
+    one_scale: OneScale = "none"
+    """Which panels have one scale along x."""
 
     def draw(self) -> Figure:
         """Returns the figure, two panels a row; call it under STYLE."""
@@ -309,10 +313,11 @@ class FigureSpec:
             ax.set_title(
                 "\n".join(wrap(grouping.tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left"
             )
-        for first in range(0, len(self.panels), columns) if self.comparable else ():
-            beside = figure.axes[first : first + columns]
-            ends = [end for ax in beside for end in ax.get_xlim()]
-            for ax in beside:
+        alike = {"none": 1, "row": columns, "figure": len(self.panels)}[self.one_scale]
+        for first in range(0, len(self.panels), alike) if alike > 1 else ():
+            axes = figure.axes[first : first + alike]
+            ends = [end for ax in axes for end in ax.get_xlim()]
+            for ax in axes:
                 ax.set_xlim(min(ends), max(ends))
         share_legend(figure)
         return figure
@@ -342,8 +347,8 @@ class FigureKind:
     """The conditions in the title, of those that all panels have in common; `named_by` if there are none."""
     height: float = 0.0
     """Inches that a panel has at least."""
-    comparable: bool = False
-    """Whether panels beside each other have one scale along x."""
+    one_scale: OneScale = "none"
+    """Which panels have one scale along x."""
 
     def list_figures(self, records: pd.DataFrame) -> list[FigureSpec]:
         """Returns the figures of this kind that the records give."""
@@ -368,7 +373,7 @@ class FigureKind:
             ),
             panels=panels,
             panel_height=max(self.height, *(panel.height for panel in panels)),
-            comparable=self.comparable,
+            one_scale=self.one_scale,
         )
 
 

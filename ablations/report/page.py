@@ -30,7 +30,7 @@ from ablations.config import (
     size_text,
 )
 from ablations.records.rows import conditions_of
-from ablations.report.comparison import COMPARISON
+from ablations.report.comparison import COMPARISON, shorten
 from ablations.report.contents import QUESTIONS
 from ablations.report.examples import render_examples
 from ablations.report.figures import DPI, FigureSpec
@@ -183,13 +183,20 @@ def _summary(tables: Tables, damaged: dict[str, str]) -> str:
 
 
 def comparison_html(comparisons: Iterable[ShownComparison]) -> str:
-    """Returns comparisons as HTML tables with their sentences and captions, to stand in any page."""
+    """Returns comparisons as HTML tables with their sentences and captions, to stand in any page.
+
+    The columns that a screen has room for come first, and all of them below, folded.
+    """
     body = []
     for shown in comparisons:
+        label = f"Comparison: {shown.section.title}"
+        brief, _ = shorten(shown.section, [])
+        whole = _section_table(shown.section, f"{label}, all columns")
         body += [
             f"<h3>{escape(shown.section.title)}</h3>\n",
             _list(shown.statements),
-            _section_table(shown.section, f"Comparison: {shown.section.title}"),
+            _section_table(brief, label),
+            f"<details><summary>All columns</summary>\n{whole}</details>\n",
             _paragraph(shown.section.caption, "quiet"),
         ]
     return "".join(body)
@@ -229,13 +236,14 @@ def _section_table(section: Section, label: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Returns a cell as HTML: where a table is too wide, it breaks before brackets, and on paper between words too.
+    """Returns a cell as HTML: where a table is too wide, it breaks before brackets and after semicolons.
 
-    A number stays with its unit or its sign.
+    On paper it breaks between words too. A number stays with its unit or its sign.
     """
     return (
         _words(text)
         .replace(" (", " <wbr>(")
+        .replace("; ", "; <wbr>")
         .replace(" %", "\N{NO-BREAK SPACE}%")
         .replace("&lt; ", "&lt;\N{NO-BREAK SPACE}")
     )

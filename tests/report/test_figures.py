@@ -3,6 +3,7 @@
 from itertools import combinations, product
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import colors
 from matplotlib.axes import Axes
@@ -170,3 +171,27 @@ def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
     }
     for name, sheet in sheets.items():
         assert find_illegible(sheet) == [], name
+
+
+@pytest.mark.parametrize(
+    ("one_scale", "expected"),
+    [("none", [1, 2, 3, 4]), ("row", [2, 2, 4, 4]), ("figure", [4, 4, 4, 4])],
+)
+def test_panels_have_one_scale_in_a_row_in_the_figure_or_nowhere(one_scale, expected):
+    def panel(end):
+        def draw(ax):
+            ax.set_xlim(0, end)
+            return ax
+
+        return figures.Panel({"resolution": str(end)}, draw, pd.DataFrame())
+
+    spec = figures.FigureSpec(
+        kind="made_up",
+        name="made_up",
+        title="",
+        caption="",
+        panels=[panel(end) for end in (1, 2, 3, 4)],
+        panel_height=2.0,
+        one_scale=one_scale,
+    )
+    assert [ax.get_xlim() for ax in spec.draw().axes] == [(0, end) for end in expected]
