@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.accuracy import Study, accuracy_values, difference_rows, split_studies, trained_costs
+from ablations.analysis.accuracy import (
+    Study,
+    accuracy_values,
+    difference_rows,
+    split_studies,
+    trained_costs,
+    trial_values,
+)
 from ablations.analysis.dense import dense_columns
 from ablations.analysis.effects import effect_values
 from ablations.analysis.grouping import REFERENCE, Group, arm_rows, describe, group_by, split_by_conditions, tabulated
@@ -21,11 +28,14 @@ from ablations.measure import Accuracy
 PLACE = ("variant", "base", "pool_size")
 """What makes the model of a comparison, with the stem stride of its variant."""
 
-TRAINED_ON = ("data", "epochs", "n_train_images")
+TRAINED_ON = ("data", "epochs", "n_train_images", "base_lr")
 """What is told of a training by itself; `recipe` has its other conditions in words."""
 
+TRIED_ALIKE = ("variant", "base", "pool_size", "data", "resolution", "epochs", "batch_size")
+"""What trials of a learning rate have in common with the trainings that they choose it for."""
+
 COMPARISON_CONDITIONS = (
-    *("variant", "base", "stem_stride", "pool_size", "num_classes", "data", "epochs", "n_train_images", "recipe"),
+    *("variant", "base", "stem_stride", "pool_size", "num_classes", *TRAINED_ON, "recipe"),
     *("counted_at", "large_at", "memory_at", "speed_at", "ap_of", "miou_of", "missing"),
 )
 """The columns that are equal within one comparison."""
@@ -55,7 +65,8 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     without a training, of the smallest size that was counted. `macs_large` is of the largest up to LARGE_SIDE.
     `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval, and
     accuracies as `accuracy_values` has them; the row of an arm with one toggle has that toggle's main effect too, as
-    `top1_effect_mean` and so on. `_change_percent` is against v1. `counted_at`, `memory_at` and `speed_at`
+    `top1_effect_mean` and so on. `has_chosen_rate` says whether trials on images set aside chose the learning rate.
+    `_change_percent` is against v1. `counted_at`, `memory_at` and `speed_at`
     say under which conditions. All is of one number of classes, but `ap_mean` and `miou_mean`: of a detector and of a
     segmentation network on these backbones, trained under `ap_of` and `miou_of`.
     """
@@ -121,7 +132,8 @@ def _compare(
         conditions["recipe"] = describe(study.conditions, others)
         kept = [name for name in columns if str(name).startswith(("n_seeds", "declared_seeds", "top1_"))]
         best = _best_accuracies(study)
-        parts = [columns[kept].assign(at_chance=_at_chance(columns, study), top1_is_best=best), _main_effects(study)]
+        marks = {"at_chance": _at_chance(columns, study), "top1_is_best": best}
+        parts = [columns[kept].assign(**marks, has_chosen_rate=_has_chosen_rate(records, study)), _main_effects(study)]
     else:
         conditions["num_classes"] = int(counts["num_classes"].iloc[0])
         arms_at = counts.groupby(["pixels", "resolution"])["arm"].nunique()
@@ -154,6 +166,12 @@ def _compare(
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
     table = table.join(_reported(conditions, list(table.index))).rename_axis("arm").reset_index()
     yield from ({**conditions, **row} for row in table.astype(object).to_dict("records"))
+
+
+def _has_chosen_rate(records: pd.DataFrame, study: Study) -> bool:
+    trials = trial_values(records)
+    alike = _of_model(trials, {name: study.conditions[name] for name in TRIED_ALIKE}) if len(trials) else trials
+    return bool(len(alike)) and bool((alike["shared_rate"] == study.conditions["base_lr"]).any())
 
 
 def _at_chance(columns: pd.DataFrame, study: Study) -> pd.Series:

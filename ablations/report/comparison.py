@@ -21,6 +21,7 @@ from ablations.report.tables import (
     TableColumn,
     change_of,
     count_column,
+    list_sections,
     metric_text,
     points_text,
 )
@@ -216,22 +217,28 @@ def _speed_clauses(row: pd.Series) -> Iterator[str]:
             yield f"speed of {mode} {speed:.2f} ({speed_range(row, mode)}{unresolved}{noisy})"
 
 
-def list_comparisons(values: pd.DataFrame) -> list[Group]:
-    """Returns the comparisons of `comparison_values`, the one that says most first: with accuracy, of the most images,
-    in base v2, of the largest model."""
-    groups = group_by(values, COMPARISON_CONDITIONS)
-    return sorted(groups, key=_weight, reverse=True)
+def list_comparisons(values: pd.DataFrame) -> list[tuple[Group, Section]]:
+    """Returns the comparisons of `comparison_values` and their tables, the one that says most first.
+
+    That is one with accuracy, of all the seeds that its study declared, of the most images, in base v2, of the largest
+    model, at the learning rate that trials chose.
+    """
+    pairs = zip(group_by(values, COMPARISON_CONDITIONS), list_sections(COMPARISON, values), strict=True)
+    return sorted(pairs, key=lambda pair: _weight(pair[0]), reverse=True)
 
 
 def _weight(group: Group) -> tuple[float, ...]:
     names, rows = group.conditions, group.rows
     images = names.get("n_train_images")
     measured = any(str(name).startswith(("memory_in", "relative_speed_")) for name in rows.dropna(axis="columns"))
+    declared = rows["declared_seeds"].fillna(0) if "declared_seeds" in rows else 0
     return (
         float(pd.notna(images)),
         float("top1_effect_mean" in rows and rows["top1_effect_mean"].notna().any()),
+        float("n_seeds" in rows and (rows["n_seeds"] >= declared).all()),
         float(measured),
         0.0 if pd.isna(images) else float(images),
         float(names["base"] == "v2"),
         float(rows["params"].iloc[0]),
+        float("has_chosen_rate" in rows and rows["has_chosen_rate"].eq(True).all()),
     )

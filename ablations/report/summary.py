@@ -50,8 +50,7 @@ class ShownComparison:
 def show_comparisons(values: pd.DataFrame) -> list[ShownComparison]:
     """Returns all comparisons of `comparison_values`, the one that says most first."""
     shown = []
-    for group in list_comparisons(values):
-        (section,) = list_sections(COMPARISON, group.rows)
+    for group, section in list_comparisons(values):
         sentences = [Statement(name, "", text) for name, text in list_toggle_sentences(group.rows)]
         shown.append(ShownComparison(group, section, sentences))
     return shown

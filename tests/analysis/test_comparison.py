@@ -211,5 +211,5 @@ def test_counts_of_other_classes_are_a_comparison_of_their_own_that_says_so(tmp_
             write_cell(tmp_path, arm_cell("pico", arm, "v2", Cost(resolution=32), num_classes=classes))
     values = comparison_values(load_records(tmp_path))
     assert list(values["num_classes"]) == [10, 10, 1000, 1000]
-    told = "; ".join(describe(group.conditions) for group in list_comparisons(values))
+    told = "; ".join(describe(group.conditions) for group, _ in list_comparisons(values))
     assert (told.count(", 10 classes"), told.count(", 1,000 classes")) == (1, 1)

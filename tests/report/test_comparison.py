@@ -4,7 +4,9 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -204,6 +206,31 @@ def test_the_largest_of_each_kind_comes_first(write_model, write_cell):
         write_cell(results, arm_cell("b2", arm, "v2", Cost()))
     shown = largest_of_each_kind(show_comparisons(comparison_values(load_records(results))))
     assert [each.group.conditions["variant"] for each in shown] == ["pico", "b2"]
+
+
+def test_the_rate_that_trials_chose_comes_first_and_what_is_not_whole_after_it(write_model, write_cell):
+    results = write_model(6)  # at the default rate, 0.003
+
+    def write(arm: str, top1: float, **conditions: Any) -> None:
+        result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
+        write_cell(results, arm_cell("pico", arm, "v2", Accuracy(**conditions)), result)
+
+    def rates(**declared: float) -> list[float]:
+        values = comparison_values(load_records(results))
+        values["declared_seeds"] = values["base_lr"].map({0.006: declared.get("faster")})
+        shown = show_comparisons(values)
+        found = [each.group.conditions["base_lr"] for each in shown]
+        titles = [each.section.title for each in shown]
+        assert all(title.endswith(f", learning rate {rate:g}") for title, rate in zip(titles, found, strict=True))
+        return found
+
+    for arm, seed in product(ARMS, range(6)):
+        write(arm, 0.5 + 0.001 * seed, seed=seed, base_lr=0.006)
+    assert rates() == [0.003, 0.006]
+    for rate, top1 in ((0.003, 0.3), (0.006, 0.4)):
+        write("v1", top1, seed=100, base_lr=rate, tuning_images=50)
+    assert rates() == rates(faster=6) == [0.006, 0.003]
+    assert rates(faster=7) == [0.003, 0.006]
 
 
 def test_compare_refuses_what_it_has_no_records_of(tmp_path, capsys, write_model):
