@@ -18,7 +18,7 @@ are exact, in the records' unit, and `NAME_percent` is in percent of the referen
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations, permutations
@@ -93,12 +93,7 @@ class Factorial:
     @cached_property
     def signs(self) -> pd.DataFrame:
         """The design, effect-coded: +1 or -1 for each arm (rows) and effect (columns). All columns are orthogonal."""
-        settings = [toggles_of(arm) for arm in self.arms]
-        columns = {
-            effect: [math.prod(1 if toggle in setting else -1 for toggle in own) for setting in settings]
-            for effect, own in self.effects.items()
-        }
-        return pd.DataFrame(columns, index=pd.Index(self.arms, name="arm"))
+        return _effect_signs(self.arms, self.effects)
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -145,6 +140,24 @@ class Factorial:
         return total / math.factorial(k)
 
 
+def spanning(arms: Iterable[str]) -> Factorial:
+    """Returns the factorial of all toggles in which arms differ, beside those that all of them have."""
+    settings = list(map(toggles_of, arms))
+    common = tuple(name for name in TOGGLES if all(name in setting for setting in settings))
+    varied = (name for name in TOGGLES if name not in common and any(name in setting for setting in settings))
+    return Factorial(tuple(varied), common)
+
+
+def _effect_signs(arms: Collection[str], effects: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
+    """Returns +1 or -1 for each arm (rows) and effect (columns): the product of its toggles' signs."""
+    settings = list(map(toggles_of, arms))
+    columns = {
+        effect: [math.prod(1 if toggle in setting else -1 for toggle in own) for setting in settings]
+        for effect, own in effects.items()
+    }
+    return pd.DataFrame(columns, index=pd.Index(arms, name="arm"))
+
+
 def _subsets(names: Collection[str]) -> Iterator[tuple[str, ...]]:
     """Yields all sets of some names, the smallest first."""
     return chain.from_iterable(combinations(names, size) for size in range(len(names) + 1))
@@ -158,15 +171,12 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
     factorial, or two share a toggle for want of arms, the study is unfinished, and only the paper's is returned, if
     whole.
     """
-    present = dict.fromkeys(arm for arm in arms if set(toggles_of(arm)) <= set(TOGGLES))
-    settings = [set(toggles_of(arm)) for arm in present]
-    if not settings:
+    present = _of_known_toggles(arms)
+    if not present:
         return []
-    common = tuple(name for name in TOGGLES if all(name in setting for setting in settings))
-    varied = tuple(name for name in TOGGLES if name not in common and any(name in setting for setting in settings))
-    whole = [
-        factorial for own in _subsets(varied) if own and set((factorial := Factorial(own, common)).arms) <= set(present)
-    ]
+    widest = spanning(present)
+    possible = (Factorial(own, widest.common) for own in widest.effects.values())
+    whole = [factorial for factorial in possible if set(factorial.arms) <= set(present)]
     largest = [one for one in whole if not any(set(one.toggles) < set(other.toggles) for other in whole)]
     in_one = set(chain.from_iterable(factorial.arms for factorial in largest))
     shared = any(
@@ -176,6 +186,10 @@ def find_factorials(arms: Iterable[str]) -> list[Factorial]:
         largest = []
     papers = [factorial for factorial in whole if factorial.toggles == PAPER_TOGGLES]
     return list(dict.fromkeys([*papers, *largest]))
+
+
+def _of_known_toggles(arms: Iterable[str]) -> list[str]:
+    return [arm for arm in dict.fromkeys(arms) if set(toggles_of(arm)) <= set(TOGGLES)]
 
 
 def _exclude(one: Factorial, other: Factorial) -> bool:
@@ -196,10 +210,7 @@ class PartialDesign:
     @cached_property
     def factorial(self) -> Factorial:
         """The whole of which arms are missing."""
-        settings = [toggles_of(arm) for arm in self.arms]
-        common = tuple(name for name in TOGGLES if all(name in setting for setting in settings))
-        varied = tuple(name for name in TOGGLES if name not in common and any(name in setting for setting in settings))
-        return Factorial(varied, common)
+        return spanning(self.arms)
 
     @cached_property
     def signs(self) -> pd.DataFrame:
@@ -209,12 +220,7 @@ class PartialDesign:
             for effect, own in self.factorial.effects.items()
             if not any(clash(*pair) for pair in combinations(own, 2))
         }
-        settings = [toggles_of(arm) for arm in self.arms]
-        columns = {
-            effect: [math.prod(1.0 if toggle in setting else -1.0 for toggle in own) for setting in settings]
-            for effect, own in possible.items()
-        }
-        return pd.DataFrame(columns, index=pd.Index(self.arms, name="arm"))
+        return _effect_signs(self.arms, possible)
 
     @cached_property
     def _model(self) -> pd.DataFrame:
@@ -249,7 +255,7 @@ class PartialDesign:
 
 def find_partial(arms: Iterable[str]) -> PartialDesign | None:
     """Returns the design of arms that are not all in factorials; None where they are, or one toggle varies."""
-    known = [arm for arm in dict.fromkeys(arms) if set(toggles_of(arm)) <= set(TOGGLES)]
+    known = _of_known_toggles(arms)
     in_one = set(chain.from_iterable(factorial.arms for factorial in find_factorials(known)))
     design = PartialDesign(tuple(sorted(known, key=lambda arm: (len(toggles_of(arm)), arm))))
     return design if set(known) - in_one and len(known) > 2 and len(design.factorial.toggles) > 1 else None
@@ -295,16 +301,9 @@ def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int |
     complete = factorial.complete(values)
     contrasts = factorial.contrasts(complete)
     pooled = _pooled_model(factorial, complete)
+    seeds = {"n_seeds": len(complete), "n_seeds_left_out": len(values) - len(complete)}
     family = [
-        (
-            {
-                "effect": effect,
-                "order": len(toggles),
-                "n_seeds": len(complete),
-                "n_seeds_left_out": len(values) - len(complete),
-            },
-            estimate_mean(contrasts[effect]),
-        )
+        ({"effect": effect, "order": len(toggles), **seeds}, estimate_mean(contrasts[effect]))
         for effect, toggles in factorial.effects.items()
     ]
     rows = difference_rows("", family, declared)
@@ -337,23 +336,13 @@ def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dic
 class FactorialStudy:
     """The values of a factorial's arms under one set of conditions: by metric, a column an arm and a row a seed."""
 
-    group: Group
-    """A `Study` where the values have noise."""
+    conditions: dict[str, Any]
     factorial: Factorial
     tables: dict[str, pd.DataFrame]
     """Without noise there is one row."""
-
-    @property
-    def has_noise(self) -> bool:
-        return isinstance(self.group, Study)
-
-    @property
-    def paired(self) -> bool:
-        return not isinstance(self.group, Study) or self.group.paired
-
-    @property
-    def declared(self) -> int | None:
-        return self.group.declared if isinstance(self.group, Study) else None
+    has_noise: bool = False
+    paired: bool = True
+    declared: int | None = None
 
     @cached_property
     def complete(self) -> dict[str, pd.DataFrame]:
@@ -368,7 +357,7 @@ class FactorialStudy:
     @property
     def names(self) -> dict[str, Any]:
         """The conditions, the toggles that are varied, and how many seeds have every arm."""
-        names = self.group.conditions | {"toggles": ", ".join(self.factorial.toggles)}
+        names = self.conditions | {"toggles": ", ".join(self.factorial.toggles)}
         if self.has_noise:
             (values,), (complete,) = self.tables.values(), self.complete.values()
             names |= {"n_seeds": len(complete), "n_seeds_left_out": len(values) - len(complete)}
@@ -392,13 +381,15 @@ def list_factorial_studies(records: pd.DataFrame, measurement: str) -> Iterator[
     Raises InputError for a measurement that is none of RESPONSES, and where two records stand in one place.
     """
     pick("measurement", measurement, RESPONSES)
-    has_noise = "seed" in AXES[measurement]
     clean = records[records["base"].isin(CLEAN_BASES)]
-    groups = split_studies(clean) if has_noise else split_places(clean, measurement, CONDITIONS[measurement])
-    for group in groups:
+    of_seeds = "seed" in AXES[measurement]
+    for group in split_studies(clean) if of_seeds else split_places(clean, measurement, CONDITIONS[measurement]):
         tables = {metric: by_arm(group.rows, metric) for metric in RESPONSES[measurement]}
+        noise: dict[str, Any] = {}
+        if isinstance(group, Study):
+            noise = {"has_noise": True, "paired": group.paired, "declared": group.declared}
         for factorial in find_factorials(group.rows["arm"].unique()):
-            yield FactorialStudy(group, factorial, tables)
+            yield FactorialStudy(group.conditions, factorial, tables, **noise)
 
 
 def split_places(records: pd.DataFrame, measurement: str, names: Iterable[str]) -> Iterator[Group]:
