@@ -1,7 +1,6 @@
 """Accuracy over seeds: means, differences, learning curves, test resolutions, trials, finished weights.
 
-Accuracies and their differences are fractions. Functions take `load_records` and return one row for each row of a
-table, behind the conditions that it was trained under. Trials that choose a recipe (`tuning_images` above 0) are in
+Accuracies and their differences are fractions. Trials that choose a recipe (`tuning_images` above 0) are in
 `trial_values` alone.
 
 Arms are compared seed by seed where their initial weights were drawn by name, so that arms share them; all else, models
@@ -12,7 +11,7 @@ they are too few for an interval.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,14 +24,16 @@ from ablations.analysis.grouping import (
     REFERENCE,
     Group,
     group_by,
+    is_plain,
     join_groups,
     join_rows,
     name_changes,
     remembered,
     split_by_conditions,
     split_with_models,
+    without,
 )
-from ablations.analysis.paper import CUMULATIVE, paper_cumulative
+from ablations.analysis.paper import paper_cumulative
 from ablations.analysis.statistics import (
     Estimate,
     correct_by_holm,
@@ -42,27 +43,34 @@ from ablations.analysis.statistics import (
     is_resolved,
 )
 from ablations.cells import arm_cell
-from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS
+from ablations.config import CUMULATIVE, PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS
 from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.measure import Cost
 from ablations.records.bits import unpack_bits
 
-STUDY_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("tuning_images", "eval_resolutions"))
+STUDY_CONDITIONS = without(CONDITIONS["accuracy"], "tuning_images", "eval_resolutions")
 """The columns that are equal within the accuracies that are compared."""
 
-TRIAL_CONDITIONS = tuple(name for name in CONDITIONS["accuracy"] if name not in ("base_lr", "eval_resolutions"))
+TRIAL_CONDITIONS = without(CONDITIONS["accuracy"], "base_lr", "eval_resolutions")
 
 
 @dataclass(frozen=True)
 class Study(Group):
-    """Trainings that are compared: records of `accuracy` under the same conditions."""
+    """Trainings that are compared: records of one measurement under the same conditions."""
+
+    @cached_property
+    def names(self) -> pd.Series:
+        """The arm of each row, or the name of a model that is none."""
+        return self.rows["arm"].fillna(self.rows["model"])
+
+    def scores(self, metric: str) -> dict[str, pd.Series]:
+        """Returns a score by seed of each arm or other model, by name."""
+        by_name = self.rows.groupby(self.names, sort=False)
+        return {str(name): own.set_index("seed")[metric].astype(float) for name, own in by_name}
 
     @cached_property
     def top1(self) -> dict[str, pd.Series]:
-        """The accuracy by seed of each arm or other model, by name."""
-        names = self.rows["arm"].fillna(self.rows["model"])
-        by_name = self.rows.groupby(names, sort=False)
-        return {str(name): own.set_index("seed")["top1"].astype(float) for name, own in by_name}
+        return self.scores("top1")
 
     @cached_property
     def paired(self) -> bool:
@@ -100,11 +108,10 @@ def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[S
     split = split_with_models if with_models else split_by_conditions
     studies = []
     for group in split(chosen, "accuracy"):
-        changed = group.conditions.get("changed")
-        changed = None if pd.isna(changed) else changed
+        changed = None if is_plain(group) else group.conditions["changed"]
         conditions = {"changed": None} | group.conditions | {"changed": changed}
         studies.append(Study(conditions, group.rows.assign(changed=changed or "")))
-    return sorted(studies, key=lambda study: study.conditions["changed"] is not None)
+    return sorted(studies, key=is_plain, reverse=True)
 
 
 def difference_rows(
@@ -143,24 +150,36 @@ def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     `top1_images_low` and `top1_images_high` are of other validation images of the same kind, where records say which
     were right. One family of Holm's is a group's differences to v1.
     """
+    return compare_with_v1(split_studies(records, with_models=True), "top1", image_columns)
+
+
+def compare_with_v1(
+    studies: Iterable[Study], metric: str, more: Callable[[pd.DataFrame], dict[str, float]]
+) -> pd.DataFrame:
+    """Returns the `level_columns` of each arm and other model, what `more` says of its rows, and its difference to v1.
+
+    Differences are `METRIC_difference_mean` and so on; one family of Holm's is a study's. Seeds are paired where those
+    of v1 and of this model can be.
+    """
     tables = []
-    for study in split_studies(records, with_models=True):
-        names, arms = study.rows["arm"].fillna(study.rows["model"]), set(study.rows["arm"])
-        family = []
-        for name, top1 in study.top1.items():
+    for study in studies:
+        scores, arms, family = study.scores(metric), set(study.rows["arm"]), []
+        for name, values in scores.items():
             columns = {"arm": name} if name in arms else {"arm": None, "model": name}
-            columns |= level_columns(top1) | image_columns(study.rows[names == name])
-            both = Study(study.conditions, study.rows[names.isin((name, REFERENCE))])
-            family.append((columns, both.difference(name, REFERENCE)))
-        tables.append((study, join_rows(difference_rows("top1_difference", family, study.declared))))
+            columns |= level_columns(values, metric) | more(study.rows[study.names == name])
+            reference = NO_SEEDS if name == REFERENCE else scores.get(REFERENCE, NO_SEEDS)
+            both = Study(study.conditions, study.rows[study.names.isin((name, REFERENCE))])
+            family.append((columns, estimate_difference(values, reference, paired=both.paired)))
+        tables.append((study, join_rows(difference_rows(f"{metric}_difference", family, study.declared))))
     return join_groups(tables)
 
 
-def level_columns(top1: pd.Series) -> dict[str, Any]:
-    """Returns a mean accuracy over seeds and its interval, as `n_seeds`, `top1_mean`, `top1_low` and `top1_high`."""
-    mean = estimate_share(top1)
-    names = {"n_seeds": mean.n, "top1_mean": mean.mean, "top1_low": mean.low, "top1_high": mean.high}
-    return names | {"top1_raw": mean.raw or None}
+def level_columns(values: pd.Series, metric: str = "top1") -> dict[str, Any]:
+    """Returns a mean score over seeds and its interval: `n_seeds`, `METRIC_mean`, `METRIC_low`, `METRIC_high` and, of
+    too few values for one, `METRIC_raw`."""
+    share = estimate_share(values)
+    ends = {f"{metric}_{each}": getattr(share, each) for each in ("mean", "low", "high")}
+    return {"n_seeds": share.n, **ends, f"{metric}_raw": share.raw or None}
 
 
 def image_columns(rows: pd.DataFrame) -> dict[str, float]:
@@ -178,9 +197,9 @@ def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -
     Those of an arm without a closed form are from the traced record of the same model, or of one whose classifier alone
     has the default's number of classes. Without such a record, and of a variant that is not known, they are None.
     """
-    counts: dict[str, int | None] = {"params": None, "macs": None}
+    unknown: dict[str, int | None] = {"params": None, "macs": None}
     if conditions["variant"] not in VARIANTS:
-        return counts
+        return unknown
     names = {name: conditions[name] for name in ("attention", "pool_size")}
     for name, value in re.findall(r"(\w+)=([^,]+)", conditions["changed"] or ""):
         names[name] = _PARSERS.get(name, str)(value)
@@ -195,10 +214,9 @@ def trained_costs(records: pd.DataFrame, conditions: dict[str, Any], arm: str) -
         traced = records[records["key"] == cell.key]
         if not traced.empty and cell.arm_config.img_size == size:
             classes, channels = config.num_classes - cell.arm_config.num_classes, config.embed_dims[-1]
-            for metric, added in (("params", classes * (channels + 1)), ("macs", classes * channels)):
-                counts[metric] = int(traced[metric].iloc[0]) + added
-            break
-    return counts
+            added = {"params": classes * (channels + 1), "macs": classes * channels}
+            return {metric: int(traced[metric].iloc[0]) + more for metric, more in added.items()}
+    return unknown
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {"stem_stride": int, "ffn_relu": "True".__eq__}
@@ -230,7 +248,7 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     return join_groups(tables)
 
 
-TRANSFER_CONDITIONS = (*(name for name in STUDY_CONDITIONS if name != "resolution"), "trained_at")
+TRANSFER_CONDITIONS = (*without(STUDY_CONDITIONS, "resolution"), "trained_at")
 
 
 @remembered
@@ -320,12 +338,11 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     chosen = records[(records["measurement"] == "accuracy") & records["arm"].notna()]
     chosen = chosen[chosen["tuning_images"] > 0] if len(chosen) else chosen
     tables = []
-    for group in group_by(name_changes(chosen), TRIAL_CONDITIONS) if len(chosen) else ():
-        by_arm = group.rows.groupby("arm", sort=False)
+    for group in group_by(name_changes(chosen), TRIAL_CONDITIONS):
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)
         means = rates.dropna().mean().dropna()
         shared = float(means.index[int(means.argmax())]) if len(means) else np.nan
-        table = pd.DataFrame({"n_trials": by_arm.size()}).rename_axis("arm")
+        table = pd.DataFrame({"n_trials": group.rows.groupby("arm", sort=False).size()}).rename_axis("arm")
         table["top1_by_rate"] = pd.Series(
             {arm: {f"{rate:g}": float(top1) for rate, top1 in own.dropna().items()} for arm, own in rates.iterrows()}
         )

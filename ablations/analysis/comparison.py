@@ -5,7 +5,8 @@ not measured of it has no column and is named in `missing`.
 """
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -17,13 +18,26 @@ from ablations.analysis.accuracy import (
     trained_costs,
     trial_values,
 )
+from ablations.analysis.cost import USUAL_POOLS
 from ablations.analysis.dense import dense_columns
 from ablations.analysis.effects import effect_values
-from ablations.analysis.grouping import REFERENCE, Group, arm_rows, describe, group_by, split_by_conditions, tabulated
+from ablations.analysis.grouping import (
+    REFERENCE,
+    Group,
+    arm_rows,
+    describe,
+    group_by,
+    is_plain,
+    split_by_conditions,
+    squares,
+    tabulated,
+    without,
+)
 from ablations.analysis.paper import paper_cumulative
 from ablations.analysis.statistics import FEWEST_TO_CLAIM
-from ablations.config import TOGGLES, VARIANTS, arm_name, arms_of, base_confounders, build_config
+from ablations.config import TOGGLES, VARIANTS, AttentionKernel, arm_name, arms_of, base_confounders, build_config
 from ablations.measure import Accuracy
+from ablations.measure.measurement import MODES
 
 PLACE = ("variant", "base", "pool_size")
 """What makes the model of a comparison, with the stem stride of its variant."""
@@ -40,9 +54,9 @@ COMPARISON_CONDITIONS = (
 )
 """The columns that are equal within one comparison."""
 
-SPEED_MODES = ("inference", "training")
+SPEED_MODES = MODES
 
-MEMORY_STEPS = tuple((mode, attention) for mode in SPEED_MODES for attention in ("fused", "explicit"))
+MEMORY_STEPS = tuple(product(MODES, get_args(AttentionKernel)))
 """The four columns of memory: `memory_MODE_ATTENTION_bytes`."""
 
 REPORTED = ("reported_params_m", "reported_gflops", "reported_top1_percent")
@@ -73,12 +87,12 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     if records.empty:
         return
     measured = {name: arm_rows(records, name) for name in ("cost", "memory", "speed")}
-    plain = [group for group in split_by_conditions(records, "cost") if _is_plain(group)]
+    plain = [group for group in split_by_conditions(records, "cost") if _is_known(group)]
     asked = [group for group in plain if _is_among(group, keys)]
     compared = set()
     for study in split_studies(records):
         of_asked = any(_agree(group.conditions, study.conditions, PLACE) for group in asked)
-        if _is_plain(study) and (of_asked or _is_among(study, keys)):
+        if _is_known(study) and (of_asked or _is_among(study, keys)):
             compared.add(tuple(study.conditions[name] for name in PLACE))
             yield from _compare(records, measured, study.conditions, study)
     for group in asked:
@@ -89,9 +103,9 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
             yield from _compare(records, measured, group.conditions, None)
 
 
-def _is_plain(group: Group) -> bool:
-    """Whether the group's arms are what their variant and base say."""
-    return group.conditions["variant"] in VARIANTS and pd.isna(group.conditions.get("changed"))
+def _is_known(group: Group) -> bool:
+    """Whether the group's arms are what their names say, of a variant that there is."""
+    return group.conditions["variant"] in VARIANTS and is_plain(group)
 
 
 def _is_among(group: Group, keys: Collection[str] | None) -> bool:
@@ -128,12 +142,14 @@ def _compare(
         side = str(study.conditions["resolution"])
         own = pd.DataFrame({arm: trained_costs(records, study.conditions, arm) for arm in columns.index}).T
         conditions |= {name: study.conditions[name] for name in TRAINED_ON}
-        others = [name for name in study.conditions if name not in (*conditions, "changed")]
-        conditions["recipe"] = describe(study.conditions, others)
+        conditions["recipe"] = describe(study.conditions, without(study.conditions, *conditions, "changed"))
         kept = [name for name in columns if str(name).startswith(("n_seeds", "declared_seeds", "top1_"))]
-        best = _best_accuracies(study)
-        marks = {"at_chance": _at_chance(columns, study), "top1_is_best": best}
-        parts = [columns[kept].assign(**marks, has_chosen_rate=_has_chosen_rate(records, study)), _main_effects(study)]
+        accuracy = columns[kept].assign(
+            at_chance=_at_chance(columns, study),
+            top1_is_best=_best_accuracies(study),
+            has_chosen_rate=_has_chosen_rate(records, study),
+        )
+        parts = [accuracy, _main_effects(study)]
     else:
         conditions["num_classes"] = int(counts["num_classes"].iloc[0])
         arms_at = counts.groupby(["pixels", "resolution"])["arm"].nunique()
@@ -143,7 +159,7 @@ def _compare(
         return
     known = arms_of(TOGGLES)
     table = own.loc[sorted(own.index, key=lambda arm: known.index(arm) if arm in known else len(known))].astype(float)
-    larger = counts[counts["resolution"].str.isdecimal()] if len(counts) else counts
+    larger = squares(counts) if len(counts) else counts
     if side.isdecimal() and len(larger):
         larger = larger[larger["pixels"].between(int(side) ** 2 + 1, LARGE_SIDE**2)]
     if len(larger):
@@ -158,7 +174,7 @@ def _compare(
     speed, conditions["speed_at"] = _speed_columns(_of_model(measured["speed"], usual_speed), side if study else "")
     missing = {"memory": memory.empty, "speed": speed.empty, "accuracy": study is None}
     conditions["missing"] = ", ".join(name for name, is_missing in missing.items() if is_missing) or None
-    dense, words = dense_columns(records, conditions)
+    dense, words = dense_columns(records, {name: conditions[name] for name in PLACE})
     conditions |= words
     for part in (memory, speed, *parts, dense):
         table = table.join(part)
@@ -213,20 +229,22 @@ def _memory_columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
 
     It is the largest size that has most of them, measured ones before predicted ones.
     """
-    rows = rows.assign(is_measured=rows["method"] == "measured") if len(rows) else rows
     rows = rows[(rows["batch_size"] == 1) & rows["peak_memory_bytes"].notna()] if len(rows) else rows
     if rows.empty:
         return pd.DataFrame(), None
-    place = ("is_measured", "pixels", "resolution", "device", "device_name", "torch", "threads", "memory_method")
-    best = max(group_by(rows, place), key=lambda group: (len(group.rows), *list(group.conditions.values())[:2]))
+    place = ("method", "pixels", "resolution", "device", "device_name", "torch", "threads", "memory_method")
+
+    def rank(group: Group) -> tuple[int, bool, int]:
+        return len(group.rows), group.conditions["method"] == "measured", group.conditions["pixels"]
+
+    best = max(group_by(rows, place), key=rank)
     step = "memory_" + best.rows["mode"] + "_" + best.rows["attention"] + "_bytes"
     values = best.rows.pivot_table(
         index="arm", columns=step, values="peak_memory_bytes", aggfunc="last", sort=False
     ).astype(float)
     for name in list(values):
         values[str(name).replace("_bytes", "_change_percent")] = _change(values[name])
-    way = "measured" if best.conditions["is_measured"] else "predicted"
-    return values, "{resolution} px, one image, float32, {device}, {way}".format(**best.conditions, way=way)
+    return values, "{resolution} px, one image, float32, {device}, {method}".format(**best.conditions)
 
 
 def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | None]:
@@ -243,17 +261,14 @@ def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | N
         return str(group.conditions["resolution"]) == side, size, group.conditions["pixels"]
 
     best = max(group_by(rows, place), key=rank)
-    ends = ("", "_low", "_high")
     values, marks = pd.DataFrame(), pd.DataFrame()
     for mode, own in best.rows.groupby("mode", sort=False):
-        names = {f"relative_speed{end}": f"relative_speed_{mode}{end}" for end in ends}
-        speeds = own.set_index("arm")[list(names)]
-        fastest = speeds["relative_speed_low"].iloc[int(speeds["relative_speed"].to_numpy().argmax())]
-        is_best = speeds["relative_speed_high"].ge(fastest).rename(f"relative_speed_{mode}_is_best")
-        marks = marks.join(is_best, how="outer")
-        noisy = own.set_index("arm")["noisy"].astype(bool).rename(f"relative_speed_{mode}_noisy")
-        marks = marks.join(noisy, how="outer")
-        values = values.join(speeds.rename(columns=names), how="outer")
+        own, name = own.set_index("arm"), f"relative_speed_{mode}"
+        fastest = own["relative_speed_low"].iloc[int(own["relative_speed"].to_numpy().argmax())]
+        is_best, noisy = own["relative_speed_high"].ge(fastest), own["noisy"].astype(bool)
+        speeds = {f"{name}{end}": own[f"relative_speed{end}"] for end in ("", "_low", "_high")}
+        values = values.join(pd.DataFrame(speeds), how="outer")
+        marks = marks.join(pd.DataFrame({f"{name}_is_best": is_best, f"{name}_noisy": noisy}), how="outer")
     words = "{resolution} px, batch {batch_size}, float32, fused attention, {repeats} repeats, {device}, {device_name}"
     threads = best.conditions["threads"]
     return values.join(marks), f"{words.format(**best.conditions)}, {threads} thread{'s' * (threads != 1)}"
@@ -261,7 +276,7 @@ def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | N
 
 def _reported(names: dict[str, Any], arms: Iterable[str]) -> pd.DataFrame:
     """Returns what the paper reports of b2's arms, where this base gives them the published confounders."""
-    if names["variant"] != "b2" or names["pool_size"] != build_config("b2").pool_size:
+    if names["variant"] != "b2" or names["pool_size"] != USUAL_POOLS["b2"]:
         return pd.DataFrame()
     counted = ("position_embedding", "pooling", "stage_norm")
     same = [

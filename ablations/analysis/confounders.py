@@ -12,10 +12,9 @@ import pandas as pd
 
 from ablations.analysis.accuracy import STUDY_CONDITIONS, Study, difference_rows, split_studies
 from ablations.analysis.effects import RESPONSES, by_arm, exact_columns, split_places
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, tabulated
-from ablations.analysis.paper import CUMULATIVE
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, tabulated, without
 from ablations.analysis.statistics import estimate_contrast
-from ablations.config import BASES, CONFOUNDERS, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
+from ablations.config import BASES, CONFOUNDERS, CUMULATIVE, PVT_V1, PVT_V2, PVT_V2_LI, base_confounders
 from ablations.errors import pick
 
 _OPE = CUMULATIVE[1]
@@ -75,7 +74,7 @@ def confounder_values(records: pd.DataFrame, measurement: str) -> Iterator[dict[
         for study in _studies(records, "base"):
             yield from _accuracy_parts(study, _parts_of(study.rows, BASE_PARTS))
         return
-    for group in split_places(records, measurement, [name for name in CONDITIONS[measurement] if name != "base"]):
+    for group in split_places(records, measurement, without(CONDITIONS[measurement], "base")):
         parts = _parts_of(group.rows, BASE_PARTS)
         values = {
             metric: {name: _exact(group.rows, metric, part) for name, part in parts.items()}
@@ -150,7 +149,7 @@ def _studies(records: pd.DataFrame, mixed: str) -> list[Study]:
     rows = pd.concat([study.rows.assign(machines=study.conditions["machines"]) for study in studies])
     return [
         Study(group.conditions | {"machines": "; ".join(group.rows["machines"].unique())}, group.rows)
-        for group in group_by(rows, [name for name in STUDY_CONDITIONS if name not in (mixed, "machines")])
+        for group in group_by(rows, without(STUDY_CONDITIONS, mixed, "machines"))
     ]
 
 

@@ -1,20 +1,11 @@
-"""Parameters and MACs: of arms and other models, by module and by operator, and how they grow with the input.
-
-Functions take the records of `load_records` and return a row for each row of a table, behind its conditions.
-"""
+"""Parameters and MACs: of arms and other models, by module and by operator, and how they grow with the input."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.grouping import (
-    compare_with_reference,
-    join_groups,
-    name_changes,
-    remembered,
-    split_by_conditions,
-)
+from ablations.analysis.grouping import compare_with_reference, name_changes, remembered, squares
 from ablations.baselines.registry import FAMILIES, MODELS, OWN_RESOLUTIONS
 from ablations.config import ARMS, PVT_V2, PVT_V2_LI, VARIANTS, base_confounders, build_config
 from ablations.cost import find_crossover, linear_sra_formula, sra_formula
@@ -30,6 +21,9 @@ CROSSOVER_SIDES = range(32, 2049, 32)
 
 POOL_SIZES = (1, 3, 5, 7, 9, 14)
 
+USUAL_POOLS = {variant: build_config(variant).pool_size for variant in VARIANTS}
+"""The P of each variant, where nothing is said of it."""
+
 
 @remembered
 def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
@@ -38,9 +32,8 @@ def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
     costs = costs.reindex(columns=list(dict.fromkeys([*costs, "head", "resolution", "pixels", "params", "macs"])))
     if "pool_size" not in costs:
         return costs
-    defaults = {variant: build_config(variant).pool_size for variant in VARIANTS}
     is_arm = costs["arm"].notna()
-    changed = is_arm & ((costs["pool_size"] != costs["variant"].map(defaults)) | (costs["attention"] != "fused"))
+    changed = is_arm & ((costs["pool_size"] != costs["variant"].map(USUAL_POOLS)) | (costs["attention"] != "fused"))
     return costs[~changed.fillna(False) & name_changes(costs)["changed"].isna()]
 
 
@@ -60,10 +53,7 @@ def has_lost_class_token(values: pd.DataFrame) -> pd.Series:
 
 def cost_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns params and macs of each arm and resolution, and their change against arm v1 in percent."""
-    groups = split_by_conditions(records, "cost")
-    return join_groups(
-        (group, compare_with_reference(group.rows, ["params", "macs"], ["macs_traced"])) for group in groups
-    )
+    return compare_with_reference(records, "cost", ["params", "macs"], ["macs_traced"])
 
 
 def model_values(records: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
@@ -72,8 +62,6 @@ def model_values(records: pd.DataFrame, arms: bool = False) -> pd.DataFrame:
     With `arms`, those too.
     """
     costs = records[(records["measurement"] == "cost") & (records["variant"].isna() | arms)]
-    if costs.empty:
-        return pd.DataFrame()
     columns = ["head", "model", "resolution", "pixels", "params", "macs", "refused"]
     counted_on = costs.reindex(columns=["counted_on"])["counted_on"]
     table = costs.reindex(columns=[*columns, *(["counted_on"] if counted_on.notna().any() else [])])
@@ -104,8 +92,8 @@ def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
     costs = standard_costs(records)
     if costs.empty:
         return pd.DataFrame()
-    squares = (costs["head"] == "classifier") & costs["macs"].notna() & costs["resolution"].str.isdecimal()
-    chosen = costs[squares & (costs["arm"].isna() | _is_scaled(costs))]
+    counted = (costs["head"] == "classifier") & costs["macs"].notna()
+    chosen = squares(costs[counted & (costs["arm"].isna() | _is_scaled(costs))])
     tables = []
     for model, rows in chosen.groupby("model", sort=False):
         curve = rows.sort_values("pixels")
@@ -118,13 +106,19 @@ def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
             name=NAMES.get(str(model), arm or model),
             arm=arm,
             exponent=np.polyfit(pixels, macs, 1)[0],
-            last_exponent=(macs[-1] - macs[-2]) / (pixels[-1] - pixels[-2]),
+            last_exponent=last_exponent(curve["pixels"], curve["macs"]),
             sizes=f"{curve['resolution'].iloc[0]} to {curve['resolution'].iloc[-1]}",
             last_sizes=f"{curve['resolution'].iloc[-2]} to {curve['resolution'].iloc[-1]}",
         )
         tables.append(table)
     tables.sort(key=lambda table: ARMS.index(table["arm"].iloc[0]) if table["arm"].iloc[0] else len(ARMS))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def last_exponent(pixels: pd.Series, values: pd.Series) -> float:
+    """Returns the slope of log(values) against log(pixels) between the last two."""
+    (rise,), (run,) = (np.diff(np.log(each.to_numpy(dtype=float)[-2:])) for each in (values, pixels))
+    return float(rise / run)
 
 
 def _is_scaled(costs: pd.DataFrame) -> pd.Series:
@@ -168,7 +162,7 @@ def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
     if not _has_both_attentions(records):
         return pd.DataFrame()
     costs = standard_costs(records)
-    chosen = costs[_is_scaled(costs) & costs["resolution"].str.isdecimal()]
+    chosen = squares(costs[_is_scaled(costs)])
     traced = chosen.set_index(["arm", "resolution"])["breakdown"]
     config = build_config(SCALED_VARIANT, PVT_V2_LI)
     rows: list[dict[str, Any]] = []

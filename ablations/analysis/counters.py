@@ -1,13 +1,10 @@
-"""How far other people's counters of FLOPs are from the true MACs, and what each of them leaves out.
-
-Functions take the records of `load_records` and return a row for each row of a table, behind its conditions.
-"""
+"""How far other people's counters of FLOPs are from the true MACs, and what each of them leaves out."""
 
 from typing import get_args
 
 import pandas as pd
 
-from ablations.analysis.grouping import CONDITIONS, Group, group_by, join_groups, split_by_conditions
+from ablations.analysis.grouping import CONDITIONS, group_by, join_groups, split_by_conditions, without
 from ablations.config import AttentionKernel
 from ablations.measure.counters import TOOLS, WITH_MACS
 
@@ -16,7 +13,7 @@ KERNELS: tuple[AttentionKernel, ...] = get_args(AttentionKernel)
 TRUE = "true count"
 """What stands in the place of a tool in the row of the true MACs."""
 
-COUNTER_CONDITIONS = tuple(name for name in CONDITIONS["counters"] if name != "attention")
+COUNTER_CONDITIONS = without(CONDITIONS["counters"], "attention")
 """The columns that are equal within one arm's rows, which have the kernels of attention side by side."""
 
 FAINT = 0.01
@@ -30,16 +27,11 @@ def counter_values(records: pd.DataFrame) -> pd.DataFrame:
     many percent that is off the true ones. `leaves_out` and `counts_beside` say in words what the tool counts
     otherwise than here, as nets of one layer show.
     """
-    return join_groups((group, rows) for group in _arms(records) if not (rows := _by_kernel(group.rows)).empty)
-
-
-def _arms(records: pd.DataFrame) -> list[Group]:
-    """Returns a group for each arm with everything equal but the kernel of attention, the tool and the size."""
     groups = split_by_conditions(records, "counters")
     if not groups:
-        return []
-    rows = pd.concat([group.rows for group in groups])
-    return [Group(group.conditions, group.rows) for group in group_by(rows, (*COUNTER_CONDITIONS, "arm"))]
+        return pd.DataFrame()
+    arms = group_by(pd.concat([group.rows for group in groups]), (*COUNTER_CONDITIONS, "arm"))
+    return join_groups((arm, _by_kernel(arm.rows)) for arm in arms)
 
 
 def _by_kernel(rows: pd.DataFrame) -> pd.DataFrame:

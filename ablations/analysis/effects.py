@@ -306,8 +306,7 @@ def estimate_effects(factorial: Factorial, values: pd.DataFrame, declared: int |
         ({"effect": effect, "order": len(toggles), **seeds}, estimate_mean(contrasts[effect]))
         for effect, toggles in factorial.effects.items()
     ]
-    rows = difference_rows("", family, declared)
-    return pd.DataFrame([row | pooled[str(row["effect"])] for row in rows])
+    return pd.DataFrame([row | pooled[str(row["effect"])] for row in difference_rows("", family, declared)])
 
 
 def _pooled_model(factorial: Factorial, complete: pd.DataFrame) -> dict[str, dict[str, float]]:

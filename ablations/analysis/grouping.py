@@ -66,6 +66,11 @@ MODEL_CONDITIONS = (*_OF_ARMS, "num_classes")
 """What makes a model, beside the arm."""
 
 
+def without(names: Iterable[str], *others: str) -> tuple[str, ...]:
+    """Returns the names that are none of the others."""
+    return tuple(name for name in names if name not in others)
+
+
 def _conditions(kind: type[Measurement]) -> tuple[str, ...]:
     """Returns what keeps a measurement's records apart. Of the machine it is nothing for counts, which are the same
     everywhere, and for accuracies, which seeds and weights decide: `machines` names theirs."""
@@ -73,7 +78,7 @@ def _conditions(kind: type[Measurement]) -> tuple[str, ...]:
     if kind().is_computed:  # type: ignore[call-arg]
         machine = ()
     names = (*MODEL_CONDITIONS, *(field.name for field in fields(kind)), *kind.split_by, *machine)
-    return tuple(name for name in dict.fromkeys(names) if name not in kind.axes)
+    return without(dict.fromkeys(names), *kind.axes)
 
 
 CONDITIONS = {name: _conditions(kind) for name, kind in MEASUREMENTS.items()}
@@ -170,6 +175,17 @@ def group_by(table: pd.DataFrame, names: Iterable[str]) -> list[Group]:
     return [Group(dict(zip(present, values, strict=True)), rows) for values, rows in parts]
 
 
+def is_plain(group: Group) -> bool:
+    """Whether the group's models are what their names say."""
+    changed = group.conditions.get("changed")
+    return bool(pd.isna(changed) or not changed)
+
+
+def squares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of square inputs; the resolution of another is text such as 800x1280."""
+    return rows[rows["resolution"].str.isdecimal()]
+
+
 def name_changes(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the records with a column `changed`: the fields of CHANGEABLE that are unlike what the model's names say,
     as `stage_norm=every`, or None."""
@@ -244,7 +260,7 @@ def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
 
     Those without arms beside them make groups of their own. Models stand beside arms as their base has them.
     """
-    names = [name for name in CONDITIONS[measurement] if name not in (*_OF_ARMS, "initial_weights", "machines")]
+    names = without(CONDITIONS[measurement], *_OF_ARMS, "initial_weights", "machines")
 
     def place_of(group: Group) -> tuple[Any, ...]:
         values = [group.conditions.get(name) for name in names]
@@ -255,7 +271,7 @@ def split_with_models(records: pd.DataFrame, measurement: str) -> list[Group]:
     alone, groups = dict(beside), []
     for group in split_by_conditions(records, measurement):
         labels = list(group.rows.index)
-        if pd.isna(group.conditions.get("changed")) and (place := place_of(group)) in beside:
+        if is_plain(group) and (place := place_of(group)) in beside:
             labels.extend(beside[place].rows.index)
             alone.pop(place, None)
         groups.append(Group(group.conditions, records.loc[labels]))
@@ -288,7 +304,7 @@ def describe(conditions: dict[str, Any], names: Iterable[str] | None = None) -> 
 
 def tell_apart(conditions: dict[str, Any], names: Iterable[str]) -> str:
     """Returns those of `names`, in which conditions differ: a default is said too, unless its being so is usual."""
-    return _said(conditions, [name for name in names if name != "machines"])
+    return _said(conditions, without(names, "machines"))
 
 
 def list_changed(conditions: dict[str, Any]) -> list[str]:
@@ -312,14 +328,13 @@ def _said(conditions: dict[str, Any], names: Iterable[str]) -> str:
             continue
         is_fraction = isinstance(value, float) and not value.is_integer()
         text = value if isinstance(value, str) else f"{value:g}" if is_fraction else f"{int(value):,}"
-        if name not in _PHRASES:
-            plain = name.replace("_", " ")
-            if pd.api.types.is_bool(value):
-                words.append(plain if value else f"no {plain}")
-            else:
-                words.append(f"{plain} {text}" if value != "" else f"no {plain}")
-        else:
+        plain = name.replace("_", " ")
+        if name in _PHRASES:
             words.append(_phrase(name, text))
+        elif pd.api.types.is_bool(value) or value == "":
+            words.append(plain if value else f"no {plain}")
+        else:
+            words.append(f"{plain} {text}")
     return with_times(", ".join(words))
 
 
@@ -336,15 +351,20 @@ def _phrase(name: str, text: str) -> str:
     return phrase.format(text)
 
 
-def compare_with_reference(rows: pd.DataFrame, metrics: list[str], others: list[str]) -> pd.DataFrame:
-    """Returns columns by resolution and arm; each metric's change is against REFERENCE at the same resolution."""
-    # Among the rows is no column without any value, as the MACs are where all are of Mask R-CNN.
-    table = rows.reindex(columns=["resolution", "pixels", "arm", *metrics, *others]).reset_index(drop=True)
-    for metric in metrics:
-        reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
-        change = 100 * (table[metric] / table["resolution"].map(reference) - 1)
-        table.insert(list(table).index(metric) + 1, f"{metric}_change_percent", change)
-    return table
+def compare_with_reference(
+    records: pd.DataFrame, measurement: str, metrics: list[str], others: list[str]
+) -> pd.DataFrame:
+    """Returns columns by resolution and arm; each metric's change is against REFERENCE under equal conditions."""
+    tables = []
+    for group in split_by_conditions(records, measurement):
+        # Among the rows is no column without any value, as the MACs are where all are of Mask R-CNN.
+        table = group.rows.reindex(columns=["resolution", "pixels", "arm", *metrics, *others])
+        for metric in metrics:
+            reference = table[table["arm"] == REFERENCE].set_index("resolution")[metric]
+            change = 100 * (table[metric] / table["resolution"].map(reference) - 1)
+            table.insert(list(table).index(metric) + 1, f"{metric}_change_percent", change)
+        tables.append((group, table))
+    return join_groups(tables)
 
 
 def join_rows(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Peak memory: of arms and of models, how it grows, what it is made of, and what predictions of it are worth.
 
-Functions take the table of `load_records` and return the rows of one table of the report, each behind the conditions
-that it was measured under. Memory is in bytes; a resolution is text, as in the records.
+Memory is in bytes; a resolution is text, as in the records.
 """
 
 from dataclasses import fields
@@ -11,30 +10,20 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.cost import NAMES
+from ablations.analysis.cost import NAMES, USUAL_POOLS, at_both_ends, last_exponent
 from ablations.analysis.grouping import (
     CONDITIONS,
     MODEL_CONDITIONS,
     compare_with_reference,
     describe,
-    join_groups,
     name_changes,
     remembered,
     split_by_conditions,
+    squares,
+    without,
 )
 from ablations.baselines.registry import EQUAL_MODELS
-from ablations.config import (
-    NUM_STAGES,
-    PVT_V1,
-    PVT_V2,
-    PVT_V2_LI,
-    TOGGLES,
-    VARIANTS,
-    AttentionKernel,
-    arm_name,
-    arms_of,
-    build_config,
-)
+from ablations.config import NUM_STAGES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, AttentionKernel, arm_name, arms_of
 from ablations.measure import Memory
 
 FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
@@ -43,14 +32,14 @@ FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
 GROWTH_CONDITIONS = (*CONDITIONS["memory"], "sizes")
 PARTS_CONDITIONS = (*CONDITIONS["memory"], "resolution")
 
-MODEL_MEMORY_CONDITIONS = tuple(name for name in CONDITIONS["memory"] if name not in MODEL_CONDITIONS)
+MODEL_MEMORY_CONDITIONS = without(CONDITIONS["memory"], *MODEL_CONDITIONS)
 """What is equal within one table of several models: the step, how its memory was found, and the machine."""
 
-LIBRARY_MEMORY_CONDITIONS = tuple(name for name in MODEL_MEMORY_CONDITIONS if name != "channels_last")
+LIBRARY_MEMORY_CONDITIONS = without(MODEL_MEMORY_CONDITIONS, "channels_last")
 """The same beside libraries, whose models stand there in both layouts."""
 
-_STEP = tuple(field.name for field in fields(Memory) if field.name != "method")
-_MACHINE = tuple(name for name in MODEL_MEMORY_CONDITIONS if name not in (*_STEP, "method", "memory_method"))
+_STEP = without((field.name for field in fields(Memory)), "method")
+_MACHINE = without(MODEL_MEMORY_CONDITIONS, *_STEP, "method", "memory_method")
 
 PAIRED_BY = ("model", "attention", "pool_size", *_STEP)
 """What a predicted and a measured record have in common where they are compared."""
@@ -85,8 +74,7 @@ def memory_values(records: pd.DataFrame) -> pd.DataFrame:
     Where memory ran out there is no peak, and `out_of_memory` says what was asked for and what was free.
     """
     parts = ["parameter_bytes", "input_bytes", "resident_peak_bytes", "out_of_memory"]
-    groups = split_by_conditions(records, "memory")
-    return join_groups((group, compare_with_reference(group.rows, ["peak_memory_bytes"], parts)) for group in groups)
+    return compare_with_reference(records, "memory", ["peak_memory_bytes"], parts)
 
 
 def attention_savings(values: pd.DataFrame) -> pd.DataFrame:
@@ -97,8 +85,7 @@ def attention_savings(values: pd.DataFrame) -> pd.DataFrame:
     peaks = values.pivot_table(index=["pixels", "resolution"], columns="arm", values="peak_memory_bytes").sort_index()
     arms = [arm_name([name]) for name, toggle in TOGGLES.items() if toggle.slot == "attn"]
     own = peaks.reindex(columns=[PVT_V1, *arms]).astype(float).droplevel("pixels")
-    percent = 100 * (own[arms].rdiv(own[PVT_V1], axis="index") - 1)
-    return percent.dropna(axis="columns", how="all")
+    return (100 * (own[arms].rdiv(own[PVT_V1], axis="index") - 1)).dropna(axis="columns", how="all")
 
 
 @remembered
@@ -115,10 +102,11 @@ def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     for group in split_by_conditions(_predicted(records), "memory"):
         others = [str(value) for name, value in group.conditions.items() if name != "attention"]
         for arm, own in group.rows.groupby("arm", sort=False):
-            if len(squares := _squares(own)) > 1:
-                curves[(group.conditions["attention"], str(arm), *others)] = _growing(squares)
-                names = group.conditions | {"arm": arm, "sizes": " to ".join(squares["resolution"].iloc[-2:])}
-                rows.append(names | dict(zip(("exponent", "growing_exponent"), _last_exponents(squares), strict=True)))
+            if len(curve := _curve(own)) > 1:
+                curves[(group.conditions["attention"], str(arm), *others)] = growing = _growing(curve)
+                names = group.conditions | {"arm": arm, "sizes": " to ".join(curve["resolution"].iloc[-2:])}
+                exponents = (last_exponent(curve["pixels"], each) for each in (curve["peak_memory_bytes"], growing))
+                rows.append(names | dict(zip(("exponent", "growing_exponent"), exponents, strict=True)))
     for row, ((_, *place), explicit) in zip(rows, curves.items(), strict=True):
         fused = curves.get(("fused", *place))
         row["scores_overtake_px"] = np.nan if fused is None else overtaking_side(explicit, fused)  # fused: never
@@ -155,12 +143,10 @@ def peak_parts(records: pd.DataFrame) -> pd.DataFrame:
     a stage made. `peak_operator` and `peak_phase` say what reached the peak.
     """
     predicted = _predicted(records)
-    chosen = predicted[(predicted["checkpointing"] == "none") & predicted["resolution"].str.isdecimal()]
     columns = ["arm", "resolution", "pixels", "peak_memory_bytes", "peak_operator", "peak_phase"]
     rows = []
-    for group in split_by_conditions(chosen, "memory"):
-        ends = group.rows["pixels"].isin([group.rows["pixels"].min(), group.rows["pixels"].max()])
-        for record in group.rows[ends].to_dict("records"):
+    for group in split_by_conditions(squares(predicted[predicted["checkpointing"] == "none"]), "memory"):
+        for record in at_both_ends(group.rows).to_dict("records"):
             kinds = {f"{kind}_bytes": count for kind, count in record["bytes_at_peak"].items()}
             made_by = record["activations_by_stage"]
             stages = {f"stage_{stage + 1}_bytes": made_by.get(f"stages.{stage}", 0) for stage in range(NUM_STAGES)}
@@ -187,11 +173,12 @@ def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     tables = []
     rows = pd.concat([beside, models], ignore_index=True)
     for _, each in rows.groupby([*MODEL_MEMORY_CONDITIONS, "model"], sort=False, dropna=False):
-        first, squares = each.iloc[0], _squares(each)
-        is_curve = len(squares) > 1 and first["method"] == "predicted"
+        first, curve = each.iloc[0], _curve(each)
+        is_predicted = len(curve) > 1 and first["method"] == "predicted"
+        exponent = last_exponent(curve["pixels"], _growing(curve)) if is_predicted else np.nan
         table = each[[*MODEL_MEMORY_CONDITIONS, *columns]].sort_values("pixels")
         name = NAMES.get(first["model"], first["model"]) if pd.isna(first["arm"]) else f"b2 {first['arm']}"
-        tables.append(table.assign(name=name, growing_exponent=_last_exponents(squares)[1] if is_curve else np.nan))
+        tables.append(table.assign(name=name, growing_exponent=exponent))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -208,9 +195,8 @@ def library_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     memory = memory[memory["peak_memory_bytes"].notna()]
     model = ["variant", "arm"]
     place = [*LIBRARY_MEMORY_CONDITIONS, "resolution", *model]
-    usual_pools = {variant: build_config(variant).pool_size for variant in VARIANTS}
     is_usual = (memory["attention"] == "fused") & memory["channels_last"] & (memory["checkpointing"] == "none")
-    is_published = (memory["base"] == "published") & (memory["pool_size"] == memory["variant"].map(usual_pools))
+    is_published = (memory["base"] == "published") & (memory["pool_size"] == memory["variant"].map(USUAL_POOLS))
     is_published &= name_changes(memory)["changed"].isna()
     values = memory.loc[(is_usual & is_published).fillna(False).astype(bool), [*place, "pixels", *KINDS.values()]]
     for library, models in EQUAL_MODELS.items():
@@ -315,20 +301,12 @@ def _predicted(records: pd.DataFrame) -> pd.DataFrame:
     return memory[(memory["method"] == "predicted") & memory["bytes_at_peak"].notna()]
 
 
-def _squares(rows: pd.DataFrame) -> pd.DataFrame:
+def _curve(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of square inputs that have a peak, the smallest input first."""
-    return rows[rows["resolution"].str.isdecimal() & rows["peak_memory_bytes"].notna()].sort_values("pixels")
+    return squares(rows).dropna(subset="peak_memory_bytes").sort_values("pixels")
 
 
-def _growing(squares: pd.DataFrame) -> pd.Series:
+def _growing(curve: pd.DataFrame) -> pd.Series:
     """Returns the bytes of the peak that grow, by pixels."""
-    fixed = squares["bytes_at_peak"].map(lambda kinds: sum(kinds.get(kind, 0) for kind in FIXED_KINDS))
-    return (squares["peak_memory_bytes"] - fixed).astype(float).set_axis(squares["pixels"])
-
-
-def _last_exponents(squares: pd.DataFrame) -> tuple[float, float]:
-    """Returns the exponents in pixels of the peak and of what grows of it, between the two largest sizes."""
-    pixels = np.log(squares["pixels"].to_numpy(dtype=float)[-2:])
-    peaks = (squares["peak_memory_bytes"].to_numpy(dtype=float), _growing(squares).to_numpy())
-    total, growing = (float(np.diff(np.log(peak[-2:]))[0] / np.diff(pixels)[0]) for peak in peaks)
-    return total, growing
+    fixed = curve["bytes_at_peak"].map(lambda kinds: sum(kinds.get(kind, 0) for kind in FIXED_KINDS))
+    return (curve["peak_memory_bytes"] - fixed).astype(float).set_axis(curve["pixels"])

@@ -12,7 +12,8 @@ import pandas as pd
 from ablations.analysis.cost import by_place, standard_costs, with_whole_counts
 from ablations.analysis.grouping import join_groups, remembered, split_by_conditions
 from ablations.baselines.registry import PAPER_TABLES
-from ablations.config import ARMS, PAPER_TOGGLES, PVT_V1, PVT_V2, PVT_V2_LI, arm_name, size_text
+from ablations.config import ARMS, CUMULATIVE, PVT_V1, PVT_V2, PVT_V2_LI, size_text
+from ablations.measure.metrics import METRICS
 from ablations.paper import load_paper_table
 
 REPORTED = {
@@ -27,7 +28,7 @@ REPORTED = {
 BUILT_AS = {"ATSS": "fcos"}
 """The head that stands for a detector of the paper's Table 4; the others are quoted."""
 
-DIVISORS = {"params": ("m", 1e6), "macs": ("g", 1e9)}
+DIVISORS = {name: (METRICS[name].unit.lower(), METRICS[name].divisor) for name in ("params", "macs")}
 """The unit in which the paper reports a metric, as columns name it, and what divides ours for it."""
 
 ARM_FAMILIES = {PVT_V1: "PVT v1", PVT_V2: "PVT v2", PVT_V2_LI: "PVT v2-Li"}
@@ -47,14 +48,6 @@ BASELINE_FAMILIES = {
 }
 """How the paper's names of a family's models begin."""
 
-
-def cumulative_arm(row: pd.Series) -> str:
-    """Returns the arm of a row of the paper's Table 6."""
-    return arm_name(name for name in PAPER_TOGGLES if row[name])
-
-
-CUMULATIVE = tuple(cumulative_arm(row) for _, row in load_paper_table("table6_ablation").iterrows())
-"""The arms of the paper's cumulative ablation, its Table 6, in their order."""
 
 _BACKBONES = {PVT_V1: "PVTv1-Small", PVT_V2: "PVTv2-B2", PVT_V2_LI: "PVTv2-B2-Li"}
 
@@ -221,8 +214,7 @@ def table6_values(records: pd.DataFrame) -> pd.DataFrame:
     for base, rows in chosen.groupby("base", sort=False):
         table = rows.set_index("arm")[["params", "macs"]].reindex(ARMS).dropna(how="all").astype("Int64")
         for metric, (unit, divisor) in DIVISORS.items():
-            cumulative = table[metric].reindex(list(CUMULATIVE))
-            table[f"{metric}_step"] = cumulative.diff().reindex(table.index)
+            table[f"{metric}_step"] = table[metric].reindex(list(CUMULATIVE)).diff().reindex(table.index)
             if base == "published":
                 column = reported[columns[metric]]
                 table[f"reported_{metric}_{unit}"] = column.reindex(table.index)

@@ -1,14 +1,12 @@
 """Speed: arms beside v1, our models beside libraries', and where the time of a step goes.
 
-Functions take the table of `load_records` and return the rows of one table of the report, each behind the conditions
-that it was measured under. A ratio of speeds is over 1 where ours is faster. It is unresolved where its 95 % interval
-holds 1.
+A ratio of speeds is over 1 where ours is faster. It is unresolved where its 95 % interval holds 1.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +20,13 @@ from ablations.analysis.grouping import (
     remembered,
     split_by_conditions,
     tabulated,
+    without,
 )
 
 DRIFT = 0.1
 """The share by which v1's own latency may differ between the rows of a table before the table says so."""
 
-LIBRARY_CONDITIONS = tuple(
-    name for name in CONDITIONS["speed"] if name not in ("variant", "resolution", "batch_size", "reference", "repeats")
-)
+LIBRARY_CONDITIONS = without(CONDITIONS["speed"], "variant", "resolution", "batch_size", "reference", "repeats")
 """What is equal within one table of models, sizes and batches beside libraries."""
 
 THROUGHPUT_CONDITIONS = ("variant", "arm", *LIBRARY_CONDITIONS)
@@ -65,21 +62,13 @@ _ENDS = ("", "_low", "_high")
 _ORDER = ("device", "mode", "precision", "variant", "arm", "pixels")
 
 
-class Mean(NamedTuple):
-    """A mean and its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def holds_one(low: float, high: float) -> bool:
     """Whether a ratio of speeds with this 95 % interval is unresolved: it may be 1."""
     return bool(low <= 1 <= high)
 
 
-def geometric_mean(ratios: Sequence[Sequence[float]]) -> Mean:
-    """Returns the geometric mean of the medians of rows, each a row's ratios step by step, with its 95 % interval.
+def geometric_mean(ratios: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Returns the geometric mean of the medians of rows, each a row's ratios step by step, and its 95 % interval.
 
     Twice as fast and half as fast weigh alike in it. The interval is between percentiles of a bootstrap, which draws
     each row's steps anew with replacement and keeps the rows: it holds the noise of timing, not the choice of models.
@@ -89,7 +78,7 @@ def geometric_mean(ratios: Sequence[Sequence[float]]) -> Mean:
     logs = [np.log(np.asarray(row, dtype=float)) for row in ratios]
     drawn = [np.median(row[draws.integers(len(row), size=(RESAMPLES, len(row)))], axis=1) for row in logs]
     low, high = np.exp(np.quantile(np.mean(drawn, axis=0), (0.025, 0.975)))
-    return Mean(float(np.exp(np.mean([np.median(row) for row in logs]))), float(low), float(high))
+    return float(np.exp(np.mean([np.median(row) for row in logs]))), float(low), float(high)
 
 
 @remembered
@@ -102,9 +91,8 @@ def speed_values(records: pd.DataFrame) -> pd.DataFrame:
     arm reaches where v1 takes as long as beside the group's first arm, so that rows compare.
     """
     columns = ["relative_speed", "relative_speed_low", "relative_speed_high"]
-    beside_v1 = _machine_peaks(records).query("reference == 'v1'")
     tables = []
-    for group in split_by_conditions(beside_v1, "speed"):
+    for group in split_by_conditions(_machine_peaks(records).query("reference == 'v1'"), "speed"):
         rows = group.rows
         reference = rows["reference_samples"].map(np.median)
         common = reference.iloc[0]
@@ -147,7 +135,7 @@ def library_values(records: pd.DataFrame) -> pd.DataFrame:
         for name, each in references.items():
             row |= {f"{column_of(name)}_ratio{end}": each[f"relative_speed{end}"] for end in _ENDS}
         rows.append(row | _share_range(record) | {name: record[name] for name in _PEAKS})
-    return _sorted(rows)
+    return pd.DataFrame(rows)
 
 
 @tabulated
@@ -228,7 +216,7 @@ def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
             rows.append(_times(case, OURS, record) | _bounds(record))
             libraries = [name for name in DEFAULT_LAYOUT if name in record["references"]]
             rows += [_times(case, name, record["references"][name]) for name in libraries]
-    return _sorted(rows)
+    return pd.DataFrame(rows)
 
 
 def beside_libraries(records: pd.DataFrame) -> list[Group]:
@@ -239,7 +227,7 @@ def beside_libraries(records: pd.DataFrame) -> list[Group]:
     """
     speeds = _machine_peaks(records)
     timed = name_changes(speeds[speeds["references"].notna()])
-    case = [name for name in ("arm", *CONDITIONS["speed"]) if name in timed and name not in ("reference", "repeats")]
+    case = [name for name in ("arm", *without(CONDITIONS["speed"], "reference", "repeats")) if name in timed]
     ranked = timed.assign(libraries=timed["references"].map(len)).sort_values(["libraries", "repeats"], kind="stable")
     best = ranked.drop_duplicates(case, keep="last").drop(columns="libraries").sort_index()
     return split_by_conditions(best, "speed")
@@ -271,17 +259,15 @@ def column_of(name: str, metric: str = "") -> str:
     return "_".join(re.findall(r"\w+", f"{name} {metric}"))
 
 
-def _cases(records: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.Series]]:
-    """Yields the conditions and place of each record of `beside_libraries`, and the record."""
+def _cases(records: pd.DataFrame) -> list[tuple[dict[str, Any], pd.Series]]:
+    """Returns the conditions and place of each record of `beside_libraries`, and the record, sorted."""
+    cases = []
     for group in beside_libraries(records):
         for _, record in group.rows.iterrows():
             place = {name: record[name] for name in ("resolution", "pixels", "variant", "arm")}
             case = "{variant} {arm}, {resolution} px, batch {batch_size}".format(**record)
-            yield {**group.conditions, **place, "case": case}, record
-
-
-def _sorted(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows).sort_values(list(_ORDER), kind="stable", ignore_index=True) if rows else pd.DataFrame()
+            cases.append(({**group.conditions, **place, "case": case}, record))
+    return sorted(cases, key=lambda each: [each[0][name] for name in _ORDER])
 
 
 def _times(case: dict[str, Any], implementation: str, timed: Any) -> dict[str, Any]:

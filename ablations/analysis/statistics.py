@@ -64,15 +64,6 @@ class Estimate:
     """The values themselves, where there are too few for an interval."""
     paired: bool = True
 
-    @property
-    def has_interval(self) -> bool:
-        return not math.isnan(self.low)
-
-    @property
-    def all_equal(self) -> bool:
-        """Whether all seeds gave the same value, so that the interval has no width and there is no p."""
-        return self.has_interval and math.isnan(self.p)
-
 
 def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean, low, high and two-sided p of Student's t along the last axis (..., n), n - 1 degrees of freedom.

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.accuracy import Study, difference_rows, level_columns, split_studies, trained_costs
-from ablations.analysis.grouping import REFERENCE, Group, describe, split_by_conditions, tabulated
+from ablations.analysis.grouping import REFERENCE, Group, describe, split_by_conditions, tabulated, without
 
 SAME_MODEL = ("variant", "base", "attention", "pool_size")
 """What a cost's record must have in common with the accuracy's, beside the resolution."""
@@ -145,4 +145,4 @@ def _same_model(group: Group, conditions: dict[str, Any]) -> bool:
 
 
 def _words(group: Group) -> str:
-    return describe(group.conditions, [name for name in group.conditions if name not in (*SAME_MODEL, "resolution")])
+    return describe(group.conditions, without(group.conditions, *SAME_MODEL, "resolution"))

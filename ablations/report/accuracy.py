@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import accuracy as analysis
 from ablations.analysis.accuracy import STUDY_CONDITIONS, TRANSFER_CONDITIONS
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, Group, group_by, is_plain, refuse_mixed
 from ablations.analysis.statistics import FEWEST_FOR_INTERVAL, FEWEST_TO_CLAIM
 from ablations.measure.metrics import METRICS
 from ablations.report import figures
@@ -74,7 +74,7 @@ def claim_text(row: pd.Series, name: str) -> str:
 
 def difference_text(row: pd.Series, name: str) -> str:
     """Returns a difference in points with its interval in brackets, and whether it is unresolved or exploratory."""
-    if pd.isna(row[f"{name}_mean"]):
+    if pd.isna(row.get(f"{name}_mean")):
         return NOTHING
     claim = claim_text(row, name)
     words = ends_text(row, name) if claim == "resolved" else f"{ends_text(row, name)}; {claim}"
@@ -106,12 +106,17 @@ def claim_columns(name: str, heading: str = "Points of top-1") -> tuple[TableCol
     )
 
 
-SEED_COLUMNS = (
-    TableColumn("n", seeds_text),
-    metric_column("top1", "top1_mean"),
-    TableColumn("95 % interval, seeds", lambda row: ends_text(row, "top1", ".2f")),
-)
-"""What a table has of an arm's accuracy: over how many seeds, the mean, and its interval."""
+def seed_columns(metric: str) -> tuple[TableColumn, ...]:
+    """Returns the columns of a score: over how many seeds, the mean, and its interval."""
+    return (
+        TableColumn("n", seeds_text),
+        metric_column(metric, f"{metric}_mean"),
+        TableColumn("95 % interval, seeds", lambda row: ends_text(row, metric, ".2f")),
+    )
+
+
+SEED_COLUMNS = seed_columns("top1")
+ARM_OR_MODEL = TableColumn("Arm or model", ARM.show)
 
 
 def _image_text(row: pd.Series) -> str:
@@ -140,7 +145,7 @@ TABLES: tuple[Table, ...] = (
         conditions=STUDY_CONDITIONS,
         titled_by=(*OF_DESIGN, "changed"),
         columns=(
-            TableColumn("Arm or model", ARM.show),
+            ARM_OR_MODEL,
             *SEED_COLUMNS,
             TableColumn("95 % interval, images", _image_text),
             *claim_columns("top1_difference", "Against v1, points"),
@@ -242,13 +247,8 @@ TABLES: tuple[Table, ...] = (
 """Every table of accuracy, in the report's order."""
 
 
-def is_plain(group: Group) -> bool:
-    """Whether all confounders are the base's: single ones have a figure of their own."""
-    return not group.conditions.get("changed") or pd.isna(group.conditions["changed"])
-
-
 def plain_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Group]:
-    """Returns the studies in which all confounders are the base's."""
+    """Returns the studies in which all confounders are the base's: single ones have a figure of their own."""
     return list(filter(is_plain, analysis.split_studies(records, with_models=with_models)))
 
 

@@ -26,7 +26,7 @@ from ablations.analysis.paper import (
 )
 from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.cells import arm_cell, build_cell
-from ablations.config import ARMS, BASES, CUMULATIVE, build_config
+from ablations.config import ARMS, BASES, CUMULATIVE, PAPER_TOGGLES, arm_name, build_config
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost
 from ablations.measure.measurement import Setting
@@ -292,6 +292,8 @@ def test_a_cumulative_ablation_without_an_arm_has_no_step_over_it(tmp_path, writ
 
 def test_the_cumulative_ablation_is_the_papers():
     paper = paper_cumulative()
+    rows = [row for _, row in load_paper_table("table6_ablation").iterrows()]
+    assert tuple(arm_name(name for name in PAPER_TOGGLES if row[name]) for row in rows) == CUMULATIVE
     assert tuple(paper.index) == CUMULATIVE
     assert list(paper["reported_top1_percent"]) == [79.8, 81.1, 82.0, 82.1]
     assert list(paper["reported_retinanet_params_step_m"][1:]) == pytest.approx(STEPS_M)

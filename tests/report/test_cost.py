@@ -14,9 +14,9 @@ from ablations.analysis.cost import (
     part_values,
     scaling_values,
 )
-from ablations.analysis.paper import CUMULATIVE
 from ablations.baselines.registry import SCALED
 from ablations.cells import arm_cell, build_cell
+from ablations.config import CUMULATIVE
 from ablations.errors import InputError
 from ablations.measure import Cost
 from ablations.records import load_records
