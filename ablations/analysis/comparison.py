@@ -54,8 +54,6 @@ COMPARISON_CONDITIONS = (
 )
 """The columns that are equal within one comparison."""
 
-SPEED_MODES = MODES
-
 MEMORY_STEPS = tuple(product(MODES, get_args(AttentionKernel)))
 """The four columns of memory: `memory_MODE_ATTENTION_bytes`."""
 

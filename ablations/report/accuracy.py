@@ -124,9 +124,10 @@ def _image_text(row: pd.Series) -> str:
     return NOTHING if pd.isna(low) else f"{low / POINTS:.2f} to {high / POINTS:.2f}"
 
 
-def pairing_note(values: pd.DataFrame, name: str) -> str:
-    """Says so where differences are not paired by seed."""
-    is_unpaired = (~values[f"{name}_paired"].astype(bool) & (values[f"{name}_n"] > 0)).any()
+def pairing_note(values: pd.DataFrame) -> str:
+    """Says so where the differences of a table of one kind of them are not paired by seed."""
+    (paired,) = (str(name) for name in values if str(name).endswith("_paired"))
+    is_unpaired = (~values[paired].astype(bool) & (values[f"{paired.removesuffix('paired')}n"] > 0)).any()
     return "Some differences are unpaired (Welch): no initial weights in common." if is_unpaired else ""
 
 
@@ -156,7 +157,7 @@ TABLES: tuple[Table, ...] = (
             f"images would give these very models. {COMPARED} {CLAIMS} Behind the arms stand, by their names, other "
             "models that were trained under the same conditions; size, base, attention and P are the arms' alone."
         ),
-        note=lambda values: pairing_note(values, "top1_difference"),
+        note=pairing_note,
     ),
     AccuracyTable(
         name="cumulative_accuracy",
@@ -180,7 +181,7 @@ TABLES: tuple[Table, ...] = (
             "row, spread unknown, between the same two arms. In base published the first step holds the change of the "
             "base too (confounders_accuracy)."
         ),
-        note=lambda values: pairing_note(values, "top1_step"),
+        note=pairing_note,
     ),
     AccuracyTable(
         name="resolution_transfer",
@@ -349,8 +350,7 @@ def plot_transfer(ax: Axes, values: pd.DataFrame, name: str = "top1", words: str
 def plot_transfer_lead(ax: Axes, values: pd.DataFrame) -> Axes:
     """Draws the published v2 models' lead over v1 with its interval against the test resolution."""
     ax.axhline(0, color=GREY, linewidth=1)
-    leads = values.dropna(subset="top1_difference_mean")
-    return plot_transfer(ax, leads, "top1_difference", "Lead over v1, points")
+    return plot_transfer(ax, values.dropna(subset="top1_difference_mean"), "top1_difference", "Lead over v1, points")
 
 
 def plot_difference_by_epoch(ax: Axes, records: pd.DataFrame) -> Axes:

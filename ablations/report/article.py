@@ -27,9 +27,6 @@ from ablations.report.tables import escape_latex, markdown_rows, render_csv, ren
 
 Rename = Callable[[str], str]
 
-NOT_ARMS = ("base",)
-"""Columns whose values may read like an arm's name and are none."""
-
 
 def parse_names(texts: tuple[str, ...]) -> dict[str, str]:
     """Returns names of arms by the arm, from texts such as `v1+ope=PVTv1 + OPE`.
@@ -112,7 +109,7 @@ def _rename_markdown(text: str, names: Mapping[str, str]) -> str:
 
 def _rename_values(values: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     renamed = values.copy()
-    for column in renamed.columns.difference([*NOT_ARMS]):
+    for column in renamed.columns.difference(["base"]):  # whose values read like names of arms and are none
         if not pd.api.types.is_numeric_dtype(renamed[column]):
             renamed[column] = [names.get(value, value) if isinstance(value, str) else value for value in values[column]]
     return renamed

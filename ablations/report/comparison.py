@@ -7,10 +7,11 @@ from functools import partial
 
 import pandas as pd
 
-from ablations.analysis.comparison import COMPARISON_CONDITIONS, MEMORY_STEPS, SPEED_MODES, comparison_values
+from ablations.analysis.comparison import COMPARISON_CONDITIONS, MEMORY_STEPS, comparison_values
 from ablations.analysis.grouping import REFERENCE, Group, group_by
 from ablations.analysis.speed import holds_one
 from ablations.config import TOGGLES, arm_name
+from ablations.measure.measurement import MODES
 from ablations.report.accuracy import CLAIMS, claim_text, difference_text, ends_text, seeds_text
 from ablations.report.tables import (
     ARM,
@@ -26,11 +27,7 @@ from ablations.report.tables import (
     points_text,
 )
 
-OF_MODEL = ("variant", "base", "stem_stride", "pool_size", "data")
-"""The conditions that head a comparison."""
-
-
-BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, explicit", "Speed of training", "n", "Top-1", "Against v1")
+BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, explicit", "Speed of training", "Top-1", "Against v1")
 """How the headings of the columns begin that there is room for everywhere; `compare` prints the others."""
 
 
@@ -39,11 +36,17 @@ def _macs_column(macs: str, at: str) -> TableColumn:
 
 
 def _memory_column(mode: str, attention: str) -> TableColumn:
-    def heading(row: pd.Series) -> str:
-        side = str(row.get("memory_at")).partition(",")[0]
-        return f"Memory, {mode}, {attention}, {side}"
+    return count_column(
+        "peak_memory_bytes",
+        f"memory_{mode}_{attention}_bytes",
+        lambda row: f"Memory, {mode}, {attention}, {_size(row, 'memory_at')}",
+        best="min",
+    )
 
-    return count_column("peak_memory_bytes", f"memory_{mode}_{attention}_bytes", heading, best="min")
+
+def _size(row: pd.Series, at: str) -> str:
+    """Returns the size of the images, with which the words of how something was measured begin."""
+    return str(row.get(at)).partition(",")[0]
 
 
 def _speed_column(mode: str) -> TableColumn:
@@ -55,11 +58,9 @@ def _speed_column(mode: str) -> TableColumn:
         noisy = "; noisy" if row[f"{name}_noisy"] else ""
         return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)}{noisy})"
 
-    def heading(row: pd.Series) -> str:
-        side = str(row.get("speed_at")).partition(",")[0]
-        return f"Speed of {mode}, {side}, v1 = 1"
-
-    return TableColumn(heading, show, is_best=lambda row: bool(row.get(f"{name}_is_best", False)))
+    return TableColumn(
+        lambda row: f"Speed of {mode}, {_size(row, 'speed_at')}, v1 = 1", show, is_best=f"{name}_is_best"
+    )
 
 
 def speed_range(row: pd.Series, mode: str) -> str:
@@ -81,12 +82,8 @@ def _score_text(score: str, row: pd.Series) -> str:
     return f"{metric_text(score, row[f'{score}_mean'])} ({ends_text(row, score, '.1f')}, n = {row[f'{score}_n']:.0f})"
 
 
-def _gain_text(row: pd.Series) -> str:
-    return NOTHING if pd.isna(row.get("top1_difference_mean")) else difference_text(row, "top1_difference")
-
-
 def _note(values: pd.DataFrame) -> str:
-    """Says what was not measured, and how accuracy was compared."""
+    """Says what was not measured."""
     missing = values["missing"].iloc[0]
     return f"Not measured of this model: {missing}." if pd.notna(missing) else ""
 
@@ -97,17 +94,17 @@ COMPARISON = Table(
     title="What does each change cost, and what does it gain?",
     values=comparison_values,
     conditions=COMPARISON_CONDITIONS,
-    titled_by=OF_MODEL,
+    titled_by=("variant", "base", "stem_stride", "pool_size", "data"),
     columns=(
         ARM,
         count_column("params", bracket=change_of("params"), best="min"),
         _macs_column("macs", "counted_at"),
         _macs_column("macs_large", "large_at"),
         *(_memory_column(mode, attention) for mode, attention in MEMORY_STEPS),
-        *map(_speed_column, SPEED_MODES),
+        *map(_speed_column, MODES),
         TableColumn("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
-        TableColumn("Top-1, %", _top1_text, is_best=lambda row: bool(row.get("top1_is_best", False))),
-        TableColumn("Against v1, points", _gain_text),
+        TableColumn("Top-1, %", _top1_text, is_best="top1_is_best"),
+        TableColumn("Against v1, points", partial(difference_text, name="top1_difference")),
         TableColumn("AP, %", partial(_score_text, "ap")),
         TableColumn("mIoU, %", partial(_score_text, "miou")),
         TableColumn("Reported parameters, M", "reported_params_m", ".1f"),
@@ -140,7 +137,7 @@ def shorten(section: Section, texts: list[str]) -> tuple[Section, list[str]]:
         replace(column, cells=[_IN_BRACKETS.sub("", cell, count=1) for cell in column.cells])
         if column.heading.startswith(("Parameters", "MACs", "Top-1"))
         else replace(column, cells=[_NOISY.sub("", cell) for cell in column.cells])
-        for column in section.only(tuple(heading for heading in BRIEF if heading != "n")).columns
+        for column in section.only(BRIEF).columns
     ]
     return replace(section, columns=columns), [_LEFT_OUT.sub("", text) for text in texts]
 
@@ -204,11 +201,11 @@ def _cost_clauses(row: pd.Series) -> Iterator[str]:
         either = f"{next(iter(memory.values()))} with either attention"
         each = ", ".join(f"{change} ({attention} attention)" for attention, change in memory.items())
         words = either if len(memory) > 1 and len(set(memory.values())) == 1 else each
-        yield f"training memory at {row['memory_at'].partition(',')[0]}: {words}"
+        yield f"training memory at {_size(row, 'memory_at')}: {words}"
 
 
 def _speed_clauses(row: pd.Series) -> Iterator[str]:
-    for mode in SPEED_MODES:
+    for mode in MODES:
         speed = row.get(f"relative_speed_{mode}")
         if pd.notna(speed):
             low, high = row[f"relative_speed_{mode}_low"], row[f"relative_speed_{mode}_high"]

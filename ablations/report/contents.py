@@ -29,7 +29,7 @@ class Question:
     name: str
     title: str
     tables: tuple[str, ...]
-    figures: tuple[str, ...]
+    figures: tuple[str, ...] = ()
 
 
 QUESTIONS = (
@@ -55,7 +55,6 @@ QUESTIONS = (
         name="dense",
         title="What does each change do to detection and segmentation?",
         tables=("segmentation", "detection"),
-        figures=(),
     ),
     Question(
         name="cost",
@@ -67,7 +66,6 @@ QUESTIONS = (
         name="counters",
         title="How were the FLOPs counted?",
         tables=("counters",),
-        figures=(),
     ),
     Question(
         name="memory",

@@ -1,5 +1,6 @@
 """Parameters and MACs: the tables and figures."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pandas as pd
@@ -7,7 +8,7 @@ from matplotlib.axes import Axes
 
 from ablations.analysis import cost as analysis
 from ablations.analysis.cost import at_both_ends, has_lost_class_token
-from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed, squares
 from ablations.config import PVT_V2, PVT_V2_LI, TOGGLES
 from ablations.measure.metrics import METRICS
 from ablations.report.figures import (
@@ -17,6 +18,7 @@ from ablations.report.figures import (
     FigureKind,
     Panel,
     arm_line,
+    halves_by_lsra,
     has_sizes,
     label_axes,
     label_lines,
@@ -49,10 +51,9 @@ def note_class_tokens(values: pd.DataFrame) -> str:
     lost = values[has_lost_class_token(values)]
     if lost.empty:
         return ""
-    if len(lost.drop_duplicates("arm" if "arm" in lost else "name")) == len(values):
-        return "Base v1 has a class token, which this head cannot read: the models here have none."
-    names = ", ".join(dict.fromkeys(lost["arm" if "arm" in lost else "name"]))
-    return f"Base v1 has a class token, which this head cannot read: {names} has none here."
+    names = lost["arm" if "arm" in lost else "name"].unique()
+    which = "the models here have none" if len(names) == len(values) else f"{', '.join(names)} has none here"
+    return f"Base v1 has a class token, which this head cannot read: {which}."
 
 
 def _note_cost(values: pd.DataFrame) -> str:
@@ -151,7 +152,6 @@ TABLES = (
         title="Where linear SRA starts to pay",
         values=analysis.crossover_values,
         conditions=("head",),
-        titled_by=("head",),
         rows_by="variant",
         columns=(
             TableColumn("Variant", "variant"),
@@ -196,7 +196,6 @@ TABLES = (
         title="MACs by operator",
         values=analysis.operator_values,
         conditions=("head",),
-        titled_by=("head",),
         rows_by="model",
         columns=(
             NAME,
@@ -222,7 +221,6 @@ TABLES = (
         title="The backbones that the article names",
         values=analysis.backbone_values,
         conditions=("head",),
-        titled_by=("head",),
         rows_by="name",
         columns=(
             TableColumn("Family", "family"),
@@ -239,7 +237,6 @@ TABLES = (
         title="Models by name",
         values=analysis.model_values,
         conditions=("head",),
-        titled_by=("head",),
         rows_by="model",
         columns=(
             TableColumn("Model", "model", "`{}`"),
@@ -280,33 +277,23 @@ def _is_curve_of_arms(group: Group) -> bool:
     return has_sizes(group) and group.rows["arm"].nunique() >= FEWEST_ARMS and is_whole
 
 
-def _panels_of_macs(records: pd.DataFrame) -> list[Panel]:
-    """Returns a panel of the arms without linear SRA and one of those with it, of one vertical scale."""
-    panels = []
+def _panels_of_macs(records: pd.DataFrame) -> Iterator[Panel]:
     for group in filter(_is_curve_of_arms, group_by(analysis.cost_values(records), CONDITIONS["cost"])):
         a_pixel = group.rows["macs"] / group.rows["pixels"]
-        limits = (0.94 * a_pixel.min(), 1.06 * a_pixel.max())
-        is_linear = pd.Series(["lsra" in arm.split("+") for arm in group.rows["arm"]], index=group.rows.index)
-        for words, rows in (("without lsra", group.rows[~is_linear]), ("with lsra", group.rows[is_linear])):
-            if not rows.empty:
-                draw = partial(plot_macs_by_resolution, values=rows, limits=limits)
-                panels.append(Panel(group.conditions | {"shown": words}, draw, rows))
-    return panels
+        yield from halves_by_lsra(group.conditions, group.rows, plot_macs_by_resolution, a_pixel)
 
 
 def plot_macs_by_resolution(ax: Axes, values: pd.DataFrame, limits: tuple[float, float] | None = None) -> Axes:
     """Draws each arm's MACs a pixel against the side of the input, both on logarithmic axes.
 
     A flat line is a cost that is linear in pixels. `values` are rows of `cost_values`; squares are drawn. `limits` are
-    the ends of the vertical axis, where several have one scale.
+    the least and the most MACs a pixel of all panels of one scale.
     """
     refuse_mixed(values, CONDITIONS["cost"])
-    values = values[values["resolution"].str.isdecimal()]
-    if limits:
-        ax.set_ylim(limits)
-    else:
-        a_pixel = values["macs"] / values["pixels"]
-        ax.set_ylim(0.94 * a_pixel.min(), 1.06 * a_pixel.max())
+    values = squares(values)
+    a_pixel = values["macs"] / values["pixels"]
+    low, high = limits or (a_pixel.min(), a_pixel.max())
+    ax.set_ylim(0.94 * low, 1.06 * high)
     log_ticks(ax, of_counts=True)
     lines = [
         ((rows["macs"] / rows["pixels"]).set_axis(side(rows)), arm_line(str(arm)), str(arm))

@@ -1,11 +1,8 @@
 """How other people's tools count FLOPs: the table."""
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from ablations.analysis.counters import COUNTER_CONDITIONS, KERNELS, counter_values
-from ablations.report.figures import FigureSpec
 from ablations.report.tables import NOTHING, Show, Table, TableColumn, metric_text
 
 
@@ -48,4 +45,4 @@ TABLES = (
 )
 """The table of other people's counts."""
 
-FIGURES: dict[str, Callable[[pd.DataFrame], list[FigureSpec]]] = {}
+FIGURES = ()

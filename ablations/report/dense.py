@@ -29,7 +29,7 @@ def _task_table(task: str, main: str, scores: tuple[TableColumn, ...], title: st
             *claim_columns(f"{main}_difference", "Against v1, points"),
         ),
         about=about,
-        note=partial(pairing_note, name=f"{main}_difference"),
+        note=pairing_note,
     )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import compress
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,11 +11,10 @@ from matplotlib.ticker import MaxNLocator
 from ablations.analysis import effects as analysis
 from ablations.analysis.accuracy import STUDY_CONDITIONS
 from ablations.analysis.confounders import GAIN, base_gain_values, confounder_values, single_confounder_values
-from ablations.analysis.effects import Factorial, effect_values
-from ablations.analysis.grouping import CONDITIONS, Group, group_by, refuse_mixed
+from ablations.analysis.effects import Factorial, effect_values, spanning
+from ablations.analysis.grouping import CONDITIONS, Group, group_by, is_plain, refuse_mixed, without
 from ablations.analysis.statistics import MOST_SEEDS
 from ablations.analysis.tradeoffs import tradeoff_values
-from ablations.config import TOGGLES
 from ablations.measure.measurement import MODES
 from ablations.measure.metrics import METRICS
 from ablations.report import accuracy, figures
@@ -50,8 +48,8 @@ from ablations.report.tables import (
 )
 
 FACTORIAL_CONDITIONS = (*STUDY_CONDITIONS, "toggles")
-CHANGE_CONDITIONS = tuple(name for name in STUDY_CONDITIONS if name != "changed")
-BASE_GAIN_CONDITIONS = (*(name for name in STUDY_CONDITIONS if name != "base"), "arm")
+CHANGE_CONDITIONS = without(STUDY_CONDITIONS, "changed")
+BASE_GAIN_CONDITIONS = (*without(STUDY_CONDITIONS, "base"), "arm")
 TRADEOFF_CONDITIONS = (*STUDY_CONDITIONS, "cost", "measured_as")
 
 
@@ -98,10 +96,6 @@ def _incomplete_note(values: pd.DataFrame) -> str:
     return f"{arms} arms, {missing} missing. n = {seeds_text(row)} seeds, each with all of these arms.{left}"
 
 
-def _steps_note(values: pd.DataFrame) -> str:
-    return f"{_seeds_note(values)} {pairing_note(values, 'top1_step')}".strip()
-
-
 def _interactions_note(values: pd.DataFrame) -> str:
     possible = 2 ** len(values["toggles"].iloc[0].split(", ")) - 1
     interactions = possible - values.loc[values["order"] == 1, "effect"].nunique()
@@ -126,6 +120,7 @@ _PART_N = TableColumn("n", "top1_part_n", "d")
 _EFFECT = TableColumn("Effect", lambda row: effect_name(row["effect"]))
 _Factorial = partial(AccuracyTable, conditions=FACTORIAL_CONDITIONS, titled_by=(*OF_DESIGN, "toggles", "changed"))
 """A table of what toggles do to accuracy."""
+EFFECTS_ON_ACCURACY = partial(effect_values, measurement="accuracy")
 _OF_MEMORY = ("variant", "base", "mode", "attention", "device", "method")
 
 
@@ -133,7 +128,14 @@ def _share_of_step(metric: str) -> TableColumn:
     return TableColumn("of the step, %", f"{metric}_share_percent", "+z.0f")
 
 
-def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table:
+def _base_table(
+    measurement: str,
+    words: str,
+    how: str,
+    titled_by: tuple[str, ...],
+    columns: tuple[TableColumn, ...] = (),
+    spread: tuple[TableColumn, ...] = (),
+) -> Table:
     """Returns the table of what the bases do to the paper's first step."""
     names = STUDY_CONDITIONS if measurement == "accuracy" else CONDITIONS[measurement]
     return Table(
@@ -141,7 +143,7 @@ def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table
         measurement=measurement,
         title=f"How much of the paper's first step is the base: {words}",
         values=partial(confounder_values, measurement=measurement),
-        conditions=tuple(name for name in names if name != "base"),
+        conditions=without(names, "base"),
         rows_by="part",
         about=(
             "The paper's row v1+ope has v2's confounders (no position embedding, average pooling, a norm after every "
@@ -149,7 +151,9 @@ def _base_table(measurement: str, words: str, how: str, **parts: tuple) -> Table
             "then ope in base v2, or ope in base v1 and then the change of base. The ReLU of the released linear "
             f"models is the other difference between the cumulative ablation in base published and in base v2. {how}"
         ),
-        **{"columns": (TableColumn("Part", "part"), *parts.pop("columns", ())), **parts},  # type: ignore[arg-type]
+        titled_by=titled_by,
+        columns=(TableColumn("Part", "part"), *columns),
+        spread=spread,
     )
 
 
@@ -179,8 +183,8 @@ _SHOWN_COSTS = {"macs": METRICS["macs"].label}
 def shown_tradeoffs(records: pd.DataFrame) -> pd.DataFrame:
     """Returns `tradeoff_values` with the cost in words, `against`."""
     values = tradeoff_values(records)
-    words = [] if values.empty else [_SHOWN_COSTS.get(cost, METRICS[cost].label.lower()) for cost in values["cost"]]
-    return values if values.empty else values.assign(against=words)
+    words = [_SHOWN_COSTS.get(cost, METRICS[cost].label.lower()) for cost in values.get("cost", ())]
+    return values.assign(against=words)
 
 
 TABLES: tuple[Table, ...] = (
@@ -201,12 +205,12 @@ TABLES: tuple[Table, ...] = (
             "v1 is measured in both bases; the difference of the two gains says whether the unadvertised changes and "
             f"the advertised ones need each other. {SEEDS} {COMPARED} {CLAIMS}"
         ),
-        note=lambda values: pairing_note(values, "top1_part"),
+        note=pairing_note,
     ),
     _Factorial(
         name="effects_accuracy",
         title="What does each toggle do to accuracy?",
-        values=partial(effect_values, measurement="accuracy"),
+        values=EFFECTS_ON_ACCURACY,
         rows_by="effect",
         columns=(
             _EFFECT,
@@ -221,13 +225,10 @@ TABLES: tuple[Table, ...] = (
         ),
         note=_effects_note,
     ),
-    Table(
+    _Factorial(
         name="effects_incomplete",
-        measurement="accuracy",
         title="What does each toggle do to accuracy, where arms are missing?",
         values=analysis.partial_effect_values,
-        conditions=FACTORIAL_CONDITIONS,
-        titled_by=(*OF_DESIGN, "toggles", "changed"),
         rows_by="effect",
         columns=(
             _EFFECT,
@@ -249,7 +250,7 @@ TABLES: tuple[Table, ...] = (
         rows_by="step",
         columns=(TableColumn("Step", "step"), *claim_columns("top1_step")),
         about=f"Each toggle at every setting of the others. {SEEDS} {COMPARED} {CLAIMS} {_CLEAN}",
-        note=_steps_note,
+        note=lambda values: f"{_seeds_note(values)} {pairing_note(values)}".strip(),
     ),
     _Factorial(
         name="orders_accuracy",
@@ -374,7 +375,7 @@ TABLES: tuple[Table, ...] = (
             f"arm; `gain over v1` is how much more the arm gains over v1 with the change than without it. {SEEDS} "
             f"{COMPARED} {CLAIMS}"
         ),
-        note=lambda values: pairing_note(values, "top1_part"),
+        note=pairing_note,
     ),
     AccuracyTable(
         name="tradeoff",
@@ -400,37 +401,30 @@ TABLES: tuple[Table, ...] = (
             "the same model and size, whose number of classes may be another; latency is v1's over the arm's relative "
             f"speed. {SEEDS} {COMPARED} {CLAIMS}"
         ),
-        note=lambda values: pairing_note(values, "top1_difference"),
+        note=pairing_note,
     ),
 )
 """Every table of effects, in the report's order; the primary question first."""
 
 
-def _factorials_of_accuracy(records: pd.DataFrame) -> Iterator[tuple[Group, Group]]:
-    """Yields each study of plain confounders with the effects of each of its factorials."""
-    for study in accuracy.plain_studies(records):
-        for group in group_by(effect_values(study.rows, "accuracy"), FACTORIAL_CONDITIONS):
-            if group.rows["top1_effect_mean"].notna().any():
-                yield study, group
-
-
-def _panels_of_effects(records: pd.DataFrame) -> Iterator[Panel]:
-    for _, group in _factorials_of_accuracy(records):
-        yield Panel(group.conditions, partial(plot_effects, values=group.rows), group.rows)
+def _is_shown(group: Group) -> bool:
+    """Whether some seed has every arm, and single confounders, which have a figure of their own, are the base's."""
+    return is_plain(group) and bool(group.rows["top1_effect_mean"].notna().any())
 
 
 def _panels_of_interactions(records: pd.DataFrame) -> Iterator[Panel]:
-    for study, group in _factorials_of_accuracy(records):
-        for _, effect in group.rows[group.rows["order"] == 2].iterrows():
-            draw = partial(plot_interaction, records=study.rows, effect=effect)
-            yield Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw, study.rows)
+    for study in accuracy.plain_studies(records):
+        for group in filter(_is_shown, group_by(effect_values(study.rows, "accuracy"), FACTORIAL_CONDITIONS)):
+            for _, effect in group.rows[group.rows["order"] == 2].iterrows():
+                draw = partial(plot_interaction, records=study.rows, effect=effect)
+                yield Panel(group.conditions | {"shown": effect_name(effect["effect"])}, draw, study.rows)
 
 
 def _panels_of_tradeoffs(records: pd.DataFrame) -> Iterator[Panel]:
     for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):
-        if len(group.rows) >= figures.FEWEST_ARMS and accuracy.is_plain(group):
-            told = ("cost", "against", "measured_as")
-            conditions = {name: value for name, value in group.conditions.items() if name not in told}
+        if len(group.rows) >= figures.FEWEST_ARMS and is_plain(group):
+            untold = without(group.conditions, "cost", "against", "measured_as")
+            conditions = {name: group.conditions[name] for name in untold}
             mode = next((f" of {mode}" for mode in MODES if mode in group.conditions["measured_as"]), "")
             shown = {"shown": f"{group.conditions['against']}{mode}"}
             yield Panel(shown | conditions, partial(plot_tradeoff, values=group.rows), group.rows)
@@ -498,23 +492,18 @@ def plot_interaction(ax: Axes, records: pd.DataFrame, effect: pd.Series) -> Axes
     """
     refuse_mixed(records, STUDY_CONDITIONS)
     toggle, other = effect["effect"].split(":")
-    toggles = tuple(effect["toggles"].split(", "))
-    common = tuple(name for name in TOGGLES if all(name in arm.split("+") for arm in records["arm"]))
-    factorial = Factorial(toggles, common)
+    factorial = Factorial(tuple(effect["toggles"].split(", ")), spanning(records["arm"]).common)
     top1 = factorial.complete(analysis.by_arm(records, "top1")) / POINTS
     low, high = float(top1.to_numpy().min()), float(top1.to_numpy().max())
     margin = max(0.05 * (high - low), 0.1)
-    settings = [set(arm.split("+")) for arm in factorial.arms]
-    for has_other, words in ((False, "without"), (True, "with")):
-        style = arm_line(factorial.arm_with([other] if has_other else []))
-        means = []
-        for has_toggle in (False, True):
-            chosen = [(toggle in own, other in own) == (has_toggle, has_other) for own in settings]
-            means.append(top1[list(compress(factorial.arms, chosen))].mean(axis="columns"))
+    signs = factorial.signs
+    for side, words in ((-1, "without"), (1, "with")):
+        style = arm_line(factorial.arm_with([other] if side == 1 else []))
+        chosen = [signs.index[(signs[toggle] == own_side) & (signs[other] == side)] for own_side in (-1, 1)]
+        means = [top1[list(arms)].mean(axis="columns") for arms in chosen]
         ax.plot((0, 1), [seeds.mean() for seeds in means], **style, label=f"{words} {other}")
         for place, seeds in enumerate(means):
-            shift = 0.04 if has_other else -0.04
-            ax.plot([place + shift] * len(seeds), seeds, ".", color=style["color"], markersize=3)
+            ax.plot([place + 0.04 * side] * len(seeds), seeds, ".", color=style["color"], markersize=3)
     ax.set_xlim(-0.25, 1.25)
     ax.set_xticks((0, 1), [f"without {toggle}", f"with {toggle}"])
     ax.set_ylim(low - margin, high + margin)  # the same for all pairs
@@ -552,13 +541,11 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
 def render_power(values: pd.DataFrame, points: float, power: float) -> str:
     """Returns `power_values` as Markdown: how many seeds resolve a difference of so many points."""
     lines = [["Study", "Comparison", "SD over seeds, points", "Pilot seeds", "Seeds needed"]]
-    names = [name for name in ("data", "variant", "base") if name in values]
     for _, row in values.iterrows():
+        study, sd = ", ".join(str(row[name]) for name in OF_DESIGN), f"{100 * row['sd']:.2f}"
         needed = f"{row['seeds_needed']:,.0f}" if pd.notna(row["seeds_needed"]) else f"> {MOST_SEEDS:,}"
         needed = needed if row["sd"] > 0 else NOTHING
-        seeds = str(int(row["n_seeds"])) if "n_seeds" in values else "-"
-        study = ", ".join(str(row[name]) for name in names)
-        lines.append([study, f"{row['family']}: {row['comparison']}", f"{100 * row['sd']:.2f}", seeds, needed])
+        lines.append([study, f"{row['family']}: {row['comparison']}", sd, str(int(row["n_seeds"])), needed])
     head = f"Seeds to resolve a true difference of {points:g} points with probability {power:g}, Holm-corrected"
     return f"{head}\n\n{markdown_rows(lines)}"
 
@@ -574,9 +561,9 @@ FIGURES = (
         title="What does each toggle do to accuracy?",
         named_by=("data", "toggles"),
         titled_by=OF_DESIGN,
-        panels=_panels_of_effects,
+        panels=panels_of(EFFECTS_ON_ACCURACY, FACTORIAL_CONDITIONS, plot_effects, _is_shown),
         height=2.8,
-        one_scale="figure",
+        one_scale=True,
         caption=(
             "What each toggle, and each pair beyond its parts, does to top-1, seed by seed: mean with its 95 % "
             "interval over seeds; hollow where it is not claimed (unresolved after Holm, or exploratory for too few "
@@ -602,7 +589,7 @@ FIGURES = (
         titled_by=OF_DESIGN,
         panels=panels_of(base_gain_values, BASE_GAIN_CONDITIONS, plot_base_gains),
         height=2.5,
-        one_scale="figure",
+        one_scale=True,
         caption=(
             "The way from v1 in base v1 to a published v2 model: what the toggles gain in each base, the difference of "
             f"the two gains, the base alone, and all together. {_NOT_CLAIMED}"
@@ -615,7 +602,7 @@ FIGURES = (
         titled_by=OF_DESIGN,
         panels=panels_of(_gains_by_confounder, (*CHANGE_CONDITIONS, "arm"), plot_single_confounders),
         height=2.5,
-        one_scale="figure",
+        one_scale=True,
         caption=(
             "One confounder is set otherwise than the base has it: what that does to the published arm's gain over v1. "
             f"{_NOT_CLAIMED}"

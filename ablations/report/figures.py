@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from textwrap import wrap
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -76,8 +76,7 @@ FEWEST_ARMS = 4
 
 def _number_of(arm: str) -> int | None:
     """Returns an arm's place among all: the paper's first, so that later toggles change no colour."""
-    of_paper = arms_of(PAPER_TOGGLES)
-    arms = [*of_paper, *(other for other in arms_of(TOGGLES) if other not in of_paper)]
+    arms = list(dict.fromkeys([*arms_of(PAPER_TOGGLES), *arms_of(TOGGLES)]))
     return arms.index(arm) if arm in arms else None
 
 
@@ -174,15 +173,13 @@ def label_axes(ax: Axes, values: pd.DataFrame, ylabel: str) -> Axes:
     return ax
 
 
-def legend_below(ax: Axes, **options: Any) -> None:
-    """Puts the legend below the axes and their labels, where it covers nothing."""
+def legend_below(ax: Axes, handles: Sequence[Any] = (), **options: Any) -> None:
+    """Puts the legend of the handles, or else of all that has a label, below the axes and their labels."""
     pad = 7 if any(label.get_rotation() for label in ax.get_xticklabels()) else 5  # in font sizes
-    handles, labels = ax.get_legend_handles_labels()
-    if "handles" in options:
-        handles = options.pop("handles")
-        labels = options.pop("labels", None) or [handle.get_label() for handle in handles]
-    legend = ax.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=pad, **options)
-    _MADE_OF[legend] = {"handles": handles, "labels": labels, **options}
+    handles = handles or ax.get_legend_handles_labels()[0]
+    made_of = {"handles": handles, "labels": [handle.get_label() for handle in handles], **options}
+    legend = ax.legend(**made_of, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=pad)
+    _MADE_OF[legend] = made_of
 
 
 _MADE_OF: WeakKeyDictionary[Legend, dict[str, Any]] = WeakKeyDictionary()
@@ -210,20 +207,6 @@ def share_legend(figure: Figure) -> None:
     figure.legend(**made_of | {"ncols": columns, "loc": "outside lower center"})
     rows = len({round(ax.get_position().y0, 6) for ax in figure.axes})
     figure.set_figheight(figure.get_figheight() - LEGEND_LINE * lines * (rows - 0.5))
-
-
-def plot_shared_lines(
-    ax: Axes, values: pd.DataFrame, lines: Iterable[tuple[pd.Series, dict[str, Any], str]], metric: str
-) -> Axes:
-    """Draws curves of a metric by side of the input on logarithmic axes, with a legend below.
-
-    Each of the `lines` is a curve, how it is drawn, and the names of all that share it.
-    """
-    for curve, look, words in lines:
-        ax.plot(curve.index, curve, label=words, **look)
-    log_ticks(ax, of_counts=metric == "macs")
-    label = METRICS[metric].label if metric == "macs" else METRICS[metric].title
-    return label_sizes(ax, values, label, handlelength=3.0)
 
 
 LABEL_LINE = 0.06
@@ -283,10 +266,6 @@ class Panel:
     height: float = 0.0
 
 
-OneScale = Literal["none", "row", "figure"]
-"""No panels, those beside each other, or all of a figure."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class FigureSpec:
     """One figure: the name of its files, its title, what it shows and does not, and its panels."""
@@ -298,8 +277,8 @@ class FigureSpec:
     caption: str
     panels: list[Panel]
     panel_height: float
-    one_scale: OneScale = "none"
-    """Which panels have one scale along x."""
+    one_scale: bool = False
+    """Whether the panels have one scale along x."""
 
     def draw(self) -> Figure:
         """Returns the figure, two panels a row; call it under STYLE."""
@@ -313,11 +292,9 @@ class FigureSpec:
             ax.set_title(
                 "\n".join(wrap(grouping.tell_apart(panel.conditions, names), width=PANEL_TITLE_WIDTH)), loc="left"
             )
-        alike = {"none": 1, "row": columns, "figure": len(self.panels)}[self.one_scale]
-        for first in range(0, len(self.panels), alike) if alike > 1 else ():
-            axes = figure.axes[first : first + alike]
-            ends = [end for ax in axes for end in ax.get_xlim()]
-            for ax in axes:
+        if self.one_scale:
+            ends = [end for ax in figure.axes for end in ax.get_xlim()]
+            for ax in figure.axes:
                 ax.set_xlim(min(ends), max(ends))
         share_legend(figure)
         return figure
@@ -347,8 +324,8 @@ class FigureKind:
     """The conditions in the title, of those that all panels have in common; `named_by` if there are none."""
     height: float = 0.0
     """Inches that a panel has at least."""
-    one_scale: OneScale = "none"
-    """Which panels have one scale along x."""
+    one_scale: bool = False
+    """Whether the panels have one scale along x."""
 
     def list_figures(self, records: pd.DataFrame) -> list[FigureSpec]:
         """Returns the figures of this kind that the records give."""
@@ -405,8 +382,20 @@ def panels_of(
 
 def has_sizes(group: Group) -> bool:
     """Whether there are two squares or more, so that there is a curve along the side of the input."""
-    squares = group.rows[group.rows["resolution"].str.isdecimal()]
-    return len(squares["pixels"].unique()) > 1
+    return len(grouping.squares(group.rows).drop_duplicates("pixels")) > 1
+
+
+def halves_by_lsra(
+    conditions: dict[str, Any], values: pd.DataFrame, plot: Callable[..., Axes], heights: pd.Series
+) -> list[Panel]:
+    """Returns a panel of the arms without linear SRA and one of those with it, on the vertical scale of all heights."""
+    limits = (float(heights.min()), float(heights.max()))
+    is_linear = values["arm"].map(lambda arm: "lsra" in arm.split("+"))
+    return [
+        Panel(conditions | {"shown": words}, partial(plot, values=rows, limits=limits), rows)
+        for words, rows in (("without lsra", values[~is_linear]), ("with lsra", values[is_linear]))
+        if not rows.empty
+    ]
 
 
 def plot_interval(
@@ -417,9 +406,8 @@ def plot_interval(
     A marker is hollow where no difference is `claimed`, and nowhere else in the report.
     """
     is_mean = f"{name}_mean" in row
-    low, middle, high = (row[f"{name}{end}"] for end in ("_low", "_mean" if is_mean else "", "_high"))
-    if is_mean:
-        low, middle, high = (value / METRICS["top1"].divisor for value in (low, middle, high))
+    divisor = METRICS["top1"].divisor if is_mean else 1
+    low, middle, high = (row[f"{name}{end}"] / divisor for end in ("_low", "_mean" if is_mean else "", "_high"))
     whiskers = None if pd.isna(low) else [[middle - low], [high - middle]]
     style = arm_line(arm, linestyle="none", capsize=2, **({} if claimed else {"markerfacecolor": "white"}))
     if along == "x":
@@ -437,7 +425,7 @@ def explain_hollow(ax: Axes) -> None:
 BASELINE_LINES = ("--", ":", "-.", *((0, (5, 1) + (1, 1) * dots) for dots in range(2, 8)))
 """Line styles of models that are no arms; they are all grey."""
 
-_OF_STEP = tuple(name for name in grouping.CONDITIONS["memory"] if name not in grouping.MODEL_CONDITIONS)
+_OF_STEP = grouping.without(grouping.CONDITIONS["memory"], *grouping.MODEL_CONDITIONS)
 """What lines of several models have in common."""
 
 
@@ -455,13 +443,14 @@ def plot_scaling(ax: Axes, values: pd.DataFrame, metric: str = "macs", exponent:
     }
     arms = group_alike({name: curve for name, curve in curves.items() if pd.notna(name[1])})
     others = [{name: curve} for name, curve in curves.items() if pd.isna(name[1])]
-    lines = []
     for group, linestyle in zip([*arms, *others], ["-"] * len(arms) + [*BASELINE_LINES] * len(others), strict=False):
-        _, arm, _ = next(iter(group))
+        (_, arm, _), curve = next(iter(group.items()))
         grey = {"color": GREY, "linestyle": linestyle, "linewidth": 1.4}
         look = grey if pd.isna(arm) else arm_line(arm, markersize=4)
         exponents = sorted({f"{number:.2f}" for *_, number in group})
         ends = " to ".join(dict.fromkeys((exponents[0], exponents[-1])))
         words = f"{', '.join(name for name, *_ in group)} (exponent {ends})"
-        lines.append((next(iter(group.values())), look, "\n".join(wrap(words, width=40))))
-    return plot_shared_lines(ax, values, lines, metric)
+        ax.plot(curve.index, curve, label="\n".join(wrap(words, width=40)), **look)
+    log_ticks(ax, of_counts=metric == "macs")
+    label = METRICS[metric].label if metric == "macs" else METRICS[metric].title
+    return label_sizes(ax, values, label, handlelength=3.0)

@@ -3,8 +3,8 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,11 +25,9 @@ from ablations.report.figures import STYLE
 SUFFIXES = (".png", ".svg")
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
+def drawing() -> AbstractContextManager[None]:
     """Sets the drawing library to this report's style, whatever the user's own is."""
-    with style.context(["default", STYLE], after_reset=True):
-        yield
+    return style.context(["default", STYLE], after_reset=True)
 
 
 def save_figure(figure: Figure) -> tuple[bytes, bytes]:

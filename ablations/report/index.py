@@ -29,19 +29,16 @@ def render_index(
     sections = ["# Results"]
     if COMPARISON.name in by_name:
         every = show_comparisons(tables[COMPARISON])
-        shown = largest_of_each_kind(every)
         answer = say_what_matters(every)
         sections += [
             *([f"**{escape_markdown(answer)}**"] if answer else []),
             COMPARISON.about,
-            comparison_markdown(shown).rstrip(),
+            comparison_markdown(largest_of_each_kind(every)).rstrip(),
+            "All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).",
         ]
-        sections.append("All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).")
-    statements = list_statements(tables)
-    if statements:
+    if statements := list_statements(tables):
         lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]
-        lines = list(map(escape_markdown, lines))
-        sections += ["## What else the records say", "\n".join(lines)]
+        sections += ["## What else the records say", "\n".join(map(escape_markdown, lines))]
     for question in QUESTIONS:
         own = [by_name[name] for name in question.tables if name in by_name]
         drawn = [spec for spec in figures if spec.kind in question.figures]

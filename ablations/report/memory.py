@@ -1,5 +1,6 @@
 """Peak memory: its tables and figures, and what fits into a budget."""
 
+from collections.abc import Iterator
 from functools import partial
 from textwrap import wrap
 from typing import Any
@@ -8,7 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ablations.analysis import memory as analysis
-from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, refuse_mixed, squares, without
+from ablations.analysis.speed import LIBRARIES, column_of
 from ablations.config import NUM_STAGES, PVT_V1
 from ablations.report.figures import (
     ALIKE,
@@ -17,6 +19,7 @@ from ablations.report.figures import (
     Panel,
     arm_line,
     group_alike,
+    halves_by_lsra,
     has_sizes,
     label_axes,
     label_lines,
@@ -32,12 +35,11 @@ from ablations.report.tables import (
     Show,
     Table,
     TableColumn,
+    change_of,
     markdown_rows,
     metric_column,
     metric_text,
     mode_note,
-    show_metric,
-    show_with_change,
 )
 from ablations.units import format_bytes
 
@@ -77,8 +79,8 @@ def _show_peak(row: pd.Series) -> str:
         return "out of memory"
     if pd.notna(row.get("refused")):
         return "refused"
-    change = "peak_memory_bytes_change_percent" in row
-    return (show_with_change if change else show_metric)("peak_memory_bytes")(row)
+    text, change = metric_text("peak_memory_bytes", row["peak_memory_bytes"]), change_of("peak_memory_bytes")(row)
+    return f"{text} ({change})" if change else text
 
 
 def _beside(library: str, kind: str = "") -> Show:
@@ -114,12 +116,6 @@ def _note_of_validation(summary: pd.DataFrame) -> str:
 
 _MODEL = TableColumn("Model", "model", "`{}`")
 _ONE_RECORD = "Peak memory in MiB of the second of two steps; each number is one record."
-_LIBRARIES = (
-    ("timm", "timm"),
-    ("timm, channels-last", "timm_channels_last"),
-    ("transformers", "transformers"),
-    ("transformers, channels-last", "transformers_channels_last"),
-)
 
 
 def _bytes_column(title: str, name: str) -> TableColumn:
@@ -172,8 +168,7 @@ TABLES = (
         columns=(
             ARM,
             metric_column("peak_memory_bytes", best="min"),
-            *(_bytes_column(f"{kind}, MiB", kind) for kind in ("parameters", "gradients", "optimizer", "input")),
-            *(_bytes_column(f"{kind}, MiB", kind) for kind in ("activations", "temporaries")),
+            *(_bytes_column(f"{kind}, MiB", kind) for kind in (*analysis.FIXED_KINDS, "activations", "temporaries")),
             *(_bytes_column(f"of stage {stage}", f"stage_{stage}") for stage in range(1, NUM_STAGES + 1)),
             TableColumn("Reached by", lambda row: f"{row['peak_operator'].removeprefix('aten.')}, {row['peak_phase']}"),
         ),
@@ -209,10 +204,10 @@ TABLES = (
         columns=(
             TableColumn("Model", "case"),
             metric_column("peak_memory_bytes"),
-            *(TableColumn(title, _beside(name)) for title, name in _LIBRARIES),
+            *(TableColumn(name, _beside(column_of(name))) for name in LIBRARIES),
             TableColumn("Above the best", lambda row: "above" if row["above"] else "no"),
             _bytes_column("Resident, MiB", "resident_peak"),
-            *(TableColumn(f"{title}, resident", _beside(name, "resident_")) for title, name in _LIBRARIES),
+            *(TableColumn(f"{name}, resident", _beside(column_of(name), "resident_")) for name in LIBRARIES),
         ),
         about=(
             f"{_ONE_RECORD} Beside ours stand the same models of libraries with as many classes, in the default layout "
@@ -271,6 +266,9 @@ TABLES = (
     ),
 )
 
+_OF_BOTH_KERNELS = without(CONDITIONS["memory"], "attention")
+"""What is equal within one panel."""
+
 KERNEL_LINES = {"fused": {"linestyle": "-"}, "explicit": {"linestyle": "--"}}
 
 
@@ -281,7 +279,7 @@ def plot_memory(ax: Axes, values: pd.DataFrame, limits: tuple[float, float] | No
     `memory_values` of one mode, of one attention kernel or both; squares are drawn, where memory sufficed. `limits` are
     the least and the most bytes of all panels of one scale.
     """
-    refuse_mixed(values, [name for name in CONDITIONS["memory"] if name != "attention"])
+    refuse_mixed(values, _OF_BOTH_KERNELS)
     values = _drawn(values)
     unit = readable_unit("peak_memory_bytes", pd.Series(limits) if limits else values["peak_memory_bytes"])
     low, high = limits or (values["peak_memory_bytes"].min(), values["peak_memory_bytes"].max())
@@ -302,7 +300,7 @@ def plot_memory(ax: Axes, values: pd.DataFrame, limits: tuple[float, float] | No
 
 def _drawn(values: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of squares that fitted into memory, of arms that have two or more with that attention."""
-    values = values[values["resolution"].str.isdecimal() & values["peak_memory_bytes"].notna()]
+    values = squares(values).dropna(subset="peak_memory_bytes")
     sizes = values.groupby(["attention", "arm"])["pixels"].transform("nunique")
     return values[sizes > 1]
 
@@ -323,21 +321,11 @@ LABEL_WIDTH = 20
 """Letters of a line beside a panel."""
 
 
-def _panels_of_memory(records: pd.DataFrame) -> list[Panel]:
-    """Returns for each mode a panel of the arms without linear SRA and one of those with it, of one vertical scale."""
-    names = [name for name in CONDITIONS["memory"] if name != "attention"]
-    panels = []
-    for group in group_by(analysis.memory_values(records), names):
+def _panels_of_memory(records: pd.DataFrame) -> Iterator[Panel]:
+    for group in group_by(analysis.memory_values(records), _OF_BOTH_KERNELS):
         values = _drawn(group.rows)
-        if values["arm"].nunique() < FEWEST_ARMS:
-            continue
-        limits = (float(values["peak_memory_bytes"].min()), float(values["peak_memory_bytes"].max()))
-        is_linear = values["arm"].str.split("+").map(lambda toggles: "lsra" in toggles)
-        for words, rows in (("without lsra", values[~is_linear]), ("with lsra", values[is_linear])):
-            if not rows.empty:
-                draw = partial(plot_memory, values=rows, limits=limits)
-                panels.append(Panel(group.conditions | {"shown": words}, draw, rows))
-    return panels
+        if values["arm"].nunique() >= FEWEST_ARMS:
+            yield from halves_by_lsra(group.conditions, values, plot_memory, values["peak_memory_bytes"])
 
 
 def _unbroken_values(records: pd.DataFrame) -> pd.DataFrame:
@@ -345,8 +333,7 @@ def _unbroken_values(records: pd.DataFrame) -> pd.DataFrame:
     values = analysis.model_memory_values(records)
     if values.empty:
         return values
-    unbroken = values["name"].str.replace(" ", "\N{NO-BREAK SPACE}")
-    return values.assign(name=unbroken)[values["resolution"].str.isdecimal()]
+    return squares(values.assign(name=values["name"].str.replace(" ", "\N{NO-BREAK SPACE}")))
 
 
 def _is_growing(group: Group) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.grouping import AXES
-from ablations.analysis.paper import CUMULATIVE
 from ablations.conditions import field_docstrings
 from ablations.config import (
     BASES,
     CONFOUNDERS,
+    CUMULATIVE,
     PAPER_TOGGLES,
     TOGGLES,
     PVTConfig,
@@ -80,7 +80,7 @@ def render_page(
     tables: Tables,
     figures: Iterable[FigureSpec],
     images: dict[str, tuple[bytes, bytes] | None],
-    examples: dict[str, bytes] | None = None,
+    examples: dict[str, bytes],
 ) -> str:
     """Returns the page.
 
@@ -169,15 +169,14 @@ def _words(text: str) -> str:
 
 def _summary(tables: Tables, damaged: dict[str, str]) -> str:
     """Returns the comparison of the largest study of each kind, a sentence a toggle, and what else is known."""
-    values = next((values for table, values in tables.items() if table is COMPARISON), None)
+    values = tables.get(COMPARISON)
     statements = _list(list_statements(tables))
     if values is None:
         return (
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
     every = show_comparisons(values)
-    answer = _paragraph(say_what_matters(every), "answer")
-    comparisons = answer + comparison_html(largest_of_each_kind(every))
+    comparisons = _paragraph(say_what_matters(every), "answer") + comparison_html(largest_of_each_kind(every))
     notes = _paragraph(left_out(COMPARISON, damaged)) + _paragraph(COMPARISON.about, "about")
     return comparisons + notes + statements
 
@@ -203,20 +202,11 @@ def comparison_html(comparisons: Iterable[ShownComparison]) -> str:
 
 
 def _list(statements: list[Statement]) -> str:
-    items = "".join(
-        f"<li><strong>{escape(statement.topic)}</strong>{_where(statement.where)}: {_words(statement.text)}</li>\n"
-        for statement in statements
-    )
-    return f'<ul class="summary">\n{items}</ul>\n' if items else ""
-
-
-def _where(text: str) -> str:
-    """Returns conditions or an explanation, set more quietly than what they belong to."""
-    return f' <span class="where">{escape(text)}</span>' if text else ""
-
-
-def _element(kind: str, heads: str, rows: str) -> str:
-    return f'<table class="{kind}">\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>'
+    items = []
+    for each in statements:
+        where = f' <span class="where">{escape(each.where)}</span>' if each.where else ""
+        items.append(f"<li><strong>{escape(each.topic)}</strong>{where}: {_words(each.text)}</li>\n")
+    return f'<ul class="summary">\n{"".join(items)}</ul>\n' if items else ""
 
 
 def _scroll(content: str, label: str) -> str:
@@ -224,9 +214,9 @@ def _scroll(content: str, label: str) -> str:
     return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">\n{content}\n</div>\n'
 
 
-def _table(lines: list[list[str]], label: str, kind: str = "list") -> str:
+def _table(lines: list[list[str]], label: str) -> str:
     """Returns lines of cells, the heading's first, as a table; columns with a long cell are set as paragraphs."""
-    return _marked_table([[_words(cell) for cell in line] for line in lines], _long_columns(lines), label, kind)
+    return _marked_table([[_words(cell) for cell in line] for line in lines], _long_columns(lines), label, "list")
 
 
 def _section_table(section: Section, label: str) -> str:
@@ -261,7 +251,8 @@ def _marked_table(lines: list[list[str]], is_long: list[bool], label: str, kind:
     for line in lines[1:]:
         cells = "".join(f"<td{style}>{cell}</td>" for cell, style in zip(line[1:], kinds[1:], strict=True))
         rows.append(f'<tr><th scope="row"{kinds[0]}>{line[0]}</th>{cells}</tr>\n')
-    return _scroll(_element(kind, heads, "".join(rows)), label)
+    body = f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody>"
+    return _scroll(f'<table class="{kind}">\n{body}\n</table>', label)
 
 
 def _questions(

@@ -23,10 +23,9 @@ UNIT = "What the paper calls GFLOPs are MACs, those of convolutions and matrix p
 
 def _beside(ours: TableColumn, metric: str, form: str = "") -> tuple[TableColumn, ...]:
     """Returns the columns of our count, the reported number, and by how much ours differs."""
-    unit = {"params": "m", "macs": "g"}[metric]
     return (
         ours,
-        TableColumn("reported", f"reported_{metric}_{unit}", form),
+        TableColumn("reported", f"reported_{metric}_{analysis.DIVISORS[metric][0]}", form),
         TableColumn("difference, %", f"{metric}_difference_percent", "+z.1f"),
     )
 
@@ -42,7 +41,6 @@ TABLES = (
         title="Do our counts match the paper's Table 2: backbones on ImageNet?",
         values=analysis.imagenet_values,
         conditions=("head", "resolution"),
-        titled_by=("head", "resolution"),
         rows_by="name",
         columns=(
             NAME,
@@ -78,7 +76,6 @@ TABLES = (
         title="Do our counts match the paper's Table 4: other detectors on COCO?",
         values=partial(analysis.paper_values, table="table4_detectors"),
         conditions=("resolution",),
-        titled_by=("resolution",),
         rows_by="row",
         columns=(
             TableColumn("Detector", "detector"),
@@ -98,7 +95,6 @@ TABLES = (
         title="Do our counts match the paper's Table 5: Semantic FPN on ADE20K?",
         values=partial(analysis.paper_values, table="table5_ade20k"),
         conditions=("head", "resolution"),
-        titled_by=("head", "resolution"),
         rows_by="name",
         columns=(NAME, *PARAMS_BESIDE, *MACS_BESIDE),
         about=(
@@ -114,15 +110,14 @@ TABLES = (
         title="Do our counts match the paper's Table 6: the ablation in RetinaNet?",
         values=analysis.table6_values,
         conditions=("variant", "base", "head", "resolution"),
-        titled_by=("variant", "base", "head", "resolution"),
         columns=(
             PAPER_ROW,
             ARM,
             *PARAMS_BESIDE,
-            TableColumn("step", "params_step", "+.2f", 1e6),
+            TableColumn("step", "params_step", "+.2f", METRICS["params"].divisor),
             TableColumn("reported step", "reported_params_step_m", "+.1f"),
             *MACS_BESIDE,
-            TableColumn("step", "macs_step", "+.2f", 1e9),
+            TableColumn("step", "macs_step", "+.2f", METRICS["macs"].divisor),
             TableColumn("reported step", "reported_macs_step_g", "+.1f"),
             TableColumn("AP, COCO, %", "ap_on_coco", ".1f", METRICS["ap"].divisor),
             TableColumn("Reported AP, COCO, %", "reported_ap_percent", ".1f"),

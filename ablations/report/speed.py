@@ -8,21 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from ablations.analysis import speed as analysis
-from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed
+from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed, squares
 from ablations.analysis.speed import LIBRARIES, LIBRARY_CONDITIONS, OURS, column_of, holds_one
 from ablations.measure.metrics import METRICS
 from ablations.report import figures
 from ablations.report.figures import GREY, FigureKind, Panel, panels_of, side
-from ablations.report.tables import (
-    ARM,
-    NOTHING,
-    Show,
-    Table,
-    TableColumn,
-    metric_column,
-    metric_text,
-    mode_note,
-)
+from ablations.report.tables import ARM, NOTHING, Show, Table, TableColumn, metric_column, metric_text, mode_note
 
 
 def _ratio_text(row: pd.Series, name: str, form: str = ".2f") -> str:
@@ -31,10 +22,6 @@ def _ratio_text(row: pd.Series, name: str, form: str = ".2f") -> str:
         return NOTHING
     ratio, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
     return f"{ratio:{form}} ({low:{form}} to {high:{form}}){', unresolved' if holds_one(low, high) else ''}"
-
-
-def _show_ratio(name: str, form: str = ".2f") -> Show:
-    return lambda row: _ratio_text(row, name, form)
 
 
 def _show_between(low: str, high: str, form: str, divisor: float) -> Show:
@@ -63,10 +50,6 @@ def _speed_note(values: pd.DataFrame) -> str:
         f"{mode_note(values)} n = {values['repeats'].iloc[0]} timed steps of each arm. "
         f"{drifted if drift > analysis.DRIFT else steady} Noisy: {noisy or 'none'}."
     )
-
-
-def _library_note(values: pd.DataFrame) -> str:
-    return f"{mode_note(values)} Means over the rows stand in speed_libraries_mean."
 
 
 def _resolved_text(row: pd.Series) -> str:
@@ -153,7 +136,7 @@ TABLES = (
             _LATENCY,
             _PEAK,
             _OF_THE_PEAK,
-            *(TableColumn(f"{name} = 1", _show_ratio(f"{column_of(name)}_ratio")) for name in LIBRARIES),
+            *(TableColumn(f"{each} = 1", partial(_ratio_text, name=f"{column_of(each)}_ratio")) for each in LIBRARIES),
             _NOISY,
         ),
         about=(
@@ -164,7 +147,7 @@ TABLES = (
             "fused kernel, transformers' explicitly. Rows were timed one after another, and their latencies compare "
             f"less well than ratios. {_NOISY_WORDS} {_PEAK_WORDS}"
         ),
-        note=_library_note,
+        note=lambda values: f"{mode_note(values)} Means over the rows stand in speed_libraries_mean.",
     ),
     _BesideLibraries(
         name="speed_libraries_mean",
@@ -174,9 +157,9 @@ TABLES = (
         columns=(
             TableColumn("Beside", "beside"),
             TableColumn("Rows", "n_rows", "d"),
-            TableColumn("All rows", _show_ratio("ratio", ".3f")),
-            TableColumn("Batch 1", _show_ratio("ratio_batch_1", ".3f")),
-            TableColumn("Larger batches", _show_ratio("ratio_larger_batches", ".3f")),
+            TableColumn("All rows", partial(_ratio_text, name="ratio", form=".3f")),
+            TableColumn("Batch 1", partial(_ratio_text, name="ratio_batch_1", form=".3f")),
+            TableColumn("Larger batches", partial(_ratio_text, name="ratio_larger_batches", form=".3f")),
             TableColumn("Least row", "least_ratio", ".2f"),
             TableColumn("Rows faster / unresolved / slower", _resolved_text),
         ),
@@ -232,11 +215,7 @@ TABLES = (
 
 LIBRARY_STYLES: dict[str, dict[str, Any]] = {
     name: {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
-    for name, (colour, marker) in zip(
-        LIBRARIES,
-        (("#D55E00", "o"), ("#D55E00", "x"), ("#0072B2", "s"), ("#0072B2", "+")),
-        strict=True,
-    )
+    for name, colour, marker in zip(LIBRARIES, ("#D55E00", "#D55E00", "#0072B2", "#0072B2"), "oxs+", strict=True)
 }
 """How each library's model is drawn: a cross is channels-last."""
 
@@ -353,7 +332,7 @@ def plot_throughput(ax: Axes, values: pd.DataFrame) -> Axes:
     around the size. `values` are rows of `throughput_values` of one model and mode; squares are drawn.
     """
     refuse_mixed(values, analysis.THROUGHPUT_CONDITIONS)
-    values = values[values["resolution"].str.isdecimal()]
+    values = squares(values)
     ours = values["pixels_per_s"] / 1e3
     ax.plot(side(values), ours, label=OURS, **OURS_STYLE)
     for name, apart, ratios in _ratios(values):

@@ -19,7 +19,7 @@ from ablations.report.tables import (
     escape_markdown,
     latex_section,
     list_sections,
-    markdown_rows,
+    markdown_section,
     metric_text,
     points_text,
     render_csv,
@@ -69,8 +69,7 @@ def comparison_markdown(comparisons: Iterable[ShownComparison]) -> str:
     """Returns comparisons as Markdown: each one's table, caption and sentences."""
     sections = []
     for each in comparisons:
-        title, caption = escape_markdown(each.section.title), escape_markdown(each.section.caption)
-        sections += [f"## {title}", markdown_rows(each.section.lines(bold="**{}**")), caption]
+        sections.append(markdown_section(each.section))
         lines = [f"- **{one.topic}**: {escape_markdown(one.text)}" for one in each.statements]
         sections += ["\n".join(lines)] if lines else []
     return "\n\n".join(sections) + "\n"
@@ -182,9 +181,8 @@ def _groups(tables: Tables, name: str) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yields the rows of a table under equal conditions, with the title that the table gives them."""
     for table, values in tables.items():
         if table.name == name:
-            titles = [section.title for section in list_sections(table, values)]
-            groups = group_by(values, table.conditions)
-            yield from ((title, group.rows) for title, group in zip(titles, groups, strict=True))
+            pairs = zip(list_sections(table, values), group_by(values, table.conditions), strict=True)
+            yield from ((section.title, group.rows) for section, group in pairs)
 
 
 def _of_base_gains(tables: Tables) -> Iterator[Statement]:

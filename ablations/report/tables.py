@@ -35,9 +35,9 @@ class TableColumn:
     divisor: float = 1
     best: Literal["min", "max"] | None = None
     """Which end is the better one, where rows compete; nothing where none is better or they are no rivals."""
-    is_best: Callable[[pd.Series], bool] | None = None
-    """Says of a row that has noise whether it is not resolved to be worse than the best, instead of `best`: the only
-    such row of several is the best one."""
+    is_best: str = ""
+    """The column that says of values with noise which are not resolved to be worse than the best, instead of `best`:
+    the only such row of several is the best one."""
     beside_v1: bool = False
     """Shows nothing of arm v1, which all others are compared with."""
     for_rows: Callable[[Sequence[pd.Series]], "TableColumn"] | None = None
@@ -60,7 +60,8 @@ def metric_column(
     metric: str, value: str = "", title: str = "", best: Literal["min", "max"] | None = None
 ) -> TableColumn:
     """Returns the column of a metric in its unit; the values may have another name, and the column another heading."""
-    return TableColumn(title or METRICS[metric].title, show_metric(metric, value), best=best)
+    column = value or metric
+    return TableColumn(title or METRICS[metric].title, lambda row: metric_text(metric, row.get(column)), best=best)
 
 
 def count_column(
@@ -132,8 +133,8 @@ class Table:
     values: Callable[[pd.DataFrame], pd.DataFrame]
     conditions: tuple[str, ...]
     """The columns of the values that are equal within a group of rows."""
-    titled_by: tuple[str, ...]
-    """Those that head each group, beside any that differ between groups."""
+    titled_by: tuple[str, ...] = ()
+    """Those that head each group, beside any that differ between groups; all of them if none is named."""
     columns: tuple[TableColumn, ...]
     spread: tuple[TableColumn, ...] = ()
     """Columns that stand once for each resolution, which takes the place of `{}` in their heading."""
@@ -155,17 +156,6 @@ def four_figures(value: float) -> str:
 def metric_text(metric: str, value: Any) -> str:
     """Returns a stored value of a metric in the unit that people read it in."""
     return NOTHING if pd.isna(value) else four_figures(value / METRICS[metric].divisor)
-
-
-def show_metric(metric: str, column: str = "") -> Show:
-    """Shows a metric, of a column of another name if one is given."""
-    return lambda row: metric_text(metric, row.get(column or metric))
-
-
-def show_with_change(metric: str) -> Show:
-    """Shows a metric and, in brackets, its change against arm v1."""
-    change = change_of(metric)
-    return lambda row: metric_text(metric, row[metric]) + (f" ({change(row)})" if change(row) else "")
 
 
 def render_csv(values: pd.DataFrame) -> str:
@@ -282,7 +272,7 @@ def note_replaced(shown: Iterable[pd.DataFrame]) -> str:
 def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
     """Returns a section for each group of equal conditions; their titles tell them apart."""
     groups = group_by(values, table.conditions)
-    titles = [describe(group.conditions, table.titled_by) for group in groups]
+    titles = [describe(group.conditions, table.titled_by or table.conditions) for group in groups]
     sections = []
     for group, title in zip(groups, titles, strict=True):
         namesakes = [other.conditions for other, its_title in zip(groups, titles, strict=True) if its_title == title]
@@ -298,11 +288,14 @@ def list_sections(table: Table, values: pd.DataFrame) -> list[Section]:
 
 def render_markdown(table: Table, values: pd.DataFrame) -> str:
     """Returns the table for people: a heading, rows and a caption for each group of equal conditions."""
-    sections = [f"# {table.title}", table.about]
-    for section in list_sections(table, values):
-        title, caption = escape_markdown(section.title), escape_markdown(section.caption)
-        sections += [f"## {title}", markdown_rows(section.lines(bold="**{}**")), caption]
-    return "\n\n".join(sections) + "\n"
+    sections = map(markdown_section, list_sections(table, values))
+    return "\n\n".join([f"# {table.title}", table.about, *sections]) + "\n"
+
+
+def markdown_section(section: Section) -> str:
+    """Returns a section's title, rows and caption."""
+    rows = markdown_rows(section.lines(bold="**{}**"))
+    return f"## {escape_markdown(section.title)}\n\n{rows}\n\n{escape_markdown(section.caption)}"
 
 
 def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
@@ -310,8 +303,7 @@ def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
     rows: dict[Any, pd.Series] = {}
     rows_at: dict[tuple[Any, Any], pd.Series] = {}
     names = values[table.rows_by].fillna(values["model"]) if "model" in values else values[table.rows_by]
-    for place, name in enumerate(names):
-        row = values.iloc[place]
+    for name, (_, row) in zip(names, values.iterrows(), strict=True):
         rows.setdefault(name, row)
         rows_at.setdefault((name, row.get("resolution")), row)
     shown = [_show_column(column, list(rows.values())) for column in table.columns]
@@ -327,10 +319,10 @@ def _show_column(column: TableColumn, rows: Sequence[pd.Series | None], resoluti
     cells = [NOTHING if row is None else column.show(row) for row in rows]
     first = next(row for row in rows if row is not None)
     title = column.title if isinstance(column.title, str) else column.title(first)
-    heading = with_times(title.format(resolution) if column.is_best is None else title)
-    if column.is_best is None:
+    heading = with_times(title if column.is_best else title.format(resolution))
+    if not column.is_best:
         return ShownColumn(heading, cells, _best_as_shown(cells, column.best))
-    leaders = [row is not None and column.is_best(row) for row in rows]
+    leaders = [row is not None and bool(row.get(column.is_best, False)) for row in rows]
     return ShownColumn(heading, cells, [leads and sum(leaders) == 1 < len(rows) for leads in leaders])
 
 
@@ -465,8 +457,8 @@ def render_latex(table: Table, values: pd.DataFrame) -> str:
 
     Where a column has a better end, its best cells are bold: those that show the same share it.
     """
-    sections = list_sections(table, values)
-    return "\n\n".join([LATEX_PREAMBLE, *(latex_section(table, section) for section in sections)]) + "\n"
+    sections = (latex_section(table, section) for section in list_sections(table, values))
+    return "\n\n".join([LATEX_PREAMBLE, *sections]) + "\n"
 
 
 def latex_label(table: Table, section: Section) -> str:
