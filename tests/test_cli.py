@@ -12,10 +12,10 @@ from PIL import Image
 
 from ablations import cli
 from ablations.commands import COMMANDS
+from ablations.commands.cost_memory_speed import NAMED_MODELS_TABLES
 from ablations.commands.help import GROUPS
 from ablations.commands.list import List
-from ablations.commands.measure import NAMED_MODELS_TABLES
-from ablations.commands.measuring import NOT_PRINTED_OF_PAPER, Measuring
+from ablations.commands.measuring_command import NOT_PRINTED_OF_PAPER, MeasuringCommand
 from ablations.config import ARMS, PUBLISHED_MODELS, build_config
 from ablations.cost import count_macs, count_params
 from ablations.flags import flag_of, meanings_of
@@ -662,7 +662,7 @@ def test_the_table_that_answers_is_printed_and_the_others_are_named(capsys, tmp_
 
 def test_every_table_that_answers_a_command_is_one_of_the_report_s():
     known = {table.name for table in TABLES}
-    measuring = [command for command in COMMANDS.values() if issubclass(command, Measuring)]
+    measuring = [command for command in COMMANDS.values() if issubclass(command, MeasuringCommand)]
     main = {name for command in measuring for name in command.TABLES}
     assert main
     assert main | set(NAMED_MODELS_TABLES) | set(NOT_PRINTED_OF_PAPER) <= known

@@ -4,9 +4,9 @@ from typing import Any
 
 from ablations.commands.benchmarks import BenchmarkCount, BenchmarkEpoch
 from ablations.commands.compare import Compare
+from ablations.commands.cost_memory_speed import ClosedForm, MeasureCost, MeasureCounters, MeasureMemory, MeasureSpeed
 from ablations.commands.evaluate import Evaluate
 from ablations.commands.list import List
-from ablations.commands.measure import ClosedForm, MeasureCost, MeasureCounters, MeasureMemory, MeasureSpeed
 from ablations.commands.new_toggle import NewToggleFile
 from ablations.commands.power import Power
 from ablations.commands.records import Records

@@ -6,7 +6,7 @@ from itertools import product
 from typing import Any
 
 from ablations.cells import Cell, arm_cell, build_cell, split_file_model
-from ablations.commands.measuring import Measuring
+from ablations.commands.measuring_command import MeasuringCommand
 from ablations.config import (
     BASES,
     CONFOUNDERS,
@@ -31,7 +31,7 @@ DEFAULT_BASE = "v2"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arms(Measuring):
+class Arms(MeasuringCommand):
     """Which arms a single measurement takes."""
 
     variants: tuple[str, ...] = ()

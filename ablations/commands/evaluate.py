@@ -6,7 +6,7 @@ from typing import Any
 
 from ablations.cells import Arm, Cell
 from ablations.commands.arms import DEFAULT_BASE, Arms, check_arm, split_arms
-from ablations.commands.measuring import Measuring
+from ablations.commands.measuring_command import MeasuringCommand
 from ablations.commands.shared_flags import DataFolder, given_conditions, with_flags_of
 from ablations.config import PVT_V2, published_model, variant_name
 from ablations.errors import refuse
@@ -19,7 +19,7 @@ from ablations.toggle_files import take_toggles
 
 @with_flags_of(Evaluation, leave_out=("checkpoint", "data", "resolution", "protocol", "num_classes", "img_size"))
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(DataFolder, Measuring):
+class Evaluate(DataFolder, MeasuringCommand):
     """Evaluate finished weights on validation images, at one test resolution or several.
 
     Weights that `accuracy --save-weights` wrote say themselves which model they are of, and which data.

@@ -9,7 +9,7 @@ from typing import Any
 from ablations.cells import Arm, Cell
 from ablations.commands.arms import split_arms
 from ablations.commands.compare import print_comparison
-from ablations.commands.measuring import Measuring
+from ablations.commands.measuring_command import MeasuringCommand
 from ablations.commands.shared_flags import DataFolder, Force, TrainingRuns
 from ablations.config import BASES, CUMULATIVE, variant_name
 from ablations.errors import pick, refuse
@@ -22,7 +22,7 @@ from ablations.toggle_files import take_toggles
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Launched, TrainingRuns, Force, DataFolder, Measuring):
+class Run(Launched, TrainingRuns, Force, DataFolder, MeasuringCommand):
     """Measure a study; the flags choose among its cells."""
 
     study: str = field(default="quick", metadata=POSITIONAL)

@@ -1,4 +1,4 @@
-"""What the measuring commands share: they fill cells with records, and print the tables of these."""
+"""The base class of the commands that measure: they fill cells with records, and print the tables of these."""
 
 import shlex
 import sys
@@ -19,8 +19,8 @@ NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measuring(Command):
-    """Where records go and how a measuring command behaves."""
+class MeasuringCommand(Command):
+    """Base of `run`, `evaluate` and the commands of one measurement: where records go, and what is done and printed."""
 
     results: Path = Path("runs")
     """Folder of records, tables and figures."""
