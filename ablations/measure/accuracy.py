@@ -11,46 +11,39 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.config import BY_NAME, LARGEST_INPUT
-from ablations.data.registry import count_train_images, largest_class_share
+from ablations.data.registry import count_train_images, largest_class_share, list_classes
 from ablations.errors import refuse
 from ablations.measure.measurement import (
     MACS_PER_S,
     NAME,
-    NUMBER,
     Column,
     Device,
-    Measurement,
     Precision,
     Setting,
+    TrainingMeasurement,
     integer,
     number,
-    positive,
     share,
     table,
+    trained,
 )
 from ablations.recipes import RECIPES, Recipe, as_released
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
 
-LARGEST_SEED = 2**63 - 1
-"""That torch's generators take."""
-
 InitialWeights = Literal["by_name", "in_order"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy(Recipe, Measurement):
+class Accuracy(Recipe, TrainingMeasurement):
     """Top-1 accuracy on the validation images after training by a recipe, from scratch or from given weights."""
 
     name: ClassVar[str] = "accuracy"
     main_metric: ClassVar[str] = "top1"
     responses: ClassVar[tuple[str, ...]] = ("top1",)
     needed: ClassVar[tuple[str, ...]] = ("n_eval_images", "n_train_images")
-    axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
     split_by: ClassVar[tuple[str, ...]] = ("n_train_images", "n_eval_images")
-    pools_machines: ClassVar[bool] = True
-    trains: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, type]] = RECIPES
     task: ClassVar[str] = "ablations.training.classification:Classification"
     columns: ClassVar[dict[str, Column]] = {
@@ -64,20 +57,7 @@ class Accuracy(Recipe, Measurement):
         "largest_class_share": share("Share of the largest class of these: what always naming one class reaches."),
         "n_train_images": integer("Training images.", "images", least=1),
         "skipped": table("Images that could not be read.", of=[NAME]),
-        "init_file": table("What was loaded of the weights that the training began from, and what was not."),
-        "peak_lr": number("The highest learning rate of the schedule."),
-        "history": table(
-            "A row an epoch: number, mean training loss, last learning rate, seconds, top-1 if evaluated.",
-            of=[
-                {
-                    **{"epoch": integer("From 1.", least=1), "loss": NUMBER, "top1?": share("If evaluated.")},
-                    **{f"{name}?": NUMBER for name in ("lr", "grad_norm", "seconds", "wait_s")},
-                }
-            ],
-        ),
-        "train_s": positive("Time of the training.", "s"),
-        "train_img_per_s": positive("Training images a second.", "img/s"),
-        "wait_fraction": share("Share of the training's time that it waited for images."),
+        **trained("the weights that the training began from", "top-1", **{"top1?": share("If evaluated.")}),
     }
 
     num_classes: int = condition(10, least=2, unit="classes")
@@ -108,10 +88,8 @@ class Accuracy(Recipe, Measurement):
 
     def check(self) -> None:
         """Raises InputError for a recipe that cannot be trained, or a subset that cannot be drawn."""
-        Measurement.check(self)
+        TrainingMeasurement.check(self)
         Recipe.check(self)
-        if self.seed > LARGEST_SEED:
-            raise refuse("seed", self.seed, f"0 to {LARGEST_SEED}")
         for name, every in (("train_images", "0 for all"), ("tuning_images", "0 for none")):
             if getattr(self, name) % self.num_classes:
                 allowed = f"{every}, or a multiple of num_classes, {self.num_classes}"
@@ -154,15 +132,6 @@ class Accuracy(Recipe, Measurement):
 
         return data_digest(self.data, data_dir)
 
-    def environment(self, setting: Setting) -> dict[str, Any]:
-        import torch
-
-        return {
-            "threads": torch.get_num_threads(),
-            "processes": setting.ranks.count if setting.ranks else 1,
-            "data_sha256": self.data_digest(setting.data_dir),
-        }
-
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
         from ablations.baselines.build import check_baseline
@@ -203,30 +172,6 @@ class Accuracy(Recipe, Measurement):
             loaded.update(load_initial(network, cell, setting))
             return network
 
-        result = measure_accuracy(
-            build,
-            self,
-            setting.data_dir,
-            ranks=setting.ranks,
-            workers=setting.workers,
-            files=setting.files,
-            deadline=setting.deadline,
-            progress=lambda share, words: setting.tell(share, f"{cell.name} {words}"),
-            description=self._describe(cell, setting.data_dir),
-        )
+        options = self.training_options(cell, setting, list_classes(self.data, setting.data_dir))
+        result = measure_accuracy(build, self, setting.data_dir, **options)
         return result | ({"init_file": loaded} if loaded else {})
-
-    def _describe(self, cell: Cell, data_dir: Path | None) -> dict[str, Any]:
-        """Returns what weights that are trained so say of themselves, as `ablations.model.checkpoint` has it."""
-        from ablations.data.registry import list_classes
-
-        said = cell.describe()
-        names = {name: said[name] for name in ("variant", "arm", "base") if name in said}
-        return {
-            "model": names or said["model"],
-            **{name: said[name] for name in ("config",) if name in said},
-            "num_classes": self.num_classes,
-            "class_names": list_classes(self.data, data_dir),
-            "data": self.data,
-            "recipe": said["conditions"],
-        }

@@ -12,7 +12,7 @@ from ablations.conditions import condition
 from ablations.config import Size
 from ablations.cost import count_macs, count_params, has_closed_form
 from ablations.errors import first_line
-from ablations.measure.measurement import COUNT, Column, Measurement, Setting, backbone_fields, integer, table
+from ablations.measure.measurement import COUNT, Column, Measurement, Setting, integer, table
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -50,10 +50,6 @@ class Cost(Measurement):
     """Side of the input in pixels, or height and width."""
     head: Head = condition("classifier")
     """What stands on the backbone: its own classifier, a detector for COCO's 80 classes, or Semantic FPN for 150."""
-
-    @property
-    def config_fields(self) -> dict[str, Any]:
-        return backbone_fields(self.head)
 
     @property
     def is_computed(self) -> bool:

@@ -12,21 +12,18 @@ from ablations.config import BY_NAME
 from ablations.data.dense_registry import DENSE_SETS, Layout
 from ablations.dense_recipes import DenseRecipe
 from ablations.errors import refuse
-from ablations.measure.accuracy import LARGEST_SEED, InitialWeights
+from ablations.measure.accuracy import InitialWeights
 from ablations.measure.measurement import (
     COUNT,
     MACS_PER_S,
-    NUMBER,
     Column,
     Device,
-    Measurement,
     Precision,
     Setting,
+    TrainingMeasurement,
     integer,
-    number,
-    positive,
-    share,
     table,
+    trained,
 )
 
 if TYPE_CHECKING:
@@ -36,33 +33,16 @@ TRAINED_COLUMNS: dict[str, Column] = {
     "n_images": integer("Images that were scored.", "images"),
     "n_train_images": integer("Training images.", "images"),
     "left_out": table("Faults of the data that were left out, by kind.", of={"*": COUNT}),
-    "init_file": table("What was loaded of the backbone's weights, and what was not."),
-    "peak_lr": number("The highest learning rate of the schedule."),
-    "history": table(
-        "A row an epoch: number, mean training loss, last learning rate, seconds, score if evaluated.",
-        of=[
-            {
-                **{"epoch": integer("From 1.", least=1), "loss": NUMBER},
-                **{f"{name}?": NUMBER for name in ("lr", "grad_norm", "seconds", "wait_s")},
-            }
-        ],
-    ),
-    "train_s": positive("Time of the training.", "s"),
-    "train_img_per_s": positive("Training images a second.", "img/s"),
-    "wait_fraction": share("Share of the training's time that it waited for images."),
+    **trained("the backbone's weights", "score"),
 }
 """What a record says of a training, beside its scores."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseMeasurement(DenseRecipe, Measurement):
+class DenseMeasurement(DenseRecipe, TrainingMeasurement):
     """Scores on validation images after training a head on a backbone by a recipe."""
 
-    axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
     split_by: ClassVar[tuple[str, ...]] = ("n_train_images", "n_images")
-    pools_machines: ClassVar[bool] = True
-    trains: ClassVar[bool] = True
-    task: ClassVar[str]
     layouts: ClassVar[tuple[Layout, ...]]
     """Of the data sets that it takes."""
 
@@ -90,23 +70,16 @@ class DenseMeasurement(DenseRecipe, Measurement):
 
     def check(self) -> None:
         """Raises InputError for a recipe that cannot be trained, and for a known data set of another task."""
-        Measurement.check(self)
+        TrainingMeasurement.check(self)
         DenseRecipe.check(self)
         if self.data in DENSE_SETS and DENSE_SETS[self.data].layout not in self.layouts:
             known = ", ".join(name for name, each in DENSE_SETS.items() if each.layout in self.layouts)
             raise refuse("data", self.data, f"{known}, or a folder; {self.data} has no annotations for {self.name}")
-        if self.seed > LARGEST_SEED:
-            raise refuse("seed", self.seed, f"0 to {LARGEST_SEED}")
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        # As in the released detectors: a class token is for classifying.
-        return {
-            "img_size": self.img_size,
-            "num_classes": 0,
-            "pooling": "average",
-            "drop_path_rate": self.drop_path_rate,
-        }
+        own = {"img_size": self.img_size, "drop_path_rate": self.drop_path_rate}
+        return super().config_fields | own
 
     @property
     def images_seen(self) -> int:
@@ -124,15 +97,6 @@ class DenseMeasurement(DenseRecipe, Measurement):
         from ablations.data.dense_loading import dense_digest
 
         return dense_digest(self.data, data_dir, self.layouts)
-
-    def environment(self, setting: Setting) -> dict[str, Any]:
-        import torch
-
-        return {
-            "threads": torch.get_num_threads(),
-            "processes": setting.ranks.count if setting.ranks else 1,
-            "data_sha256": self.data_digest(setting.data_dir),
-        }
 
     def load_data(self, data_dir: Path | None) -> Any:
         """Returns the annotated images; raises InputError where they are not there or faulty."""
@@ -162,28 +126,5 @@ class DenseMeasurement(DenseRecipe, Measurement):
             loaded.update(load_initial(backbone_of(network), cell, setting))
             return network
 
-        result = measure_dense(
-            build,
-            data,
-            self,
-            ranks=setting.ranks,
-            workers=setting.workers,
-            files=setting.files,
-            deadline=setting.deadline,
-            progress=lambda share, words: setting.tell(share, f"{cell.name} {words}"),
-            description=self._describe(cell, data),
-        )
+        result = measure_dense(build, data, self, **self.training_options(cell, setting, data.classes))
         return result | {"init_file": loaded}
-
-    def _describe(self, cell: Cell, data: Any) -> dict[str, Any]:
-        """Returns what weights that are trained so say of themselves, as `ablations.model.checkpoint` has it."""
-        said = cell.describe()
-        names = {name: said[name] for name in ("variant", "arm", "base") if name in said}
-        return {
-            "model": names or said["model"],
-            **{name: said[name] for name in ("config",) if name in said},
-            "num_classes": len(data.classes),
-            "class_names": list(data.classes),
-            "data": self.data,
-            "recipe": said["conditions"],
-        }

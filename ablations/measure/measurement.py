@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from ablations.conditions import check_fields
 from ablations.config import Size
+from ablations.errors import refuse
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
@@ -28,8 +29,6 @@ Device = Literal["cpu", "cuda"]
 Kind = Literal["text", "integer", "number", "boolean", "object"]
 
 MODES: tuple[Mode, ...] = get_args(Mode)
-DEVICES: tuple[Device, ...] = get_args(Device)
-
 
 LARGEST = 2**63 - 1
 """Of a number in a record: what 64 bits hold."""
@@ -125,8 +124,12 @@ class Measurement:
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        """The fields of an arm's PVTConfig that these conditions set."""
-        return {}
+        """The fields of an arm's PVTConfig that these conditions set: a head other than its own classifier sets some.
+
+        As in the released detectors: a class token is for classifying.
+        """
+        head = getattr(self, "head", "classifier")
+        return {} if head == "classifier" else {"num_classes": 0, "pooling": "average"}
 
     @property
     def is_computed(self) -> bool:
@@ -175,9 +178,62 @@ class Measurement:
         raise NotImplementedError
 
 
-def backbone_fields(head: str) -> dict[str, Any]:
-    """Returns the fields of an arm's PVTConfig that a head on it sets; none for its own classifier.
+@dataclass(frozen=True, kw_only=True)
+class TrainingMeasurement(Measurement):
+    """Base of the measurements that train by a recipe. Their conditions have `data` and `seed`."""
 
-    As in the released detectors: a class token is for classifying.
-    """
-    return {} if head == "classifier" else {"num_classes": 0, "pooling": "average"}
+    axes: ClassVar[tuple[str, ...]] = ("arm", "seed")
+    pools_machines: ClassVar[bool] = True
+    trains: ClassVar[bool] = True
+    task: ClassVar[str]
+    """A class of `ablations.training`, `module:class`, that says what is trained."""
+
+    def check(self: Any) -> None:
+        Measurement.check(self)
+        if self.seed > LARGEST:  # torch's generators take no other
+            raise refuse("seed", self.seed, f"0 to {LARGEST}")
+
+    def environment(self, setting: Setting) -> dict[str, Any]:
+        import torch
+
+        return {
+            "threads": torch.get_num_threads(),
+            "processes": setting.ranks.count if setting.ranks else 1,
+            "data_sha256": self.data_digest(setting.data_dir),
+        }
+
+    def training_options(self: Any, cell: Cell, setting: Setting, class_names: Sequence[str]) -> dict[str, Any]:
+        """Returns what a training is told beside its conditions and data, by the names of `ablations.training`."""
+        said = cell.describe()
+        return {
+            "ranks": setting.ranks,
+            "workers": setting.workers,
+            "files": setting.files,
+            "deadline": setting.deadline,
+            "progress": lambda share, words: setting.tell(share, f"{cell.name} {words}"),
+            # What weights that are trained so say of themselves, as `ablations.model.checkpoint` reads it.
+            "description": {
+                "model": cell.model.names if cell.model.is_arm else cell.name,
+                **{name: said[name] for name in ("config",) if name in said},
+                "num_classes": len(class_names),
+                "class_names": list(class_names),
+                "data": self.data,
+                "recipe": said["conditions"],
+            },
+        }
+
+
+def trained(began_from: str, score: str, **scores: Column) -> dict[str, Column]:
+    """Returns the columns of a training beside its scores; `scores` are those of an epoch's row in the history."""
+    row = {"epoch": integer("From 1.", least=1), "loss": NUMBER} | scores
+    return {
+        "init_file": table(f"What was loaded of {began_from}, and what was not."),
+        "peak_lr": number("The highest learning rate of the schedule."),
+        "history": table(
+            f"A row an epoch: number, mean training loss, last learning rate, seconds, {score} if evaluated.",
+            of=[row | {f"{name}?": NUMBER for name in ("lr", "grad_norm", "seconds", "wait_s")}],
+        ),
+        "train_s": positive("Time of the training.", "s"),
+        "train_img_per_s": positive("Training images a second.", "img/s"),
+        "wait_fraction": share("Share of the training's time that it waited for images."),
+    }

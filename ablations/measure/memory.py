@@ -22,7 +22,6 @@ from ablations.measure.measurement import (
     Mode,
     Precision,
     Setting,
-    backbone_fields,
     integer,
     table,
 )
@@ -91,10 +90,6 @@ class Memory(Measurement):
         super().check()
         if parse_stages(self.checkpointing) and self.mode != "training":
             raise refuse("checkpointing", self.checkpointing, "none where mode is inference: nothing is kept there")
-
-    @property
-    def config_fields(self) -> dict[str, Any]:
-        return backbone_fields(self.head)
 
     @property
     def is_computed(self) -> bool:

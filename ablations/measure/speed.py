@@ -25,7 +25,6 @@ from ablations.measure.measurement import (
     Mode,
     Precision,
     Setting,
-    backbone_fields,
     number,
     positive,
     table,
@@ -131,10 +130,6 @@ class Speed(Measurement):
         super().check()
         if self.head != "classifier" and self.libraries:
             raise refuse("head", self.head, f"classifier beside {self.reference}, which has no other")
-
-    @property
-    def config_fields(self) -> dict[str, Any]:
-        return backbone_fields(self.head)
 
     @classmethod
     def needed_with(cls, conditions: Mapping[str, Any]) -> tuple[str, ...]:
