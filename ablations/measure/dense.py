@@ -104,8 +104,7 @@ class DenseMeasurement(DenseRecipe, TrainingMeasurement):
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:
-        from ablations.measure.dense_network import backbone_of, build_dense_network
-        from ablations.measure.network import load_initial
+        from ablations.measure.network import backbone_of, build_dense_network, load_initial
 
         for each in dict.fromkeys(cell.conditions for cell in cells):
             each.load_data(setting.data_dir)
@@ -114,8 +113,7 @@ class DenseMeasurement(DenseRecipe, TrainingMeasurement):
                 load_initial(backbone_of(build_dense_network(cell, 2)), cell, setting)
 
     def run(self, cell: Cell, setting: Setting) -> dict[str, Any]:
-        from ablations.measure.dense_network import backbone_of, build_dense_network
-        from ablations.measure.network import load_initial
+        from ablations.measure.network import backbone_of, build_dense_network, load_initial
         from ablations.training.dense_training import measure_dense
 
         data = self.load_data(setting.data_dir)

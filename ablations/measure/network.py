@@ -28,12 +28,15 @@ from ablations.model import PVT, build_model
 from ablations.model.transfer import transfer_weights
 from ablations.model.weights_file import read_weights_file
 
-HEADS: dict[str, Callable[[nn.Module, tuple[int, ...]], nn.Module]] = {
+HEADS: dict[str, Callable[..., nn.Module]] = {
     "retinanet": build_retinanet,
     "mask_rcnn": build_mask_rcnn,
     "fcos": build_fcos,
     "semantic_fpn": SemanticFPN,
 }
+
+HEAD_SEED = 4
+"""What the seed of a head that is trained is mixed with, beside the training's."""
 
 
 class StageMaps(nn.Module):
@@ -52,24 +55,62 @@ def build_network(cell: Cell) -> nn.Module:
 
     Raises InputError for a model that nobody knows or that cannot have the head.
     """
-    conditions, config = cell.conditions, cell.config
-    head = getattr(conditions, "head", "classifier")
-    if config is None:
-        if head != "classifier":
-            return _with_head(cell, *build_baseline_backbone(cell.source))
-        return _build_trainable(cell) if conditions.trains else build_baseline(cell.source)
-    model = build_model(config, seed=getattr(conditions, "seed", None))
-    stages = [stage - 1 for stage in parse_stages(getattr(conditions, "checkpointing", "none"))]
-    model.set_grad_checkpointing(bool(stages), stages)
-    return model if head == "classifier" else _with_head(cell, StageMaps(model), config.embed_dims)
-
-
-def _with_head(cell: Cell, backbone: nn.Module, channels: tuple[int, ...]) -> nn.Module:
-    head = cell.conditions.head
-    network = HEADS[head](backbone, channels)
+    head = head_of(cell)
+    if head == "classifier":
+        if cell.config is not None:
+            return _build_arm(cell)
+        return _build_trainable(cell) if cell.conditions.trains else build_baseline(cell.source)
+    network = HEADS[head](*_build_backbone(cell))
     part = network if isinstance(cell.conditions, Cost) else traceable_part(network, head)
     assert part is not None, "a step has no head whose work an image's content decides"
     return part
+
+
+def head_of(cell: Cell) -> str:
+    """Returns what stands on a cell's backbone."""
+    return getattr(cell.conditions, "head", "classifier")
+
+
+def _build_arm(cell: Cell) -> PVT:
+    model = build_model(cell.arm_config, seed=getattr(cell.conditions, "seed", None))
+    stages = [stage - 1 for stage in parse_stages(getattr(cell.conditions, "checkpointing", "none"))]
+    model.set_grad_checkpointing(bool(stages), stages)
+    return model
+
+
+def _build_backbone(cell: Cell) -> tuple[nn.Module, tuple[int, ...]]:
+    """Returns a module that gives four maps, and their widths."""
+    if cell.config is None:
+        return build_baseline_backbone(cell.source)
+    return StageMaps(_build_arm(cell)), cell.config.embed_dims
+
+
+def build_dense_network(cell: Cell, num_classes: int) -> nn.Module:
+    """Returns the network of detection or segmentation that a cell trains, with the initial weights of its seed.
+
+    The head's weights do not depend on the backbone, so arms with one seed begin with the same head. Raises InputError
+    for a model that cannot have the head.
+    """
+    from ablations.training.batches import mix_seeds
+
+    conditions: Any = cell.conditions
+    if cell.config is None:
+        check_baseline(cell.source)
+    backbone, channels = _build_backbone(cell)
+    options = {"width": conditions.pyramid_width}
+    if hasattr(conditions, "smallest_anchor"):  # of detectors
+        sizes = {"min_size": conditions.resolution, "max_size": conditions.long_side}
+        options |= sizes | {"smallest_anchor": conditions.smallest_anchor}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(mix_seeds(conditions.seed, HEAD_SEED))
+        return HEADS[conditions.head](backbone, channels, num_classes, **options)
+
+
+def backbone_of(network: nn.Module) -> nn.Module:
+    """Returns the backbone below the head of a network of `build_dense_network`; a PVT without what gives its maps."""
+    backbone: Any = network.backbone
+    body = getattr(backbone, "body", backbone)
+    return body.model if isinstance(body, StageMaps) else body
 
 
 def load_initial(model: nn.Module, cell: Cell, setting: Setting) -> dict[str, Any]:
@@ -178,17 +219,11 @@ def check_builds(cells: Iterable[Cell]) -> None:
     for cell in baselines:
         check_baseline(cell.source)
     meta_network.cache_clear()
-    known = {cell for cell in baselines if cell.source in MODELS.values() and not _has_other_head(cell)}
-    built = {
-        cell: meta_network(cell) for cell in dict.fromkeys(map(at_any_size, (c for c in baselines if c not in known)))
-    }
-    for cell, network in built.items():
+    unknown = [cell for cell in baselines if cell.source not in MODELS.values() or head_of(cell) != "classifier"]
+    for cell in dict.fromkeys(map(at_any_size, unknown)):
+        network = meta_network(cell)
         if getattr(cell.conditions, "mode", "") == "training":
             check_answers(network, cell.source, input_shape(cell))
-
-
-def _has_other_head(cell: Cell) -> bool:
-    return getattr(cell.conditions, "head", "classifier") != "classifier"
 
 
 def at_any_size(cell: Cell) -> Cell:

@@ -19,8 +19,8 @@ from ablations.data.annotations import DenseData
 from ablations.data.dense_loading import load_objects
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Detection, Segmentation
-from ablations.measure.dense_network import backbone_of, build_dense_network
 from ablations.measure.measurement import Setting
+from ablations.measure.network import backbone_of, build_dense_network
 from ablations.model.checkpoint import save_weights
 from ablations.model.transfer import transfer_weights
 from ablations.records.folder import read_records
