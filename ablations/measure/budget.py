@@ -12,8 +12,8 @@ from typing import Any
 
 from ablations.cells import Cell
 from ablations.config import LARGEST_INPUT, Size, size_text
-from ablations.errors import first_line, refuse
-from ablations.measure.network import build_network_on, input_shape, is_refusal
+from ablations.errors import refuse
+from ablations.measure.network import REFUSALS, build_network_on, input_shape, refusal
 from ablations.measure.peak_memory import measure_in_process
 from ablations.measure.predict import predict_peak_memory
 from ablations.measure.process import ProcessFailed, available_memory, worker_processes
@@ -234,10 +234,9 @@ class _Predictor:
             self.count += 1
             try:
                 result = predict_peak_memory(self.network, shape, **self.cell.conditions.step)
-            except (AssertionError, ValueError, RuntimeError) as error:
-                if self.cell.config is not None or not is_refusal(error, self.network, shape):
-                    raise
-                raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {first_line(error)}") from error
+            except REFUSALS as error:
+                why = refusal(error, self.cell, self.network, shape)
+                raise _Refused(f"{'x'.join(map(str, shape[2:]))}: {why}") from error
             self._peaks[shape] = result["peak_memory_bytes"]
         return self._peaks[shape]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from ablations.conditions import condition
 from ablations.config import Size
 from ablations.cost import count_macs, count_params, has_closed_form
-from ablations.errors import first_line
 from ablations.measure.measurement import COUNT, Column, Measurement, Setting, integer, table
 
 if TYPE_CHECKING:
@@ -65,11 +64,12 @@ class Cost(Measurement):
         """Counts; where a model refuses the size, or an image's content decides the work, there are no MACs."""
         from ablations.measure.macs import trace_macs
         from ablations.measure.network import (
+            REFUSALS,
             at_any_size,
             input_shape,
-            is_refusal,
             made_ready,
             meta_network,
+            refusal,
             traceable_part,
         )
 
@@ -82,10 +82,8 @@ class Cost(Measurement):
             return result | {"refused": "the second stage's work depends on what the first proposes"}
         try:
             traced = trace_macs(part, shape)
-        except (AssertionError, ValueError, RuntimeError) as error:
-            if cell.config is not None or not is_refusal(error, part, shape):
-                raise
-            return result | {"refused": first_line(error)}
+        except REFUSALS as error:
+            return result | {"refused": refusal(error, cell, part, shape)}
         if cell.config is not None and self.head == "classifier" and has_closed_form(cell.config):
             counted = count_macs(cell.config, self.resolution), count_params(cell.config)
             if counted != (traced.total, result["params"]):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
 from ablations.config import NUM_STAGES, Size
-from ablations.errors import first_line, refuse
+from ablations.errors import refuse
 from ablations.measure.cost import StepHead
 from ablations.measure.measurement import (
     COUNT,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from ablations.cells import Cell
 
 Method = Literal["measured", "predicted"]
-METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +119,13 @@ class Memory(Measurement):
         if self.method == "predicted":
             return self._predict(cell)
         from ablations.measure.network import build_network_on, input_shape
-        from ablations.measure.peak_memory import METHODS as HOW
-        from ablations.measure.peak_memory import MIB, measure_in_process
+        from ablations.measure.peak_memory import METHODS, MIB, measure_in_process
         from ablations.measure.process import available_memory
 
-        unknown = {"peak_memory_bytes": None, "memory_method": HOW[self.device]}
-        predicted = self._foresee(cell)
+        unknown = {"peak_memory_bytes": None, "memory_method": METHODS[self.device]}
+        predicted: dict[str, Any] = {}
+        with suppress(Exception):  # whatever a strange model may do; the measurement has a limit of its own
+            predicted = self._predict(cell)
         if "refused" in predicted:
             return unknown | {"refused": predicted["refused"]}
         if self.device == "cpu" and not setting.force:
@@ -140,7 +140,7 @@ class Memory(Measurement):
         import torch
 
         from ablations.measure.macs import copy_to_meta
-        from ablations.measure.network import input_shape, is_refusal, made_ready, meta_network
+        from ablations.measure.network import REFUSALS, input_shape, made_ready, meta_network, refusal
         from ablations.measure.predict import predict_peak_memory
 
         # Only these decide the network, or change it and stay: one network serves all other conditions.
@@ -152,17 +152,9 @@ class Memory(Measurement):
         try:
             with nullcontext() if cell.config else torch.device("meta"):  # for what a model makes itself
                 return predict_peak_memory(network, shape, **self.step)
-        except (AssertionError, ValueError, RuntimeError) as error:
-            if cell.config is not None or not is_refusal(error, network, shape):
-                raise
-            return {"peak_memory_bytes": None, "memory_method": "predicted_storages", "refused": first_line(error)}
-
-    def _foresee(self, cell: Cell) -> dict[str, Any]:
-        """Returns the prediction for a measured cell; nothing for a model that does not run without numbers."""
-        try:
-            return self._predict(cell)
-        except Exception:  # whatever a strange model may do; the measurement has a limit of its own
-            return {}
+        except REFUSALS as error:
+            why = refusal(error, cell, network, shape)
+            return {"peak_memory_bytes": None, "memory_method": "predicted_storages", "refused": why}
 
 
 def parse_stages(checkpointing: str) -> tuple[int, ...]:

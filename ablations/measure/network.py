@@ -156,7 +156,7 @@ def _build_trainable(cell: Cell) -> nn.Module:
     try:
         with state_kept(), torch.no_grad():
             network.eval()(image)  # which a lazy layer waits for
-    except (AssertionError, RuntimeError, ValueError) as error:
+    except REFUSALS as error:
         raise refuse("resolution", conditions.resolution, f"a size that {model} takes ({first_line(error)})") from error
     check_answers(network, model, tuple(image.shape), conditions.num_classes)
     return network
@@ -238,11 +238,20 @@ SIZES = (
 """Sides at which a model is tried that does not take another, in pixels."""
 
 
-def is_refusal(error: Exception, network: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a model's error is about its input's size: not about operators, and it runs at another size."""
-    if isinstance(error, UncountedOperator) or is_about_numbers(error):
-        return False
-    return any(_takes(network, (1, shape[1], side, side)) for side in SIZES if (side, side) != shape[2:])
+REFUSALS = (AssertionError, RuntimeError, ValueError)
+"""What models raise at a size that they do not take."""
+
+
+def refusal(error: Exception, cell: Cell, network: nn.Module, shape: tuple[int, ...]) -> str:
+    """Returns why a model that is no arm does not take a size, by its error; raises the error if it says another thing.
+
+    It is about the size where it is not about operators, and the model runs at another size.
+    """
+    about_others = cell.config is not None or isinstance(error, UncountedOperator) or is_about_numbers(error)
+    sides = [] if about_others else [side for side in SIZES if (side, side) != shape[2:]]
+    if any(_takes(network, (1, shape[1], side, side)) for side in sides):
+        return first_line(error)
+    raise error
 
 
 def _takes(network: nn.Module, shape: tuple[int, ...]) -> bool:
