@@ -25,7 +25,7 @@ from ablations.measure.measurement import (
     number,
     share,
     table,
-    trained,
+    training_columns,
 )
 from ablations.recipes import RECIPES, Recipe, as_released
 
@@ -57,7 +57,7 @@ class Accuracy(Recipe, TrainingMeasurement):
         "largest_class_share": share("Share of the largest class of these: what always naming one class reaches."),
         "n_train_images": integer("Training images.", "images", least=1),
         "skipped": table("Images that could not be read.", of=[NAME]),
-        **trained("the weights that the training began from", "top-1", **{"top1?": share("If evaluated.")}),
+        **training_columns("the weights that the training began from", "top-1", **{"top1?": share("If evaluated.")}),
     }
 
     num_classes: int = condition(10, least=2, unit="classes")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Head = Literal["classifier", "retinanet", "mask_rcnn", "fcos", "semantic_fpn"]
 HEADS: tuple[Head, ...] = get_args(Head)
-StepHead = Literal["classifier", "retinanet", "fcos", "semantic_fpn"]
-"""Those whose work the size of an image decides, not what is in it: a step of theirs has a memory and a time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from ablations.measure.measurement import (
     TrainingMeasurement,
     integer,
     table,
-    trained,
+    training_columns,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ TRAINED_COLUMNS: dict[str, Column] = {
     "n_images": integer("Images that were scored.", "images"),
     "n_train_images": integer("Training images.", "images"),
     "left_out": table("Faults of the data that were left out, by kind.", of={"*": COUNT}),
-    **trained("the backbone's weights", "score"),
+    **training_columns("the backbone's weights", "score"),
 }
 """What a record says of a training, beside its scores."""
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from ablations.conditions import check_fields
+from ablations.conditions import check_fields, condition
 from ablations.config import Size
 from ablations.errors import refuse
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ablations.training.distributed import Ranks
 
 Mode = Literal["inference", "training"]
+StepHead = Literal["classifier", "retinanet", "fcos", "semantic_fpn"]
+"""Those whose work the size of an image decides, not what is in it: a step of theirs has a memory and a time."""
 Precision = Literal["float32", "bf16"]
 Device = Literal["cpu", "cuda"]
 Kind = Literal["text", "integer", "number", "boolean", "object"]
@@ -179,6 +181,30 @@ class Measurement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepMeasurement(Measurement):
+    """Base of the measurements of one step."""
+
+    resolution: Size = condition(224)
+    """Side of the input in pixels, or height and width."""
+    mode: Mode = condition("inference")
+    """One forward pass without gradients, or one training step."""
+    batch_size: int = condition(1, least=1)
+    """Images of a step."""
+    head: StepHead = condition("classifier")
+    """What stands on the backbone. Of a detector it is what is done to every place of an image, without resizing,
+    matching and selecting; it trains by losses over all places. Detectors have COCO's 80 classes, Semantic FPN 150."""
+    precision: Precision = condition("float32")
+    """`bf16` is autocast to bfloat16."""
+    device: Device = condition("cpu")
+    """Where it runs."""
+
+    @property
+    def step(self) -> dict[str, Any]:
+        """What `build_step` is told of the conditions; the network has the others in it."""
+        return {name: getattr(self, name) for name in ("mode", "precision", "device")}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingMeasurement(Measurement):
     """Base of the measurements that train by a recipe. Their conditions have `data` and `seed`."""
 
@@ -223,7 +249,7 @@ class TrainingMeasurement(Measurement):
         }
 
 
-def trained(began_from: str, score: str, **scores: Column) -> dict[str, Column]:
+def training_columns(began_from: str, score: str, **scores: Column) -> dict[str, Column]:
     """Returns the columns of a training beside its scores; `scores` are those of an epoch's row in the history."""
     row = {"epoch": integer("From 1.", least=1), "loss": NUMBER} | scores
     return {

@@ -9,19 +9,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
-from ablations.config import NUM_STAGES, Size
+from ablations.config import NUM_STAGES
 from ablations.errors import refuse
-from ablations.measure.cost import StepHead
 from ablations.measure.measurement import (
     COUNT,
     LARGEST,
     MACS_PER_S,
     Column,
     Device,
-    Measurement,
-    Mode,
-    Precision,
     Setting,
+    StepMeasurement,
     integer,
     table,
 )
@@ -33,7 +30,7 @@ Method = Literal["measured", "predicted"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory(Measurement):
+class Memory(StepMeasurement):
     """Peak memory of one inference or of one training step (forward, backward, AdamW), counted from the second on."""
 
     name: ClassVar[str] = "memory"
@@ -65,17 +62,6 @@ class Memory(Measurement):
         ),
     }
 
-    resolution: Size = condition(224)
-    """Side of the input in pixels, or height and width."""
-    mode: Mode = condition("inference")
-    """One forward pass without gradients, or one training step."""
-    batch_size: int = condition(1, least=1)
-    """Images of a step."""
-    head: StepHead = condition("classifier")
-    """What stands on the backbone. Of a detector it is what is done to every place of an image, without resizing,
-    matching and selecting; it trains by losses over all places. Detectors have COCO's 80 classes, Semantic FPN 150."""
-    precision: Precision = condition("float32")
-    """`bf16` is autocast to bfloat16."""
     device: Device = condition("cpu")
     """Where it runs, or whose memory is predicted."""
     method: Method = condition("measured")
@@ -105,8 +91,7 @@ class Memory(Measurement):
 
     @property
     def step(self) -> dict[str, Any]:
-        """What a measurement and a prediction are told of the conditions; the network has the others in it."""
-        return {name: getattr(self, name) for name in ("mode", "precision", "device", "channels_last")}
+        return super().step | {"channels_last": self.channels_last}
 
     @classmethod
     def check_needs(cls, cells: Sequence[Cell], setting: Setting) -> None:

@@ -8,10 +8,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
-from ablations.config import PVT_V1, Size
+from ablations.config import PVT_V1
 from ablations.cost import count_macs, has_closed_form
 from ablations.errors import refuse
-from ablations.measure.cost import StepHead
 from ablations.measure.measurement import (
     COUNT,
     LARGEST,
@@ -20,11 +19,8 @@ from ablations.measure.measurement import (
     NUMBER,
     SECONDS,
     Column,
-    Device,
-    Measurement,
-    Mode,
-    Precision,
     Setting,
+    StepMeasurement,
     number,
     positive,
     table,
@@ -42,14 +38,12 @@ SIGNED = Column("A difference.", kind="number", least=-LARGEST)
 
 OPERATORS = [{"operator": NAME, "kind": NAME, "calls": COUNT, "seconds": NUMBER, "samples": [NUMBER]}]
 
-TIMED = {"latency_s": SECONDS, "noisy": Column("As of ours.", kind="boolean"), "samples": SAMPLES}
-
 OWN = "own"
 """What the samples of a cell's own model go by, beside those of its references."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speed(Measurement):
+class Speed(StepMeasurement):
     """Time of one inference or training step, timed interleaved with others in one process."""
 
     name: ClassVar[str] = "speed"
@@ -71,7 +65,7 @@ class Speed(Measurement):
             "The same of each library's model, by its name; relative_speed is its time over ours.",
             of={
                 "*": {
-                    **TIMED,
+                    **{"latency_s": SECONDS, "noisy": Column("As of ours.", kind="boolean"), "samples": SAMPLES},
                     **{f"relative_speed{end}": positive("A ratio.") for end in ("", "_low", "_high")},
                     **{"operators?": OPERATORS, "step_overhead_s?": SIGNED, "step_overhead_samples?": [SIGNED]},
                 }
@@ -104,19 +98,8 @@ class Speed(Measurement):
         ),
     }
 
-    resolution: Size = condition(224)
-    """Side of the input in pixels, or height and width."""
-    mode: Mode = condition("inference")
-    """One forward pass without gradients, or one training step."""
     batch_size: int = condition(8, least=1)
     """Images of a step."""
-    head: StepHead = condition("classifier")
-    """What stands on the backbone. Of a detector it is what is done to every place of an image, without resizing,
-    matching and selecting; it trains by losses over all places. Detectors have COCO's 80 classes, Semantic FPN 150."""
-    precision: Precision = condition("float32")
-    """`bf16` is autocast to bfloat16."""
-    device: Device = condition("cpu")
-    """Where it runs."""
     repeats: int = condition(10, least=6, unit="steps")
     """Timed steps of each of the models, after the warm-up; fewer than six have no 95 % interval."""
     reference: Reference = condition("v1")
@@ -223,8 +206,7 @@ class Speed(Measurement):
         def step(model: Any, channels_last: bool) -> Step:
             if self.compiled:
                 compile_alone(model)
-            how = {name: getattr(self, name) for name in ("mode", "precision", "device")}
-            return build_step(model, shape, channels_last=channels_last, **how)
+            return build_step(model, shape, channels_last=channels_last, **self.step)
 
         own = build_network_on(self.device, cell)
         models = {}
