@@ -72,7 +72,7 @@ class MeasuringCommand(Command):
 
     def measure(self, cells: list[Cell], words: Sequence[str], worker: Worker | None, *, reports: bool) -> int:
         """Measures the cells; with `reports` rebuilds the report, and prints the tables and where the files are."""
-        from ablations.runner import Keep, default_jobs, run_cells
+        from ablations.runner import default_jobs, run_cells
 
         training = self if isinstance(self, TrainingRuns) else TrainingRuns()
         if training.tensorboard:
@@ -89,7 +89,8 @@ class MeasuringCommand(Command):
             weights=getattr(self, "checkpoint", None) or getattr(self, "weights_file", None),
             time_budget_s=self._time_budget_s(),
             jobs=default_jobs() if training.jobs is None else training.jobs,
-            keep=Keep(tensorboard=training.tensorboard, weights=training.save_weights),
+            tensorboard=training.tensorboard,
+            save_weights=training.save_weights,
             force=getattr(self, "force", False),
             debug=self.debug,
             since=worker.since if worker else None,

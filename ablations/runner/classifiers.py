@@ -1,6 +1,5 @@
 """The classifiers whose weights trainings begin from, by their study or their record."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,3 @@ def find_trained_weights(key: str, results: Path) -> Path:
     if not path.is_file():
         raise refuse("init", key, f"a record whose weights are kept: {path} is not there, and --save-weights writes it")
     return path
-
-
-def check_classifiers(cells: Iterable[Cell]) -> None:
-    """Raises InputError for a cell whose study has no such classifier, and for what is neither study nor file."""
-    for cell in cells:
-        if begins_from_study(cell):
-            classifier_of(cell)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from ablations.cells import Cell
 from ablations.config import PVTConfig, size_text
@@ -130,20 +129,15 @@ def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
             images_per_s = result.get("throughput_img_per_s")
         else:
             continue
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in record["config"].items()
-        }
-        config = PVTConfig(**values)
+        config = PVTConfig(**record["config"])
         if images_per_s and has_closed_form(config):
-            resolution = conditions["resolution"]
-            size = tuple(resolution) if isinstance(resolution, list) else resolution
             environment = record["environment"]
             yield Pace(
                 images_per_s,
-                count_macs(config, size),
+                count_macs(config, conditions["resolution"]),
                 device=environment.get("device_name") or "",
                 model=record["variant"],
-                sides=size_text(size),
+                sides=size_text(conditions["resolution"]),
                 precision=conditions["precision"],
                 batch_size=conditions["batch_size"],
                 threads=environment.get("threads") if environment.get("device") == "cpu" else None,

@@ -33,7 +33,7 @@ from ablations.records import write_record
 from ablations.records.folder import find_record
 from ablations.records.record_file import record_path
 from ablations.runner.claims import Claim, Lost, claims_of
-from ablations.runner.classifiers import WEIGHTS, begins_from_study, check_classifiers, classifier_of
+from ablations.runner.classifiers import WEIGHTS, begins_from_study, classifier_of
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
     check_needs,
@@ -74,23 +74,16 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Keep:
-    """What is kept of a training beside its record and its log."""
-
-    tensorboard: bool = False
-    """TensorBoard's events."""
-    weights: bool = False
-    """The trained weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Job:
     """What all cells of a run have in common."""
 
     study: str
     results: Path
     setting: Setting
-    keep: Keep
+    tensorboard: bool
+    """Whether TensorBoard's events are kept of a training beside its record and its log."""
+    save_weights: bool
+    """Whether the trained weights are."""
     environments: dict[str, dict[str, Any]]
     declared_seeds: int | None
     debug: bool
@@ -142,7 +135,8 @@ def run_cells(
     weights: Path | None = None,
     time_budget_s: float = float("inf"),
     jobs: int = 1,
-    keep: Keep | None = None,
+    tensorboard: bool = False,
+    save_weights: bool = False,
     force: bool = False,
     declared_seeds: int | None = None,
     debug: bool = False,
@@ -181,7 +175,8 @@ def run_cells(
             workers=max(available_cores() // max(count_local_ranks(), min(jobs, trainings), 1), 1),
             deadline=start + time_budget_s,
         )
-        check_classifiers(missing)
+        for cell in filter(begins_from_study, missing):
+            classifier_of(cell)  # raises where the study has none
         environments = check_together(ranks, partial(check_needs, missing, results, setting))
         refuse_other_data(cells, kept, data_dir)
         refuse_different_data(ranks, missing, data_dir)
@@ -192,7 +187,8 @@ def run_cells(
             study=study,
             results=results,
             setting=setting,
-            keep=keep or Keep(),
+            tensorboard=tensorboard,
+            save_weights=save_weights,
             environments=environments,
             declared_seeds=declared_seeds,
             debug=debug,
@@ -463,18 +459,19 @@ def _skip(cell: Cell, job: Job, expected_s: float) -> Outcome | None:
 
 def _training_files(cell: Cell, job: Job) -> Files:
     environment = job.environments[cell.conditions.needed_device]
+    model_file = split_file_model(cell.source)  # which may import its neighbours
     return Files(
         checkpoint=job.results / "checkpoints" / f"{cell.file_name}.pt",
         log=job.results / "logs" / f"{cell.file_name}.jsonl",
-        tensorboard=job.results / "tensorboard" / cell.file_name if job.keep.tensorboard else None,
-        weights=job.results / WEIGHTS / f"{cell.file_name}.safetensors" if job.keep.weights else None,
+        tensorboard=job.results / "tensorboard" / cell.file_name if job.tensorboard else None,
+        weights=job.results / WEIGHTS / f"{cell.file_name}.safetensors" if job.save_weights else None,
         examples=job.results / "examples" / f"{cell.file_name}.png",
         made_by={
             **{name: environment[name] for name in ("device_name", "torch", "torchvision", "timm")},
             "threads": torch.get_num_threads() if cell.conditions.needed_device == "cpu" else None,
             "processes": job.ranks.count,
             "code": training_code_digest(
-                getattr(cell.conditions, "data", ""), _source_folder(cell), baselines=cell.config is None
+                getattr(cell.conditions, "data", ""), model_file and model_file[0].parent, baselines=cell.config is None
             ),
             "data": cell.conditions.data_digest(job.setting.data_dir) if cell.conditions.trains else None,
         },
@@ -489,7 +486,7 @@ def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -
     if not begins_from_study(cell):
         return job.setting.weights
     classifier, ranks = classifier_of(cell), job.ranks
-    files = _training_files(classifier, replace(job, keep=replace(job.keep, weights=True)))
+    files = _training_files(classifier, replace(job, save_weights=True))
     assert files.weights is not None
     while not ranks.tell_all(files.weights.is_file()):
         with claims_of(job.results).claimed(classifier) if ranks.is_first else nullcontext() as claim:
@@ -504,12 +501,6 @@ def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -
         tell(0.0, "")
         time.sleep(LOOK_AGAIN_S)
     return files.weights
-
-
-def _source_folder(cell: Cell) -> Path | None:
-    """Returns where a user's model is, which may import its neighbours."""
-    file = split_file_model(cell.source)
-    return file[0].parent if file else None
 
 
 def _is_done(record: dict[str, Any] | None, force: bool = False) -> TypeGuard[dict[str, Any]]:
