@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -32,10 +33,6 @@ def _count_with_torch(model: nn.Module, images: Tensor) -> float:
     return counter.get_total_flops() / 2
 
 
-def _count_with_torch_on_meta(model: nn.Module, images: Tensor) -> float:
-    return _count_with_torch(copy_to_meta(model), images.to("meta"))
-
-
 def _count_with_fvcore(model: nn.Module, images: Tensor) -> float:
     from fvcore.nn import FlopCountAnalysis
 
@@ -53,10 +50,6 @@ def _count_with_ptflops(model: nn.Module, images: Tensor, backend: str = "pytorc
     if macs is None:
         raise RuntimeError("ptflops has printed an error and counts nothing")
     return float(macs)
-
-
-def _count_with_ptflops_aten(model: nn.Module, images: Tensor) -> float:
-    return _count_with_ptflops(model, images, "aten")
 
 
 def _count_with_thop(model: nn.Module, images: Tensor) -> float:
@@ -79,11 +72,11 @@ def _count_with_torchinfo(model: nn.Module, images: Tensor) -> float:
 
 
 COUNT: dict[Tool, Callable[[nn.Module, Tensor], float]] = {
-    "torch-meta": _count_with_torch_on_meta,
+    "torch-meta": lambda model, images: _count_with_torch(copy_to_meta(model), images.to("meta")),
     "torch": _count_with_torch,
     "fvcore": _count_with_fvcore,
     "ptflops": _count_with_ptflops,
-    "ptflops-aten": _count_with_ptflops_aten,
+    "ptflops-aten": partial(_count_with_ptflops, backend="aten"),
     "thop": _count_with_thop,
     "calflops": _count_with_calflops,
     "torchinfo": _count_with_torchinfo,
@@ -158,22 +151,15 @@ def layer_nets() -> dict[str, LayerNet]:
     }
 
 
-def count_layers(tool: Tool) -> dict[str, float]:
-    """Returns what a tool counts of nets of one layer: a MAC where the layer has such, else a value.
+def count_cell(cell: Cell) -> dict[str, Any]:
+    """Returns what a cell's tool counts of its model and of nets of one layer: a MAC, or a value where one has none.
 
-    1 is the true count of those in WITH_MACS, and 0 of the others.
+    1 is the true count of the nets in WITH_MACS, and 0 of the others.
     """
-    counted = {
+    tool = cell.conditions.tool
+    macs = count_with_tool(tool, build_network_on("cpu", cell), input_shape(cell))
+    layers = {
         name: count_with_tool(tool, net.as_model(), net.input_shape) / net.amount for name, net in layer_nets().items()
     }
-    counted["bias"] -= counted["linear layer"] * TOKENS[-1]
-    return counted
-
-
-def count_cell(cell: Cell) -> dict[str, Any]:
-    """Returns what a cell's tool counts of its model and of nets of one layer."""
-    tool = cell.conditions.tool
-    return {
-        "macs_counted": count_with_tool(tool, build_network_on("cpu", cell), input_shape(cell)),
-        "counted_of_layers": count_layers(tool),
-    }
+    layers["bias"] -= layers["linear layer"] * TOKENS[-1]
+    return {"macs_counted": macs, "counted_of_layers": layers}

@@ -52,9 +52,7 @@ def describe_environment(device: str | torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "torch": str(torch.__version__),
-        "torchvision": version("torchvision"),
-        "timm": version("timm"),
-        "transformers": version("transformers"),
+        **{package: version(package) for package in ("torchvision", "timm", "transformers")},
         "cuda": torch.version.cuda if place.type == "cuda" else None,
         "commit": find_commit(PACKAGE),
     }

@@ -35,14 +35,9 @@ def vector_flops(matrix: list[int], *_: Any, **__: Any) -> int:
     return 2 * prod(matrix)
 
 
-def added_vector_flops(_: Any, matrix: list[int], *__: Any, **___: Any) -> int:
-    """Twice the MACs of a product with a vector that is added to something."""
-    return 2 * prod(matrix)
-
-
 FORMULAS = {
     **dict.fromkeys((aten.mv, aten.dot, aten.vdot), vector_flops),
-    aten.addmv: added_vector_flops,
+    aten.addmv: lambda added, *product, **options: vector_flops(*product, **options),
     aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     aten._scaled_dot_product_fused_attention_overrideable: attention_flops,
 }

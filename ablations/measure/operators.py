@@ -70,9 +70,6 @@ KINDS = tuple(NAMES)
 
 _KIND_OF = {name: kind for kind, names in NAMES.items() for name in names.split()}
 
-_OPTIMIZER_STEP = "Optimizer.step#"
-"""How the profiler's name of an optimizer's step begins."""
-
 
 def kind_of(operator: str, shapes: Sequence[Any] = ()) -> str:
     """Returns one of KINDS for an `aten` operator's name; `shapes` are those of its arguments, empty for what is none.
@@ -161,11 +158,9 @@ def _profile(step: Step, place: torch.device) -> tuple[list[FunctionEvent], floa
 
 def _is_in_optimizer(event: FunctionEvent) -> bool:
     parent = event.cpu_parent
-    while parent is not None:
-        if parent.name.startswith(_OPTIMIZER_STEP):
-            return True
+    while parent is not None and not parent.name.startswith("Optimizer.step#"):  # as the profiler calls an optimizer's
         parent = parent.cpu_parent
-    return False
+    return parent is not None
 
 
 def count_roofline(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, float]) -> dict[str, Any]:

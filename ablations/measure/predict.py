@@ -330,16 +330,12 @@ def _batch_norm(args: Any, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (results[0], results[1].new_empty(0), results[2].new_empty(0))
 
 
-def _batch_norm_of_mode(args: Any, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return results if args[5] else _batch_norm(args, results)
-
-
 LAYOUTS: dict[Any, Callable[[Any, Any], Any]] = {
     aten.convolution.default: _convolution,
     aten.convolution_backward.default: _convolution_backward,
     aten.native_layer_norm.default: _layer_norm,
     aten._native_batch_norm_legit_no_training.default: _batch_norm,
-    aten.native_batch_norm.default: _batch_norm_of_mode,
+    aten.native_batch_norm.default: lambda args, results: results if args[5] else _batch_norm(args, results),
 }
 """Operators whose results are laid out otherwise on devices than on `meta`, and how."""
 

@@ -130,7 +130,7 @@ def worker_processes(
 ) -> Iterator[ProcessPoolExecutor]:
     """Gives a pool of fresh processes, each of which begins with `begin(*args)`; an error ends those that work."""
     others = set(multiprocessing.active_children())
-    start: dict[str, Any] = {"initializer": _begin_worker, "initargs": (dict(TOGGLES), begin, *args)}
+    start: dict[str, Any] = {"initializer": _take_over, "initargs": (dict(TOGGLES), begin, *args)}
     with ProcessPoolExecutor(count, mp_context=fresh_process_context(imports), **start) as pool:
         try:
             yield pool
@@ -141,17 +141,13 @@ def worker_processes(
             raise
 
 
-def _begin_worker(toggles: Mapping[str, Toggle], begin: Callable[..., None] | None, *args: Any) -> None:
-    _take_over(toggles)
-    if begin:
-        begin(*args)
-
-
-def _take_over(toggles: Mapping[str, Toggle]) -> None:
+def _take_over(toggles: Mapping[str, Toggle], begin: Callable[..., None] | None = None, *args: Any) -> None:
     """Has a process know the toggles of its parent, which may have some that the package has not, and follow it."""
     TOGGLES.clear()
     TOGGLES.update(toggles)
     follow_parent()
+    if begin:
+        begin(*args)
 
 
 def _answer(toggles: Mapping[str, Toggle], work: bytes, memory_limit_bytes: int | None, writer: Connection) -> None:
@@ -214,16 +210,13 @@ def available_memory(device: str | torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     import resource
 
-    rooms = [_system_room(), *_control_group_rooms()]
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    system_room = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    rooms = [system_room, *_control_group_rooms()]
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit != resource.RLIM_INFINITY:
         rooms.append(limit - read_status()["VmData"])
     return max(0, min(rooms))
-
-
-def _system_room() -> int:
-    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
 
 
 def _control_group_rooms() -> Iterator[int]:
