@@ -100,7 +100,11 @@ def field_docstrings(kind: type) -> dict[str, str]:
 
 @cache
 def _own_docstrings(kind: type) -> dict[str, str]:
-    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    try:
+        source = inspect.getsource(kind)
+    except OSError:  # a class that was made has none
+        return {}
+    body = ast.parse(source).body[0].body  # type: ignore[attr-defined]
     return {
         named.target.id: text.value.value
         for named, text in pairwise(body)

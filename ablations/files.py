@@ -34,13 +34,9 @@ def write_new(path: Path, text: str) -> bool:
 
     Where the file system has no links, an older file is replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("xb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        write_text(temporary, text)
         try:
             os.link(temporary, path)
         except FileExistsError:

@@ -6,7 +6,6 @@ given without a flag; one with `like` in its metadata is a condition of that mea
 
 import argparse
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -56,10 +55,7 @@ def flag_of(name: str) -> str:
 
 def meanings_of(command: type) -> dict[str, str]:
     """Returns the help of each field of a command."""
-    meanings: dict[str, str] = {}
-    for owner in reversed(command.__mro__[:-1]):
-        with suppress(OSError):  # a class that was made has no source
-            meanings |= field_docstrings(owner)
+    meanings = field_docstrings(command)
     for each in fields(command):
         if "like" in each.metadata:
             meanings[each.name] = field_docstrings(each.metadata["like"][0]).get(each.metadata["like"][1], "")

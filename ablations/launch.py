@@ -55,6 +55,12 @@ PROFILE: dict[str, type] = {
 }
 """The keys of a profile, which says how a site's Slurm is used, and the types of their values."""
 
+SLURM_NAMES = {
+    **{name: name for name in ("partition", "account", "constraint", "qos")},
+    **{"memory_gib": "mem", "cpus_per_worker": "cpus_per_task", "gpus_per_worker": "gpus_per_node"},
+}
+"""What submitit calls those of them that Slurm is told."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launched:
@@ -290,22 +296,15 @@ def launch_slurm(command: "Run", words: Sequence[str]) -> list[str]:
         python = f"apptainer exec --nv {shlex.quote(container)} {python}"
     # An absolute folder, because jobs may begin elsewhere.
     executor = submitit.SlurmExecutor(folder=(command.results / WORKERS).absolute(), python=python)
-    given = {
-        "partition": chosen.get("partition"),
-        "account": chosen.get("account"),
-        "constraint": chosen.get("constraint"),
-        "qos": chosen.get("qos"),
-        "mem": f"{chosen['memory_gib']}G" if "memory_gib" in chosen else None,
-        "cpus_per_task": chosen.get("cpus_per_worker"),
-        "gpus_per_node": chosen.get("gpus_per_worker"),
-    }
+    if "memory_gib" in chosen:
+        chosen["memory_gib"] = f"{chosen['memory_gib']}G"
     executor.update_parameters(
         job_name=f"ablations-{Path(command.study).stem}",
         time=minutes,
         signal_delay_s=min(STOP_S, minutes * 30),
         setup=["export SUBMITIT_PREEMPT_SIGNAL=USR1", *chosen.get("setup", [])],
         additional_parameters={"requeue": True},
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: chosen[key] for key, name in SLURM_NAMES.items() if key in chosen},
     )
     worker = Worker(since=begin_launch(), patience_s=2 * LEASE_S)
     arguments = worker_command(worker, words) + ([] if command.jobs else ["--jobs", "1"])

@@ -229,16 +229,16 @@ def _once(check: Callable[..., None], *values: Any) -> None:
         _possible.add(seen)
 
 
-def _refuse_unknown(part: str, values: dict[str, Any], kind: Any) -> None:
+def _check_fields(part: str, values: dict[str, Any], kind: Any) -> None:
     # What this version does not know, it would not keep apart either.
     if unknown := values.keys() - {each.name for each in fields(kind)}:
         raise ValueError(f"this version does not know {', '.join(sorted(unknown))} of its {part}")
+    if wrong := [name for name, value in values.items() if not is_plain(value)]:
+        raise _unsuited(wrong[0])
 
 
 def _check_conditions(measurement: str, conditions: dict[str, Any]) -> None:
-    _refuse_unknown("conditions", conditions, MEASUREMENTS[measurement])
-    if wrong := [name for name, value in conditions.items() if not is_plain(value)]:
-        raise _unsuited(wrong[0])
+    _check_fields("conditions", conditions, MEASUREMENTS[measurement])
     try:
         whole = MEASUREMENTS[measurement](**_tupled(conditions))
         whole.check()
@@ -255,9 +255,7 @@ def _check_arm(
     for name, value in {"variant": variant, "arm": arm, "base": base}.items():
         if not is_text(value):
             raise _unsuited(name)
-    _refuse_unknown("config", config, PVTConfig)
-    if wrong := [name for name, value in config.items() if not is_plain(value)]:
-        raise _unsuited(wrong[0])
+    _check_fields("config", config, PVTConfig)
     if missing := [each.name for each in fields(PVTConfig) if each.default is MISSING and each.name not in config]:
         raise ValueError(f"its config lacks {', '.join(missing)}")
     try:

@@ -70,18 +70,13 @@ def is_toggle_name(text: str) -> bool:
     return not taken and bool(re.fullmatch(NAME, text))
 
 
-def is_file_toggle(word: str) -> bool:
-    """Whether a word names a toggle in a file, such as `my_attention.py:window`."""
-    return ".py:" in word or word.endswith(".py")
-
-
 def take_toggles(words: Iterable[str], folder: Path | None = None) -> tuple[str, ...]:
     """Returns the short names of toggles, in the order of TOGGLES; those in files are registered first.
 
     Paths are relative to `folder`, else to the working directory. Raises InputError for a file or an object that is
     not there, for one that is no toggle, and for a name that is taken.
     """
-    names = [_register(word, folder) if is_file_toggle(word) else word for word in words]
+    names = [_register(word, folder) if ".py:" in word or word.endswith(".py") else word for word in words]
     for name in names:
         if name not in TOGGLES:
             pick("toggle", name, TOGGLES)

@@ -31,7 +31,10 @@ class List(Command):
             "bases": dict(zip(BASES, confounders, strict=True)),
             "data sets": list_data_sets(),
             "data sets of detection and segmentation": list_dense_sets(),
-            **{title: _describe_recipes(recipes) for title, recipes in RECIPES_OF.items()},
+            **{
+                title: {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in recipes.items()}
+                for title, recipes in RECIPES_OF.items()
+            },
             "studies": {
                 name: f"{study.question} {len(study.cells())} cells, {study.time}" for name, study in studies.items()
             },
@@ -56,7 +59,3 @@ def _describe_variant(name: str) -> str:
     shape = [f"{word} {'-'.join(map(str, values))}" for word, values in fields.items()]
     count = f"{count_params(config) / 1e6:.2f} M parameters as PVT v2 with 1000 classes"
     return f"{', '.join(shape)}, stem stride {config.stem_stride}, P {config.pool_size}; {count}"
-
-
-def _describe_recipes(recipes: Mapping[str, type]) -> dict[str, str]:
-    return {name: (recipe.__doc__ or "").partition("\n")[0] for name, recipe in recipes.items()}

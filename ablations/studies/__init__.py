@@ -23,9 +23,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from importlib.resources import files
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ablations.baselines.registry import GROUPS
 from ablations.cells import Arm, Cell, arm_cell, build_cell
@@ -176,7 +176,8 @@ def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
             for name in ("variants", "arms", "bases", *overrides):
                 if name in grid:
                     raise refuse(name, grid[name], "no such key beside models, which are no arms")
-            yield from (build_cell(model, each) for model in _models(grid["models"]) for each in own)
+            models = chain.from_iterable(GROUPS.get(name, (name,)) for name in _listed(grid["models"]))
+            yield from (build_cell(model, each) for model in models for each in own)
             continue
         arms = _listed(grid.get("arms", list(arms_of(toggles))))
         chosen = product(
@@ -185,12 +186,6 @@ def _cells(grid: dict[str, Any], toggles: tuple[str, ...]) -> Iterator[Cell]:
         for variant, base, values, each in chosen:
             changed = dict(zip(overrides, values, strict=True))
             yield from (arm_cell(variant, arm, base, each, **changed) for arm in arms)
-
-
-def _models(names: Any) -> Iterator[str]:
-    """Yields model names; a group's name stands for its models."""
-    for name in _listed(names):
-        yield from GROUPS.get(name, (name,))
 
 
 def _listed(value: Any) -> list[Any]:
@@ -264,14 +259,14 @@ def select(cells: list[Cell], **wanted: tuple) -> list[Cell]:
 
 def on_devices(cells: list[Cell], devices: tuple[Device, ...]) -> list[Cell]:
     """Returns the cells that depend on a device once for each of `devices`, and the others as they are."""
-    placed = [_on_device(cell, device) for device in devices for cell in cells]
+    placed = [
+        cell
+        if _field(cell, "device") in (None, "", device)
+        else replace(cell, conditions=replace(cell.conditions, device=device))
+        for device in devices
+        for cell in cells
+    ]
     return list({cell.key: cell for cell in placed}.values())
-
-
-def _on_device(cell: Cell, device: Device) -> Cell:
-    if _field(cell, "device") in (None, "", device):
-        return cell
-    return replace(cell, conditions=replace(cast(Any, cell.conditions), device=device))
 
 
 def _field(cell: Cell, name: str) -> Any:
