@@ -5,7 +5,7 @@ given without a flag; one with `like` in its metadata is a condition of that mea
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,6 +51,14 @@ class _Parser(argparse.ArgumentParser):
 def flag_of(name: str) -> str:
     """Returns the flag of a field."""
     return "--" + name.replace("_", "-")
+
+
+def refuse_given(command: Any, names: Iterable[str], allowed: str) -> None:
+    """Raises InputError for the first of these flags that is not as it is by default."""
+    defaults = {each.name: each.default for each in fields(command)}
+    for name in names:
+        if (value := getattr(command, name)) != defaults[name]:
+            raise refuse(name, value, allowed)
 
 
 def meanings_of(command: type) -> dict[str, str]:

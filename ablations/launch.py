@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ablations.cells import Cell
 from ablations.errors import InputError, as_text, pick, refuse
 from ablations.files import write_text
-from ablations.flags import flag_of
+from ablations.flags import flag_of, refuse_given
 from ablations.units import format_bytes, parse_duration
 
 if TYPE_CHECKING:
@@ -129,9 +129,7 @@ def worker_command(worker: Worker, words: Sequence[str]) -> list[str]:
 def check_launch(command: "Run") -> int:
     """Returns the number of workers; raises InputError for flags that do not go together."""
     if command.launcher is None:
-        for each in fields(Launched):
-            if getattr(command, each.name) != each.default:
-                raise refuse(each.name, getattr(command, each.name), "none without --launcher local or slurm")
+        refuse_given(command, (each.name for each in fields(Launched)), "none without --launcher local or slurm")
     for name in ("workers", "gpus_per_worker", "cpus_per_worker", "per_gpu"):
         value = getattr(command, name)
         if value is not None and value < (0 if name == "gpus_per_worker" else 1):

@@ -13,7 +13,7 @@ from ablations.commands.arms import Arms, Models
 from ablations.commands.shared_flags import Command, Force, given_conditions, with_flags_of
 from ablations.config import ARMS, BASES, PAPER_TOGGLES, PVT_V1, VARIANTS, AttentionKernel, arms_of, build_config
 from ablations.cost import count_macs, count_params
-from ablations.errors import refuse
+from ablations.flags import refuse_given
 from ablations.launch import Worker
 from ablations.measure import Cost, Counters, Memory, Speed
 from ablations.measure.counters import TOOLS
@@ -149,15 +149,13 @@ class MeasureMemory(Force, Models):
     def run(self, words: Sequence[str], worker: Worker | None, /) -> int:
         if self.budget is not None:
             return self._answer_budget()
-        if self.verify:
-            raise refuse("verify", True, "False without --budget")
+        refuse_given(self, ("verify",), "False without --budget")
         return super().run(words, worker)
 
     def _answer_budget(self: Any) -> int:
         """Prints what fits into a budget; with `verify` returns 1 unless all of it was measured to fit."""
-        for name in ("predict", "dry_run", "time_budget", "force"):
-            if getattr(self, name):
-                raise refuse(name, getattr(self, name), "no such flag beside --budget, which writes no records")
+        others = ("predict", "dry_run", "time_budget", "force")
+        refuse_given(self, others, "no such flag beside --budget, which writes no records")
         budget_bytes = parse_bytes(self.budget)
         sizes = self.sizes((224, 512, 1024))
         # One cell for all sizes: the first of them stands for the others.

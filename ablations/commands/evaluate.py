@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from ablations.cells import Arm, Cell
-from ablations.commands.arms import DEFAULT_BASE, Arms, check_arm, split_arms
+from ablations.commands.arms import DEFAULT_BASE, Arms, split_arms
 from ablations.commands.measuring_command import MeasuringCommand
 from ablations.commands.shared_flags import DataFolder, given_conditions, with_flags_of
-from ablations.config import PVT_V2, published_model, variant_name
+from ablations.config import PVT_V2, variant_name
 from ablations.errors import refuse
 from ablations.flags import like
 from ablations.measure import Evaluation
@@ -78,12 +78,10 @@ class Evaluate(DataFolder, MeasuringCommand):
 
     def _arm(self, told: dict[str, Any]) -> Arm:
         """Returns the arm that the file of weights says it is of, or else the flags."""
+        named, _ = split_arms(*(tuple(filter(None, [given])) for given in (self.arm, self.variant, self.base)))
         given: Any = self
-        if model := published_model(self.arm or ""):
-            split_arms((str(self.arm),), tuple(filter(None, [self.variant])), tuple(filter(None, [self.base])))
-            given = replace(self, variant=model[0], arm=model[1], base="published")
-        elif self.arm:
-            check_arm(self.arm)
+        for variant, arm in named.values():
+            given = replace(self, variant=variant, arm=arm, base="published")
         if given.variant:
             given = replace(given, variant=variant_name(given.variant))
         held = told.get("model", {})

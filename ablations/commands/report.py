@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ablations.commands.shared_flags import Command, check_has_records
-from ablations.errors import InputError, refuse
+from ablations.errors import InputError
+from ablations.flags import refuse_given
 from ablations.toggle_files import take_toggles
 
 
@@ -38,12 +39,10 @@ class BuildReport(Command):
     FIRST = ("toggles", "results", "check", "html", "all", "figures", "article", "rename", "title")
 
     def run(self, *_: Any) -> int:
-        for name in ("html", "readme"):
-            if self.check and getattr(self, name):
-                raise refuse(name, getattr(self, name), "none with --check, which writes nothing")
-        for name, unset in (("rename", ()), ("title", True)):
-            if self.article is None and getattr(self, name) != unset:
-                raise refuse(name, getattr(self, name), "no such flag without --article")
+        if self.check:
+            refuse_given(self, ("html", "readme"), "none with --check, which writes nothing")
+        if self.article is None:
+            refuse_given(self, ("rename", "title"), "no such flag without --article")
         check_has_records(self.results)
         take_toggles(self.toggles)
         if self.article is not None:
@@ -72,9 +71,7 @@ class BuildReport(Command):
         return 1 if stale else 0
 
     def _write_article(self, folder: Path) -> int:
-        for name, unset in (("check", False), ("html", False), ("figures", True), ("readme", None)):
-            if getattr(self, name) != unset:
-                raise refuse(name, getattr(self, name), "no such flag beside --article")
+        refuse_given(self, ("check", "html", "figures", "readme"), "no such flag beside --article")
 
         from ablations.report.article import parse_names, write_article
 

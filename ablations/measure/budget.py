@@ -65,8 +65,6 @@ class BudgetAnswer:
     """Of one image: side in pixels."""
     largest_batches: tuple[tuple[Size, Largest], ...]
     """At each resolution that was asked for: images."""
-    predictions: int
-    """How many peaks were predicted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +119,6 @@ def answer_budget(cell: Cell, budget_bytes: int, resolutions: Sequence[Size]) ->
         budget_bytes=budget_bytes,
         largest_resolution=largest_resolution,
         largest_batches=tuple(zip(resolutions, batches, strict=True)),
-        predictions=predictor.count,
     )
 
 
@@ -215,7 +212,6 @@ class _Predictor:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.network = build_network_on("meta", cell).to("meta")
-        self.count = 0
         self.refusals: dict[Size, str] = {}
         self._peaks: dict[tuple[int, ...], int] = {}
 
@@ -231,7 +227,6 @@ class _Predictor:
         """Returns the peak in bytes; raises _Refused where the model does not take the size."""
         shape = input_shape(_resized(self.cell, resolution), batch_size)
         if shape not in self._peaks:
-            self.count += 1
             try:
                 result = predict_peak_memory(self.network, shape, **self.cell.conditions.step)
             except REFUSALS as error:

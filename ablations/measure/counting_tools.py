@@ -9,7 +9,6 @@ import io
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -95,31 +94,19 @@ def count_with_tool(tool: Tool, model: nn.Module, input_shape: tuple[int, ...]) 
         return round(COUNT[tool](twin, torch.zeros(input_shape)))
 
 
-class OneLayer(nn.Module):
-    """A net of one layer; the parameter that nothing uses is for tools that take no net without any."""
-
-    def __init__(self, layer: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.layer = layer
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
-
-
-@dataclass(frozen=True)
-class LayerNet:
+class LayerNet(nn.Module):
     """A net of one layer, its input's shape, and what a count is divided by: its MACs, or values where it has none.
 
     Values are those that come out; of a pool, those that go in.
     """
 
-    layer: Callable[[Tensor], Tensor]
-    input_shape: tuple[int, ...]
-    amount: int
+    def __init__(self, layer: Callable[[Tensor], Tensor], input_shape: tuple[int, ...], amount: int) -> None:
+        super().__init__()
+        self.layer, self.input_shape, self.amount = layer, input_shape, amount
+        self.unused = nn.Parameter(torch.zeros(1))  # some tools take no net without a parameter
 
-    def as_model(self) -> nn.Module:
-        return OneLayer(self.layer)
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
 
 
 TOKENS = (1, 2, 49, 8)
@@ -158,8 +145,6 @@ def count_cell(cell: Cell) -> dict[str, Any]:
     """
     tool = cell.conditions.tool
     macs = count_with_tool(tool, build_network_on("cpu", cell), input_shape(cell))
-    layers = {
-        name: count_with_tool(tool, net.as_model(), net.input_shape) / net.amount for name, net in layer_nets().items()
-    }
+    layers = {name: count_with_tool(tool, net, net.input_shape) / net.amount for name, net in layer_nets().items()}
     layers["bias"] -= layers["linear layer"] * TOKENS[-1]
     return {"macs_counted": macs, "counted_of_layers": layers}

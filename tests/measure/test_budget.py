@@ -153,11 +153,11 @@ def test_few_predictions_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None
     for name in counts:
         monkeypatch.setattr(budget, name, counted(name))
     answer = answer_budget(pico("v1", "explicit"), 1000 * MIB, (64, 256, 512))
-    assert counts == {"build_network_on": 1, "predict_peak_memory": answer.predictions}
+    assert counts["build_network_on"] == 1
     # Doubling and bisection take two for each binary digit of the answer's place, and the two ends are predicted.
     sides = (answer.largest_resolution.size or 0) // SIDE_STEP
     places = [sides, *(batch.size or 0 for _, batch in answer.largest_batches)]
-    assert answer.predictions <= sum(2 * place.bit_length() + 1 for place in places)
+    assert 0 < counts["predict_peak_memory"] <= sum(2 * place.bit_length() + 1 for place in places)
     assert answer_budget(pico(), 1000 * MIB, ()).largest_batches == ()
 
 

@@ -60,7 +60,7 @@ def test_every_tool_has_a_way_to_count():
 
 def test_layers_with_macs_are_those_that_the_trace_counts():
     for name, net in layer_nets().items():
-        traced = trace_macs(net.as_model(), net.input_shape).total
+        traced = trace_macs(net, net.input_shape).total
         if name in WITH_MACS:
             assert traced == net.amount, name
         elif name != "bias":
