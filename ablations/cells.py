@@ -128,8 +128,7 @@ class NamedModel:
 
     def describe(self, config: PVTConfig | None) -> dict[str, Any]:
         """A model from a file is another when the file changes."""
-        digest = {"file_sha256": self.file_digest} if self.file_digest else {}
-        return self.names | digest
+        return self.names | ({"file_sha256": self.file_digest} if self.file_digest else {})
 
     @property
     def label(self) -> dict[str, Any]:
@@ -257,8 +256,7 @@ def build_cell(model: str, conditions: Measurement, label: str | None = None) ->
     if file := split_file_model(model):
         path, function = file
         name = as_text(f"{path.name}:{function}") if label is None else check_label(label)
-        named = NamedModel(name=name, file=f"{path.resolve()}:{function}")
-        return Cell(model=named, conditions=conditions)
+        return Cell(model=NamedModel(name=name, file=f"{path.resolve()}:{function}"), conditions=conditions)
     if not (source in MODEL_SOURCES and rest):
         sources = ", ".join(f"{name}:NAME" for name in MODEL_SOURCES)
         allowed = f"{sources}, pvt:VARIANT/ARM/BASE, FILE.py:FUNCTION, or a published model such as PVTv2-B2"

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ablations.baselines.registry import ARMS_OF_LIBRARIES as LIBRARIES
 from ablations.cells import Cell
@@ -158,15 +158,17 @@ class MeasureMemory(Force, Models):
         refuse_given(self, others, "no such flag beside --budget, which writes no records")
         budget_bytes = parse_bytes(self.budget)
         sizes = self.sizes((224, 512, 1024))
-        # One cell for all sizes: the first of them stands for the others.
-        cells = list({_without_size(cell): cell for cell in reversed(self.cells())}.values())[::-1]
+        every = self.cells()
 
         from tqdm import tqdm
 
         from ablations.measure.budget import answer_budgets, budget_values, verify_answer
         from ablations.measure.environment import available_cores, check_device
+        from ablations.measure.network import at_any_size
         from ablations.report.memory import render_budget
 
+        # One cell for all sizes: the first of them stands for the others.
+        cells = list({at_any_size(cell): cell for cell in reversed(every)}.values())[::-1]
         if self.verify:
             check_device(self.device)
         # Without a terminal a mistake is to be the only line.
@@ -184,10 +186,6 @@ class MeasureMemory(Force, Models):
                 where = f"{cell.name} {cell.conditions.mode} at {check.resolution} px, batch {check.batch_size}"
                 print(f"{where}: predicted {format_bytes(check.predicted_bytes)}{came}")
         return 0 if fits else 1
-
-
-def _without_size(cell: Cell) -> Cell:
-    return replace(cell, conditions=replace(cast(Any, cell.conditions), resolution=Memory.resolution))
 
 
 @with_flags_of(

@@ -78,8 +78,7 @@ class DenseMeasurement(DenseRecipe, TrainingMeasurement):
 
     @property
     def config_fields(self) -> dict[str, Any]:
-        own = {"img_size": self.img_size, "drop_path_rate": self.drop_path_rate}
-        return super().config_fields | own
+        return super().config_fields | {"img_size": self.img_size, "drop_path_rate": self.drop_path_rate}
 
     @property
     def images_seen(self) -> int:

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,49 +63,40 @@ class Claim:
             raise Lost("another process has taken over the cell")
 
 
-class Claims:
-    """The claims of this process on the cells of a results folder."""
-
-    def __init__(self, results: Path) -> None:
-        self._folder = results / CLAIMS
-        # A lease that another process holds is kept, for it remembers since when it has seen no renewal.
-        self._waiting: dict[str, SoftFileLease] = {}
-
-    @contextmanager
-    def claimed(self, cell: Cell) -> Iterator[Claim | None]:
-        """Gives the claim on a cell while it lasts, or None where another process has it.
-
-        Raises InputError where the file system does not support it.
-        """
-        lease = self._waiting.get(cell.key) or open_lease(self._folder / f"{cell.key}.lease")
-        try:
-            lease.acquire(blocking=False)
-        except Timeout:
-            self._waiting[cell.key] = lease
-            yield None
-            return
-        except LeaseSettingsMismatch as error:
-            allowed = "one that is filled by one version of the program at a time: leases last another time there"
-            raise refuse("results", str(self._folder.parent), allowed) from error
-        except OSError as error:
-            raise refuse("results", str(self._folder.parent), f"{NEEDED} ({error.strerror})") from error
-        self._waiting.pop(cell.key, None)
-        claim = Claim(lease, self._folder / f"{cell.key}.json")
-        try:
-            if not cell.conditions.is_computed:  # which takes a moment
-                write_text(claim.note, json.dumps(_describe(cell)))
-            yield claim
-        finally:
-            if not cell.conditions.is_computed and claim.is_held():
-                claim.note.unlink(missing_ok=True)
-            with suppress(OSError):  # a folder that was removed meanwhile has no lease
-                lease.release()
+_waiting: dict[Path, SoftFileLease] = {}
+"""Leases that other processes hold are kept, for they remember since when they have seen no renewal."""
 
 
-@cache
-def claims_of(results: Path) -> Claims:
-    """Returns this process's claims on the cells of a results folder."""
-    return Claims(results)
+@contextmanager
+def claimed(results: Path, cell: Cell) -> Iterator[Claim | None]:
+    """Gives this process's claim on a cell of a results folder while it lasts, or None where another process has it.
+
+    Raises InputError where the file system does not support it.
+    """
+    path = results / CLAIMS / f"{cell.key}.lease"
+    lease = _waiting.get(path) or open_lease(path)
+    try:
+        lease.acquire(blocking=False)
+    except Timeout:
+        _waiting[path] = lease
+        yield None
+        return
+    except LeaseSettingsMismatch as error:
+        allowed = "one that is filled by one version of the program at a time: leases last another time there"
+        raise refuse("results", str(results), allowed) from error
+    except OSError as error:
+        raise refuse("results", str(results), f"{NEEDED} ({error.strerror})") from error
+    _waiting.pop(path, None)
+    claim = Claim(lease, path.with_suffix(".json"))
+    try:
+        if not cell.conditions.is_computed:  # which takes a moment
+            write_text(claim.note, json.dumps(_describe(cell)))
+        yield claim
+    finally:
+        if not cell.conditions.is_computed and claim.is_held():
+            claim.note.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that was removed meanwhile has no lease
+            lease.release()
 
 
 def open_lease(path: Path) -> SoftFileLease:

@@ -128,8 +128,7 @@ def _levels(cell: Cell) -> tuple[str, ...]:
 
 def _workload(description: dict[str, Any]) -> str:
     """Returns what cells share that take about the same time: all but arm, base and seed."""
-    kind = MEASUREMENTS[description["measurement"]]
-    conditions = without_defaults(description["conditions"], kind)
+    conditions = without_defaults(description["conditions"], MEASUREMENTS[description["measurement"]])
     conditions.pop("seed", None)
     model = description.get("model") or [
         description["variant"],

@@ -32,7 +32,7 @@ from ablations.measure.process import fresh_process_context, worker_processes
 from ablations.records import write_record
 from ablations.records.folder import find_record
 from ablations.records.record_file import record_path
-from ablations.runner.claims import Claim, Lost, claims_of
+from ablations.runner.claims import Claim, Lost, claimed
 from ablations.runner.classifiers import WEIGHTS, begins_from_study, classifier_of
 from ablations.runner.forecast import Forecast
 from ablations.runner.needs import (
@@ -370,7 +370,7 @@ def _run_cell(cell: Cell, job: Job, expected_s: float, tell: Callable[[float, st
     ranks = job.ranks
     if outcome := ranks.tell_all(_skip(cell, job, expected_s)):
         return outcome
-    with claims_of(job.results).claimed(cell) if ranks.is_first else nullcontext() as claim:
+    with claimed(job.results, cell) if ranks.is_first else nullcontext() as claim:
         # Again, for another process may have finished it before it was claimed.
         outcome = ranks.tell_all(_skip(cell, job, expected_s) if claim else Outcome("held"))
         return outcome or _run_claimed(cell, job, claim, tell)
@@ -489,7 +489,7 @@ def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -
     files = _training_files(classifier, replace(job, save_weights=True))
     assert files.weights is not None
     while not ranks.tell_all(files.weights.is_file()):
-        with claims_of(job.results).claimed(classifier) if ranks.is_first else nullcontext() as claim:
+        with claimed(job.results, classifier) if ranks.is_first else nullcontext() as claim:
             if ranks.tell_all(claim is not None):
                 told = partial(_tell, claim, tell) if ranks.count == 1 else tell
                 if not ranks.tell_all(files.weights.is_file()):
