@@ -45,6 +45,7 @@ class Arm:
 
     ALLOWED = ("attention", "pool_size", "stem_stride", "img_size", "num_classes", *CONFOUNDERS)
     is_arm = True
+    file_digest = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variant", variant_name(self.variant))
@@ -72,10 +73,6 @@ class Arm:
     def source(self) -> str:
         """The whole name, as `build_cell` takes it."""
         return f"pvt:{self.variant}/{self.arm}/{self.base}"
-
-    @property
-    def file_digest(self) -> str:
-        return ""
 
     def config(self, conditions: Measurement) -> PVTConfig:
         """Returns the config of the model that the conditions measure; raises InputError where the two disagree."""

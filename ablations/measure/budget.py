@@ -179,24 +179,22 @@ def budget_values(answers: Sequence[BudgetAnswer]) -> list[dict[str, Any]]:
     `asked` is `resolution` or `batch_size`. A row has both columns, and the one that `asked` names is the answer.
     Resolutions are text as in the records, such as `224` or `800x1280`, in pixels; `next_size` has the answer's unit.
     """
-    rows = []
-    for answer in answers:
-        for asked, resolution, batch_size, largest in _questions(answer):
-            rows.append(
-                answer.subject
-                | {
-                    "budget_bytes": answer.budget_bytes,
-                    "asked": asked,
-                    "resolution": None if resolution is None else size_text(resolution),
-                    "batch_size": batch_size,
-                    "peak_memory_bytes": largest.peak_memory_bytes,
-                    "next_size": largest.next_size,
-                    "next_peak_memory_bytes": largest.next_peak_memory_bytes,
-                    "at_limit": largest.at_limit,
-                    "refused": largest.refused or None,
-                }
-            )
-    return rows
+    return [
+        answer.subject
+        | {
+            "budget_bytes": answer.budget_bytes,
+            "asked": asked,
+            "resolution": None if resolution is None else size_text(resolution),
+            "batch_size": batch_size,
+            "peak_memory_bytes": largest.peak_memory_bytes,
+            "next_size": largest.next_size,
+            "next_peak_memory_bytes": largest.next_peak_memory_bytes,
+            "at_limit": largest.at_limit,
+            "refused": largest.refused or None,
+        }
+        for answer in answers
+        for asked, resolution, batch_size, largest in _questions(answer)
+    ]
 
 
 def _questions(answer: BudgetAnswer) -> Iterator[tuple[str, Size | None, int | None, Largest]]:

@@ -179,17 +179,7 @@ def count_roofline(step: Step, *, macs_per_s: float, bytes_per_s: Mapping[int, f
     counter = _RooflineCounter(macs_per_s, bytes_per_s)
     with counter:
         step()
-    rows = [
-        {
-            "kind": kind,
-            "calls": counter.calls[kind],
-            "macs": counter.macs[kind],
-            "bytes": counter.bytes[kind],
-            "bound_s": counter.bounds_s[kind],
-        }
-        for kind in KINDS
-        if kind in counter.calls
-    ]
+    rows = [{"kind": kind} | counter.sums[kind] for kind in KINDS if kind in counter.sums]
     return {"roofline": rows, "uncounted": sorted(counter.uncounted)}
 
 
@@ -240,10 +230,7 @@ class _RooflineCounter(TorchDispatchMode):
         self.macs_per_s = macs_per_s
         self.sizes, self.rates = zip(*sorted(bytes_per_s.items()), strict=True)
         self.formulas = FlopCounterMode(display=False, custom_mapping=FORMULAS | BACKWARD_FORMULAS).flop_registry
-        self.calls: Counter[str] = Counter()
-        self.macs: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
-        self.bounds_s: dict[str, float] = defaultdict(float)
+        self.sums: dict[str, dict[str, Any]] = {}
         self.uncounted: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -265,11 +252,11 @@ class _RooflineCounter(TorchDispatchMode):
             self.uncounted.add(name)
         macs = formula(*args, **kwargs, out_val=result) // 2 if formula else 0
         moved = moved_bytes(func, args, kwargs, result)
-        self.calls[kind] += 1
-        self.macs[kind] += macs
-        self.bytes[kind] += moved
         bytes_per_s = self.rates[max(bisect_right(self.sizes, moved) - 1, 0)]
-        self.bounds_s[kind] += max(macs / self.macs_per_s, moved / bytes_per_s)
+        bound_s = max(macs / self.macs_per_s, moved / bytes_per_s)
+        sums = self.sums.setdefault(kind, {"calls": 0, "macs": 0, "bytes": 0, "bound_s": 0.0})
+        for name, amount in zip(sums, (1, macs, moved, bound_s), strict=True):
+            sums[name] += amount
         return result
 
 

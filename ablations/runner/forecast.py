@@ -41,28 +41,23 @@ class Forecast:
     """
 
     def __init__(self, results: Path) -> None:
-        self._longest: dict[str, float] = {}
-        self._recorded: dict[str, list[float]] = defaultdict(list)
+        self._times: dict[str, list[float]] = defaultdict(list)
         self._finished: dict[str, Pace] = defaultdict(Pace)
         for record in read_records(results).records:
             if record["status"] == "done":
                 # A training that was resumed took longer than its last sitting.
                 seconds = max(record["duration_s"], record["result"].get("train_s", 0.0))
-                self._recorded[_workload(record)].append(seconds)
-                self._keep_longest(_workload(record), seconds)
+                self._times[_workload(record)].append(seconds)
 
     def learn(self, cell: Cell, seconds: float) -> None:
         """Takes into account how long a cell of this run took."""
         for level in _levels(cell):
             self._finished[level].add(seconds, _typical(cell))
-        self._keep_longest(_levels(cell)[0], seconds)
-
-    def _keep_longest(self, workload: str, seconds: float) -> None:
-        self._longest[workload] = max(seconds, self._longest.get(workload, 0.0))
+        self._times[_levels(cell)[0]].append(seconds)
 
     def longest_of_like(self, cell: Cell) -> float:
         """Returns the longest time of a cell of the same workload; 0 where there was none."""
-        return self._longest.get(_levels(cell)[0], 0.0)
+        return max(self._times.get(_levels(cell)[0], ()), default=0.0)
 
     def left(
         self, phases: Iterable[tuple[Collection[Cell], int]], running: Mapping[Cell, tuple[float, float, float]]
@@ -96,8 +91,8 @@ class Forecast:
         """Returns how long the whole cell takes."""
         workload, *wider = _levels(cell)
         factor = self._factor(workload, under_way)
-        if not factor and workload in self._recorded:
-            return mean(self._recorded[workload])
+        if not factor and workload in self._times:  # of records, as this run has met none
+            return mean(self._times[workload])
         factors = (factor, *(self._factor(level, under_way) for level in wider), 1.0)
         return _typical(cell) * next(filter(None, factors))
 
