@@ -310,14 +310,14 @@ _COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:
     """Returns the values that are not the default of their field in `kind`: an older record lacks newer fields."""
-    defaults = _uncounted(kind)
+    defaults = defaults_of(kind, uncounted=True)
     return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 @cache
-def _uncounted(kind: Any) -> dict[str, Any]:
-    """Returns the fields whose default does not count, and what it is."""
-    known = [each for each in fields(kind) if each.default is not MISSING and not in_key(each)]
+def defaults_of(kind: Any, *, uncounted: bool = False) -> dict[str, Any]:
+    """Returns the defaults of a dataclass's fields, as JSON has them; `uncounted` leaves out those that keys hold."""
+    known = [each for each in fields(kind) if each.default is not MISSING and not (uncounted and in_key(each))]
     return {each.name: _as_json(each.default) for each in known}
 
 

@@ -368,24 +368,21 @@ def describe_status(cells: Sequence[Cell], results: Path) -> list[str]:
     from ablations.records.folder import find_record
     from ablations.runner.claims import LEASE_S, read_notes
 
-    records = [find_record(results, cell) for cell in cells]
-    states = [record["status"] if record else "missing" for record in records]
+    records = {cell: record for cell in cells if (record := find_record(results, cell))}
     notes = read_notes(results)
     late = (datetime.now(UTC) - timedelta(seconds=LEASE_S)).isoformat(timespec="seconds")
-    running = [cell for cell, state in zip(cells, states, strict=True) if cell.key in notes and state != "done"]
-    failed = [cell for cell, state in zip(cells, states, strict=True) if state == "failed" and cell not in running]
-    done = states.count("done")
-    queued = len(cells) - done - len(running) - len(failed)
-    lines = [f"{len(cells)} cells: {done} done, {len(running)} running, {queued} queued, {len(failed)} failed"]
+    done = {cell for cell, record in records.items() if record["status"] == "done"}
+    running = [cell for cell in cells if cell.key in notes and cell not in done]
+    failed = {cell: records[cell]["failure"] for cell in records if cell not in done and cell not in running}
+    queued = len(cells) - len(done) - len(running) - len(failed)
+    lines = [f"{len(cells)} cells: {len(done)} done, {len(running)} running, {queued} queued, {len(failed)} failed"]
     for cell in running:
         note = notes[cell.key]
         job = f", job {note['job']}" if note["job"] else ""
         seen = f"; not heard of since {note['renewed']}" if note["renewed"] < late else ""
         lines.append(f"running  {cell.label}: on {note['host']}{job}, since {note['since']}{seen}")
         lines += [f"         {line}" for line in _last_line(results / "logs" / f"{cell.file_name}.jsonl")]
-    for cell, record in zip(cells, records, strict=True):
-        if cell in failed and record:
-            lines.append(f"failed   {cell.label}: {record['failure']}")
+    lines += [f"failed   {cell.label}: {why}" for cell, why in failed.items()]
     for number, (state, node, start, reason) in list_jobs(results).items():
         where = f" on {node} since {start}" if node else f" ({reason})"
         lines.append(f"job {number}: {state.lower()}{where}")

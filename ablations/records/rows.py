@@ -1,10 +1,10 @@
 """A record as a row: its values by column."""
 
-from dataclasses import MISSING, fields
 from functools import cache
 from math import prod
 from typing import Any
 
+from ablations.cells import defaults_of
 from ablations.config import TOGGLES, PVTConfig, arm_name, as_pair, is_int, size_text
 from ablations.measure import MEASUREMENTS
 from ablations.records.columns import CONFIG_COLUMNS
@@ -37,22 +37,13 @@ def record_values(record: dict[str, Any]) -> dict[str, Any]:
 def conditions_of(record: dict[str, Any]) -> dict[str, Any]:
     """Returns a record's conditions; an older one lacks fields that came later: their defaults are what it had."""
     kind: Any = MEASUREMENTS[record["measurement"]]
-    return _defaults(kind) | record["conditions"]
-
-
-@cache
-def _defaults(kind: Any) -> dict[str, Any]:
-    return {
-        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
-        for field in fields(kind)
-        if field.default is not MISSING
-    }
+    return defaults_of(kind) | record["conditions"]
 
 
 def _model_columns(record: dict[str, Any]) -> dict[str, Any]:
     if "model" in record:
         return {"model": record["model"], "variant": None, "arm": None, "base": None}
-    config = _defaults(PVTConfig) | record["config"]
+    config = defaults_of(PVTConfig) | record["config"]
     config["img_size"] = config["img_size"] if is_int(config["img_size"]) else size_text(config["img_size"])
     names = {name: record[name] for name in ("variant", "arm", "base")}
     return {"model": "pvt:" + "/".join(names.values()), **names, **{name: config[name] for name in CONFIG_COLUMNS}}
