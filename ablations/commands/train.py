@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from ablations.cells import Cell
 from ablations.commands.arms import Models
@@ -60,7 +60,7 @@ class TrainingCommand(TrainingRuns, DataFolder, Models):
         """Prints what is trained by, once for each way that it was resolved; what is off by default is left out."""
         if not is_first_process():
             return
-        recipes = {replace(cast(Any, cell.conditions), seed=0): cell for cell in reversed(cells)}
+        recipes = {replace(cell.conditions, seed=0): cell for cell in reversed(cells)}
         for conditions in reversed(recipes):
             given = {each: getattr(conditions, each.name) for each in fields(conditions) if each.name != "seed"}
             shown = [f"{each.name}={value}" for each, value in given.items() if value or each.default]
