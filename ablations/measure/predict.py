@@ -14,7 +14,7 @@ thread of a busy Xeon, torch 2.14.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from itertools import chain
@@ -120,7 +120,9 @@ def predict_peak_memory(
     model.train(mode == "training")
     autocast = precision == "bf16"
     if mode == "inference":
-        memory = _infer(model, images, device, autocast)
+        memory = _LiveBytes(device, model, [images])
+        with memory, torch.inference_mode(), _Device(device, autocast, None):
+            model(images)
     else:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         memory, reached = _train(model, images, device, autocast, trained)
@@ -139,24 +141,13 @@ def predict_peak_memory(
     }
 
 
-def _infer(model: nn.Module, images: Tensor, device: str, autocast: bool) -> "_LiveBytes":
-    memory = _LiveBytes(device)
-    memory.add_all("parameters", chain(model.parameters(), model.buffers()))
-    memory.add_all("input", [images])
-    with memory, torch.inference_mode(), _Device(device, autocast, None):
-        model(images)
-    return memory
-
-
 def _train(
     model: nn.Module, images: Tensor, device: str, autocast: bool, trained: list[nn.Parameter]
 ) -> tuple["_LiveBytes", list[nn.Parameter]]:
     """Runs a step with the optimiser's state of `trained`; returns its memory and which of them had a gradient."""
-    memory = _LiveBytes(device)
     labels = torch.empty(images.shape[:1], dtype=torch.long, device="meta")
+    memory = _LiveBytes(device, model, [images, labels])
     state = []
-    memory.add_all("parameters", chain(model.parameters(), model.buffers()))
-    memory.add_all("input", [images, labels])
     with ExitStack() as stack:
         stack.callback(model.zero_grad, set_to_none=True)
         stack.enter_context(memory)
@@ -205,10 +196,9 @@ class _Storage(NamedTuple):
 class _LiveBytes(TorchDispatchMode):
     """Counts the bytes of live storages, as StorageTracker does and by what they are for."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, model: nn.Module, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.device = device
-        self.kind = "temporaries"
         self.phase = "forward"
         self.stages = [""]
         self.casts: dict[Tensor, Tensor] = {}
@@ -220,13 +210,11 @@ class _LiveBytes(TorchDispatchMode):
         self._live: Counter[tuple[str, str]] = Counter()
         self._storages: dict[int, _Storage] = {}
         self._basic: set[Any] = set()
-
-    def add_all(self, kind: str, tensors: Iterable[Tensor]) -> None:
-        """Counts tensors that were made before."""
-        before, self.kind = self.kind, kind
-        for tensor in tensors:
-            self.add(tensor)
-        self.kind = before
+        for kind, made_before in {"parameters": [*model.parameters(), *model.buffers()], "input": inputs}.items():
+            self.kind = kind
+            for tensor in made_before:
+                self.add(tensor)
+        self.kind = "temporaries"
         self.restart()
 
     def restart(self) -> None:
