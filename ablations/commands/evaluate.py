@@ -64,7 +64,7 @@ class Evaluate(DataFolder, MeasuringCommand):
         told = read_description(weights)
         if told and "config" not in told:
             raise refuse("checkpoint", self.checkpoint.name, f"weights of an arm; these are of {told['model']}")
-        held = {"num_classes": told["config"]["num_classes"], "img_size": told["config"]["img_size"]} if told else {}
+        held = told.get("config", {})
         conditions = given_conditions(
             self,
             checkpoint=weights.sha256,
