@@ -320,19 +320,18 @@ def read_profile(path: Path) -> dict[str, Any]:
     """Returns a profile's values; raises InputError that names the file and the key."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name, value in values.items():
+            kind = PROFILE[pick("key", name, PROFILE)]
+            texts = kind is not list or (isinstance(value, list) and all(isinstance(each, str) for each in value))
+            if type(value) is not kind or not texts or (isinstance(value, int) and value < 0):
+                allowed = {str: "a text", int: "a whole number from 0", list: "a list of texts"}[kind]
+                raise refuse(name, value, allowed)
     except (OSError, UnicodeDecodeError) as error:
         raise refuse("profile", str(path), f"a TOML file that can be read ({error})") from error
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path.name}: not TOML: {error}") from error
-    for name, value in values.items():
-        try:
-            kind = PROFILE[pick("key", name, PROFILE)]
-        except InputError as error:
-            raise InputError(f"{path.name}: {error}") from error
-        texts = kind is not list or (isinstance(value, list) and all(isinstance(each, str) for each in value))
-        if type(value) is not kind or not texts or (isinstance(value, int) and value < 0):
-            allowed = {str: "a text", int: "a whole number from 0", list: "a list of texts"}[kind]
-            raise InputError(f"{path.name}: {refuse(name, value, allowed)}")
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from error
     return values
 
 

@@ -109,6 +109,7 @@ def parse_study(text: str, name: str, place: str, folder: Path | None = None, to
 
     Files of toggles are looked for in `folder`. `toggles`, where some are given, stand for the study's own.
     """
+    where, cells = place, []
     try:
         content = tomllib.loads(text)
         for key in content:
@@ -122,21 +123,17 @@ def parse_study(text: str, name: str, place: str, folder: Path | None = None, to
         if not all(isinstance(word, str) for word in own):
             raise refuse("toggles", own, "names as texts")
         own = take_toggles(own, folder)
-        toggles = toggles or own
         grids = content.get("grid")
         if not isinstance(grids, list) or not grids:
             raise refuse("grid", grids, "one [[grid]] or more")
+        for number, grid in enumerate(grids, start=1):
+            where = f"{place}, grid {number}"
+            cells.append(tuple(_cells(grid, toggles or own)))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{place}: not TOML: {error}") from error
     except InputError as error:
-        raise InputError(f"{place}: {error}") from error
-    cells = []
-    for number, grid in enumerate(grids, start=1):
-        try:
-            cells.append(tuple(_cells(grid, toggles)))
-        except InputError as error:
-            raise InputError(f"{place}, grid {number}: {error}") from error
-    return Study(name=name, toggles=toggles, grids=tuple(cells), **head)
+        raise InputError(f"{where}: {error}") from error
+    return Study(name=name, toggles=toggles or own, grids=tuple(cells), **head)
 
 
 def _typed(content: dict[str, Any], key: str, kind: type, default: Any) -> Any:
