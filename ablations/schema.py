@@ -18,7 +18,7 @@ from ablations.cells import Arm, address, address_text
 from ablations.config import LARGEST_INPUT, SLOTS, VARIANTS, PVTConfig, as_pair, base_confounders, build_config
 from ablations.errors import InputError, pick, refuse
 from ablations.measure import MEASUREMENTS
-from ablations.measure.measurement import LARGEST, Column, integer, number
+from ablations.measure.measurement import LARGEST, NAME, Column, integer, number
 from ablations.toggle_files import is_toggle_name, register_recorded
 
 SCHEMA = 2
@@ -44,7 +44,7 @@ RUN = {
 """The columns that say how and where a cell was measured."""
 
 MACHINE = {
-    **dict.fromkeys(("device", "python", "platform", "torchvision", "timm", "transformers", "cuda"), Column("A name.")),
+    **dict.fromkeys(("device", "python", "platform", "torchvision", "timm", "transformers", "cuda"), NAME),
     **dict.fromkeys(("keeps_freed_memory", "tf32"), Column("Whether it is so.", kind="boolean")),
     "cores": integer("Cores that the process might use.", least=1),
 }
@@ -198,17 +198,9 @@ def _check_description(record: dict[str, Any]) -> None:
 
 def _are_toggle_files(told: Any, arm: str) -> bool:
     """Whether this is what `Toggle.description` gives, of toggles that the arm has and the package has not."""
-    return isinstance(told, dict) and all(
-        isinstance(entry, dict)
-        and name in arm.split("+")
-        and is_toggle_name(name)
-        and all(is_text(entry.get(field)) for field in ("title", "slot", "file"))
-        and entry["slot"] in SLOTS
-        and isinstance(entry.get("excludes"), list)
-        and all(map(is_text, entry["excludes"]))
-        and isinstance(entry.get("sha256"), dict)
-        and all(is_text(part) for pair in entry["sha256"].items() for part in pair)
-        for name, entry in told.items()
+    toggle = {"title": NAME, "slot": NAME, "excludes": [NAME], "file": NAME, "sha256": {"*": NAME}}
+    return _compile({"*": toggle})(told) and all(
+        name in arm.split("+") and is_toggle_name(name) and entry["slot"] in SLOTS for name, entry in told.items()
     )
 
 

@@ -211,7 +211,6 @@ def build(config: PVTConfig, stage: int) -> nn.Module:
 _TITLES = {
     "attn": "attention",
     "mlp": "feed-forward",
-    "norm": "norm",
     "patch_embed": "patch embedding",
     "pos_embed": "position embedding",
     "pool": "pooling",
