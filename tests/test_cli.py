@@ -831,7 +831,7 @@ def test_weights_that_were_trained_here_need_no_other_word(capsys, tmp_path):
     assert record["result"]["top1"] == pytest.approx(trained["result"]["top1"], abs=1.01 * one_image)
     assert record["result"]["loss"] == pytest.approx(trained["result"]["eval_loss"], rel=1e-4)
     again = call(capsys, *evaluate, "--data", "digits", "--resolutions", "32", "48")[1]
-    assert "1 cells measured" in again
+    assert "1 cell measured" in again
     (larger,) = (each for each in read_records(tmp_path, "evaluation") if each["conditions"]["resolution"] == 48)
     assert larger["result"]["top1"] == pytest.approx(
         trained["result"]["top1_by_resolution"]["48"], abs=1.01 * one_image
