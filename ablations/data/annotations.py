@@ -79,6 +79,11 @@ class DenseData(Generic[Image]):
     """In masks of pixels: the value that says nothing, beside those below the first class."""
     device: str = "cpu"
 
+    @property
+    def mask_labels(self) -> dict[str, int]:
+        """How `ablations.data.ade20k.read_mask` takes the values of masks of pixels."""
+        return {"num_classes": len(self.classes), "first_label": self.first_label, "void_label": self.void_label}
+
     def to(self, device: str) -> Self:
         """Returns the same data for a model on a device."""
         return replace(self, device=device)

@@ -79,11 +79,7 @@ class SegmentViews:
 
     def __init__(self, conditions: Any, data: DenseData[Segments]) -> None:
         self.conditions = conditions
-        self.labels = {
-            "num_classes": conditions.num_classes,
-            "first_label": data.first_label,
-            "void_label": data.void_label,
-        }
+        self.labels = data.mask_labels
         self.flip = v2.RandomHorizontalFlip(conditions.flip)
         self.distortion = v2.RandomPhotometricDistort() if conditions.distortion else v2.Identity()
 

@@ -25,6 +25,7 @@ from ablations.config import (
     PVT_V2_LI,
     VARIANTS,
     PVTConfig,
+    Size,
     arm_name,
     build_config,
 )
@@ -440,7 +441,7 @@ def _misfit_error(
     )
 
 
-def _models_as_large(found: dict[str, Shape], classes: int, img_size: int) -> str:
+def _models_as_large(found: dict[str, Shape], classes: int, img_size: Size) -> str:
     """Returns the variants, arms and bases with as many parameters as were found, in words; empty where none has."""
     params = sum(map(math.prod, found.values()))
     names = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from ablations.measure.metrics import METRICS
 from ablations.model.checkpoint import save_weights
 from ablations.model.compiled import compile_alone
 from ablations.records.bits import pack_bits
+from ablations.training.classification import evaluate
 from ablations.training.distributed import ALONE, Ranks
 from ablations.training.logs import Logs
 from ablations.training.loop import Diverged, Training
@@ -49,52 +50,49 @@ class Files:
     """What the numbers depend on beside the conditions; a checkpoint of another is not resumed."""
 
 
+class Run(TypedDict, total=False):
+    """How a training runs, beside its conditions."""
+
+    ranks: Ranks | None
+    workers: int
+    """Processes that read images ahead; 0 reads them in this one."""
+    files: Files | None
+    """With them a training that was stopped or killed resumes from its last checkpoint, which stays."""
+    deadline: float
+    """In seconds of the monotonic clock."""
+    progress: Progress | None
+    description: Mapping[str, Any] | None
+    """What the file of trained weights says of itself."""
+
+
 def measure_accuracy(
-    build: Callable[[], nn.Module],
-    conditions: Accuracy,
-    data_dir: Path | None,
-    *,
-    ranks: Ranks | None = None,
-    workers: int = 0,
-    files: Files | None = None,
-    deadline: float = math.inf,
-    progress: Progress | None = None,
-    description: Mapping[str, Any] | None = None,
+    build: Callable[[], nn.Module], conditions: Accuracy, data_dir: Path | None, **run: Unpack[Run]
 ) -> dict[str, Any]:
     """Builds a model, trains it from scratch and evaluates it; returns the record's result, as plain values.
 
     `build` is called once and draws its weights from torch's generator, seeded with the conditions' seed. Keys:
     `top1` (a fraction), `top1_by_resolution` (the same at each of `eval_resolutions`, by the side as text), `correct`
     (which validation images were right, as `pack_bits` writes it), `eval_loss`, `n_eval_images`, `largest_class_share`
-    (of the validation images), `n_train_images`, `skipped` (images that could not be read), `peak_lr`, `history` as of
-    `Training`, `train_s` (the epochs without loading and evaluation), `train_img_per_s` and `wait_fraction` (of
-    `train_s`, waiting for images).
-
-    `description` is what the file of trained weights says of itself. With `files` a training that was stopped or
-    killed resumes from its last checkpoint, which stays. The caller's random state is left as it was. Raises
-    InputError as `load_data` does, or for a model of other classes; Diverged as `Training`; with `files` OutOfTime
-    after `deadline`, in seconds of the monotonic clock, and Stopped, as `Saver`.
+    (of the validation images), `n_train_images`, `skipped` (images that could not be read), and those of
+    `Training.summary`. Raises what `load_data` and `train_model` do, and InputError for a model of other classes.
     """
     conditions.check()
-    ranks = ranks or ALONE
     data = load_data(conditions, data_dir).to(conditions.device)
-    with train_model(
-        build, data, conditions, ranks=ranks, workers=workers, files=files, deadline=deadline, progress=progress
-    ) as training:
+    with train_model(build, data, conditions, **run) as training:
         scores = training.evaluate()
         elsewhere = {
-            str(side): training.evaluate(
-                replace(conditions, resolution=side), at_resolution(data, conditions, side, data_dir)
+            str(side): evaluate(
+                training.trained,
+                at_resolution(data, conditions, side, data_dir),
+                replace(conditions, resolution=side),
+                ranks=training.ranks,
+                workers=training.workers,
             )["top1"]
             for side in conditions.eval_resolutions
         }
-    last = training.history[-1]
-    if not math.isfinite(scores["loss"]):
-        raise Diverged(training.step, last["lr"], scores["loss"], last["grad_norm"])
-    if files and files.weights and ranks.is_first:
-        save_weights(training.trained, files.weights, description)
-    seconds = sum(entry["seconds"] for entry in training.history)
-    seen = training.step * min(conditions.batch_size, len(data.train_labels))
+        if not math.isfinite(scores["loss"]):
+            last = training.history[-1]
+            raise Diverged(training.step, last["lr"], scores["loss"], last["grad_norm"])
     return {
         "top1": scores["top1"],
         "eval_loss": scores["loss"],
@@ -104,11 +102,7 @@ def measure_accuracy(
         "largest_class_share": int(data.eval_labels.bincount().max()) / len(data.eval_labels),
         "n_train_images": len(data.train_labels),
         "skipped": list(data.skipped),
-        "peak_lr": conditions.peak_lr,
-        "history": training.history,
-        "train_s": seconds,
-        "train_img_per_s": seen / seconds,
-        "wait_fraction": sum(entry["wait_s"] for entry in training.history) / seconds,
+        **training.summary(),
     }
 
 
@@ -118,17 +112,19 @@ def train_model(
     data: Any,
     conditions: Any,
     *,
-    ranks: Ranks,
-    workers: int,
-    files: Files | None,
-    deadline: float,
-    progress: Progress | None,
+    ranks: Ranks | None = None,
+    workers: int = 0,
+    files: Files | None = None,
+    deadline: float = math.inf,
+    progress: Progress | None = None,
+    description: Mapping[str, Any] | None = None,
 ) -> Iterator[Training]:
     """Gives a finished training, resumed from its checkpoint where there is one; what is drawn inside is its own.
 
-    The caller's random state is left as it was. Raises Diverged as `Training`; with `files` OutOfTime after `deadline`,
-    in seconds of the monotonic clock, and Stopped, as `Saver`.
+    The trained weights are written afterwards, unless an error is raised inside. The caller's random state is left as
+    it was. Raises Diverged as `Training`; with `files` OutOfTime after `deadline`, and Stopped, as `Saver`.
     """
+    ranks = ranks or ALONE
     saver = Saver(files.checkpoint, files.made_by, deadline=deadline) if files else None
     logs = Logs(files.log, files.tensorboard) if files and ranks.is_first else None
     with _random_state_kept(conditions):
@@ -141,6 +137,8 @@ def train_model(
             if saver:
                 saver.save_if_due(training, is_over=True)
         yield training
+    if files and files.weights and ranks.is_first:
+        save_weights(training.trained, files.weights, description)
 
 
 def at_resolution(data: Data, conditions: Accuracy, side: int, data_dir: Path | None) -> Data:

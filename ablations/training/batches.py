@@ -37,11 +37,6 @@ def mix_seeds(*seeds: int) -> int:
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
 
-def steps_per_epoch(data: Data, conditions: Accuracy) -> int:
-    """Returns the number of whole batches, at least one: images that fill none are left out of that epoch."""
-    return max(len(data.train_labels) // conditions.batch_size, 1)
-
-
 @dataclass(frozen=True)
 class Epoch:
     """What was drawn for an epoch: the images in their order, and for each place in it the number of its draw."""
@@ -96,7 +91,7 @@ def training_batches(
     """
     drawn = draw_epoch(data, conditions, epoch)
     size = min(conditions.batch_size, len(drawn.images))
-    starts = size * torch.arange(first_step, steps_per_epoch(data, conditions))
+    starts = size * torch.arange(first_step, len(drawn.images) // size)
     places = starts[:, None] + ranks.share(size)
     # All of an epoch goes to the device before its first step: a copy in between would wait for the steps before it.
     device = data.train_labels.device

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ablations.data.annotations import DenseData
 from ablations.data.dense_views import Request, show_batches
+from ablations.errors import refuse
 from ablations.training.batches import mix_seeds
 from ablations.training.distributed import Ranks
-from ablations.training.tasks import Batch, Schedule, Task, split_evenly
+from ablations.training.tasks import Batch, Schedule, Task
 
 
 class RateSchedule:
@@ -44,10 +45,8 @@ class DenseTask(Task):
     data: DenseData
 
     def __init__(self, data: DenseData, conditions: Any) -> None:
-        super().__init__(data, conditions)
+        super().__init__(data, conditions, len(data.train))
         self.device = torch.device(data.device)
-        self.images_per_step = min(conditions.batch_size, len(data.train))
-        self.steps_per_epoch = max(len(data.train) // conditions.batch_size, 1)
         self.total_steps = conditions.iterations or conditions.epochs * self.steps_per_epoch
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -102,4 +101,8 @@ class DenseTask(Task):
         return {name: value.to(self.device, non_blocking=True) for name, value in target.items()}
 
     def split(self, images: Any, targets: Any) -> list[Batch]:
-        return split_evenly(images, targets, self.conditions.accumulation)
+        count, parts = len(images), self.conditions.accumulation
+        if count % parts:
+            raise refuse("accumulation", parts, f"a divisor of a process's share of the batch, {count} images")
+        size = count // parts
+        return [(images[start : start + size], targets[start : start + size]) for start in range(0, count, size)]

@@ -1,5 +1,6 @@
 """The task of detecting objects: boxes, and masks where the head has them."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -34,27 +35,14 @@ class Detection(DenseTask):
         return torch.stack(list(losses.values())).sum()
 
     @torch.inference_mode()
-    def evaluate(
-        self,
-        model: nn.Module,
-        *,
-        data: DenseData[Objects] | None = None,
-        conditions: Any = None,
-        ranks: Ranks = ALONE,
-        workers: int = 0,
-    ) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, *, ranks: Ranks = ALONE, workers: int = 0) -> dict[str, Any]:
         """Returns the scores of `score_boxes`, `n_images`, `n_objects`, and AP50 of a constant predictor."""
-        data, conditions = data or self.data, conditions or self.conditions
-        found = [each for part in ranks.gather(self.detect(model, data, ranks, workers)) for each in part]
-        images, classes = data.validation, data.classes
+        found = [each for part in ranks.gather(self.detect(model, self.data, ranks, workers)) for each in part]
+        images, classes = self.data.validation, self.data.classes
         scores = score_boxes(images, found, classes) if ranks.is_first else {}
         if ranks.is_first:
-            constant = constant_detections(data.train, images)
-            plain = [
-                Objects(**{name: value for name, value in vars(image).items() if name != "outlines"})
-                for image in images
-            ]
-            scores["constant_ap50"] = score_boxes(plain, constant, classes)["ap50"]
+            plain = [replace(image, outlines=None) for image in images]
+            scores["constant_ap50"] = score_boxes(plain, constant_detections(self.data.train, images), classes)["ap50"]
         return ranks.tell_all(scores) | {
             "n_images": len(images),
             "n_objects": sum(int((~image.crowd).sum()) for image in images),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -135,22 +136,19 @@ def benchmark_epoch(
         whole_round = math.ceil(wanted / repeats)
         part_round = math.ceil(min(wanted, enough) / repeats)
 
-        def time_both(ours: Callable[[], object], timms: Callable[[], object], in_round: int) -> Rounds:
-            samples = time_interleaved({"ours": ours, "timms": timms}, repeats=repeats, device=conditions.device)
+        def time_both(work: Callable[[OwnSide | TimmSide], object], in_round: int) -> Rounds:
+            sides = {"ours": partial(work, ours), "timms": partial(work, timms)}
+            samples = time_interleaved(sides, repeats=repeats, device=conditions.device)
             return Rounds(images=in_round * conditions.batch_size, **samples)
 
-        waits: dict[str, list[float]] = {"ours": [], "timms": []}
-        whole = time_both(
-            lambda: waits["ours"].append(ours.train(whole_round)),
-            lambda: waits["timms"].append(timms.train(whole_round)),
-            whole_round,
-        )
+        waits: dict[OwnSide | TimmSide, list[float]] = {ours: [], timms: []}
+        whole = time_both(lambda side: waits[side].append(side.train(whole_round)), whole_round)
         return EpochTimes(
             whole=whole,
-            step=time_both(lambda: ours.repeat(batch, part_round), lambda: timms.repeat(batch, part_round), part_round),
-            images=time_both(lambda: ours.read(part_round), lambda: timms.read(part_round), part_round),
-            ours_waiting=sum(waits["ours"][-repeats:]) / sum(whole.ours),  # the rounds before were warm-up
-            timms_waiting=sum(waits["timms"][-repeats:]) / sum(whole.timms),
+            step=time_both(lambda side: side.repeat(batch, part_round), part_round),
+            images=time_both(lambda side: side.read(part_round), part_round),
+            ours_waiting=sum(waits[ours][-repeats:]) / sum(whole.ours),  # the rounds before were warm-up
+            timms_waiting=sum(waits[timms][-repeats:]) / sum(whole.timms),
             steps_per_epoch=ours.steps_per_epoch,
             loss_difference=difference,
         )
@@ -262,15 +260,15 @@ class TimmSide:
             num_workers=workers,
             pin_memory=conditions.device == "cuda",
             device=torch.device(conditions.device),
-            collate_fn=_Collate(self.collated),
+            collate_fn=partial(_collate, self.collated),
         )
         if workers:
             context.set_forkserver_preload(["timm.data"])
             self.loader.loader.multiprocessing_context = context
         # timm's loader has a batch on its way to the device beside those that its processes make.
         self._ahead = 1 + workers * (self.loader.loader.prefetch_factor or 0)
-        self._epochs = self._shown = 0
-        self._batches: Iterator[Batch] = iter(self.loader)
+        self._shown = 0
+        self._batches = self._show()
         self.loss = LabelSmoothingCrossEntropy(conditions.label_smoothing)
         self.optimizer = create_optimizer_v2(
             model, opt="adamw", lr=conditions.peak_lr, weight_decay=conditions.weight_decay
@@ -278,22 +276,19 @@ class TimmSide:
         self.schedule = build_schedule(self.optimizer, conditions, len(self.loader))
         self.step = 0
 
-    def _next_batch(self) -> Batch:
-        try:
-            images, labels = next(self._batches)
-        except StopIteration:
-            self._epochs, self._shown = self._epochs + 1, 0
-            self._batches = iter(self.loader)
-            images, labels = next(self._batches)
-        self._shown += 1
-        return images.contiguous(memory_format=self.layout), labels
+    def _show(self) -> Iterator[Batch]:
+        """Yields the batches of one epoch after the other."""
+        while True:
+            for images, labels in self.loader:
+                self._shown += 1
+                yield images.contiguous(memory_format=self.layout), labels
 
     def train(self, steps: int) -> float:
         """Trains for so many steps; returns the seconds it waited for images."""
         waited = 0.0
         for _ in range(steps):
             start = time.perf_counter()
-            images, labels = self._next_batch()
+            images, labels = next(self._batches)
             waited += time.perf_counter() - start
             self.take_step(images, labels)
         start = time.perf_counter()
@@ -322,14 +317,14 @@ class TimmSide:
 
     def read(self, steps: int) -> None:
         """Makes the images of so many steps."""
-        for _ in range(steps):
-            self._next_batch()
+        for _ in islice(self._batches, steps):
+            pass
         self._fill_up()
 
     def _fill_up(self) -> None:
         """Waits until the loader's processes have made all that they make ahead in this epoch, and rest."""
         length = len(self.loader)
-        asked = self._epochs * length + min(self._shown + self._ahead, length)
+        asked = min(self._shown + self._ahead, math.ceil(self._shown / length) * length)
         deadline = time.monotonic() + PATIENCE_S * self._ahead
         while self.collated.value < asked:
             if time.monotonic() > deadline:
@@ -337,14 +332,9 @@ class TimmSide:
             time.sleep(1e-4)
 
 
-@dataclass(frozen=True)
-class _Collate:
+def _collate(done: Any, samples: list[Any]) -> Any:
     """Puts images and labels together as timm does, and counts the batches of all processes."""
-
-    done: Any
-
-    def __call__(self, samples: list[Any]) -> Any:
-        batch = fast_collate(samples)
-        with self.done.get_lock():
-            self.done.value += 1
-        return batch
+    batch = fast_collate(samples)
+    with done.get_lock():
+        done.value += 1
+    return batch

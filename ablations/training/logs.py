@@ -26,16 +26,14 @@ class Logs:
         write_text(self.lines, "".join(json.dumps(entry) + "\n" for entry in history))
         if self.tensorboard:
             entry = history[-1]
-            self._writer = self._writer or self._open_writer(entry["epoch"])
+            if not self._writer:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(self.tensorboard), purge_step=entry["epoch"])
             for name, value in entry.items():
                 if name != "epoch":
                     self._writer.add_scalar(name, value, entry["epoch"])
             self._writer.flush()
-
-    def _open_writer(self, first_epoch: int) -> Any:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.tensorboard), purge_step=first_epoch)
 
 
 def check_tensorboard() -> None:

@@ -125,7 +125,8 @@ class Training:
         self.optimizer.zero_grad()
         losses = []
         for number, part in enumerate(parts):
-            self._keep_paths(kept, number, len(parts))
+            for module, own in zip(self.drop_paths, kept, strict=True):
+                module.kept = own.chunk(len(parts))[number]
             # Several processes add up their gradients once, at the last part.
             waits = self.ranks.count > 1 and number + 1 < len(parts)
             with self.network.no_sync() if waits else nullcontext():  # type: ignore[operator]
@@ -155,11 +156,6 @@ class Training:
         kept = [own >= module.rate for module, own in zip(self.drop_paths, draws, strict=True)]
         return torch.stack(kept).to(self.task.device)
 
-    def _keep_paths(self, kept: Tensor, number: int, parts: int) -> None:
-        """Tells the branches which images of one of the batch's parts they keep."""
-        for module, own in zip(self.drop_paths, kept, strict=True):
-            module.kept = own.chunk(parts)[number]
-
     def _end_epoch(self, clock: float) -> None:
         """Adds the epoch that was just finished to the history, and begins the next."""
         losses = (self.ranks.add(torch.stack(self.losses)) / self.ranks.count).tolist()
@@ -184,11 +180,21 @@ class Training:
         self.history.append(entry)
         self._begin_epoch()
 
-    def evaluate(self, conditions: Any = None, data: Any = None) -> dict[str, Any]:
-        """Returns the task's scores of the model that counts; of other data under other conditions if given."""
-        return self.task.evaluate(
-            self.trained, data=data, conditions=conditions, ranks=self.ranks, workers=self.workers
-        )
+    def evaluate(self) -> dict[str, Any]:
+        """Returns the task's scores of the model that counts."""
+        return self.task.evaluate(self.trained, ranks=self.ranks, workers=self.workers)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what a record says of a finished training: `peak_lr`, `history`, `train_s` (the epochs without
+        loading and evaluation), `train_img_per_s` and `wait_fraction` (of `train_s`, waiting for images)."""
+        seconds = sum(entry["seconds"] for entry in self.history)
+        return {
+            "peak_lr": self.conditions.peak_lr,
+            "history": self.history,
+            "train_s": seconds,
+            "train_img_per_s": self.step * self.task.images_per_step / seconds,
+            "wait_fraction": sum(entry["wait_s"] for entry in self.history) / seconds,
+        }
 
     def state(self) -> dict[str, Any]:
         """Returns all that a process needs to resume from here, as tensors and plain values."""

@@ -212,13 +212,12 @@ def load_checkpoint(
     except Exception as error:  # a damaged file fails in every way that a reader can
         _warn(f"{path} is damaged ({first_line(error)})")
         return None
+    sources = state["made_by"], made_by
     if others and set(others) <= SET_BY_HAND:
-        was, is_now = (
-            " and ".join(f"{name}={source[name]}" for name in others) for source in (state["made_by"], made_by)
-        )
+        was, is_now = (" and ".join(f"{name}={source[name]}" for name in others) for source in sources)
         raise InputError(f"{path} was written with {was}, and this is {is_now}: resume as then, or remove it")
     if others:
-        was, is_now = (", ".join(str(source[name]) for name in others) for source in (state["made_by"], made_by))
+        was, is_now = (", ".join(str(source[name]) for name in others) for source in sources)
         _warn(f"{path} was written with another {' and '.join(others)} ({was}; now {is_now})")
         return None
     model = state.get("model")

@@ -36,27 +36,18 @@ class Segmentation(DenseTask):
         return F.cross_entropy(logits, masks, ignore_index=VOID, reduction="sum") / masks.numel()
 
     @torch.inference_mode()
-    def evaluate(
-        self,
-        model: nn.Module,
-        *,
-        data: DenseData[Segments] | None = None,
-        conditions: Any = None,
-        ranks: Ranks = ALONE,
-        workers: int = 0,
-    ) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module, *, ranks: Ranks = ALONE, workers: int = 0) -> dict[str, Any]:
         """Returns the scores of `score_segments`, `n_images`, and those of a constant predictor."""
-        data, conditions = data or self.data, conditions or self.conditions
         model.eval()
-        classes = conditions.num_classes
+        data, classes = self.data, len(self.data.classes)
         confusions = torch.zeros(classes, classes, dtype=torch.int64, device=self.device)
-        for images, masks in self.shown(data, conditions.batch_size, ranks=ranks, workers=workers):
+        for images, masks in self.shown(data, self.conditions.batch_size, ranks=ranks, workers=workers):
             for start, end in runs_of_one_size(images, masks):
                 predicted = self.predict(model, images[start:end], masks[start].shape)
                 confusions += count_confusions(predicted, torch.stack(masks[start:end]).long(), classes)
         confusions = ranks.add(confusions).cpu()
         if self._trained is None:
-            counts = count_labels(self.data, conditions) if ranks.is_first else torch.empty(0)
+            counts = count_labels(data) if ranks.is_first else torch.empty(0)
             self._trained = ranks.tell_all(counts)
         constant = constant_scores(confusions, self._trained)
         return score_segments(confusions, data.classes) | constant | {"n_images": len(data.validation)}
@@ -78,15 +69,10 @@ def runs_of_one_size(images: list[Tensor], masks: list[Tensor]) -> list[tuple[in
     return runs
 
 
-def count_labels(data: DenseData[Segments], conditions: Any) -> Tensor:
+def count_labels(data: DenseData[Segments]) -> Tensor:
     """Returns how many pixels (classes,) the training images have of each class."""
     counts = torch.zeros(VOID + 1, dtype=torch.int64)
-    labels = {
-        "num_classes": conditions.num_classes,
-        "first_label": data.first_label,
-        "void_label": data.void_label,
-    }
     for item in data.train:
-        mask = torch.from_numpy(read_mask(item.mask_path, **labels))
+        mask = torch.from_numpy(read_mask(item.mask_path, **data.mask_labels))
         counts += torch.bincount(mask.flatten(), minlength=VOID + 1)
-    return counts[: conditions.num_classes]
+    return counts[: len(data.classes)]

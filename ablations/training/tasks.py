@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from ablations.errors import refuse
 from ablations.training.distributed import ALONE, Ranks
 
 Batch = tuple[Any, Any]
@@ -38,10 +37,13 @@ class Task(ABC):
     images_per_step: int
     """Images of a step, in all processes together."""
     steps_per_epoch: int
+    """Whole batches, at least one: images that fill none are left out of that epoch."""
     total_steps: int
 
-    def __init__(self, data: Any, conditions: Any) -> None:
+    def __init__(self, data: Any, conditions: Any, train_images: int) -> None:
         self.data, self.conditions = data, conditions
+        self.images_per_step = min(conditions.batch_size, train_images)
+        self.steps_per_epoch = train_images // self.images_per_step
 
     @abstractmethod
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -68,19 +70,8 @@ class Task(ABC):
         """Returns the mean loss of a batch or of a part of it."""
 
     @abstractmethod
-    def evaluate(
-        self,
-        model: nn.Module,
-        *,
-        data: Any = None,
-        conditions: Any = None,
-        ranks: Ranks = ALONE,
-        workers: int = 0,
-    ) -> dict[str, Any]:
-        """Returns the scores of a model on the validation images; on other data if they are given.
-
-        All processes return the scores of all images.
-        """
+    def evaluate(self, model: nn.Module, *, ranks: Ranks = ALONE, workers: int = 0) -> dict[str, Any]:
+        """Returns the scores of a model on the validation images; all processes return those of all images."""
 
 
 def build_task(data: Any, conditions: Any) -> Task:
@@ -98,12 +89,3 @@ def build_task(data: Any, conditions: Any) -> Task:
 @cache  # once a process, not once a training
 def _say_smaller(batch_size: int, images: int) -> None:
     print(f"note: batch_size={batch_size}, but each step has all {images} training images", file=sys.stderr)
-
-
-def split_evenly(images: Any, targets: Any, parts: int) -> list[Batch]:
-    """Returns a batch in equal parts, in order; raises InputError where it has no such."""
-    count = len(images)
-    if count % parts:
-        raise refuse("accumulation", parts, f"a divisor of a process's share of the batch, {count} images")
-    size = count // parts
-    return [(images[start : start + size], targets[start : start + size]) for start in range(0, count, size)]

@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from ablations.measure.network import build_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.records.bits import pack_bits
-from ablations.training import accuracy, tasks
+from ablations.training import accuracy, classification, tasks
 from ablations.training.accuracy import Files, measure_accuracy
+from ablations.training.batches import Batch
+from ablations.training.classification import evaluate
 from ablations.training.distributed import Ranks
 from ablations.training.loop import Diverged, Training
-from ablations.training.validation import evaluate
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
 TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
@@ -277,13 +279,13 @@ def test_correct_bits_and_other_resolutions_are_those_of_the_trained_model_evalu
 
 def test_with_tuning_images_the_validation_images_are_not_scored(monkeypatch):
     scored = []
-    evaluate_all = Training.evaluate
+    batches_of = classification.eval_batches
 
-    def spy(training: Training, *given: Any) -> dict[str, Any]:
-        scored.append((given[1] if given else training.data).eval_labels)
-        return evaluate_all(training, *given)
+    def spy(data: Data, *given: Any, **others: Any) -> Iterator[Batch]:
+        scored.append(data.eval_labels)
+        return batches_of(data, *given, **others)
 
-    monkeypatch.setattr(Training, "evaluate", spy)
+    monkeypatch.setattr(classification, "eval_batches", spy)
     conditions = replace(ONE_STEP, epochs=2, eval_every=1, tuning_images=100, eval_resolutions=(40,))
     result = measure_accuracy(build_pico, conditions, None)
     tuning = load_data(conditions, None).eval_labels

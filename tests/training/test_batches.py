@@ -13,9 +13,9 @@ from ablations.training.batches import (
     draw_epoch,
     eval_batches,
     mix_seeds,
-    steps_per_epoch,
     training_batches,
 )
+from ablations.training.classification import Classification
 from ablations.training.distributed import Ranks
 
 CONDITIONS = Accuracy(batch_size=10, seed=4)
@@ -57,7 +57,7 @@ def test_an_epoch_shows_every_image_once_in_batches_of_one_size():
 def test_what_fills_no_batch_is_left_out_unless_it_is_all(count, sizes):
     data = make_data(count)
     assert [len(labels) for _, labels in training_batches(data, CONDITIONS, 1)] == sizes
-    assert steps_per_epoch(data, CONDITIONS) == len(sizes)
+    assert Classification(data, CONDITIONS).steps_per_epoch == len(sizes)
 
 
 @pytest.mark.parametrize("side", [32, 96])

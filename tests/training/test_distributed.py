@@ -27,8 +27,8 @@ from ablations.records.folder import read_records
 from ablations.runner import needs
 from ablations.runner.run import run_cells
 from ablations.training import distributed
+from ablations.training.classification import evaluate
 from ablations.training.distributed import Ranks, count_ranks, joined
-from ablations.training.validation import evaluate
 
 RECIPE = (
     "--variants pico --arms v1+ope --epochs 1 --train-images 200 --batch-size 40 --base-lr 1e-3 --warmup-epochs 0.4 "

@@ -8,8 +8,8 @@ from torch import nn
 
 from ablations.data.splits import InMemoryData
 from ablations.measure import Accuracy
+from ablations.training.classification import evaluate
 from ablations.training.distributed import Ranks
-from ablations.training.validation import evaluate
 
 
 class ReadsTheAnswer(nn.Module):
