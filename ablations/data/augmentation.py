@@ -32,21 +32,19 @@ def draw_shifts(count: int, side: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_crops(count: int, least_area: float, generator: torch.Generator) -> Tensor:
-    """Returns views (N, 2, 3) of a random part of the image, `least_area` to all of it, of a ratio from 3:4 to 4:3.
-
-    A part that would be wider or higher than the image is as wide or as high as that.
-    """
-    area, ratio = _draw_shapes(count, (least_area, 1.0), CROP_RATIO, generator)
-    extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1)  # width and height
+    """Returns views (N, 2, 3) of a random part of the image, `least_area` to all of it, of a ratio from 3:4 to 4:3."""
+    extent = _draw_extents(count, (least_area, 1.0), CROP_RATIO, generator)
     centre = (1 - extent) * torch.empty(count, 2).uniform_(-1, 1, generator=generator)
     return _views(extent, centre)
 
 
-def _draw_shapes(
+def _draw_extents(
     count: int, area: tuple[float, float], ratio: tuple[float, float], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
+    """Returns width and height (N, 2) of parts of an image, as shares of its side and no more than that."""
     areas = torch.empty(count).uniform_(*area, generator=generator)
-    return areas, torch.empty(count).uniform_(*map(math.log, ratio), generator=generator).exp()
+    ratios = torch.empty(count).uniform_(*map(math.log, ratio), generator=generator).exp()
+    return torch.stack([areas * ratios, areas / ratios], dim=1).sqrt().clamp(max=1)
 
 
 def _views(extent: Tensor, centre: Tensor) -> Tensor:
@@ -66,11 +64,9 @@ def sample_views(images: Tensor, views: Tensor, beyond: str) -> Tensor:
 def draw_boxes(count: int, probability: float, generator: torch.Generator) -> Tensor:
     """Returns boxes (N, 5): left, top, right and bottom as shares of the side, and the number of a noise image.
 
-    With `probability` a box has 2 to 33 % of the image, of a ratio from 0.3 to 3.3; else it is empty. One that would
-    be wider or higher than the image is as wide or as high as that.
+    With `probability` a box has 2 to 33 % of the image, of a ratio from 0.3 to 3.3; else it is empty.
     """
-    area, ratio = _draw_shapes(count, ERASED_AREA, ERASED_RATIO, generator)
-    extent = torch.stack([area * ratio, area / ratio], dim=1).sqrt().clamp(max=1)
+    extent = _draw_extents(count, ERASED_AREA, ERASED_RATIO, generator)
     corner = (1 - extent) * torch.rand(count, 2, generator=generator)
     extent[torch.rand(count, generator=generator) >= probability] = 0
     noise = torch.randint(NOISES, (count, 1), generator=generator)

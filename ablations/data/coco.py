@@ -131,11 +131,7 @@ def _objects(
         if sound[place] and fault:
             faults.note(fault, names[place])
             sound[place] = False
-    width_height = cut[:, 2:] - cut[:, :2]
-    areas = [
-        float(width * height if each.get("area") is None else each["area"])
-        for each, (width, height) in zip(annotations, width_height, strict=True)
-    ]
+    said = np.array([each.get("area") for each in annotations], dtype=np.float64)  # nan where nothing is said
     whole = Objects(
         path=str(path),
         id=number,
@@ -143,7 +139,7 @@ def _objects(
         boxes=cut.astype(np.float32),
         labels=np.array([places[each["category_id"]] for each in annotations], dtype=np.int64),
         crowd=np.array([bool(each.get("iscrowd", 0)) for each in annotations], dtype=bool),
-        areas=np.array(areas, dtype=np.float64),
+        areas=np.where(np.isnan(said), (cut[:, 2:] - cut[:, :2]).prod(axis=1), said),
         outlines=tuple(each.get("segmentation") for each in annotations) if masks else None,
     )
     return whole.only(sound)

@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,10 @@ from ablations.errors import InputError
 
 OF_LAYOUT: dict[Layout, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "coco": (coco.SPLITS, ("annotations/instances_train2017.json", "annotations/instances_val2017.json")),
-    "voc": (("JPEGImages",), ("ImageSets/Main/train.txt", "ImageSets/Main/val.txt")),
-    "ade20k": (tuple(f"images/{split}" for split in ade20k.SPLITS), ()),
+    "voc": (("JPEGImages", "Annotations"), ("ImageSets/Main/train.txt", "ImageSets/Main/val.txt")),
+    "ade20k": (tuple(f"{part}/{split}" for part in ("images", "annotations") for split in ade20k.SPLITS), ()),
 }
-"""Of each layout: the folders of its images, and the files whose content is part of the set."""
-
-MORE_FOLDERS: dict[Layout, tuple[str, ...]] = {
-    "coco": (),
-    "voc": ("Annotations",),
-    "ade20k": tuple(f"annotations/{split}" for split in ade20k.SPLITS),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Question:
-    """What of the conditions decides the data."""
-
-    folder: Path
-    layout: Layout
-    masks: bool
-    num_classes: int
-    first_label: int
-    void_label: int
-    skip_faulty: bool
+"""Of each layout: the folders of its images and annotations, and the files whose content is part of the set."""
 
 
 def load_objects(conditions: Any, data_dir: Path | None) -> DenseData[Objects]:
@@ -50,41 +31,26 @@ def load_objects(conditions: Any, data_dir: Path | None) -> DenseData[Objects]:
     masks = conditions.head == "mask_rcnn"
     if masks and layout != "coco":
         raise InputError(f"head='mask_rcnn' is not possible with {conditions.data}, which has no masks of objects")
-    question = _Question(
-        folder=folder,
-        layout=layout,
-        masks=masks,
-        num_classes=0,
-        first_label=0,
-        void_label=0,
-        skip_faulty=conditions.skip_faulty,
-    )
-    return _load_objects(question).choose(conditions.train_images, conditions.tuning_images)
+    data = _load_objects(folder, layout, masks=masks, skip_faulty=conditions.skip_faulty)
+    return data.choose(conditions.train_images, conditions.tuning_images)
 
 
 @lru_cache(maxsize=1)
-def _load_objects(question: _Question) -> DenseData[Objects]:
-    faults = Faults()
-    splits = []
-    classes: dict[int, str] | None = None
-    for split in (coco if question.layout == "coco" else voc).SPLITS:
-        if question.layout == "coco":
-            found, classes = coco.read_coco(question.folder, split, classes, masks=question.masks, faults=faults)
-        else:
-            found, classes = voc.read_voc(question.folder, split, classes, faults=faults)
-        splits.append(found)
-    assert classes is not None
-    train, validation = splits
-    name = question.folder.name
-    faults.refuse(name, skip=question.skip_faulty)  # which may be why a category has no images
+def _load_objects(folder: Path, layout: Layout, *, masks: bool, skip_faulty: bool) -> DenseData[Objects]:
+    faults, name = Faults(), folder.name
+    splits = (coco if layout == "coco" else voc).SPLITS
+    read = partial(coco.read_coco, masks=masks) if layout == "coco" else voc.read_voc
+    train, classes = read(folder, splits[0], None, faults=faults)
+    validation, _ = read(folder, splits[1], classes, faults=faults)
+    faults.refuse(name, skip=skip_faulty)  # which may be why a category has no images
     data = DenseData(
-        folder=question.folder,
+        folder=folder,
         classes=tuple(classes.values()),
         train=tuple(image for image in train if (~image.crowd).any()),
         validation=tuple(validation),
     )
     data = drop_empty_classes(data, faults)
-    faults.refuse(name, skip=question.skip_faulty)
+    faults.refuse(name, skip=skip_faulty)
     check_split(data.train, f"training of {name}", "images with objects")
     if not any((~image.crowd).any() for image in data.validation):
         raise InputError(f"validation of {name} has no objects; allowed: one or more")
@@ -96,48 +62,34 @@ def load_segments(conditions: Any, data_dir: Path | None) -> DenseData[Segments]
 
     Raises InputError as `load_objects` does.
     """
-    folder, layout = find_layout(conditions.data, data_dir, ("ade20k",))
-    question = _Question(
-        folder=folder,
-        layout=layout,
-        masks=False,
-        num_classes=conditions.num_classes,
-        first_label=conditions.first_label,
-        void_label=conditions.void_label,
-        skip_faulty=conditions.skip_faulty,
-    )
-    return _load_segments(question).choose(conditions.train_images, conditions.tuning_images)
+    folder, _ = find_layout(conditions.data, data_dir, ("ade20k",))
+    names = ("num_classes", "first_label", "void_label", "skip_faulty")
+    data = _load_segments(folder, **{name: getattr(conditions, name) for name in names})
+    return data.choose(conditions.train_images, conditions.tuning_images)
 
 
 @lru_cache(maxsize=1)
-def _load_segments(question: _Question) -> DenseData[Segments]:
-    faults = Faults()
-    name = question.folder.name
-    of_labels: dict[str, Any] = {
-        "num_classes": question.num_classes,
-        "first_label": question.first_label,
-        "void_label": question.void_label,
-    }
-    splits: list[tuple[Segments, ...]] = []
-    trained: set[int] = set()
-    for split in ade20k.SPLITS:
-        found, classes = ade20k.read_ade20k(question.folder, split, **of_labels, faults=faults)
-        splits.append(tuple(found))
-        trained = trained or classes
-    faults.refuse(name, skip=question.skip_faulty)  # which may be why a class has no pixel
-    for label in sorted(set(range(question.num_classes)) - trained):
-        faults.note("classes without a pixel", f"label {label + question.first_label} in training")
-    faults.refuse(name, skip=question.skip_faulty)
-    for split, images in zip(ade20k.SPLITS, splits, strict=True):
+def _load_segments(
+    folder: Path, *, num_classes: int, first_label: int, void_label: int, skip_faulty: bool
+) -> DenseData[Segments]:
+    faults, name = Faults(), folder.name
+    labels: dict[str, Any] = {"num_classes": num_classes, "first_label": first_label, "void_label": void_label}
+    read = partial(ade20k.read_ade20k, folder, **labels, faults=faults)
+    (train, trained), (validation, shown) = map(read, ade20k.SPLITS)
+    faults.refuse(name, skip=skip_faulty)  # which may be why a class has no pixel
+    for label in sorted(set(range(num_classes)) - (trained or shown)):
+        faults.note("classes without a pixel", f"label {label + first_label} in training")
+    faults.refuse(name, skip=skip_faulty)
+    for split, images in zip(ade20k.SPLITS, (train, validation), strict=True):
         check_split(images, f"{split} of {name}", "images that can be used")
     return DenseData(
-        folder=question.folder,
-        classes=tuple(map(str, range(question.num_classes))),
-        train=splits[0],
-        validation=splits[1],
+        folder=folder,
+        classes=tuple(map(str, range(num_classes))),
+        train=tuple(train),
+        validation=tuple(validation),
         left_out=faults.counts,
-        first_label=question.first_label,
-        void_label=question.void_label,
+        first_label=first_label,
+        void_label=void_label,
     )
 
 
@@ -151,8 +103,8 @@ def dense_digest(name: str, data_dir: Path | None, allowed: tuple[Layout, ...]) 
     except InputError:
         return None
     found = hashlib.sha256()
-    images, files = OF_LAYOUT[layout]
-    for path, size in sorted(_list_files(folder, (*images, *MORE_FOLDERS[layout]))):
+    folders, files = OF_LAYOUT[layout]
+    for path, size in sorted(_list_files(folder, folders)):
         found.update(os.fsencode(path) + b"\0%d\0" % size)
     for file in files:
         if (folder / file).is_file():

@@ -20,7 +20,7 @@ from ablations.data.annotations import DenseData, Objects, Segments
 from ablations.data.coco import decode_outline
 from ablations.data.images import read_image
 from ablations.data.protocols import normalise_bytes
-from ablations.data.stream import _follow_parent, _start_context, drawn_from
+from ablations.data.stream import drawn_from, reading_ahead
 from ablations.errors import InputError
 
 TRIES = 10
@@ -55,10 +55,10 @@ def read_pixels(path: str, size: tuple[int, int] | None = None) -> Tensor:
 class ObjectViews:
     """Shows images to a detector, with labels from `first_label`. Picklable, for processes that read ahead."""
 
-    def __init__(self, conditions: Any, data: DenseData[Objects], first_label: int) -> None:
+    def __init__(self, conditions: Any, first_label: int) -> None:
         self.first_label = first_label
-        steps: list[Any] = [v2.RandomPhotometricDistort()] if conditions.distortion else []
-        self.augmentation = v2.Compose([*steps, v2.RandomHorizontalFlip(conditions.flip)])
+        distortion = v2.RandomPhotometricDistort() if conditions.distortion else v2.Identity()
+        self.augmentation = v2.Compose([distortion, v2.RandomHorizontalFlip(conditions.flip)])
 
     def __call__(self, item: Objects, index: int, is_training: bool) -> View:
         image = tv_tensors.Image(read_pixels(item.path, item.size))
@@ -80,8 +80,8 @@ class SegmentViews:
     def __init__(self, conditions: Any, data: DenseData[Segments]) -> None:
         self.conditions = conditions
         self.labels = data.mask_labels
-        self.flip = v2.RandomHorizontalFlip(conditions.flip)
-        self.distortion = v2.RandomPhotometricDistort() if conditions.distortion else v2.Identity()
+        distortion = v2.RandomPhotometricDistort() if conditions.distortion else v2.Identity()
+        self.augmentation = v2.Compose([v2.RandomHorizontalFlip(conditions.flip), distortion])
 
     def __call__(self, item: Segments, index: int, is_training: bool) -> View:
         image = tv_tensors.Image(read_pixels(item.path))
@@ -92,8 +92,7 @@ class SegmentViews:
         scale = float(torch.empty(()).uniform_(self.conditions.min_scale, self.conditions.max_scale))
         size = list(resized(image.shape[1:], self.conditions.short_side * scale, self.conditions.long_side * scale))
         image, mask = F.resize(image, size, antialias=True), F.resize(mask, size, F.InterpolationMode.NEAREST)
-        image, mask = self._crop(image, mask)
-        image, mask = self.distortion(*self.flip(image, mask))
+        image, mask = self.augmentation(*self._crop(image, mask))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)
 
     def _crop(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,11 +140,6 @@ class _Views(Dataset):
             return str(error)
 
 
-def as_list(views: list[Any]) -> list[Any]:
-    """Returns the views of a batch, which have sizes of their own, as they are."""
-    return views
-
-
 def show_batches(
     show: Callable[[Any, int, bool], View], batches: Iterable[list[Request]], *, workers: int
 ) -> Iterator[tuple[list[Tensor], list[Any]]]:
@@ -154,18 +148,8 @@ def show_batches(
     `workers` processes read ahead; with 0, this one reads. Raises InputError for an image that cannot be read, where it
     is met.
     """
-    processes: dict[str, Any] = {}
-    if workers:
-        processes = {"multiprocessing_context": _start_context(), "worker_init_fn": _follow_parent}
-    loader: DataLoader = DataLoader(
-        _Views(show),
-        batch_sampler=batches,
-        collate_fn=as_list,
-        num_workers=workers,
-        generator=torch.Generator(),  # else it draws a seed for its workers from the training's
-        **processes,
-    )
-    for views in loader:
+    # Views have sizes of their own, so a batch is a list of them.
+    for views in DataLoader(_Views(show), batch_sampler=batches, collate_fn=list, **reading_ahead(workers)):
         faults = [view for view in views if isinstance(view, str)]
         if faults:
             raise InputError(faults[0])

@@ -10,12 +10,10 @@ from pathlib import Path
 import torch
 
 from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
-from ablations.data.images import RULES, read_in_order
+from ablations.data.images import RULES, read_all
 from ablations.data.listing import SUFFIXES, Listing, list_images, named_as_splits
 from ablations.data.registry import SPLITS
 from ablations.errors import InputError, as_text
-
-LAYOUT = "images as train/CLASS/* and val/CLASS/*"
 
 WAY_OUT = "mend or remove such images, or leave them out by --skip-unreadable, which accuracy and evaluate have"
 """What can be done about images that cannot be read, whichever command met them."""
@@ -55,7 +53,7 @@ def open_image_folder(root: Path) -> tuple[Split, Split]:
     Raises InputError for a split that is missing or has no classes, a class without images, and for splits of
     different classes.
     """
-    train, validation = (open_split(root / split, LAYOUT) for split in SPLITS)
+    train, validation = (open_split(root / split, "images as train/CLASS/* and val/CLASS/*") for split in SPLITS)
     if train.classes != validation.classes:
         alone = sorted(set(train.classes) ^ set(validation.classes))
         raise InputError(f"{root}: train and val must have the same classes; only one of them has {listed(alone)}")
@@ -122,10 +120,8 @@ def find_unreadable(split: Split) -> dict[str, str]:
     known = load_answer(question, state)
     if isinstance(known, dict) and known.keys() <= set(split.paths):
         return {path: str(reason) for path, reason in known.items()}
-    threads = torch.get_num_threads()
     nothing = torch.empty(0)
-    stream = read_in_order(split.paths, lambda image: nothing, workers=threads, ahead=16 * threads)
-    found = {path: read for path, read in zip(split.paths, stream, strict=True) if isinstance(read, str)}
+    found = {path: read for path, read in read_all(split.paths, lambda image: nothing) if isinstance(read, str)}
     store_answer(question, state, found)
     return found
 

@@ -12,10 +12,11 @@ Rules, each as timm and torchvision have it unless said otherwise:
 
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import torch
 from PIL import Image, ImageFile
 from torch import Tensor
 
@@ -76,6 +77,12 @@ def read_in_order(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def read_all(paths: Sequence[str], transform: Transform) -> Iterator[tuple[str, Tensor | str]]:
+    """Yields each path, in order, with what `read_image` returns for it; as many threads as torch's read ahead."""
+    threads = torch.get_num_threads()
+    return zip(paths, read_in_order(paths, transform, workers=threads, ahead=16 * threads), strict=True)
 
 
 def _cut(image: Image.Image) -> Image.Image:

@@ -5,7 +5,6 @@ Letters: N images, C channels (1 of grey images, else 3), S the resolution in pi
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +29,7 @@ from ablations.data.folders import (
     unreadable_images,
     validation_folder,
 )
-from ablations.data.images import RULES, read_in_order
+from ablations.data.images import RULES, read_all
 from ablations.data.protocols import resized_short_side
 from ablations.data.registry import DATA_SETS, SPLITS, built_in_names, data_directory, is_built_in
 from ablations.data.splits import Data, InMemoryData, LabelledImages, StreamingData, choose_split
@@ -103,52 +102,35 @@ def load_data(conditions: Accuracy, data_dir: Path | None) -> Data:
     """
     check_loading(conditions)
     _check_classes(conditions.data, conditions.num_classes, data_directory(data_dir))
-    return _load(_ask(conditions, data_dir))
+    return _load(_data_conditions(conditions), data_directory(data_dir).resolve())
 
 
 def load_eval_images(conditions: Accuracy, data_dir: Path | None) -> Tensor:
     """Returns the images (N, C, S, S) that `load_data` evaluates on, in memory whatever the conditions' loading."""
-    question = _ask(conditions, data_dir)
-    resolution, way_out = question.resolution, "a lower resolution fits"
-    if is_built_in(question.name):
-        small = _split_small(question)[1][0]
+    directory, resolution = data_directory(data_dir).resolve(), conditions.resolution
+    way_out = "a lower resolution fits"
+    if is_built_in(conditions.data):
+        small = _split_small(conditions, directory)[1][0]
         _check_memory(len(small), small.shape[1], resolution, way_out)
         return _resize_small(small, resolution)
-    _, validation, _ = _split_folder(question)
+    _, validation, _ = _split_folder(conditions, directory)
     _check_memory(len(validation.paths), 3, resolution, way_out)
     unread: dict[str, str] = {}
-    images = _decode_validation(validation, question, unread)
+    images = _decode_validation(validation, conditions, unread)
     if unread:
         raise unreadable_images(unread, len(images))
     return images
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Question:
-    """What of the conditions decides the data."""
-
-    name: str
-    directory: Path
-    resolution: int
-    train_images: int
-    tuning_images: int
-    streaming: bool
-    skip_unreadable: bool
-
-
-def _ask(conditions: Accuracy, data_dir: Path | None) -> _Question:
-    names = ("resolution", "train_images", "tuning_images", "skip_unreadable")
-    return _Question(
-        name=conditions.data,
-        directory=data_directory(data_dir).resolve(),
-        streaming=conditions.loading == "streaming",
-        **{name: getattr(conditions, name) for name in names},
-    )
+def _data_conditions(conditions: Accuracy) -> Accuracy:
+    """Returns the conditions with all fields at their defaults but those that decide the data, which arms share."""
+    names = ("data", "resolution", "loading", "train_images", "tuning_images", "skip_unreadable")
+    return Accuracy(**{name: getattr(conditions, name) for name in names})
 
 
 @lru_cache(maxsize=1)
-def _load(question: _Question) -> Data:
-    return _load_small(question) if is_built_in(question.name) else _load_folder(question)
+def _load(conditions: Accuracy, directory: Path) -> Data:
+    return (_load_small if is_built_in(conditions.data) else _load_folder)(conditions, directory)
 
 
 def read_built_in(name: str, directory: Path) -> tuple[LabelledImages, LabelledImages]:
@@ -182,17 +164,17 @@ def _check_split(name: str, images: Tensor, labels: Tensor) -> None:
         raise InputError(f"{which} has no images of class {listed([str(label) for label in missing])}")
 
 
-def _split_small(question: _Question) -> tuple[LabelledImages, LabelledImages]:
+def _split_small(conditions: Accuracy, directory: Path) -> tuple[LabelledImages, LabelledImages]:
     """Returns the images of a built-in set that are trained on, and those that are evaluated on."""
-    (images, labels), validation = read_built_in(question.name, question.directory)
-    kept, tuning = choose_split(labels, question.train_images, question.tuning_images)
-    return (images[kept], labels[kept]), (images[tuning], labels[tuning]) if question.tuning_images else validation
+    (images, labels), validation = read_built_in(conditions.data, directory)
+    kept, tuning = choose_split(labels, conditions.train_images, conditions.tuning_images)
+    return (images[kept], labels[kept]), (images[tuning], labels[tuning]) if conditions.tuning_images else validation
 
 
-def _load_small(question: _Question) -> InMemoryData:
+def _load_small(conditions: Accuracy, directory: Path) -> InMemoryData:
     """Returns a built-in set, its images brought to the resolution."""
-    (train, train_labels), (validation, eval_labels) = _split_small(question)
-    resolution = question.resolution
+    (train, train_labels), (validation, eval_labels) = _split_small(conditions, directory)
+    resolution = conditions.resolution
     _check_memory(len(train) + len(validation), train.shape[1], resolution, "a lower resolution fits")
     images = _resize_small(train, resolution)
     mean, std = zip(*map(_mean_and_std, images.unbind(1)), strict=True)
@@ -203,7 +185,7 @@ def _load_small(question: _Question) -> InMemoryData:
         eval_labels=eval_labels,
         mean=torch.stack(mean).float(),
         std=torch.stack(std).float(),
-        may_flip=DATA_SETS[question.name].may_flip,
+        may_flip=DATA_SETS[conditions.data].may_flip,
     )
 
 
@@ -221,49 +203,49 @@ def _resize_small(images: Tensor, resolution: int) -> Tensor:
     return resize(images, [resolution, resolution], antialias=True)
 
 
-def _split_folder(question: _Question) -> tuple[Split, Split, tuple[str, ...]]:
+def _split_folder(conditions: Accuracy, directory: Path) -> tuple[Split, Split, tuple[str, ...]]:
     """Returns the images that are trained on, those that are evaluated on, and the names of those left out."""
-    train, validation = _open_folder(question.name, question.directory)
+    train, validation = _open_folder(conditions.data, directory)
     skipped: tuple[str, ...] = ()
-    if question.skip_unreadable:
+    if conditions.skip_unreadable:
         faults = find_unreadable(train), find_unreadable(validation)
         skipped = tuple(
             split.name(path) for split, found in zip((train, validation), faults, strict=True) for path in found
         )
         train, validation = train.without(faults[0]), validation.without(faults[1])
-    kept, tuning = choose_split(torch.tensor(train.labels), question.train_images, question.tuning_images)
-    return train.only(kept.tolist()), train.only(tuning.tolist()) if question.tuning_images else validation, skipped
+    kept, tuning = choose_split(torch.tensor(train.labels), conditions.train_images, conditions.tuning_images)
+    return train.only(kept.tolist()), train.only(tuning.tolist()) if conditions.tuning_images else validation, skipped
 
 
-def _load_folder(question: _Question) -> Data:
-    train, validation, skipped = _split_folder(question)
+def _load_folder(conditions: Accuracy, directory: Path) -> Data:
+    train, validation, skipped = _split_folder(conditions, directory)
     both: dict[str, Any] = {
         "train_labels": torch.tensor(train.labels),
         "eval_labels": torch.tensor(validation.labels),
         "mean": 255 * torch.tensor(IMAGENET_DEFAULT_MEAN),
         "std": 255 * torch.tensor(IMAGENET_DEFAULT_STD),
-        "may_flip": DATA_SETS[question.name].may_flip if question.name in DATA_SETS else True,
+        "may_flip": DATA_SETS[conditions.data].may_flip if conditions.data in DATA_SETS else True,
         "skipped": skipped,
     }
-    if question.streaming:
-        both["folder"] = question.directory / question.name
+    if conditions.loading == "streaming":
+        both["folder"] = directory / conditions.data
         return StreamingData(train_paths=tuple(train.paths), eval_paths=tuple(validation.paths), **both)
-    count, resolution = len(train.paths) + len(validation.paths), question.resolution
+    count, resolution = len(train.paths) + len(validation.paths), conditions.resolution
     _check_memory(count, 3, resolution, "loading=streaming reads them in every epoch instead")
     unread: dict[str, str] = {}
-    subset = f"{question.train_images} without {question.tuning_images}"
+    subset = f"{conditions.train_images} without {conditions.tuning_images}"
     images = [
         _decode(train, resolution, resolution, subset, unread),
-        _decode_validation(validation, question, unread),
+        _decode_validation(validation, conditions, unread),
     ]
     if unread:
         raise unreadable_images(unread, count)
     return InMemoryData(train_images=images[0], eval_images=images[1], **both)
 
 
-def _decode_validation(split: Split, question: _Question, unread: dict[str, str]) -> Tensor:
-    short_side = resized_short_side("paper", question.resolution)
-    return _decode(split, question.resolution, short_side, str(question.tuning_images), unread)
+def _decode_validation(split: Split, conditions: Accuracy, unread: dict[str, str]) -> Tensor:
+    short_side = resized_short_side("paper", conditions.resolution)
+    return _decode(split, conditions.resolution, short_side, str(conditions.tuning_images), unread)
 
 
 def _open_folder(name: str, directory: Path) -> tuple[Split, Split]:
@@ -296,9 +278,7 @@ def _decode(split: Split, resolution: int, short_side: int, subset: str, unread:
         return center_crop(resized, [resolution, resolution])
 
     images = torch.empty(shape, dtype=torch.uint8)
-    threads = torch.get_num_threads()
-    stream = read_in_order(split.paths, show, workers=threads, ahead=16 * threads)
-    for index, (path, read) in enumerate(zip(split.paths, stream, strict=True)):
+    for index, (path, read) in enumerate(read_all(split.paths, show)):
         if isinstance(read, str):
             unread[split.name(path)] = read
         else:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, cast
 
@@ -216,22 +215,14 @@ class _Reader:
     """Processes that make batches of training images, for one epoch after the other."""
 
     def __init__(self, transform: Transform, workers: int, batch_bytes: int) -> None:
-        processes: dict[str, Any] = {}
-        if workers:
-            processes = {
-                "multiprocessing_context": _start_context(),
-                "persistent_workers": True,
-                "worker_init_fn": _follow_parent,
-            }
         self._requests = _Requests()
         self._loader: DataLoader = DataLoader(
             _Images(transform),
             batch_sampler=self._requests,
             collate_fn=_join if _fits_shared_memory(batch_bytes, workers) else _join_for_pipe,
-            num_workers=workers,
             pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else it draws a seed for its workers from the training's
-            **processes,
+            persistent_workers=workers > 0,
+            **reading_ahead(workers),
         )
 
     def read(self, requests: Iterable[list[Request]]) -> Iterator[Tensor | Faults]:
@@ -239,14 +230,18 @@ class _Reader:
         return (torch.from_numpy(read) if isinstance(read, np.ndarray) else read for read in self._loader)
 
 
-def _start_context() -> BaseContext:
-    # A fork of this process would copy locks that its threads hold, and a CUDA context, which does not work there.
-    return start_server(["timm.data"])  # imported once, not by each worker
+def reading_ahead(workers: int) -> dict[str, Any]:
+    """Returns the arguments of a loader for its processes, which live as long as the process that trains."""
+    arguments: dict[str, Any] = {"generator": torch.Generator()}  # else it draws a seed from the training's
+    if workers:
+        # A fork of this process would copy locks that its threads hold, and a CUDA context, which does not work there.
+        context = start_server(["timm.data"])  # imported once, not by each worker
+        arguments |= {"num_workers": workers, "multiprocessing_context": context, "worker_init_fn": _follow_parent}
+    return arguments
 
 
 def _follow_parent(worker: int) -> None:
-    """Lets a worker live as long as the process that trains: torch's own watch is on the fork server."""
-    follow_parent()
+    follow_parent()  # torch's own watch is on the fork server
 
 
 _idle: dict[tuple[Any, ...], _Reader] = {}

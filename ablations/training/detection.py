@@ -28,7 +28,7 @@ class Detection(DenseTask):
     data: DenseData[Objects]
 
     def build_views(self) -> ObjectViews:
-        return ObjectViews(self.conditions, self.data, FIRST_LABELS[self.conditions.head])
+        return ObjectViews(self.conditions, FIRST_LABELS[self.conditions.head])
 
     def loss(self, network: nn.Module, images: list[Tensor], targets: list[dict[str, Tensor]]) -> Tensor:
         losses = network([image.float().div(255) for image in images], targets)

@@ -61,8 +61,6 @@ As timm's own evaluation has them.
 EXPECTED_AT = 224
 """Pixels a side at which expected accuracies hold."""
 
-LAYOUT = "images as val/CLASS/* or CLASS/*"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
@@ -226,7 +224,7 @@ def open_images(folder: Path, num_logits: int, class_names: Sequence[str] = ()) 
     be told, for a class without images, for a folder that is missing, or has no classes or splits for them.
     """
     root = validation_folder(folder)
-    found = open_split(root, LAYOUT)
+    found = open_split(root, "images as val/CLASS/* or CLASS/*")
     logits, how = _tell_logits(found.classes, num_logits, class_names)
     return Images(
         root=root,

@@ -82,7 +82,7 @@ def test_crowd_regions_are_kept_for_evaluation_and_not_shown_in_training(make_co
     change_coco(root, lambda content: content["annotations"][1].update(iscrowd=1))
     data = objects(root)
     assert data.train[0].crowd.tolist() == [False, True, False]
-    views = ObjectViews(Detection(flip=0.0), data, 0)
+    views = ObjectViews(Detection(flip=0.0), 0)
     assert views(data.train[0], 0, True)[1]["labels"].tolist() == [0, 2]
 
 
@@ -291,7 +291,7 @@ def test_an_image_of_another_size_than_its_annotations_say_is_refused_where_it_i
     change_coco(root, lambda content: content["images"][0].update(width=200))
     data = objects(root)
     with pytest.raises(InputError, match=r"000000.png is 72 x 84 pixels, and its annotations say 72 x 200"):
-        ObjectViews(Detection(), data, 0)(data.train[0], 0, True)
+        ObjectViews(Detection(), 0)(data.train[0], 0, True)
 
 
 def test_an_image_that_cannot_be_read_is_named(make_coco):
@@ -299,7 +299,7 @@ def test_an_image_that_cannot_be_read_is_named(make_coco):
     (root / "train2017" / "000000.png").write_bytes(b"no image")
     data = objects(root)
     with pytest.raises(InputError, match=r"an image cannot be read: .*000000.png"):
-        ObjectViews(Detection(), data, 0)(data.train[0], 0, True)
+        ObjectViews(Detection(), 0)(data.train[0], 0, True)
 
 
 def test_voc_s_boxes_count_from_1_and_difficult_objects_are_crowd(make_voc):
@@ -463,7 +463,7 @@ def test_another_data_set_has_another_digest(make_coco, make_ade20k, change_coco
 
 def test_views_are_drawn_from_the_seed_and_boxes_and_masks_go_with_the_image(make_coco):
     data = objects(make_coco(), head="mask_rcnn")
-    views = ObjectViews(Detection(head="mask_rcnn", flip=1.0), data, 1)
+    views = ObjectViews(Detection(head="mask_rcnn", flip=1.0), 1)
     image, target = views(data.train[1], 1, True)
     plain, _ = views(data.train[1], 1, False)
     assert torch.equal(image, plain.flip(-1))
