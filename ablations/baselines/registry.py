@@ -44,15 +44,10 @@ class Baseline:
     """Of a CvT from transformers, whose class has no names of sizes: the blocks of its stages."""
 
 
-def _t2t_vit(depth: int) -> Baseline:
-    function = f"t2t_vit_t_{depth}"
-    return Baseline(
-        name=f"T2T-ViT_t-{depth}",
-        source=f"baselines:{function}",
-        builder=f"ablations.baselines.t2t_vit:{function}",
-        tables=IMAGENET,
-        family="T2T-ViT",
-    )
+def _own(name: str, builder: str, **others: Any) -> Baseline:
+    """A model that no library keeps, by its `module:function` in `ablations.baselines`."""
+    source = f"baselines:{builder.partition(':')[2]}"
+    return Baseline(name=name, source=source, builder=f"ablations.baselines.{builder}", **others)
 
 
 def _resnet(depth: int, tables: tuple[str, ...], **others: Any) -> Baseline:
@@ -70,22 +65,18 @@ BASELINES = (
         Baseline(name=f"DeiT-{size}/16", source=f"timm:deit_{size.lower()}_patch16_224", tables=IMAGENET, family="DeiT")
         for size in ("Tiny", "Small", "Base")
     ),
-    *(_t2t_vit(depth) for depth in (14, 19, 24)),
+    *(
+        _own(f"T2T-ViT_t-{depth}", f"t2t_vit:t2t_vit_t_{depth}", tables=IMAGENET, family="T2T-ViT")
+        for depth in (14, 19, 24)
+    ),
     Baseline(name="TNT-S", source="timm:tnt_s_patch16_224", tables=IMAGENET, family="TNT"),
     Baseline(name="TNT-B", source="timm:tnt_b_patch16_224", tables=IMAGENET, family="TNT"),
-    Baseline(name="CPVT-Ti", source="baselines:cpvt_ti", builder="ablations.baselines.cpvt:cpvt_ti", family="CPVT"),
-    Baseline(name="CPVT-S", source="baselines:cpvt_s", builder="ablations.baselines.cpvt:cpvt_s", family="CPVT"),
+    _own("CPVT-Ti", "cpvt:cpvt_ti", family="CPVT"),
+    _own("CPVT-S", "cpvt:cpvt_s", family="CPVT"),
     Baseline(name="CrossViT-S", source="timm:crossvit_small_240", family="CrossViT", resolution=240),
     Baseline(name="CrossViT-15", source="timm:crossvit_15_240", family="CrossViT", resolution=240),
-    *(
-        Baseline(
-            name=f"LocalViT-{size}",
-            source=f"baselines:localvit_{size.lower()}",
-            builder=f"ablations.baselines.local_vit:localvit_{size.lower()}",
-            family="LocalViT",
-        )
-        for size in ("T", "S")
-    ),
+    _own("LocalViT-T", "local_vit:localvit_t", family="LocalViT"),
+    _own("LocalViT-S", "local_vit:localvit_s", family="LocalViT"),
     *(
         Baseline(
             name=f"PVTv1-{alias.capitalize()}",
@@ -135,10 +126,6 @@ BASELINES = (
 MODELS = {model.name: model.source for model in BASELINES}
 """The source of every model by its name."""
 
-PAPER_MODELS = {model.name: model.source for model in BASELINES if model.tables}
-OTHER_BASELINES = {model.name: model.source for model in BASELINES if not model.tables}
-"""Models that no table of the paper has."""
-
 OWN_RESOLUTIONS = {model.name: model.resolution for model in BASELINES if model.resolution != 224}
 """The side in pixels of the inputs of models that take others than 224."""
 
@@ -164,13 +151,12 @@ class PaperTable:
     """The source of each row's backbone, by the paper's name."""
 
 
-def _paper_table(name: str, heads: tuple[str, ...], resolution: Size) -> PaperTable:
-    models = {model.name: model.instead.get(name, model.source) for model in BASELINES if name in model.tables}
-    return PaperTable(heads=heads, resolution=resolution, models=models)
-
-
 PAPER_TABLES = {
-    name: _paper_table(name, heads, resolution)
+    name: PaperTable(
+        heads=heads,
+        resolution=resolution,
+        models={model.name: model.instead.get(name, model.source) for model in BASELINES if name in model.tables},
+    )
     for name, heads, resolution in (
         ("table2_imagenet", ("classifier",), 224),
         ("table3_coco", ("retinanet", "mask_rcnn"), (800, 1280)),
@@ -180,32 +166,29 @@ PAPER_TABLES = {
 }
 """The tables that compare backbones. Of Table 4's detectors only ATSS, whose layers are those of FCOS."""
 
-LIBRARY_PVTS = {
+ARMS_OF_LIBRARIES = {
     "timm": {PVT_V2: "pvt_v2_b{}", PVT_V2_LI: "pvt_v2_b{}?linear=True"},
     "transformers": {PVT_V1: "pvt_b{}", PVT_V2: "pvt_v2_b{}", PVT_V2_LI: "pvt_v2_b{}_linear"},
 }
 """What libraries call the arms that they have too, as published, in sizes 0 to 5. timm's attend by the fused kernel
 unless timm is told otherwise, transformers' explicitly, and transformers' v1 takes inputs of 224 px and no others."""
 
-ARMS_OF_LIBRARIES = {library: tuple(names) for library, names in LIBRARY_PVTS.items()}
-
 EQUAL_MODELS = {
     library: {(f"b{size}", arm): f"{library}:{name.format(size)}" for arm, name in names.items() for size in range(6)}
-    for library, names in LIBRARY_PVTS.items()
+    for library, names in ARMS_OF_LIBRARIES.items()
 }
 """The source of each library's model that equals a variant and an arm as published."""
-_V2 = (PVT_V2, PVT_V2_LI)
 
 GROUPS: dict[str, tuple[str, ...]] = {
     **{name: tuple(table.models.values()) for name, table in PAPER_TABLES.items()},
     "figure4": tuple(MODELS[name] for name in SCALED),
-    "others": tuple(model for name, model in OTHER_BASELINES.items() if name not in OWN_RESOLUTIONS),
+    "others": tuple(model.source for model in BASELINES if not model.tables and model.name not in OWN_RESOLUTIONS),
     "crossvit": tuple(MODELS[name] for name in OWN_RESOLUTIONS),
     **{
         f"libraries_{name}_{variant}": tuple(
             models[variant, arm] for arm in arms for models in EQUAL_MODELS.values() if (variant, arm) in models
         )
-        for name, arms in (("v1", (PVT_V1,)), ("v2", _V2))
+        for name, arms in (("v1", (PVT_V1,)), ("v2", (PVT_V2, PVT_V2_LI)))
         for variant in ("b0", "b2")
     },
     "memory": tuple(MODELS[name] for name in ("ResNet50", "ViT-S/16", "Swin-T")),

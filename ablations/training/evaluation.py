@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
-from ablations.baselines.registry import PAPER_MODELS
-from ablations.config import PVT_V1, PVT_V2, PVT_V2_LI, VARIANTS, PVTConfig, build_config
+from ablations.config import PUBLISHED_MODELS, PVTConfig, build_config
 from ablations.data.folders import listed, open_split, unreadable_images, validation_folder
 from ablations.data.images import read_in_order
 from ablations.data.loading import load_data
@@ -45,15 +44,15 @@ CALIBRATION_BINS = 15
 """As in Guo et al., "On Calibration of Modern Neural Networks" (2017)."""
 
 EXPECTED = {
-    ("b0", PVT_V2): 0.70654,
-    ("b1", PVT_V2): 0.78698,
-    ("b2", PVT_V2): 0.82062,
-    ("b2", PVT_V2_LI): 0.82200,
-    ("b3", PVT_V2): 0.83120,
-    ("b4", PVT_V2): 0.83710,
-    ("b5", PVT_V2): 0.83760,
+    "PVTv2-B0": 0.70654,
+    "PVTv2-B1": 0.78698,
+    "PVTv2-B2": 0.82062,
+    "PVTv2-B2-Li": 0.82200,
+    "PVTv2-B3": 0.83120,
+    "PVTv2-B4": 0.83710,
+    "PVTv2-B5": 0.83760,
 }
-"""Top-1 of the released checkpoints by variant and arm, on ImageNet's validation images with protocol `timm`, 224 px.
+"""Top-1 of the released checkpoints, of PUBLISHED_MODELS, on ImageNet's validation images with protocol `timm`, 224 px.
 
 As timm's own evaluation has them.
 """
@@ -225,7 +224,7 @@ def open_images(folder: Path, num_logits: int, class_names: Sequence[str] = ()) 
     """
     root = validation_folder(folder)
     found = open_split(root, "images as val/CLASS/* or CLASS/*")
-    logits, how = _tell_logits(found.classes, num_logits, class_names)
+    logits, how = label_classes(found.classes, num_logits, class_names)
     return Images(
         root=root,
         paths=found.paths,
@@ -237,8 +236,8 @@ def open_images(folder: Path, num_logits: int, class_names: Sequence[str] = ()) 
     )
 
 
-def label_classes(classes: Sequence[str], num_logits: int, class_names: Sequence[str] = ()) -> list[int]:
-    """Returns the logit of each class of a folder.
+def label_classes(classes: Sequence[str], num_logits: int, class_names: Sequence[str] = ()) -> tuple[list[int], str]:
+    """Returns the logit of each class of a folder, and in words how it was told.
 
     Where the logits' `class_names` are known, classes are some of them. Else classes that have ImageNet's names
     (synsets, such as n01440764) have ImageNet's labels beside a model of 1000 logits, and classes whose names are
@@ -246,11 +245,6 @@ def label_classes(classes: Sequence[str], num_logits: int, class_names: Sequence
     in their order, which is that of timm's loader, and must be as many as the logits. Raises InputError where they are
     not: all are known names then, or none is.
     """
-    return _tell_logits(classes, num_logits, class_names)[0]
-
-
-def _tell_logits(classes: Sequence[str], num_logits: int, class_names: Sequence[str]) -> tuple[list[int], str]:
-    """Returns what `label_classes` does, and in words how it was told."""
     count = len(classes)
     if class_names:
         known = {name: label for label, name in enumerate(class_names)}
@@ -337,25 +331,23 @@ def expected_top1(config: PVTConfig, protocol: str, resolution: int = EXPECTED_A
     for an unknown protocol.
     """
     pick("protocol", protocol, CROPS)
-    published = _published_name(config)
-    if published is None or resolution != EXPECTED_AT:
+    name = _published_name(config)
+    if name is None or resolution != EXPECTED_AT:
         return None
     if protocol == "timm":
-        return EXPECTED.get(published)
-    variant, arm = published
-    names = {model: name for name, model in PAPER_MODELS.items()}
-    reported = load_paper_table("table2_imagenet").set_index("model")["top1"]
-    percent = reported.get(names.get(f"pvt:{variant}/{arm}/published"), math.nan)
+        return EXPECTED.get(name)
+    percent = load_paper_table("table2_imagenet").set_index("model")["top1"].get(name, math.nan)
     return None if math.isnan(percent) else float(percent) / 100
 
 
-def _published_name(config: PVTConfig) -> tuple[str, str] | None:
-    """Returns the variant and the arm that a config is as published, or None where it is another model."""
+def _published_name(config: PVTConfig) -> str | None:
+    """Returns the published model that a config is, or None where it is another model."""
     without_effect = {name: getattr(config, name) for name in ("attention", "conv_init", "drop_path_rate")}
     if config.position_embedding == "none":
         without_effect["img_size"] = config.img_size
-    for variant in VARIANTS:
-        for arm in (PVT_V1, PVT_V2, PVT_V2_LI):
-            if replace(build_config(variant, arm, "published"), **without_effect) == config:
-                return variant, arm
-    return None
+    published = (
+        name
+        for name, (variant, arm) in PUBLISHED_MODELS.items()
+        if replace(build_config(variant, arm, "published"), **without_effect) == config
+    )
+    return next(published, None)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from ablations.analysis.paper import ARM_FAMILIES, BASELINE_FAMILIES, imagenet_values
-from ablations.baselines.registry import PAPER_MODELS
+from ablations.baselines.registry import PAPER_TABLES
 from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS
 from ablations.errors import InputError
@@ -47,7 +47,7 @@ def bubbles_of(ax: Axes) -> list[tuple[float, float, float]]:
 
 
 def test_every_model_of_the_table_has_a_family(values):
-    assert sorted(values["name"]) == sorted(PAPER_MODELS)
+    assert sorted(values["name"]) == sorted(PAPER_TABLES["table2_imagenet"].models)
     families = values.set_index("name")["family"]
     assert families["PVTv1-Large"] == "PVT v1"
     assert families["PVTv2-B2"] == "PVT v2"
@@ -87,7 +87,7 @@ def test_a_line_joins_the_models_of_a_family(ax, values):
     assert (v2.get_color(), v2.get_marker()) == (arm_colour("v1+ope+cffn"), arm_marker("v1+ope+cffn"))
     assert list(lines["Swin"].get_ydata()) == list(printed[["Swin-T", "Swin-S", "Swin-B"]])
     assert lines["ResNet"].get_linestyle() == "--"
-    assert sum(len(line.get_xdata()) for line in ax.lines) == len(PAPER_MODELS)
+    assert sum(len(line.get_xdata()) for line in ax.lines) == len(PAPER_TABLES["table2_imagenet"].models)
 
 
 def test_the_area_of_a_bubble_is_as_the_parameters(ax, values):
