@@ -330,8 +330,6 @@ CUMULATIVE = tuple(arm_name(PAPER_TOGGLES[:count]) for count in range(len(PAPER_
 
 BASES: tuple[Base, ...] = get_args(Base)
 
-CONFOUNDERS = ("position_embedding", "pooling", "stage_norm", "conv_init", "ffn_relu")
-
 V1_BASE: dict[str, Any] = {
     "position_embedding": "learned",
     "pooling": "class_token",
@@ -346,6 +344,8 @@ V2_BASE: dict[str, Any] = {
     "conv_init": "fan_out",
     "ffn_relu": False,
 }
+
+CONFOUNDERS = tuple(V1_BASE)
 
 
 def _sizes(embed_dims: tuple, depths: tuple, mlp_ratios: tuple = (8, 8, 4, 4), **others: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Recipes: how a model is trained, as data. Needs no torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -156,8 +156,7 @@ DEEP_VARIANTS = ("b3", "b4", "b5")
 
 def recipe_values(name: str, recipes: Mapping[str, type] = MappingProxyType(RECIPES)) -> dict[str, Any]:
     """Returns the fields of a recipe by its name among `recipes`; raises InputError for an unknown one."""
-    recipe: Any = recipes[pick("recipe", name, recipes)]()
-    return {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    return dict(vars(recipes[pick("recipe", name, recipes)]()))
 
 
 def as_released(variant: str) -> dict[str, float]:

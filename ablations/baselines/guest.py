@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -38,13 +38,13 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
     (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp),
     (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+    *(
+        (partial(getattr, torch.backends.cudnn, name), partial(setattr, torch.backends.cudnn, name))
+        for name in ("enabled", "benchmark", "deterministic")
+    ),
+    (partial(getattr, torch.backends.mkldnn, "enabled"), partial(setattr, torch.backends.mkldnn, "enabled")),
 )
 """What of torch holds for the whole process, as it is read and as it is set."""
-
-_FLAGS: tuple[tuple[Any, str], ...] = (
-    *((torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")),
-    (torch.backends.mkldnn, "enabled"),
-)
 
 _PRECISIONS = tuple(product(("generic", "cuda", "mkldnn"), ("all", "conv", "rnn", "matmul")))
 """What may have a precision of its own for products of float32, since torch 2.9: backends, and operators of each."""
@@ -78,7 +78,6 @@ def state_kept() -> Iterator[None]:
 @contextmanager
 def _torch_kept() -> Iterator[None]:
     settings = [(write, read, read()) for read, write in _SETTINGS]
-    flags = [(owner, name, getattr(owner, name)) for owner, name in _FLAGS]
     generators = [(write, read()) for read, write in _GENERATORS]
     device, products = _default_device(), _product_precisions()
     try:
@@ -86,9 +85,6 @@ def _torch_kept() -> Iterator[None]:
     finally:
         if _default_device() != device:
             _set_default_device(device)
-        for owner, name, value in flags:
-            if getattr(owner, name) != value:
-                setattr(owner, name, value)
         for write, read, value in settings:
             if read() != value:
                 write(value)

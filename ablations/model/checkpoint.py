@@ -205,7 +205,7 @@ def load_weights(
     built with the checkpoint's `img_size` takes all other sizes anyway. What has no weights cannot be checked: heads,
     P, the ReLU of the linear models, and LayerNorm's eps, which in transformers is 1e-6 throughout.
     """
-    found_here = _find_weights(source if isinstance(source, Mapping) else opened(source).load())
+    found_here = _find_weights(source)
     chosen = next((each for each in found_here if each.is_averaged != raw), found_here[0])
     if raw and chosen.is_averaged:
         raise refuse("raw_weights", raw, f"False: the checkpoint has averaged weights alone, in {chosen.place}")
@@ -250,7 +250,7 @@ def read_tensors(source: Source) -> tuple[str, dict[str, Tensor]]:
 
     Raises InputError as `load_weights` does for a file that has none.
     """
-    found = _find_weights(source if isinstance(source, Mapping) else opened(source).load())
+    found = _find_weights(source)
     chosen = next((each for each in found if each.is_averaged), found[0])
     return chosen.format.name, chosen.tensors
 
@@ -350,8 +350,9 @@ def _join(tensors: list[Tensor]) -> Tensor:
     return torch.cat(tensors) if len(tensors) > 1 else tensors[0]
 
 
-def _find_weights(content: Any) -> list[_Weights]:
+def _find_weights(source: Source) -> list[_Weights]:
     """Returns all weights of a PVT in what a file holds, at least one, in its order; raises InputError for none."""
+    content = source if isinstance(source, Mapping) else opened(source).load()
     found: list[_Weights] = []
     keys: list[str] = []
     waiting: list[tuple[str, Any, int]] = [("", content, 0)]

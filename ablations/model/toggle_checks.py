@@ -69,7 +69,7 @@ def _check_stage(name: str, toggle: Toggle, config: PVTConfig, stage: int) -> No
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         module = build_from_file(toggle, config, stage).eval()
         given, size, shape = _example(toggle.slot, config, stage)
-        words = f"fails {where} on {_shape_text(given)}{with_token}"
+        words = f"fails {where} on {tuple(given.shape)}{with_token}"
         with torch.no_grad():
             output = _attempt(name, toggle, words, lambda: _call(toggle.slot, module, given, size))
     _check_output(name, toggle, output, given, size, shape, f"{where}{with_token}", prefix)
@@ -79,7 +79,10 @@ def _check_stage(name: str, toggle: Toggle, config: PVTConfig, stage: int) -> No
         _attempt(name, toggle, words, lambda: _call(toggle.slot, module, given, size))
     if toggle.cost:
         rows = _attempt(
-            name, toggle, f"has a cost that fails {where}", lambda: list(_cost(toggle, config, stage, size))
+            name,
+            toggle,
+            f"has a cost that fails {where}",
+            lambda: list(find_function(str(toggle.cost))(config, stage, size)),
         )
         counted, built = sum(row.params for row in rows), sum(each.numel() for each in module.parameters())
         if counted != built:
@@ -95,10 +98,6 @@ def _check_forward(name: str, toggle: Toggle, module: nn.Module) -> None:
         meaning = "" if len(wanted) == 1 else ", where size is the map's (height, width)"
         what = f"has a module with forward{signature}; allowed: forward({', '.join(wanted)}){meaning}"
         raise _broken(name, toggle, what) from None
-
-
-def _cost(toggle: Toggle, config: PVTConfig, stage: int, size: tuple[int, int]) -> Any:
-    return find_function(str(toggle.cost))(config, stage, size)
 
 
 def _attempt(name: str, toggle: Toggle, words: str, action: Callable[[], Any]) -> Any:
@@ -150,15 +149,11 @@ def _check_output(
             raise _broken(name, toggle, what)
         output = output[0]
     if not isinstance(output, Tensor) or tuple(output.shape) != shape:
-        got = _shape_text(output) if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        got = tuple(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         if prefix and isinstance(output, Tensor) and tuple(output.shape) == (shape[0], shape[1] - prefix, shape[2]):
             raise _broken(name, toggle, f"ignores the class token: it returns {got} {where}, not {shape}")
-        raise _broken(name, toggle, f"returns {got} for {_shape_text(given)} {where}; allowed: {shape}")
+        raise _broken(name, toggle, f"returns {got} for {tuple(given.shape)} {where}; allowed: {shape}")
     if output.dtype != given.dtype:
         raise _broken(name, toggle, f"returns {output.dtype} {where}; allowed: {given.dtype}, as its input")
     if not output.isfinite().all():
         raise _broken(name, toggle, f"returns numbers that are not finite {where}")
-
-
-def _shape_text(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ablations.data.annotations import DenseData
 from ablations.data.dense_views import Request, show_batches
@@ -73,32 +73,29 @@ class DenseTask(Task):
             [(self.data.train[place], place, int(seeds[place])) for place in order[own].tolist()]
             for own in starts[:, None] + ranks.share(size)
         ]
-        for images, targets in show_batches(self.build_views(), requests, workers=self._processes(workers)):
-            yield self.to_device(images, targets)
+        return self._show(requests, workers)
 
     def shown(self, data: DenseData, batch_size: int, *, ranks: Ranks, workers: int) -> Iterator[Batch]:
-        """Yields the validation images as they are, each in one batch of one process."""
+        """Returns the validation images as they are, each in one batch of one process."""
         places = list(range(len(data.validation)))
         batches = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
         requests: list[list[Request]] = [
             [(data.validation[place], place, None) for place in own] for own in batches[ranks.rank :: ranks.count]
         ]
-        for images, targets in show_batches(self.build_views(), requests, workers=self._processes(workers)):
-            yield self.to_device(images, targets)
+        return self._show(requests, workers)
 
-    def _processes(self, workers: int) -> int:
-        """Returns how many processes read ahead: none on a CPU, whose cores train."""
-        return workers if self.device.type == "cuda" else 0
+    def _show(self, requests: list[list[Request]], workers: int) -> Iterator[Batch]:
+        """Yields the batches on the training's device; nothing reads ahead on a CPU, whose cores train."""
+        processes = workers if self.device.type == "cuda" else 0
+        for images, targets in show_batches(self.build_views(), requests, workers=processes):
+            yield self._move(images), self._move(targets)
 
-    def to_device(self, images: list[Tensor], targets: list[Any]) -> Batch:
-        """Returns a batch on the training's device."""
-        moved = [image.to(self.device, non_blocking=True) for image in images]
-        return moved, [self._move(target) for target in targets]
-
-    def _move(self, target: Any) -> Any:
-        if isinstance(target, Tensor):
-            return target.to(self.device, non_blocking=True)
-        return {name: value.to(self.device, non_blocking=True) for name, value in target.items()}
+    def _move(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._move(each) for each in value]
+        if isinstance(value, dict):
+            return {name: self._move(each) for name, each in value.items()}
+        return value.to(self.device, non_blocking=True)
 
     def split(self, images: Any, targets: Any) -> list[Batch]:
         count, parts = len(images), self.conditions.accumulation
