@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +46,11 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
 )
 """What of torch holds for the whole process, as it is read and as it is set."""
 
-_PRECISIONS = tuple(product(("generic", "cuda", "mkldnn"), ("all", "conv", "rnn", "matmul")))
+_PRECISIONS = tuple(
+    place
+    for place in product(("generic", "cuda", "mkldnn"), ("all", "conv", "rnn", "matmul"))
+    if hasattr(torch._C, "_get_fp32_precision_getter")
+)
 """What may have a precision of its own for products of float32, since torch 2.9: backends, and operators of each."""
 
 _GENERATORS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
@@ -105,25 +109,17 @@ def _product_precisions() -> tuple[str | None, bool | None, dict[tuple[str, str]
 
     The first two are None where torch has no answer because those of single kinds contradict it.
     """
-    try:
-        overall = torch.get_float32_matmul_precision()
-    except RuntimeError:
-        overall = None
-    try:
-        rounded = torch.backends.cudnn.allow_tf32
-    except RuntimeError:
-        rounded = None
-    each = {place: torch._C._get_fp32_precision_getter(*place) for place in _PRECISIONS if _has(*place)}
-    return overall, rounded, each
+    each = {place: _answer(torch._C._get_fp32_precision_getter, *place) for place in _PRECISIONS}
+    known = {place: value for place, value in each.items() if value is not None}
+    return _answer(torch.get_float32_matmul_precision), _answer(lambda: torch.backends.cudnn.allow_tf32), known
 
 
-@cache
-def _has(backend: str, operator: str) -> bool:
+def _answer(question: Callable[..., Any], *given: str) -> Any:
+    """Returns what torch answers; None where it has no answer."""
     try:
-        torch._C._get_fp32_precision_getter(backend, operator)
-    except (AttributeError, RuntimeError):
-        return False
-    return True
+        return question(*given)
+    except RuntimeError:
+        return None
 
 
 def _default_device() -> torch.device | None:

@@ -4,8 +4,9 @@ Faults are found when a data set is listed. They are counted by kind; a training
 them out where it was asked to.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -45,9 +46,7 @@ class Objects:
 
     def only(self, kept: np.ndarray) -> Self:
         """Returns the image with some of its objects, by (n,) of bool."""
-        outlines = self.outlines
-        if outlines is not None:
-            outlines = tuple(each for each, is_kept in zip(outlines, kept, strict=True) if is_kept)
+        outlines = None if self.outlines is None else tuple(compress(self.outlines, kept))
         arrays = {name: getattr(self, name)[kept] for name in ("boxes", "labels", "crowd", "areas")}
         return replace(self, outlines=outlines, **arrays)
 
@@ -116,11 +115,6 @@ class Faults:
     def note(self, kind: str, name: str) -> None:
         """Adds one fault of a `kind`, such as `boxes of no area`; `name` says where it is."""
         self.found.setdefault(kind, []).append(name)
-
-    def update(self, other: Mapping[str, Iterable[str]]) -> None:
-        """Adds faults by kind."""
-        for kind, names in other.items():
-            self.found.setdefault(kind, []).extend(names)
 
     @property
     def counts(self) -> dict[str, int]:

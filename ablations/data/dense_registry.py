@@ -100,14 +100,9 @@ def list_dense_sets() -> dict[str, str]:
     return {name: known.summary for name, known in DENSE_SETS.items()} | own
 
 
-def dense_folder(name: str, data_dir: Path | None) -> Path:
-    """Returns the folder of a data set."""
-    return data_directory(data_dir) / (DENSE_SETS[name].folder if name in DENSE_SETS else name)
-
-
 def find_layout(name: str, data_dir: Path | None, allowed: tuple[Layout, ...]) -> tuple[Path, Layout]:
     """Returns a data set's folder and its layout; raises InputError where it is not there in one that is allowed."""
-    folder = dense_folder(name, data_dir)
+    folder = data_directory(data_dir) / (DENSE_SETS[name].folder if name in DENSE_SETS else name)
     for layout in allowed:
         if (folder / MARKS[layout]).exists():
             return folder, layout

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,7 @@ def _draw_objects(model: nn.Module, task: Any) -> list[np.ndarray]:
         image = read_pixels(item.path)
         truth = _with_objects(image, item.boxes, item.labels, task.data.classes, item.outlines, item.size)
         kept = each.scores >= SHOWN_SCORE
-        masks = (
-            None if each.masks is None else [mask for mask, is_kept in zip(each.masks, kept, strict=True) if is_kept]
-        )
+        masks = None if each.masks is None else list(compress(each.masks, kept))
         drawn = _with_objects(image, each.boxes[kept], each.labels[kept], task.data.classes, masks, item.size)
         rows.append(_beside(truth, drawn))
     return rows

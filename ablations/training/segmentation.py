@@ -1,5 +1,6 @@
 """The task of naming the class of each pixel."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -42,9 +43,10 @@ class Segmentation(DenseTask):
         data, classes = self.data, len(self.data.classes)
         confusions = torch.zeros(classes, classes, dtype=torch.int64, device=self.device)
         for images, masks in self.shown(data, self.conditions.batch_size, ranks=ranks, workers=workers):
-            for start, end in runs_of_one_size(images, masks):
-                predicted = self.predict(model, images[start:end], masks[start].shape)
-                confusions += count_confusions(predicted, torch.stack(masks[start:end]).long(), classes)
+            pairs = zip(images, masks, strict=True)
+            for (_, size), run in groupby(pairs, key=lambda pair: (pair[0].shape, pair[1].shape)):
+                alike, truth = zip(*run, strict=True)
+                confusions += count_confusions(self.predict(model, alike, size), torch.stack(truth).long(), classes)
         confusions = ranks.add(confusions).cpu()
         if self._trained is None:
             counts = count_labels(data) if ranks.is_first else torch.empty(0)
@@ -52,21 +54,11 @@ class Segmentation(DenseTask):
         constant = constant_scores(confusions, self._trained)
         return score_segments(confusions, data.classes) | constant | {"n_images": len(data.validation)}
 
-    def predict(self, model: nn.Module, images: list[Tensor], size: torch.Size) -> Tensor:
+    def predict(self, model: nn.Module, images: Sequence[Tensor], size: torch.Size) -> Tensor:
         """Returns the classes (B, H, W) of images of one size, at their masks' size."""
         with autocast(self.conditions):
             logits = model(pad_images(images))
         return F.interpolate(logits.float(), tuple(size), mode="bilinear").argmax(dim=1)
-
-
-def runs_of_one_size(images: list[Tensor], masks: list[Tensor]) -> list[tuple[int, int]]:
-    """Returns the first place of each run of images and masks of one size, and the place after it."""
-    runs, start = [], 0
-    for _, own in groupby(zip(images, masks, strict=True), key=lambda pair: (pair[0].shape, pair[1].shape)):
-        end = start + len(list(own))
-        runs.append((start, end))
-        start = end
-    return runs
 
 
 def count_labels(data: DenseData[Segments]) -> Tensor:
