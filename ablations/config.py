@@ -6,7 +6,8 @@ The paper is Wang et al., "PVT v2: Improved Baselines with Pyramid Vision Transf
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from itertools import combinations
+from itertools import accumulate, combinations
+from operator import mul
 from typing import Any, Literal, get_args
 
 from ablations.errors import InputError, pick, refuse
@@ -224,11 +225,7 @@ class PVTConfig:
     @property
     def smallest_side(self) -> int:
         """The smallest input side in pixels: no stage's map or reduced map is empty, in any arm."""
-        needed, stride = SMALLEST_INPUT, 1
-        for own_stride, sr_ratio in zip(self.strides, self.sr_ratios, strict=True):
-            stride *= own_stride
-            needed = max(needed, stride * sr_ratio)
-        return needed
+        return max(SMALLEST_INPUT, *map(mul, accumulate(self.strides, mul), self.sr_ratios))
 
     def check_size(self, field: str, size: Size) -> tuple[int, int]:
         """Returns `size` as (height, width); raises InputError under its name `field` if no such input can run."""

@@ -145,28 +145,17 @@ def keep_sound_boxes(
 
     Boxes that are no numbers, of no area, or beyond the image are noted by their `names`.
     """
-    height, width = size
-    sound = np.ones(len(boxes), dtype=bool)
-    for place, (left, top, right, bottom) in enumerate(boxes):
-        fault = ""
-        if not (right > left and bottom > top):  # nan is neither
-            fault = "boxes of no area"
-        elif min(left, width - right, top, height - bottom) < -OUTSIDE or left >= width or top >= height:
-            fault = "boxes outside their image"
-        if fault:
-            faults.note(fault, names[place])
-            sound[place] = False
-    cut = boxes.copy()
-    cut[:, 0::2] = cut[:, 0::2].clip(0, width)
-    cut[:, 1::2] = cut[:, 1::2].clip(0, height)
-    return cut, sound
+    starts, ends, corner = boxes[:, :2], boxes[:, 2:], np.array(size[::-1])
+    has_area = np.all(ends > starts, axis=1)  # nan is no more than anything
+    is_inside = np.all((starts >= -OUTSIDE) & (starts < corner) & (ends <= corner + OUTSIDE), axis=1)
+    for place in np.flatnonzero(~(has_area & is_inside)).tolist():
+        faults.note("boxes outside their image" if has_area[place] else "boxes of no area", names[place])
+    return boxes.clip(0, np.tile(corner, 2)), has_area & is_inside
 
 
 def drop_empty_classes(data: DenseData[Objects], faults: Faults) -> DenseData[Objects]:
     """Returns the data without the classes that no training image has an object of, which are noted."""
-    there: set[int] = set()
-    for image in data.train:
-        there |= set(image.labels[~image.crowd].tolist())
+    there = {label for image in data.train for label in image.labels[~image.crowd].tolist()}
     missing = [name for label, name in enumerate(data.classes) if label not in there]
     if not missing:
         return data

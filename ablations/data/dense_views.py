@@ -29,11 +29,9 @@ TRIES = 10
 MULTIPLE = 32
 """What sides of tested images are rounded up to, and batches padded to: the coarsest stride."""
 
-Target = dict[str, Tensor]
-"""Of a detector: `boxes` (n, 4), `labels` (n,), `masks` (n, H, W) where they are read, `index` of the image."""
-
 View = tuple[Tensor, Any]
-"""An image, bytes (3, H, W), and its target: a Target, or a mask (H, W) of bytes."""
+"""An image, bytes (3, H, W), and its target: a mask (H, W) of bytes, or by name a detector's `boxes` (n, 4), `labels`
+(n,), `masks` (n, H, W) where they are read, and the `index` of the image."""
 
 Request = tuple[Any, int, int | None]
 """An annotated image, its place in the data, and the seed of what is drawn for it; None where it is shown as it is."""

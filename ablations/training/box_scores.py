@@ -125,20 +125,20 @@ def constant_detections(train: Sequence[Objects], images: Sequence[Objects], mos
         [(image.boxes[:, 2:] - image.boxes[:, :2])[~image.crowd] / np.array(image.size[::-1]) for image in train]
     )
     shares = np.bincount(labels) / len(labels)
-    boxes, scores, owners = [], [], []
+    boxes: list[np.ndarray] = []
+    scores, owners = [], []
     for label, share in enumerate(shares):
         count = round(most * share)
         if not count:
             continue
-        width, height = np.median(sizes[labels == label], axis=0)
+        size = np.median(sizes[labels == label], axis=0)
         side = int(np.ceil(np.sqrt(count)))
-        for place in range(count):
-            left = (place % side + 0.5) / side - width / 2
-            top = (place // side + 0.5) / side - height / 2
-            boxes.append((left, top, left + width, top + height))
-            scores.append(share)
-            owners.append(label)
-    at = np.array(boxes).clip(0, 1)
+        rows, columns = np.divmod(np.arange(count), side)
+        corners = (np.stack([columns, rows], axis=1) + 0.5) / side - size / 2
+        boxes.append(np.hstack([corners, corners + size]))
+        scores += [share] * count
+        owners += [label] * count
+    at = np.concatenate(boxes).clip(0, 1)
     return [
         Detections(
             image=image.id,
