@@ -172,13 +172,9 @@ def _from_file(name: str) -> nn.Module:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"model={name!r} cannot be built: {first_line(error)}{_hint(error)}") from error
+        is_relative = isinstance(error, ImportError) and "relative import" in str(error)
+        hint = "; relative imports reach the folders around the file that have an __init__.py" if is_relative else ""
+        raise InputError(f"model={name!r} cannot be built: {first_line(error)}{hint}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model={name!r} returns a {type(model).__name__}; allowed: a torch.nn.Module")
     return unwrapped(model)
-
-
-def _hint(error: BaseException) -> str:
-    if isinstance(error, ImportError) and "relative import" in str(error):
-        return "; relative imports reach the folders around the file that have an __init__.py"
-    return ""

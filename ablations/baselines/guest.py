@@ -259,9 +259,8 @@ def answering_logits(model: nn.Module) -> nn.Module:
     return model
 
 
-def _take_logits(model: nn.Module, images: Any, answer: Any) -> Any:
-    found = logits_of(answer)
-    return answer if found is None else found
+def _take_logits(model: nn.Module, images: Any, answer: Any) -> Tensor | None:
+    return logits_of(answer)  # None leaves the answer as it is
 
 
 def logits_of(answer: Any) -> Tensor | None:

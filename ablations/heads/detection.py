@@ -37,12 +37,7 @@ class PyramidBackbone(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        channels: Sequence[int],
-        num_maps: int,
-        extra_blocks: ExtraFPNBlock,
-        width: int = PYRAMID_WIDTH,
+        self, backbone: nn.Module, channels: Sequence[int], num_maps: int, extra_blocks: ExtraFPNBlock, width: int
     ) -> None:
         super().__init__()
         self.out_channels = width  # read by torchvision's detectors

@@ -214,8 +214,12 @@ def load_weights(
     parts = {key: format.keys(key) for key in weights}
 
     ignored = {name for key in HEAD for name in format.keys(key)} if skip_head else set()
-    expected = {name: _part_shape(weights[key], names) for key, names in parts.items() for name in names}
-    expected = {name: shape for name, shape in expected.items() if name not in ignored}
+    expected = {
+        name: (weights[key].shape[0] // len(names), *weights[key].shape[1:])  # of each part that is stacked
+        for key, names in parts.items()
+        for name in names
+        if name not in ignored
+    }
     found = {name: tuple(tensor.shape) for name, tensor in given.items() if name not in ignored}
     misfits = [[name for name in expected if name in found and expected[name] != found[name]]]
     if strict:
@@ -404,11 +408,6 @@ def _check_floats(taken: Mapping[str, list[Tensor]]) -> None:
             if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
                 kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device.type}".replace("torch.", "")
                 raise InputError(f"checkpoint has {key} as {kind}; allowed: plain floats")
-
-
-def _part_shape(tensor: Tensor, names: list[str]) -> Shape:
-    """The shape of each of the tensors that, stacked, are `tensor`."""
-    return (tensor.shape[0] // len(names), *tensor.shape[1:])
 
 
 def _misfit_error(
