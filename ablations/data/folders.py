@@ -3,51 +3,22 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 
 from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
 from ablations.data.images import RULES, read_all
-from ablations.data.listing import SUFFIXES, Listing, list_images, named_as_splits
+from ablations.data.listing import SUFFIXES, Listing, list_images, listed, named_as_splits
 from ablations.data.registry import SPLITS
 from ablations.errors import InputError, as_text
 
 WAY_OUT = "mend or remove such images, or leave them out by --skip-unreadable, which accuracy and evaluate have"
 """What can be done about images that cannot be read, whichever command met them."""
 
-_NAMED = 5  # classes at most, in an error
 
-
-class Split(Listing):
-    """The images of one split."""
-
-    def name(self, path: str) -> str:
-        """Returns an image's path under the folder that the split lies in, such as `train/cat/1.png`."""
-        return as_text(Path(path).relative_to(self.folder.parent).as_posix())
-
-    def check(self, place: str, what: str) -> None:
-        """Raises InputError, which says at what `place`, for a class without `what`."""
-        empty = sorted(set(range(len(self.classes))) - set(self.labels))
-        if empty:
-            names = listed([self.classes[label] for label in empty])
-            raise InputError(f"{place} has no {what} of class {names}")
-
-    def without(self, paths: Mapping[str, str]) -> "Split":
-        """Returns the split without some images; raises InputError for a class that has no other."""
-        kept = [index for index, path in enumerate(self.paths) if path not in paths]
-        left = self.only(kept)
-        left.check(self.folder.name, "images that can be read")
-        return left
-
-    def only(self, kept: list[int]) -> "Split":
-        """Returns the split with some of its images, by their places in it."""
-        return replace(self, paths=[self.paths[index] for index in kept], labels=[self.labels[index] for index in kept])
-
-
-def open_image_folder(root: Path) -> tuple[Split, Split]:
+def open_image_folder(root: Path) -> tuple[Listing, Listing]:
     """Returns the training and the validation split of an image folder.
 
     Raises InputError for a split that is missing or has no classes, a class without images, and for splits of
@@ -60,13 +31,13 @@ def open_image_folder(root: Path) -> tuple[Split, Split]:
     return train, validation
 
 
-def open_split(folder: Path, layout: str) -> Split:
+def open_split(folder: Path, layout: str) -> Listing:
     """Returns the images of `folder/CLASS/*`.
 
     Raises InputError if the folder is missing, has no classes, or has splits instead, which `layout` says how to lay
     out; for a class without images, and as `list_images`.
     """
-    split = Split(**vars(list_images(folder))) if folder.is_dir() else None
+    split = list_images(folder) if folder.is_dir() else None
     if split is None or not split.classes:
         raise InputError(f"{as_text(str(folder))} is missing or has no class folders; allowed: {layout}")
     splits = named_as_splits(split.classes)
@@ -109,7 +80,7 @@ def say_left_out(complaints: Iterable[str]) -> None:
         print(f"note: {complaint}", file=sys.stderr)
 
 
-def find_unreadable(split: Split) -> dict[str, str]:
+def find_unreadable(split: Listing) -> dict[str, str]:
     """Returns the paths of the images that cannot be read, in order, with the reason in words.
 
     All are decoded once: what was found is kept in the cache, until a file of the split changes.
@@ -131,8 +102,3 @@ def unreadable_images(faults: Mapping[str, str], total: int, *, skipping: bool =
     first, reason = next(iter(faults.items()))
     way_out = "" if skipping else f"; {WAY_OUT}"
     return InputError(f"{len(faults)} of {total} images cannot be read, first {first} ({reason}){way_out}")
-
-
-def listed(names: Sequence[str]) -> str:
-    """Returns the first few names, and how many more there are."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

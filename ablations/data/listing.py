@@ -8,9 +8,10 @@ out is counted.
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from ablations.errors import InputError, as_text
 
@@ -43,6 +44,7 @@ HIDDEN, NO_IMAGE, LINKED, SPECIAL, BESIDE = (
 """Why something is left out."""
 
 _NAMED = 3  # at most, for each reason
+_NAMED_CLASSES = 5  # at most, in an error
 
 _Identity = tuple[int, int]
 
@@ -68,6 +70,26 @@ class Listing:
             named = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
             reasons.append(f"{len(names)} {reason} ({named})")
         return f"{as_text(str(self.folder))}: left out {'; '.join(reasons)}" if reasons else ""
+
+    def name(self, path: str) -> str:
+        """Returns an image's path under the folder that the split lies in, such as `train/cat/1.png`."""
+        return as_text(Path(path).relative_to(self.folder.parent).as_posix())
+
+    def check(self, place: str, what: str) -> None:
+        """Raises InputError, which says at what `place`, for a class without `what`."""
+        if empty := sorted(set(range(len(self.classes))) - set(self.labels)):
+            raise InputError(f"{place} has no {what} of class {listed([self.classes[label] for label in empty])}")
+
+    def without(self, paths: Mapping[str, str]) -> Self:
+        """Returns it without some images; raises InputError for a class that has no other."""
+        kept = [index for index, path in enumerate(self.paths) if path not in paths]
+        left = self.only(kept)
+        left.check(self.folder.name, "images that can be read")
+        return left
+
+    def only(self, kept: list[int]) -> Self:
+        """Returns it with some of its images, by their places in it."""
+        return replace(self, paths=[self.paths[index] for index in kept], labels=[self.labels[index] for index in kept])
 
 
 def label_order(name: str) -> tuple[list[str | int], str]:
@@ -118,6 +140,12 @@ def list_images(folder: Path) -> Listing:
     return Listing(
         folder=folder, classes=list(map(as_text, names)), paths=paths, labels=labels, left_out=dict(left.by_reason)
     )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns the first few names, and how many more there are."""
+    more = len(names) - _NAMED_CLASSES
+    return ", ".join(names[:_NAMED_CLASSES]) + (f" and {more} more" if more > 0 else "")
 
 
 def named_as_splits(names: Iterable[str]) -> list[str]:

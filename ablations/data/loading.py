@@ -20,16 +20,15 @@ from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, res
 
 from ablations.data.cache import Question, describe_files, library_versions, load_images, store_images
 from ablations.data.folders import (
-    Split,
     digest_listing,
     find_unreadable,
-    listed,
     open_image_folder,
     say_left_out,
     unreadable_images,
     validation_folder,
 )
 from ablations.data.images import RULES, read_all
+from ablations.data.listing import Listing, listed
 from ablations.data.protocols import resized_short_side
 from ablations.data.registry import DATA_SETS, SPLITS, built_in_names, data_directory, is_built_in
 from ablations.data.splits import Data, InMemoryData, LabelledImages, StreamingData, choose_split
@@ -203,7 +202,7 @@ def _resize_small(images: Tensor, resolution: int) -> Tensor:
     return resize(images, [resolution, resolution], antialias=True)
 
 
-def _split_folder(conditions: Accuracy, directory: Path) -> tuple[Split, Split, tuple[str, ...]]:
+def _split_folder(conditions: Accuracy, directory: Path) -> tuple[Listing, Listing, tuple[str, ...]]:
     """Returns the images that are trained on, those that are evaluated on, and the names of those left out."""
     train, validation = _open_folder(conditions.data, directory)
     skipped: tuple[str, ...] = ()
@@ -243,12 +242,12 @@ def _load_folder(conditions: Accuracy, directory: Path) -> Data:
     return InMemoryData(train_images=images[0], eval_images=images[1], **both)
 
 
-def _decode_validation(split: Split, conditions: Accuracy, unread: dict[str, str]) -> Tensor:
+def _decode_validation(split: Listing, conditions: Accuracy, unread: dict[str, str]) -> Tensor:
     short_side = resized_short_side("paper", conditions.resolution)
     return _decode(split, conditions.resolution, short_side, str(conditions.tuning_images), unread)
 
 
-def _open_folder(name: str, directory: Path) -> tuple[Split, Split]:
+def _open_folder(name: str, directory: Path) -> tuple[Listing, Listing]:
     """Returns the training and the validation split of an image folder, or raises InputError with what is wrong."""
     root = directory / name
     if not root.is_dir():
@@ -256,7 +255,7 @@ def _open_folder(name: str, directory: Path) -> tuple[Split, Split]:
     return open_image_folder(root)
 
 
-def _decode(split: Split, resolution: int, short_side: int, subset: str, unread: dict[str, str]) -> Tensor:
+def _decode(split: Listing, resolution: int, short_side: int, subset: str, unread: dict[str, str]) -> Tensor:
     """Returns the images (N, 3, S, S): the short side resized to `short_side`, then the centre.
 
     They come from the cache, if it has them. Those that cannot be read are added to `unread`, with the reason.

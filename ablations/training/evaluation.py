@@ -21,8 +21,9 @@ from timm.data import ImageNetInfo
 from torch import Tensor, nn
 
 from ablations.config import PUBLISHED_MODELS, PVTConfig, build_config
-from ablations.data.folders import listed, open_split, unreadable_images, validation_folder
+from ablations.data.folders import open_split, unreadable_images, validation_folder
 from ablations.data.images import read_in_order
+from ablations.data.listing import listed
 from ablations.data.loading import load_data
 from ablations.data.protocols import CROPS, build_transform, normalise_bytes
 from ablations.errors import InputError, as_text, first_line, pick, refuse

@@ -50,7 +50,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(loading_module, "read_in_order", refuse)
+    monkeypatch.setattr(loading_module, "read_all", refuse)
 
 
 def contents(cache_folder: Path) -> dict[str, bytes]:
@@ -160,7 +160,7 @@ def test_what_is_damaged_is_made_anew(folder, cache_folder, suffix, damage, monk
     assert contents(cache_folder) != whole
     assert same(load(folder), first)
     assert contents(cache_folder) == whole
-    monkeypatch.setattr(loading_module, "read_in_order", None)
+    monkeypatch.setattr(loading_module, "read_all", None)
     assert same(load(folder), first)
 
 

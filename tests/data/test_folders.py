@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from ablations.data import folders as folders_module
-from ablations.data.folders import WAY_OUT, Split, find_unreadable, listed, open_image_folder, unreadable_images
+from ablations.data.folders import WAY_OUT, find_unreadable, open_image_folder, unreadable_images
+from ablations.data.listing import Listing, listed
 from ablations.errors import InputError
 
 
@@ -25,7 +26,7 @@ def break_three(root: Path) -> None:
     (root / "train/b/2.jpg").write_bytes(b"")
 
 
-def open_train(root: Path) -> Split:
+def open_train(root: Path) -> Listing:
     return open_image_folder(root)[0]
 
 
@@ -52,7 +53,7 @@ def test_all_are_tried_once_until_a_file_changes(tmp_path, monkeypatch):
     break_three(write_set(tmp_path))
     found = find_unreadable(open_train(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(folders_module, "read_in_order", None)
+        patch.setattr(folders_module, "read_all", None)
         assert find_unreadable(open_train(tmp_path)) == found
     (tmp_path / "train/b/0.jpg").write_bytes((tmp_path / "train/b/1.jpg").read_bytes())
     assert len(find_unreadable(open_train(tmp_path))) == 2
