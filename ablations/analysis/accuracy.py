@@ -353,6 +353,19 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     return join_groups(tables)
 
 
+TRIED_ALIKE = ("variant", "base", "pool_size", "data", "resolution", "epochs", "batch_size")
+"""What trials of a learning rate have in common with the trainings that they choose it for."""
+
+
+def has_chosen_rate(records: pd.DataFrame, conditions: dict[str, Any]) -> bool:
+    """Whether trials on images set aside chose the learning rate of trainings under these conditions."""
+    trials = trial_values(records)
+    if trials.empty:
+        return False
+    alike = (trials[[*TRIED_ALIKE]] == pd.Series({name: conditions[name] for name in TRIED_ALIKE})).all(axis="columns")
+    return bool((trials.loc[alike, "shared_rate"] == conditions["base_lr"]).any())
+
+
 CHECKPOINT_DIGITS = 8
 """Digits of a checkpoint's SHA-256 that tell it from others."""
 

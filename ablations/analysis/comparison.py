@@ -14,9 +14,9 @@ from ablations.analysis.accuracy import (
     Study,
     accuracy_values,
     difference_rows,
+    has_chosen_rate,
     split_studies,
     trained_costs,
-    trial_values,
 )
 from ablations.analysis.cost import USUAL_POOLS
 from ablations.analysis.dense import dense_columns
@@ -44,9 +44,6 @@ PLACE = ("variant", "base", "pool_size")
 
 TRAINED_ON = ("data", "epochs", "n_train_images", "base_lr")
 """What is told of a training by itself; `recipe` has its other conditions in words."""
-
-TRIED_ALIKE = ("variant", "base", "pool_size", "data", "resolution", "epochs", "batch_size")
-"""What trials of a learning rate have in common with the trainings that they choose it for."""
 
 COMPARISON_CONDITIONS = (
     *("variant", "base", "stem_stride", "pool_size", "num_classes", *TRAINED_ON, "recipe"),
@@ -145,7 +142,7 @@ def _compare(
         accuracy = columns[kept].assign(
             at_chance=_at_chance(columns, study),
             top1_is_best=_best_accuracies(study),
-            has_chosen_rate=_has_chosen_rate(records, study),
+            has_chosen_rate=has_chosen_rate(records, study.conditions),
         )
         parts = [accuracy, _main_effects(study)]
     else:
@@ -180,12 +177,6 @@ def _compare(
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
     table = table.join(_reported(conditions, list(table.index))).rename_axis("arm").reset_index()
     yield from ({**conditions, **row} for row in table.astype(object).to_dict("records"))
-
-
-def _has_chosen_rate(records: pd.DataFrame, study: Study) -> bool:
-    trials = trial_values(records)
-    alike = _of_model(trials, {name: study.conditions[name] for name in TRIED_ALIKE}) if len(trials) else trials
-    return bool(len(alike)) and bool((alike["shared_rate"] == study.conditions["base_lr"]).any())
 
 
 def _at_chance(columns: pd.DataFrame, study: Study) -> pd.Series:

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import effects as analysis
-from ablations.analysis.accuracy import STUDY_CONDITIONS
+from ablations.analysis.accuracy import STUDY_CONDITIONS, has_chosen_rate
 from ablations.analysis.confounders import GAIN, base_gain_values, confounder_values, single_confounder_values
 from ablations.analysis.effects import Factorial, effect_values, spanning
-from ablations.analysis.grouping import CONDITIONS, Group, group_by, is_plain, refuse_mixed, without
+from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, is_plain, refuse_mixed, without
 from ablations.analysis.statistics import MOST_SEEDS
 from ablations.analysis.tradeoffs import tradeoff_values
 from ablations.measure.measurement import MODES
@@ -421,13 +421,21 @@ def _panels_of_interactions(records: pd.DataFrame) -> Iterator[Panel]:
 
 
 def _panels_of_tradeoffs(records: pd.DataFrame) -> Iterator[Panel]:
-    for group in group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against")):
-        if len(group.rows) >= figures.FEWEST_ARMS and is_plain(group):
+    groups = group_by(shown_tradeoffs(records), (*TRADEOFF_CONDITIONS, "against"))
+    is_chosen = [has_chosen_rate(records, group.conditions) for group in groups]
+    settled = [_but_rate(group) for group, chosen in zip(groups, is_chosen, strict=True) if chosen]
+    for group, chosen in zip(groups, is_chosen, strict=True):
+        is_shown = chosen or _but_rate(group) not in settled
+        if len(group.rows) >= figures.FEWEST_ARMS and is_plain(group) and is_shown:
             untold = without(group.conditions, "cost", "against", "measured_as")
             conditions = {name: group.conditions[name] for name in untold}
             mode = next((f" of {mode}" for mode in MODES if mode in group.conditions["measured_as"]), "")
             shown = {"shown": f"{group.conditions['against']}{mode}"}
             yield Panel(shown | conditions, partial(plot_tradeoff, values=group.rows), group.rows)
+
+
+def _but_rate(group: Group) -> str:
+    return describe(group.conditions, without(group.conditions, "base_lr"))
 
 
 def _gains_by_confounder(records: pd.DataFrame) -> pd.DataFrame:
@@ -616,7 +624,8 @@ FIGURES = (
         height=3.6,
         caption=(
             "Top-1 against cost: mean with its 95 % interval over seeds, latency with that of its ratio to v1's. The "
-            "grey line is the Pareto front of the means. Whether an arm is surely beaten, the table `tradeoff` says "
+            "grey line is the Pareto front of the means. Of several learning rates the one that trials chose is drawn. "
+            "Whether an arm is surely beaten, the table `tradeoff` says "
             "(`report --all`)."
         ),
     ),
