@@ -174,7 +174,7 @@ def test_two_processes_train_as_one_does(tmp_path, script):
     assert two["result"]["top1"] == expected["top1"]
     assert two["result"]["top1_by_resolution"].keys() == {"48"}
     for out, _ in printed:
-        for once in ("recipe: resolution=32 data=digits", "reported", "1 cells measured"):
+        for once in ("recipe: resolution=32 data=digits", "reported", "1 cell measured"):
             assert out.count(once) == 1
 
 
