@@ -36,7 +36,7 @@ def write_new(path: Path, text: str) -> bool:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        write_text(temporary, text)
+        write_text(temporary, text)  # whole and on disk before it has a name that is looked for
         try:
             os.link(temporary, path)
         except FileExistsError:

@@ -161,11 +161,8 @@ def test_a_training_says_by_which_other_recipe_the_folder_has_such_models(capsys
         command = cli.parse(["accuracy", *words.split(), "--results", str(quick_results)])
         command.begin(command.cells())
         said[words] = capsys.readouterr().err
-    of_quick = "(epochs=3 batch_size=32 base_lr=0.005)"
-    why = (
-        f"note: {quick_results} has trainings of such a model by another recipe {of_quick}; no table joins these with "
-    )
-    assert said.pop(f"{pico} --epochs 2") == f"{why}them\n"
+    found = f"{quick_results} has trainings of such a model by another recipe (epochs=3 batch_size=32 base_lr=0.005)"
+    assert said.pop(f"{pico} --epochs 2") == f"note: {found}; tables keep the two apart\n"
     assert set(said.values()) == {""}
 
 

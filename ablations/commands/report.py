@@ -24,7 +24,7 @@ class BuildReport(Command):
     all: bool = False
     """Write every table and figure, not the headlines alone."""
     figures: bool = True
-    """Draw the figures (--no-figures: leave those in the folder as they are, and write tables and text alone)."""
+    """--no-figures leaves those in the folder as they are, and writes tables and text alone."""
     readme: Path | None = None
     """A text, such as README.md, whose numbers between markers are written anew from the records."""
     article: Path | None = None

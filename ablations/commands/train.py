@@ -72,22 +72,27 @@ class TrainingCommand(TrainingRuns, DataFolder, Models):
         self._say_other_recipes(cells)
 
     def _say_other_recipes(self, cells: list[Cell]) -> None:
-        """Says by which other recipe the folder has trainings of such a model on these data: no table joins the two."""
+        """Says by which other recipe the folder has trainings of such models on these data: tables keep them apart."""
         from ablations.records.folder import read_records
+        from ablations.records.rows import conditions_of
 
-        def of_like(description: dict[str, Any]) -> tuple[Any, ...]:
-            model = [description.get(name) for name in ("measurement", "variant", "model", "base", "head")]
-            return (*model, description["conditions"].get("data"))
+        def alike(description: dict[str, Any]) -> tuple[Any, ...]:
+            model = [description.get(name) for name in ("measurement", "variant", "model", "base")]
+            return (*model, *(description["conditions"].get(name) for name in ("data", "head")))
 
-        own = cells[0].describe()
-        recipes = [each["conditions"] for each in read_records(self.results).records if of_like(each) == of_like(own)]
-        others = [
-            [f"{name}={theirs[name]}" for name in theirs if name != "seed" and theirs[name] != own["conditions"][name]]
-            for theirs in recipes
-        ]
-        if others and all(others):
-            found = f"{self.results} has trainings of such a model by another recipe ({' '.join(others[0])})"
-            print(f"note: {found}; no table joins these with them", file=sys.stderr)
+        recipes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for record in read_records(self.results).records:
+            if record["status"] == "done":
+                recipes.setdefault(alike(record), []).append(conditions_of(record))
+        for description in {alike(cell.describe()): cell.describe() for cell in cells}.values():
+            own = description["conditions"]
+            others = [
+                [f"{name}={theirs[name]}" for name in theirs if name != "seed" and theirs[name] != own[name]]
+                for theirs in recipes.get(alike(description), ())
+            ]
+            if others and all(others):
+                found = f"{self.results} has trainings of such a model by another recipe ({' '.join(others[0])})"
+                print(f"note: {found}; tables keep the two apart", file=sys.stderr)
 
 
 @with_flags_of(Accuracy, plural={"seed": ("seeds", (0,))}, leave_out=("num_classes", "init"))

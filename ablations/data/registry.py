@@ -123,8 +123,9 @@ def count_classes(name: str, data_dir: Path | None) -> int:
     if classes < 2:
         directory = data_directory(data_dir)
         place = directory / name / SPLITS[0]
-        there = [folder.name for folder in directory.glob("*/") if (folder / SPLITS[0]).is_dir()]
-        hint = did_you_mean(name, [*filter(is_built_in, DATA_SETS), *there])
+        folders = [folder for folder in directory.glob("*/") if os.path.isdir(folder / SPLITS[0])]  # noqa: PTH112, raises nothing
+        others = [*filter(is_built_in, DATA_SETS), *(folder.name for folder in folders)]
+        hint = did_you_mean(name, [other for other in others if other != name])
         raise refuse(
             "data", name, f"{built_in_names()}, or an image folder: {place}/CLASS/* of 2 classes or more{hint}"
         )

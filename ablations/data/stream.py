@@ -231,7 +231,7 @@ class _Reader:
 
 
 def reading_ahead(workers: int) -> dict[str, Any]:
-    """Returns the arguments of a loader for its processes, which live as long as the process that trains."""
+    """Returns the arguments of a loader for its processes, which end with the process that trains at the latest."""
     arguments: dict[str, Any] = {"generator": torch.Generator()}  # else it draws a seed from the training's
     if workers:
         # A fork of this process would copy locks that its threads hold, and a CUDA context, which does not work there.

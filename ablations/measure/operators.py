@@ -158,7 +158,7 @@ def _profile(step: Step, place: torch.device) -> tuple[list[FunctionEvent], floa
 
 def _is_in_optimizer(event: FunctionEvent) -> bool:
     parent = event.cpu_parent
-    while parent is not None and not parent.name.startswith("Optimizer.step#"):  # as the profiler calls an optimizer's
+    while parent is not None and not parent.name.startswith("Optimizer.step#"):  # the profiler's name
         parent = parent.cpu_parent
     return parent is not None
 

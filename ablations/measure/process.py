@@ -142,7 +142,10 @@ def worker_processes(
 
 
 def _take_over(toggles: Mapping[str, Toggle], begin: Callable[..., None] | None = None, *args: Any) -> None:
-    """Has a process know the toggles of its parent, which may have some that the package has not, and follow it."""
+    """Has a process know the toggles of its parent, which may have some that the package has not, and follow it.
+
+    Then it begins with `begin`.
+    """
     TOGGLES.clear()
     TOGGLES.update(toggles)
     follow_parent()

@@ -423,7 +423,7 @@ def _misfit_error(
     more = f"; and {rest} more" if rest else ""
     embeddings = [name for key in model.state_dict() if ".pos_embed." in key for name in format.keys(key)]
     head = [name for key in HEAD for name in format.keys(key)]
-    classes = found.get(head[0], (0,))[0]
+    classes = next(iter(found.get(head[0], ())), 0)
     ways_out = {
         f"a model of {classes} classes has its head (--num-classes {classes})" if classes else "it has no head": {
             *head

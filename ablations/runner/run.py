@@ -83,7 +83,7 @@ class Job:
     tensorboard: bool
     """Whether TensorBoard's events are kept of a training beside its record and its log."""
     save_weights: bool
-    """Whether the trained weights are."""
+    """Whether the trained weights are kept too."""
     environments: dict[str, dict[str, Any]]
     declared_seeds: int | None
     debug: bool
@@ -401,9 +401,8 @@ def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[floa
             raise ranks.fault(error) from error  # what not all have met would leave the others waiting
         result, failure, is_final = None, first_line(error), isinstance(error, Diverged)
         if is_out_of_memory(error):
-            failure = (
-                f"out of memory on {cell.conditions.needed_device}; fewer images at a time or smaller ones take less"
-            )
+            words = f"out of memory on {cell.conditions.needed_device}: a smaller batch or smaller images take less"
+            failure = f"{words} ({failure})"
         if job.debug:
             traceback.print_exc()
     if not cell.conditions.is_computed:

@@ -202,7 +202,7 @@ def _describe(training: Training) -> str:
     if not history:
         return f"{words} step {training.step}/{training.steps_per_epoch}"
     last = history[-1]
-    rate = training.steps_per_epoch * training.conditions.batch_size / last["seconds"]
+    rate = training.steps_per_epoch * training.task.images_per_step / last["seconds"]
     words += f" loss {last['loss']:.3f} lr {last['lr']:.1e} {rate:.0f} img/s"
     words += f" {last['wait_s'] / last['seconds']:.0%} waiting"
     score = training.task.score

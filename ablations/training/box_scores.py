@@ -138,7 +138,7 @@ def constant_detections(train: Sequence[Objects], images: Sequence[Objects], mos
         boxes.append(np.hstack([corners, corners + size]))
         scores += [share] * count
         owners += [label] * count
-    at = np.concatenate(boxes).clip(0, 1)
+    at = np.concatenate([np.empty((0, 4)), *boxes]).clip(0, 1)
     return [
         Detections(
             image=image.id,

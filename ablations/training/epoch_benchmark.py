@@ -7,7 +7,7 @@ train.py makes of its parts. Letters: B images of a batch, S the resolution in p
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -268,7 +268,7 @@ class TimmSide:
         # timm's loader has a batch on its way to the device beside those that its processes make.
         self._ahead = 1 + workers * (self.loader.loader.prefetch_factor or 0)
         self._shown = 0
-        self._batches = self._show()
+        self._batches = _epochs_of(self.loader)
         self.loss = LabelSmoothingCrossEntropy(conditions.label_smoothing)
         self.optimizer = create_optimizer_v2(
             model, opt="adamw", lr=conditions.peak_lr, weight_decay=conditions.weight_decay
@@ -276,19 +276,17 @@ class TimmSide:
         self.schedule = build_schedule(self.optimizer, conditions, len(self.loader))
         self.step = 0
 
-    def _show(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch after the other."""
-        while True:
-            for images, labels in self.loader:
-                self._shown += 1
-                yield images.contiguous(memory_format=self.layout), labels
+    def _next_batch(self) -> Batch:
+        images, labels = next(self._batches)
+        self._shown += 1
+        return images.contiguous(memory_format=self.layout), labels
 
     def train(self, steps: int) -> float:
         """Trains for so many steps; returns the seconds it waited for images."""
         waited = 0.0
         for _ in range(steps):
             start = time.perf_counter()
-            images, labels = next(self._batches)
+            images, labels = self._next_batch()
             waited += time.perf_counter() - start
             self.take_step(images, labels)
         start = time.perf_counter()
@@ -317,8 +315,8 @@ class TimmSide:
 
     def read(self, steps: int) -> None:
         """Makes the images of so many steps."""
-        for _ in islice(self._batches, steps):
-            pass
+        for _ in range(steps):
+            self._next_batch()
         self._fill_up()
 
     def _fill_up(self) -> None:
@@ -330,6 +328,12 @@ class TimmSide:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"timm's loader made {self.collated.value} of {asked} batches and no more")
             time.sleep(1e-4)
+
+
+def _epochs_of(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Yields the batches of one epoch after the other."""
+    while True:
+        yield from loader
 
 
 def _collate(done: Any, samples: list[Any]) -> Any:

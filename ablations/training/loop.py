@@ -16,7 +16,7 @@ from ablations.schema import check_result
 from ablations.training.batches import mix_seeds
 from ablations.training.distributed import ALONE, Ranks
 from ablations.training.recipe import autocast
-from ablations.training.tasks import build_task
+from ablations.training.tasks import build_task, say_smaller
 
 
 class Diverged(RuntimeError):
@@ -50,6 +50,8 @@ class Training:
         self.task = build_task(data, conditions)
         self.steps_per_epoch, self.total_steps = self.task.steps_per_epoch, self.task.total_steps
         self.ranks.check_batch(self.task.images_per_step)
+        if self.ranks.is_first and self.task.images_per_step < conditions.batch_size:
+            say_smaller(conditions.batch_size, self.task.images_per_step)
         self.optimizer = self.task.build_optimizer(model)
         self.schedule = self.task.build_schedule(self.optimizer)
         self.drop_paths = [module for module in model.modules() if isinstance(module, DropPath) and module.rate]

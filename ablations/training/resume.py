@@ -239,7 +239,7 @@ PACKAGE = Path(__file__).parents[1]
 
 TRAINS = (
     *("config.py", "recipes.py", "dense_recipes.py", "model", "heads", "data", "training"),
-    *("measure/accuracy.py", "measure/network.py"),
+    *("measure/accuracy.py", "measure/network.py", "measure/measurement.py"),
     *("measure/dense.py", "measure/detection.py", "measure/segmentation.py"),
 )
 """The files and folders of the package that decide the numbers of a training."""

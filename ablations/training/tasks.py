@@ -75,17 +75,12 @@ class Task(ABC):
 
 
 def build_task(data: Any, conditions: Any) -> Task:
-    """Returns the task that the conditions name; raises InputError for batches that cannot be.
-
-    Says on stderr where there are fewer training images than a batch takes.
-    """
+    """Returns the task that the conditions name; raises InputError for batches that cannot be."""
     module, _, name = conditions.task.partition(":")
-    task = getattr(import_module(module), name)(data, conditions)
-    if task.images_per_step < conditions.batch_size:
-        _say_smaller(conditions.batch_size, task.images_per_step)
-    return task
+    return getattr(import_module(module), name)(data, conditions)
 
 
 @cache  # once a process, not once a training
-def _say_smaller(batch_size: int, images: int) -> None:
+def say_smaller(batch_size: int, images: int) -> None:
+    """Says on stderr that a batch takes more images than there are for training."""
     print(f"note: batch_size={batch_size}, but each step has all {images} training images", file=sys.stderr)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ablations.baselines.registry import (
+    BASELINES,
     FAMILIES,
     MODELS,
     OWN_RESOLUTIONS,
@@ -105,5 +106,5 @@ def test_every_family_that_the_article_names_has_its_models() -> None:
 
 
 def test_no_model_has_two_names() -> None:
-    assert len(set(MODELS.values())) == len(MODELS)
+    assert len(set(MODELS.values())) == len(MODELS) == len(BASELINES)
     assert {*OWN_RESOLUTIONS, *SCALED} <= set(MODELS)

@@ -85,6 +85,9 @@ def test_classes_are_known_or_counted(tmp_path: Path) -> None:
         count_classes("nowhere", tmp_path)
     with pytest.raises(InputError, match=r"or more \(did you mean 'own'\?\)$"):
         count_classes("owns", tmp_path)
+    (tmp_path / "owns" / "train").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"or more \(did you mean 'own'\?\)$"):
+        count_classes("owns", tmp_path)  # it is there, and has no classes
     with pytest.raises(InputError, match=r"or more$"):
         count_classes("imagenett", tmp_path)  # imagenet has no folder here
 

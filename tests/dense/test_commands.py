@@ -178,6 +178,15 @@ def test_arms_are_compared_seed_by_seed_and_trials_are_left_out(dense_records, m
     assert values[f"{main}_mean"].max() < 0.5, "the trial is not among them"
 
 
+def test_another_head_is_no_other_recipe(capsys, tmp_path):
+    command = parse(["detect", "--data", "bccd", "--arms", "v1", "--results", str(tmp_path)])
+    (cell,) = command.cells()
+    for head, is_said in (("fcos", False), ("retinanet", True)):
+        write(tmp_path, replace(cell, conditions=replace(cell.conditions, head=head, epochs=2)), 0.3)
+        command.begin([cell])
+        assert ("by another recipe (epochs=2); tables keep" in capsys.readouterr().err) is is_said
+
+
 def test_tables_name_the_data_and_say_what_bccd_is_no_evidence_of(dense_records):
     texts = {table.name: render_markdown(table, table.values(dense_records)) for table in TABLES}
     assert "bccd, retinanet, nano, base v2" in texts["detection"]

@@ -198,7 +198,7 @@ def test_a_line_of_a_log_knows_what_its_own_cell_took(tmp_path):
     progress.finish(cells[0], "measured", 60.0)
     left = re.search(r"(\d+):(\d\d):(\d\d) left", log.getvalue())
     hours, minutes, seconds = map(int, left.groups())
-    assert 3600 * hours + 60 * minutes + seconds == pytest.approx(120, rel=0.5)
+    assert 3600 * hours + 60 * minutes + seconds == pytest.approx(120, rel=0.25)
 
 
 def test_counts_say_nothing_of_how_long_trainings_take(tmp_path):

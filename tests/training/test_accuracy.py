@@ -219,7 +219,7 @@ ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0,
 
 
 def test_a_batch_of_more_than_all_training_images_is_said_once(capsys):
-    tasks._say_smaller.cache_clear()
+    tasks.say_smaller.cache_clear()
     for seed in (0, 1):
         measure_accuracy(build_pico, replace(ONE_STEP, batch_size=64, seed=seed), None)
     assert capsys.readouterr().err == "note: batch_size=64, but each step has all 50 training images\n"

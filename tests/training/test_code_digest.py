@@ -13,7 +13,7 @@ from ablations.training.resume import training_code_digest
 OTHERS = ("cli.py", "records/table.py", "cost.py", "report/page.py", "measure/macs.py", *resume.BESIDE_TRAINING)
 TRAINING = (
     *("config.py", "recipes.py", "dense_recipes.py", "measure/accuracy.py", "measure/network.py"),
-    *("measure/dense.py", "measure/detection.py", "measure/segmentation.py"),
+    *("measure/measurement.py", "measure/dense.py", "measure/detection.py", "measure/segmentation.py"),
     *("model/pvt.py", "heads/detection.py", "data/augmentation.py", "data/digits.py", "training/loop.py"),
 )
 REGISTRIES = ("data/registry.py", "data/dense_registry.py")
