@@ -48,7 +48,7 @@ class Compare(Command):
             say_what_matters,
             show_comparisons,
         )
-        from ablations.report.tables import escape_latex
+        from ablations.report.tables import BOLD, escape_latex
 
         names = parse_names(self.rename)
         values = comparison_values(load_records(self.results), keys)
@@ -72,7 +72,8 @@ class Compare(Command):
             print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
         for shown in chosen:
             print_comparison(shown, width)
-            print(textwrap.fill(shown.section.caption, width) + "\n")
+            plain = shown.section.caption.removesuffix(BOLD).rstrip()  # a terminal shows nothing in bold
+            print(textwrap.fill(plain, width) + "\n")
         return 0
 
 

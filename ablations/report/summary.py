@@ -159,9 +159,10 @@ def _most_for_accuracy(shown: ShownComparison, interval: str) -> str:
     row = effects[most]
     ends = {name: [abs(other[f"top1_effect_{end}"]) for end in ("low", "high")] for name, other in effects.items()}
     near = [name for name in effects if name != most and max(ends[name]) >= min(ends[most])]
-    whose = " and ".join(f"{name}'s" for name in near)
-    close = f", an interval that overlaps {whose}" if near else ""
-    size = f"{points_text(row['top1_effect_mean'])} points, {interval}{ends_text(row, 'top1_effect')}"
+    sizes = {name: points_text(other["top1_effect_mean"]) for name, other in effects.items()}
+    others = [f"{name}'s {sizes[name]}, {ends_text(effects[name], 'top1_effect')}" for name in near]
+    close = f"; close to {' and '.join(others)}" if near else ""
+    size = f"{sizes[most]} points, {interval}{ends_text(row, 'top1_effect')}"
     return f"{most} in base {base} ({size}, n = {row['top1_effect_n']:.0f}{close})"
 
 

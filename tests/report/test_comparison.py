@@ -171,7 +171,7 @@ def test_the_first_sentence_names_what_is_not_told_apart_and_what_is_not_resolve
     rows = shown.group.rows.copy()
     rows.loc[rows["arm"] == "v1+ope", "top1_effect_high"] = 0.5
     near = replace(shown, group=replace(shown.group, rows=rows))
-    assert say_what_matters([near]).endswith(", n = 6, an interval that overlaps ope's).")
+    assert say_what_matters([near]).endswith(", n = 6; close to ope's +1.00, +0.89 to +50.00).")
     assert say_what_matters([]) == ""
 
 
