@@ -59,6 +59,9 @@ def main(arguments: list[str] | None = None, worker: Worker | None = None) -> in
             return 1
         if "--debug" in arguments:
             traceback.print_exc()
+        elif isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("ablations"):
+            print(f"error: package {error.name!r} is not installed here: `make install` makes .venv", file=sys.stderr)
+            return 2
         elif hasattr(error, "is_told"):
             print(f"error: {error}", file=sys.stderr)
         else:

@@ -452,6 +452,14 @@ def test_a_fault_of_ours_shows_its_traceback_on_request(capsys, monkeypatch):
     assert "Traceback" in call(capsys, "list", "--debug")[2]
 
 
+def test_a_package_that_is_not_installed_is_named(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    monkeypatch.delitem(sys.modules, "ablations.analysis.comparison", raising=False)
+    code, _, err = call(capsys, "compare", "--results", "results")
+    assert code == 2
+    assert "error: package 'pandas' is not installed here: `make install`" in err
+
+
 def test_dry_run_prints_the_plan_and_what_is_done(capsys, tmp_path):
     arguments = ["cost", "--variants", "pico", "--resolutions", "32", "64x32", "--results", str(tmp_path / "out")]
     code, out, _ = call(capsys, *arguments, "--dry-run")

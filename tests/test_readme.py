@@ -46,23 +46,25 @@ def test_table_6_is_reproduced_as_closely_as_is_said():
     assert f"{furthest:.1f}" == claim[1]
 
 
-def test_the_costs_shown_are_what_the_command_prints(tmp_path, capsys):
-    (arguments,) = (command for command in find_all(r"^ *\$ python run_ablation\.py(.*)$") if " cost " in command)
-    assert cli.main([*shlex.split(arguments), "--results", str(tmp_path)]) == 0
-    out = capsys.readouterr().out
-    shown = re.findall(r"^    (\| (?:Arm|v1).*MACs.*|\| v1.*%\) \|.*)$", README, re.MULTILINE)
-    assert shown
-    assert [row for row in shown if row not in out] == []
+SHOWN = re.findall(r"^    \$ python run_ablation\.py (.*)\n((?:    .*\n)+)", README, re.MULTILINE)
+"""The commands of the README and what it shows of their output."""
+
+
+def test_five_commands_show_three_lines_each():
+    assert len({command.split()[0] for command, _ in SHOWN}) == 5
+    assert [len(lines.splitlines()) for _, lines in SHOWN] == [3] * 5
 
 
 @pytest.mark.slow
-def test_the_budgets_answers_are_what_the_command_prints(capsys):
-    (arguments,) = (command for command in find_all(r"^ *\$ python run_ablation\.py(.*)$") if "--budget" in command)
-    rows = re.findall(r"^    (\| v1.*GiB.*)$", README, re.MULTILINE)
-    assert len(rows) == 2
-    assert cli.main(shlex.split(arguments)) == 0
-    out = capsys.readouterr().out
-    assert [row for row in rows if row not in out] == []
+@pytest.mark.parametrize(("command", "lines"), SHOWN, ids=[command.split()[0] for command, _ in SHOWN])
+def test_the_output_shown_is_what_the_command_prints(command, lines, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = shlex.split(command)
+    own = [] if {"--results", "--budget"} & {*arguments} else ["--results", str(tmp_path)]
+    assert cli.main([*arguments, *own]) == 0
+    printed = iter(capsys.readouterr().out.splitlines())
+    assert [line for line in lines.splitlines() if line.removeprefix("    ") not in printed] == []
 
 
 def test_the_readme_is_short():

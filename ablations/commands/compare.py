@@ -38,6 +38,7 @@ class Compare(Command):
         from ablations.analysis.comparison import comparison_values
         from ablations.records import load_records
         from ablations.report.article import parse_names, rename_comparison, renaming
+        from ablations.report.overview import list_overviews, say_what_matters
         from ablations.report.page import comparison_html
         from ablations.report.summary import (
             ShownComparison,
@@ -45,10 +46,9 @@ class Compare(Command):
             comparison_latex,
             comparison_markdown,
             largest_of_each_kind,
-            say_what_matters,
             show_comparisons,
         )
-        from ablations.report.tables import BOLD, escape_latex
+        from ablations.report.tables import BOLD, escape_latex, render_terminal
 
         names = parse_names(self.rename)
         values = comparison_values(load_records(self.results), keys)
@@ -70,6 +70,8 @@ class Compare(Command):
         width = shutil.get_terminal_size().columns
         if len(chosen) > 1 and (answer := say_what_matters(every)):
             print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
+            for section in list_overviews(every):
+                print(f"\n{section.title}\n\n{render_terminal(section, width)}")
         for shown in chosen:
             print_comparison(shown, width)
             plain = shown.section.caption.removesuffix(BOLD).rstrip()  # a terminal shows nothing in bold

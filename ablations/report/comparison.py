@@ -39,12 +39,12 @@ def _memory_column(mode: str, attention: str) -> TableColumn:
     return count_column(
         "peak_memory_bytes",
         f"memory_{mode}_{attention}_bytes",
-        lambda row: f"Memory, {mode}, {attention}, {_size(row, 'memory_at')}",
+        lambda row: f"Memory, {mode}, {attention}, {size_of(row, 'memory_at')}",
         best="min",
     )
 
 
-def _size(row: pd.Series, at: str) -> str:
+def size_of(row: pd.Series, at: str) -> str:
     """Returns the size of the images, with which the words of how something was measured begin."""
     return str(row.get(at)).partition(",")[0]
 
@@ -59,7 +59,7 @@ def _speed_column(mode: str) -> TableColumn:
         return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)}{noisy})"
 
     return TableColumn(
-        lambda row: f"Speed of {mode}, {_size(row, 'speed_at')}, v1 = 1", show, is_best=f"{name}_is_best"
+        lambda row: f"Speed of {mode}, {size_of(row, 'speed_at')}, v1 = 1", show, is_best=f"{name}_is_best"
     )
 
 
@@ -124,19 +124,18 @@ COMPARISON = Table(
 
 _IN_BRACKETS = re.compile(r" \([^()]*\)")
 _LEFT_OUT = re.compile(r"; speed of inference [^;]*\)")
-_NOISY = re.compile(r"; noisy(?=\))")
 
 
 def shorten(section: Section, texts: list[str]) -> tuple[Section, list[str]]:
     """Returns the columns of a comparison that a screen has room for, and its sentences without the speed of inference.
 
     Of parameters and MACs it has no change, which the sentences say, and of top-1 no interval but that of the
-    difference to v1. Which speeds are noisy, the sentences say too.
+    difference to v1.
     """
     columns = [
         replace(column, cells=[_IN_BRACKETS.sub("", cell, count=1) for cell in column.cells])
         if column.heading.startswith(("Parameters", "MACs", "Top-1"))
-        else replace(column, cells=[_NOISY.sub("", cell) for cell in column.cells])
+        else column
         for column in section.only(BRIEF).columns
     ]
     return replace(section, columns=columns), [_LEFT_OUT.sub("", text) for text in texts]
@@ -201,7 +200,7 @@ def _cost_clauses(row: pd.Series) -> Iterator[str]:
         either = f"{next(iter(memory.values()))} with either attention"
         each = ", ".join(f"{change} ({attention} attention)" for attention, change in memory.items())
         words = either if len(memory) > 1 and len(set(memory.values())) == 1 else each
-        yield f"training memory at {_size(row, 'memory_at')}: {words}"
+        yield f"training memory at {size_of(row, 'memory_at')}: {words}"
 
 
 def _speed_clauses(row: pd.Series) -> Iterator[str]:

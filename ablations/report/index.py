@@ -10,14 +10,14 @@ from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
+from ablations.report.overview import list_overviews, say_what_matters
 from ablations.report.summary import (
     comparison_markdown,
     largest_of_each_kind,
     list_statements,
-    say_what_matters,
     show_comparisons,
 )
-from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows
+from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows, markdown_section
 from ablations.studies import list_studies
 
 
@@ -32,6 +32,7 @@ def render_index(
         answer = say_what_matters(every)
         sections += [
             *([f"**{escape_markdown(answer)}**"] if answer else []),
+            *map(markdown_section, list_overviews(every)),
             COMPARISON.about,
             comparison_markdown(largest_of_each_kind(every)).rstrip(),
             "All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).",

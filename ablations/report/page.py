@@ -35,13 +35,13 @@ from ablations.report.contents import QUESTIONS
 from ablations.report.examples import render_examples
 from ablations.report.figures import DPI, FigureSpec
 from ablations.report.index import by_measurement, count_records, list_different, list_failed, provenance_lines
+from ablations.report.overview import list_overviews, say_what_matters
 from ablations.report.summary import (
     ShownComparison,
     Statement,
     Tables,
     largest_of_each_kind,
     list_statements,
-    say_what_matters,
     show_comparisons,
 )
 from ablations.report.tables import LONGEST_CELL, NOTHING, Section, Table, left_out, list_sections
@@ -176,7 +176,11 @@ def _summary(tables: Tables, damaged: dict[str, str]) -> str:
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
     every = show_comparisons(values)
-    comparisons = _paragraph(say_what_matters(every), "answer") + comparison_html(largest_of_each_kind(every))
+    comparisons = _paragraph(say_what_matters(every), "answer")
+    for section in list_overviews(every):
+        comparisons += f"<h3>{escape(section.title)}</h3>\n{_section_table(section, section.title)}"
+        comparisons += _paragraph(section.caption, "quiet")
+    comparisons += comparison_html(largest_of_each_kind(every))
     notes = _paragraph(left_out(COMPARISON, damaged)) + _paragraph(COMPARISON.about, "about")
     return comparisons + notes + statements
 

@@ -8,7 +8,9 @@ import pandas as pd
 from ablations.analysis.comparison import comparison_values
 from ablations.errors import InputError
 from ablations.report.comparison import shorten
-from ablations.report.summary import ShownComparison, largest_of_each_kind, say_what_matters, show_comparisons
+from ablations.report.overview import list_overviews, say_what_matters
+from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
+from ablations.report.tables import Section
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -16,8 +18,8 @@ _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DO
 def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
     """Returns the text with its marked numbers as the records have them.
 
-    A name is `summary`, or `table-KIND` or `sentences-KIND`, where KIND is a data set's name, or `costs` for models
-    without a training. Raises InputError for any other name, or where the records have no such comparison.
+    A name is `summary`, `overview`, or `table-KIND` or `sentences-KIND`, where KIND is a data set's name, or `costs`
+    for models without a training. Raises InputError for any other name, or where the records have no such comparison.
     """
     every = show_comparisons(comparison_values(records))
     shown = {_kind(each): each for each in largest_of_each_kind(every)}
@@ -26,8 +28,11 @@ def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
         what, _, kind = match[2].partition("-")
         if match[2] == "summary":
             return f"{match[1]}**{say_what_matters(every)}**\n{match[4]}"
+        if match[2] == "overview":
+            overviews = "\n\n".join(map(_rows, list_overviews(every)))
+            return f"{match[1]}{overviews}\n{match[4]}"
         if what not in RENDERERS or kind not in shown:
-            allowed = "summary, " + ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)
+            allowed = "summary, overview, " + ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)
             raise InputError(f"numbers {match[2]!r} in the text are none that the records give; allowed: {allowed}")
         return f"{match[1]}{RENDERERS[what](shown[kind])}\n{match[4]}"
 
@@ -43,8 +48,11 @@ def _kind(shown: ShownComparison) -> str:
 
 
 def _table(shown: ShownComparison) -> str:
-    """Returns the columns that a screen has room for as Markdown without padding, the title above."""
-    section, _ = shorten(shown.section, [])
+    return _rows(shorten(shown.section, [])[0])
+
+
+def _rows(section: Section) -> str:
+    """Returns a section as Markdown without padding, the title above."""
     head, *rows = section.lines(bold="**{}**")
     rule = ["---", *["--:"] * (len(head) - 1)]
     lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))

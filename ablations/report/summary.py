@@ -8,8 +8,8 @@ import pandas as pd
 
 from ablations.analysis.confounders import DIFFERENCE_OF_GAINS, GAIN
 from ablations.analysis.grouping import Group, describe, group_by, list_changed
-from ablations.config import TOGGLES, VARIANTS, arm_name
-from ablations.report.accuracy import difference_text, ends_text
+from ablations.config import VARIANTS
+from ablations.report.accuracy import difference_text
 from ablations.report.comparison import COMPARISON, list_comparisons, list_toggle_sentences
 from ablations.report.tables import (
     LATEX_PREAMBLE,
@@ -21,7 +21,6 @@ from ablations.report.tables import (
     list_sections,
     markdown_section,
     metric_text,
-    points_text,
     render_csv,
 )
 
@@ -89,81 +88,6 @@ def comparison_csv(comparisons: Iterable[ShownComparison]) -> str:
     """Returns the values of comparisons as CSV, with the columns that any of them has."""
     rows = pd.concat([each.group.rows for each in comparisons])
     return render_csv(rows.dropna(axis="columns", how="all"))
-
-
-def say_what_matters(comparisons: list[ShownComparison]) -> str:
-    """Returns in one sentence which toggle matters most for accuracy, which for cost at high resolution, and how sure
-    that is; nothing without records that say either.
-
-    Accuracy is that of the comparison that says most, and of the other bases of its variant and training, or else of
-    another base wherever it was trained; cost is the
-    MACs of the first comparison without accuracy. Toggles whose intervals overlap that of the largest effect are named.
-    """
-    clauses = []
-    trained = [each for each in comparisons if _effects(each)]
-    if trained:
-        first = trained[0].group.conditions
-        of_bases: dict[str, ShownComparison] = {}
-        for each in trained:
-            if all(each.group.conditions[name] == first[name] for name in _TRAINED_ALIKE):
-                of_bases.setdefault(each.group.conditions["base"], each)
-        most = ", ".join(
-            _most_for_accuracy(each, interval="" if place else "95 % interval ")
-            for place, each in enumerate(of_bases.values())
-        )
-        elsewhere = [each for each in trained if each.group.conditions["base"] not in of_bases]
-        for each in elsewhere[:1]:
-            where = f"{each.group.conditions['variant']} on {each.group.conditions['data']}"
-            most += f", and ({where}) {_most_for_accuracy(each, interval='')}"
-        clauses.append(f"for accuracy ({first['variant']} on {first['data']}) what matters most is {most}")
-    counted = [each for each in comparisons if not _has_data(each) and _costs(each)]
-    if counted:
-        variant, at = counted[0].group.conditions["variant"], counted[0].group.rows["large_at"].iloc[0]
-        costs = _costs(counted[0])
-        toggle = max(costs, key=lambda name: abs(costs[name]))
-        change = f"{abs(costs[toggle]):.0f} % {'more' if costs[toggle] > 0 else 'fewer'}"
-        clauses.append(f"for cost at high resolution, {toggle} ({change} MACs in {variant} at {at}, exact)")
-    text = "; ".join(clauses)
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-_TRAINED_ALIKE = ("variant", "data", "epochs", "n_train_images")
-
-
-def _has_data(shown: ShownComparison) -> bool:
-    return not pd.isna(shown.group.conditions.get("data"))
-
-
-def _of_toggles(shown: ShownComparison, column: str) -> dict[str, pd.Series]:
-    """Returns the rows of the arms with one toggle that have a value in a column, by the toggle."""
-    rows = {str(row["arm"]): row for _, row in shown.group.rows.iterrows()}
-    own = {name: rows[arm_name([name])] for name in TOGGLES if arm_name([name]) in rows}
-    return {name: row for name, row in own.items() if pd.notna(row.get(column))}
-
-
-def _effects(shown: ShownComparison) -> dict[str, pd.Series]:
-    return _of_toggles(shown, "top1_effect_mean") if _has_data(shown) else {}
-
-
-def _costs(shown: ShownComparison) -> dict[str, float]:
-    rows = _of_toggles(shown, "macs_large_change_percent")
-    return {name: float(row["macs_large_change_percent"]) for name, row in rows.items()}
-
-
-def _most_for_accuracy(shown: ShownComparison, interval: str) -> str:
-    base, effects = shown.group.conditions["base"], _effects(shown)
-    resolved = [name for name, row in effects.items() if row["top1_effect_resolved"]]
-    if not resolved:
-        return f"unresolved in base {base}"
-    most = max(resolved, key=lambda name: abs(effects[name]["top1_effect_mean"]))
-    row = effects[most]
-    ends = {name: [abs(other[f"top1_effect_{end}"]) for end in ("low", "high")] for name, other in effects.items()}
-    near = [name for name in effects if name != most and max(ends[name]) >= min(ends[most])]
-    sizes = {name: points_text(other["top1_effect_mean"]) for name, other in effects.items()}
-    others = [f"{name}'s {sizes[name]}, {ends_text(effects[name], 'top1_effect')}" for name in near]
-    close = f"; close to {' and '.join(others)}" if near else ""
-    size = f"{sizes[most]} points, {interval}{ends_text(row, 'top1_effect')}"
-    return f"{most} in base {base} ({size}, n = {row['top1_effect_n']:.0f}{close})"
 
 
 def list_statements(tables: Tables) -> list[Statement]:

@@ -14,6 +14,9 @@ from ablations.config import CONFOUNDER_SLOTS, TOGGLES
 from ablations.errors import FEW
 from ablations.measure.metrics import METRICS, in_unit_of
 
+LARGEST_EXACT = 2**53
+"""Up to here a float holds every whole number."""
+
 NOTHING = "-"
 """What a cell without a value shows."""
 
@@ -159,11 +162,17 @@ def metric_text(metric: str, value: Any) -> str:
 
 
 def render_csv(values: pd.DataFrame) -> str:
-    """Returns the values as CSV, unrounded, with units in the column names.
+    """Returns the values as CSV, counts exact and all else with nine figures, with units in the column names.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    Processors differ in a statistic's last figures, and the file is to be the same on all. A text that a spreadsheet
+    would take for a formula begins with an apostrophe.
     """
-    return values.map(_no_formula).to_csv(index=False, float_format="%.12g", lineterminator="\n")
+    return values.map(_no_formula).to_csv(index=False, float_format=_nine_figures, lineterminator="\n")
+
+
+def _nine_figures(value: object) -> str:
+    number = float(str(value))
+    return f"{number:.0f}" if number.is_integer() and abs(number) < LARGEST_EXACT else f"{number:.9g}"
 
 
 def _no_formula(value: Any) -> Any:

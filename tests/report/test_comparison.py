@@ -19,7 +19,8 @@ from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records
 from ablations.report.comparison import COMPARISON
-from ablations.report.summary import ShownComparison, largest_of_each_kind, say_what_matters, show_comparisons
+from ablations.report.overview import list_overviews, say_what_matters
+from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
 from ablations.report.tables import list_sections, render_latex, render_markdown, render_terminal
 from ablations.studies import find_study
 
@@ -126,7 +127,7 @@ def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model,
         assert "b0" not in out, form
         assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
         if form == "terminal":
-            assert out.startswith(" For accuracy (pico on digits) what matters most is cffn in base v2 (-3.00 points, ")
+            assert out.startswith(" For accuracy, what matters most is cffn in base v2 (pico on digits: -3.00 points, ")
 
 
 def test_arms_have_the_names_that_are_asked_for_in_every_form(write_model, capsys):
@@ -145,14 +146,14 @@ def test_the_first_sentence_says_which_toggle_matters_most(write_model, write_ce
     results = write_model(6)
     what = lambda: say_what_matters(show_comparisons(comparison_values(load_records(results))))  # noqa: E731
     size = "-3.00 points, 95 % interval -3.11 to -2.89, n = 6"
-    assert what() == f"For accuracy (pico on digits) what matters most is cffn in base v2 ({size})."
+    assert what() == f"For accuracy, what matters most is cffn in base v2 (pico on digits: {size})."
     for place, arm in enumerate(ARMS):
         for seed in range(6):
             top1 = 0.5 + 0.02 * ("ope" in arm) + 0.001 * (-1) ** (place + seed)
             result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
             write_cell(results, arm_cell("nano", arm, "v1", Accuracy(seed=seed)), result)
     # Another base is spoken of wherever it was trained.
-    assert f"cffn in base v2 ({size}), and (nano on digits) ope in base v1 (+2.00 points, +1.89 to +2.11" in what()
+    assert f"base v2 (pico on digits: {size}); ope in base v1 (nano on digits: +2.00 points, +1.89 to +2.11" in what()
     for arm in ARMS:
         for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
             write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
@@ -161,18 +162,56 @@ def test_the_first_sentence_says_which_toggle_matters_most(write_model, write_ce
             cell = arm_cell("pico", arm, "v2", Accuracy(seed=seed, epochs=1))
             write_cell(results, cell, {"top1": 0.5, "n_eval_images": 100, "n_train_images": 200, "history": []})
     assert what().count("base v2") == 1, "a training of other epochs is not beside it"
-    assert what().endswith("; for cost at high resolution, lsra (25 % fewer MACs in b2 at 1024 px, exact).")
+    assert what().endswith(". For cost at high resolution, it is lsra (25 % fewer MACs in b2 at 1024 px, exact).")
 
 
 def test_the_first_sentence_names_what_is_not_told_apart_and_what_is_not_resolved(write_model):
     few = show_comparisons(comparison_values(load_records(write_model(3))))
-    assert say_what_matters(few) == "For accuracy (pico on digits) what matters most is unresolved in base v2."
+    assert say_what_matters(few) == "For accuracy, what matters most is unresolved in base v2 (pico on digits)."
     (shown,) = show_comparisons(comparison_values(load_records(write_model(6))))
     rows = shown.group.rows.copy()
     rows.loc[rows["arm"] == "v1+ope", "top1_effect_high"] = 0.5
     near = replace(shown, group=replace(shown.group, rows=rows))
-    assert say_what_matters([near]).endswith(", n = 6; close to ope's +1.00, +0.89 to +50.00).")
+    assert say_what_matters([near]).endswith(", n = 6; near in size: ope's +1.00, +0.89 to +50.00).")
     assert say_what_matters([]) == ""
+
+
+def test_an_overview_has_what_each_toggle_does_wherever_it_was_trained_and_what_it_costs(write_model, write_cell):
+    results = write_model(6)
+    overviews = lambda: list_overviews(show_comparisons(comparison_values(load_records(results))))  # noqa: E731
+    (gains,) = overviews()
+    cells = {column.heading: (column.cells[0], column.is_best[0]) for column in gains.columns}
+    assert cells["Model and data"][0] == "pico on digits"
+    assert cells["cffn"] == ("-3.00 (-3.11 to -2.89)", True)
+    assert cells["ope"] == ("+1.00 (+0.89 to +1.11)", False)
+    assert cells["n"][0] == "6"
+    for arm in ARMS:
+        for seed in range(6):
+            result = {"top1": 0.5 + 0.001 * (seed % 2), "n_eval_images": 100, "n_train_images": 200, "history": []}
+            write_cell(results, arm_cell("nano", arm, "v1", Accuracy(seed=seed)), result)
+        for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
+            write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
+    gains, costs = overviews()
+    assert gains.lines()[0][:2] == ["Model and data", "Base"]
+    assert [line[:2] for line in gains.lines()[1:]] == [["pico on digits", "v2"], ["nano on digits", "v1"]]
+    assert [any(column.is_best[1] for column in gains.columns)] == [False], "nothing is resolved"
+    assert costs.title == "What each toggle costs: b2, base v2, stem stride 4, P = 7"
+    rows = {line[0]: dict(zip(costs.lines()[0], line, strict=True)) for line in costs.lines()[1:]}
+    assert {name: row["MACs, 1024 px"] for name, row in rows.items()} == {
+        "ope": "+5.0 %",
+        "cffn": "+0.0 %",
+        "lsra": "-25.0 %",
+    }
+
+
+def test_an_overview_tells_settings_of_p_apart(write_model, write_cell):
+    results = write_model(6)
+    for arm in ARMS:
+        for seed in range(6):
+            result = {"top1": 0.5 + 0.01 * ("ope" in arm), "n_eval_images": 100, "n_train_images": 200, "history": []}
+            write_cell(results, arm_cell("pico", arm, "v2", Accuracy(seed=seed), pool_size=4), result)
+    (gains,) = list_overviews(show_comparisons(comparison_values(load_records(results))))
+    assert sorted(gains.columns[0].cells) == ["pico on digits, P = 2", "pico on digits, P = 4"]
 
 
 def test_the_terminal_folds_columns_that_do_not_fit(write_model):

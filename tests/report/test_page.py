@@ -20,6 +20,7 @@ from ablations.records import load_records, write_record
 from ablations.report.build import PAGE, build_report
 from ablations.report.comparison import COMPARISON, shorten
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES, headline_figures, list_figures
+from ablations.report.overview import list_overviews
 from ablations.report.summary import Tables, largest_of_each_kind, list_statements, show_comparisons
 from ablations.report.tables import list_sections
 
@@ -129,7 +130,9 @@ def test_the_headlines_are_there_by_question(page: Page, text: str, quick_record
 def test_the_page_opens_with_the_comparison_and_a_sentence_a_toggle(page: Page, quick_records: pd.DataFrame) -> None:
     shown = largest_of_each_kind(show_comparisons(comparison_values(quick_records)))
     brief, _ = shorten(shown[0].section, [])
-    assert page.tables[:2] == [brief.lines(), shown[0].section.lines()]
+    overviews = list_overviews(show_comparisons(comparison_values(quick_records)))
+    assert len(overviews) == 2
+    assert page.tables[:4] == [each.lines() for each in (*overviews, brief, shown[0].section)]
     words = "".join(page.words)
     for each in shown[0].statements:
         assert each.text in words

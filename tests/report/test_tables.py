@@ -197,7 +197,7 @@ def test_mixed_conditions_become_groups_whose_headings_tell_them_apart(tmp_path,
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_csv_has_the_values_unrounded(name, quick_records, paper_tables):
+def test_csv_has_counts_exactly_and_nine_figures_of_all_else(name, quick_records, paper_tables):
     values = paper_tables[name] if name in paper_tables else BY_NAME[name].values(quick_records)
     if values.empty:
         assert name in NOT_OF_QUICK
@@ -207,7 +207,7 @@ def test_csv_has_the_values_unrounded(name, quick_records, paper_tables):
     assert len(read) == len(values)
     for column in values.select_dtypes("number"):
         assert read[column].to_numpy(dtype=float, na_value=float("nan")) == pytest.approx(
-            values[column].to_numpy(dtype=float, na_value=float("nan")), rel=1e-9, nan_ok=True
+            values[column].to_numpy(dtype=float, na_value=float("nan")), rel=5.1e-9, nan_ok=True
         )
     for column in ("params", "macs", "peak_memory_bytes"):
         if column in values:
