@@ -20,7 +20,7 @@ from ablations.analysis.accuracy import (
 )
 from ablations.analysis.cost import USUAL_POOLS
 from ablations.analysis.dense import dense_columns
-from ablations.analysis.effects import effect_values
+from ablations.analysis.effects import effect_values, lead_values
 from ablations.analysis.grouping import (
     REFERENCE,
     Group,
@@ -73,11 +73,12 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     `params` and `macs` are of the model that was trained, with its number of classes, at the training's resolution;
     without a training, of the smallest size that was counted. `macs_large` is of the largest up to LARGE_SIDE.
     `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval, and
-    accuracies as `accuracy_values` has them; the row of an arm with one toggle has that toggle's main effect too, as
-    `top1_effect_mean` and so on. `has_chosen_rate` says whether trials on images set aside chose the learning rate.
-    `_change_percent` is against v1. `counted_at`, `memory_at` and `speed_at`
-    say under which conditions. All is of one number of classes, but `ap_mean` and `miou_mean`: of a detector and of a
-    segmentation network on these backbones, trained under `ap_of` and `miou_of`.
+    accuracies as `accuracy_values` has them. The row of an arm with one toggle or two has their main effect or
+    interaction too, as `top1_effect_mean` and so on, and `top1_behind_mean` and so on of `lead_values`.
+    `has_chosen_rate` says whether trials on images set aside chose the learning rate. `_change_percent` is against v1.
+    `counted_at`, `memory_at` and `speed_at` say under which conditions. All is of one number of classes, but `ap_mean`
+    and `miou_mean`: of a detector and of a segmentation network on these backbones, trained under `ap_of` and
+    `miou_of`.
     """
     if records.empty:
         return
@@ -143,6 +144,7 @@ def _compare(
             at_chance=_at_chance(columns, study),
             top1_is_best=_best_accuracies(study),
             has_chosen_rate=has_chosen_rate(records, study.conditions),
+            n_eval_images=study.conditions["n_eval_images"],
         )
         parts = [accuracy, _main_effects(study)]
     else:
@@ -199,13 +201,18 @@ def _best_accuracies(study: Study) -> pd.Series:
 
 
 def _main_effects(study: Study) -> pd.DataFrame:
-    """Returns each toggle's main effect on the accuracy, in the row of the arm that has just this toggle."""
+    """Returns each toggle's main effect on the accuracy, in the row of the arm that has just this toggle; that of two
+    beyond their parts in the row of the arm with these two; and how far a main effect is behind the largest one."""
     effects = effect_values(study.rows, "accuracy")
     if effects.empty:
         return effects
-    main = effects[effects["order"] == 1].drop_duplicates("effect")
-    main = main.set_index(main["effect"].map(lambda toggle: arm_name([toggle])))
-    return main[[name for name in main if str(name).startswith("top1_effect_")]]
+    own = effects[effects["order"] <= 2].drop_duplicates("effect").set_index("effect")
+    leads = lead_values(study.rows)
+    if len(leads):
+        behind = leads.drop_duplicates("effect").set_index("effect")
+        own = own.join(behind[[name for name in behind if str(name).startswith("top1_behind_")]])
+    own.index = own.index.map(lambda effect: arm_name(effect.split(":")))
+    return own[[name for name in own if str(name).startswith(("top1_effect_", "top1_behind_"))]]
 
 
 def _change(values: pd.Series) -> pd.Series:

@@ -422,6 +422,27 @@ def effect_values(records: pd.DataFrame, measurement: str) -> Iterator[dict[str,
             yield row
 
 
+@tabulated
+def lead_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Returns by how much the size of each toggle's main effect on accuracy is behind the largest one's of its study.
+
+    A row each `effect` but the largest, with `largest` and, seed by seed, `top1_behind_mean` and so on. One family of
+    Holm's is a study's.
+    """
+    for study in list_factorial_studies(records, "accuracy"):
+        contrasts = study.factorial.contrasts(study.complete["top1"])[list(study.factorial.toggles)]
+        if contrasts.empty:
+            continue
+        sizes = contrasts * np.sign(contrasts.mean())
+        largest = str(sizes.mean().idxmax())
+        family = [
+            ({**study.names, "effect": other, "largest": largest}, estimate_mean(sizes[largest] - sizes[other]))
+            for other in study.factorial.toggles
+            if other != largest
+        ]
+        yield from difference_rows("top1_behind", family, study.declared)
+
+
 def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     """Returns exact effects without the interactions that are 0 at every resolution under the same conditions."""
     values = effect_values(records, measurement)

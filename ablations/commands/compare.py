@@ -71,7 +71,8 @@ class Compare(Command):
         if len(chosen) > 1 and (answer := say_what_matters(every)):
             print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
             for section in list_overviews(every):
-                print(f"\n{section.title}\n\n{render_terminal(section, width)}")
+                print(f"\n{textwrap.fill(section.title, width)}\n\n{render_terminal(section, width)}\n")
+                print(textwrap.fill(renaming(names)(section.caption), width))
         for shown in chosen:
             print_comparison(shown, width)
             plain = shown.section.caption.removesuffix(BOLD).rstrip()  # a terminal shows nothing in bold

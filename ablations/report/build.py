@@ -139,7 +139,8 @@ class _Contents:
 
     def render_index(self, figures: list[FigureSpec]) -> str:
         """Returns the page that the folder opens with, which shows those `figures` that there are files of."""
-        return render_index(self.records, self.damaged, self.tables, figures)
+        others = [spec for spec in self.figures if spec not in self.headlines]
+        return render_index(self.records, self.damaged, self.tables, figures, others)
 
 
 def _make(results: Path, *, everything: bool = False) -> _Contents:

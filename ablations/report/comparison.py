@@ -27,7 +27,7 @@ from ablations.report.tables import (
     points_text,
 )
 
-BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, explicit", "Speed of training", "Top-1", "Against v1")
+BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, fused", "Speed of training", "Top-1", "Against v1")
 """How the headings of the columns begin that there is room for everywhere; `compare` prints the others."""
 
 
@@ -223,15 +223,20 @@ def list_comparisons(values: pd.DataFrame) -> list[tuple[Group, Section]]:
     return sorted(pairs, key=lambda pair: _weight(pair[0]), reverse=True)
 
 
+def has_all_seeds(rows: pd.DataFrame) -> bool:
+    """Whether all arms of a comparison were trained with as many seeds as their study declared, if it did."""
+    declared = rows["declared_seeds"].fillna(0) if "declared_seeds" in rows else 0
+    return bool((rows["n_seeds"] >= declared).all())
+
+
 def _weight(group: Group) -> tuple[float, ...]:
     names, rows = group.conditions, group.rows
     images = names.get("n_train_images")
     measured = any(str(name).startswith(("memory_in", "relative_speed_")) for name in rows.dropna(axis="columns"))
-    declared = rows["declared_seeds"].fillna(0) if "declared_seeds" in rows else 0
     return (
         float(pd.notna(images)),
         float("top1_effect_mean" in rows and rows["top1_effect_mean"].notna().any()),
-        float("n_seeds" in rows and (rows["n_seeds"] >= declared).all()),
+        float("n_seeds" in rows and has_all_seeds(rows)),
         float(measured),
         0.0 if pd.isna(images) else float(images),
         float(names["base"] == "v2"),

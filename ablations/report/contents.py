@@ -36,7 +36,7 @@ QUESTIONS = (
     Question(
         name="accuracy",
         title="What does each change do to accuracy?",
-        tables=("effects_accuracy",),
+        tables=("effects_accuracy", "learning_rates"),
         figures=("effects_accuracy", "tradeoff"),
     ),
     Question(

@@ -22,9 +22,16 @@ from ablations.studies import list_studies
 
 
 def render_index(
-    records: list[dict[str, Any]], damaged: dict[str, str], tables: dict[Table, pd.DataFrame], figures: list[FigureSpec]
+    records: list[dict[str, Any]],
+    damaged: dict[str, str],
+    tables: dict[Table, pd.DataFrame],
+    figures: list[FigureSpec],
+    others: list[FigureSpec],
 ) -> str:
-    """Returns the page that a results folder opens with: the comparisons, what they say, and the headlines."""
+    """Returns the page that a results folder opens with: the comparisons, what they say, and the headlines.
+
+    It shows `figures` and links `others`, which are there too.
+    """
     by_name = {table.name: table for table in tables}
     sections = ["# Results"]
     if COMPARISON.name in by_name:
@@ -48,6 +55,12 @@ def render_index(
         for spec in drawn:
             title, caption = escape_markdown(spec.title), escape_markdown(spec.caption)
             sections += [f"![{title}](figures/{spec.name}.png)", f"{caption} [SVG](figures/{spec.name}.svg)"]
+        linked = [
+            f"[{escape_markdown(spec.title)}](figures/{spec.name}.png)"
+            for spec in others
+            if spec.kind in question.figures
+        ]
+        sections += [f"More figures: {', '.join(linked)}."] if linked else []
         links = "{0.title} [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["\n".join(f"- {links.format(table)}" for table in own)] if own else []
     others = [

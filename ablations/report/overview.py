@@ -2,6 +2,7 @@
 each costs."""
 
 from collections.abc import Iterable
+from itertools import combinations
 
 import pandas as pd
 
@@ -9,11 +10,12 @@ from ablations.analysis.comparison import MEMORY_STEPS
 from ablations.analysis.grouping import REFERENCE, describe
 from ablations.config import TOGGLES, arm_name
 from ablations.report.accuracy import difference_text, ends_text
-from ablations.report.comparison import size_of
+from ablations.report.comparison import has_all_seeds
 from ablations.report.summary import ShownComparison
 from ablations.report.tables import NOTHING, Section, ShownColumn, change_of, points_text
 
 _MODEL = ("variant", "base", "stem_stride", "pool_size")
+_PLACE = ("variant", "base", "pool_size", "data")
 _TRAINED_ALIKE = ("variant", "data", "epochs", "n_train_images")
 
 
@@ -22,8 +24,8 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
     that is; nothing without records that say either.
 
     Accuracy is that of the comparison that says most and of the other bases of its variant and training, or else of
-    another base wherever it was trained. Cost is the MACs of the first comparison without accuracy. Toggles whose
-    intervals overlap that of the largest effect are named.
+    another base wherever it was trained; losses are named wherever they are resolved. Cost is the MACs and the memory
+    of the first comparison without accuracy. Toggles that are not resolved to be behind the largest one are named too.
     """
     clauses = []
     trained = _trained(comparisons)
@@ -36,14 +38,16 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
             _most_for_accuracy(each, "" if place else "95 % interval ")
             for place, each in enumerate([*alike, *elsewhere[:1]])
         ]
-        clauses.append(f"for accuracy, what matters most is {'; '.join(most)}")
+        clauses.append(f"for accuracy, what matters most is {'; '.join([*most, *_losses(trained)])}")
     counted = [each for each in comparisons if _has_costs(each)]
     if counted:
         variant, at = counted[0].group.conditions["variant"], counted[0].group.rows["large_at"].iloc[0]
-        costs = {name: row["macs_large_change_percent"] for name, row in _of_toggles(counted[0], _MACS).items()}
-        toggle = max(costs, key=lambda name: abs(costs[name]))
-        change = f"{abs(costs[toggle]):.0f} % {'more' if costs[toggle] > 0 else 'fewer'}"
-        clauses.append(f"for cost at high resolution, it is {toggle} ({change} MACs in {variant} at {at}, exact)")
+        toggle, change = _most(counted[0], _MACS, "fewer")
+        costs = f"{toggle} in MACs ({change} in {variant} at {at}, exact)"
+        if _of_toggles(counted[0], _MEMORY):
+            toggle, change = _most(counted[0], _MEMORY, "less")
+            costs += f" and {toggle} in training memory with fused attention ({change})"
+        clauses.append(f"for cost at high resolution, it is {costs}")
     text = ". ".join(f"{clause[0].upper()}{clause[1:]}" for clause in clauses)
     return f"{text}." if text else ""
 
@@ -72,13 +76,34 @@ def _gains(trained: list[ShownComparison]) -> list[Section]:
         cells = [difference_text(own[toggle], "top1_effect") if toggle in own else NOTHING for own in effects]
         columns.append(ShownColumn(toggle, cells, [_leading(own) == [toggle] for own in effects]))
     seeds = [str(max(int(row["top1_effect_n"]) for row in own.values())) for own in effects]
-    caption = (
-        "Points of top-1 that each toggle adds, averaged over the others' settings, and the 95 % interval over n "
-        "seeds. Bold: the largest that is resolved, unless the interval of another reaches its."
-    )
-    columns.append(_column("n", seeds))
+    images = [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]
+    columns += [_column("n", seeds), _column("Validation images", images)]
     shown = [column for column in columns if set(column.cells) != {NOTHING}]
-    return [Section("What each toggle does to top-1, in points", shown, caption)]
+    caption = (
+        "95 % intervals over n seeds. Bold: the largest in size, all others resolved to be smaller. "
+        f"{_overlap(trained[0])}"
+    )
+    title = "Points of top-1 that each toggle adds, averaged over the others' settings"
+    return [Section(title, shown, caption.strip())]
+
+
+def _overlap(shown: ShownComparison) -> str:
+    """Says what the strongest resolved interaction of two toggles means for the one with the smaller effect."""
+    main = _of_toggles(shown, "top1_effect_mean")
+    rows = {str(row["arm"]): row for _, row in shown.group.rows.iterrows()}
+    pairs = {pair: rows[arm_name(pair)] for pair in combinations(main, 2) if arm_name(pair) in rows}
+    resolved = {pair: row for pair, row in pairs.items() if row.get("top1_effect_resolved") is True}
+    if not resolved:
+        return ""
+    pair = max(resolved, key=lambda each: abs(resolved[each]["top1_effect_mean"]))
+    beyond = resolved[pair]["top1_effect_mean"]
+    less, more = sorted(pair, key=lambda name: abs(main[name]["top1_effect_mean"]))
+    mean = main[less]["top1_effect_mean"]
+    return (
+        f"In base {shown.group.conditions['base']}, {_where(shown)}, {less} adds {points_text(mean - beyond)} without "
+        f"{more} and {points_text(mean + beyond)} with it (interaction {points_text(beyond)}, "
+        f"{ends_text(resolved[pair], 'top1_effect')})."
+    )
 
 
 def _costs(comparisons: Iterable[ShownComparison]) -> list[Section]:
@@ -95,15 +120,16 @@ def _costs(comparisons: Iterable[ShownComparison]) -> list[Section]:
     }
     for mode, attention in MEMORY_STEPS:
         if mode == "training":
-            size = size_of(first, "memory_at")
-            headings[f"memory_{mode}_{attention}"] = f"Memory, {mode}, {attention}, {size}"
+            headings[f"memory_{mode}_{attention}"] = f"Memory, {attention}"
     columns = [_column("Toggle", list(rows))]
     for metric, heading in headings.items():
         cells = [change_of(metric)(row) or NOTHING for row in rows.values()]
         columns.append(_column(heading, cells))
     columns = [column for column in columns if set(column.cells) != {NOTHING}]
-    title = f"What each toggle costs: {describe(shown.group.conditions, _MODEL)}"
-    return [Section(title, columns, f"What {REFERENCE} with one toggle takes more or less than {REFERENCE}.")]
+    title = f"What each toggle alone costs, beside {REFERENCE}: {describe(shown.group.conditions, _MODEL)}"
+    memory = shown.group.conditions["memory_at"]
+    caption = "" if pd.isna(memory) else f"Memory of training: {memory}. "
+    return [Section(title, columns, f"{caption}Counts are exact.")]
 
 
 def _column(heading: str, cells: list[str]) -> ShownColumn:
@@ -111,19 +137,19 @@ def _column(heading: str, cells: list[str]) -> ShownColumn:
 
 
 _MACS = "macs_large_change_percent"
-
-
-def _place(shown: ShownComparison) -> tuple[object, ...]:
-    """Returns the variant, base and data set of a comparison."""
-    return tuple(shown.group.conditions.get(name) for name in ("variant", "base", "data"))
+_MEMORY = "memory_training_fused_change_percent"
 
 
 def _trained(comparisons: list[ShownComparison]) -> list[ShownComparison]:
-    """Returns the first comparison with effects on accuracy of every variant, base, P and data set."""
+    """Returns the first comparison with effects on accuracy of every variant, base, P and data set.
+
+    Those whose study has not all its declared seeds are left out where others have.
+    """
     first: dict[object, ShownComparison] = {}
-    for each in comparisons:
-        if _has_data(each) and _of_toggles(each, "top1_effect_mean"):
-            first.setdefault((*_place(each), each.group.conditions["pool_size"]), each)
+    trained = [each for each in comparisons if _has_data(each) and _of_toggles(each, "top1_effect_mean")]
+    whole = [each for each in trained if has_all_seeds(each.group.rows)]
+    for each in whole or trained:
+        first.setdefault(tuple(each.group.conditions[name] for name in _PLACE), each)
     return list(first.values())
 
 
@@ -142,27 +168,50 @@ def _of_toggles(shown: ShownComparison, column: str) -> dict[str, pd.Series]:
     return {name: row for name, row in own.items() if pd.notna(row.get(column))}
 
 
+def _where(shown: ShownComparison) -> str:
+    return "{variant} on {data}".format(**shown.group.conditions)
+
+
+def _most(shown: ShownComparison, column: str, less: str) -> tuple[str, str]:
+    """Returns the toggle that changes a cost most, and by how much in words."""
+    changes = {name: float(row[column]) for name, row in _of_toggles(shown, column).items()}
+    toggle = max(changes, key=lambda name: abs(changes[name]))
+    return toggle, f"{abs(changes[toggle]):.0f} % {'more' if changes[toggle] > 0 else less}"
+
+
 def _leading(effects: dict[str, pd.Series]) -> list[str]:
-    """Returns the toggle with the largest resolved effect, and behind it those whose intervals reach its."""
+    """Returns the toggle with the largest resolved effect, and behind it those not resolved to be smaller."""
     resolved = [name for name, row in effects.items() if row["top1_effect_resolved"]]
     if not resolved:
         return []
     most = max(resolved, key=lambda name: abs(effects[name]["top1_effect_mean"]))
-    ends = {name: [abs(row[f"top1_effect_{end}"]) for end in ("low", "high")] for name, row in effects.items()}
-    return [most, *(name for name in effects if name != most and max(ends[name]) >= min(ends[most]))]
+    behind = [name for name, row in effects.items() if name != most and row.get("top1_behind_resolved") is not True]
+    return [most, *behind]
 
 
 def _most_for_accuracy(shown: ShownComparison, interval: str) -> str:
-    effects = _of_toggles(shown, "top1_effect_mean")
-    where = "{variant} on {data}".format(**shown.group.conditions)
-    base = shown.group.conditions["base"]
+    effects, base = _of_toggles(shown, "top1_effect_mean"), shown.group.conditions["base"]
     leading = _leading(effects)
     if not leading:
-        return f"unresolved in base {base} ({where})"
+        return f"unresolved in base {base} ({_where(shown)})"
     most, *near = leading
-    sizes = {name: points_text(row["top1_effect_mean"]) for name, row in effects.items()}
-    ends = {name: ends_text(row, "top1_effect") for name, row in effects.items()}
-    others = " and ".join(f"{name}'s {sizes[name]}, {ends[name]}" for name in near)
-    close = f"; near in size: {others}" if near else ""
-    size = f"{sizes[most]} points, {interval}{ends[most]}, n = {effects[most]['top1_effect_n']:.0f}"
-    return f"{most} in base {base} ({where}: {size}{close})"
+    others = " and ".join(f"{name}'s {points_text(effects[name]['top1_effect_mean'])}" for name in near)
+    near_words = f"; {others} {'is' if len(near) == 1 else 'are'} not resolved to be smaller" if near else ""
+    return f"{most} in base {base} ({_where(shown)}: {_size(effects[most], interval)}{near_words})"
+
+
+def _size(row: pd.Series, interval: str) -> str:
+    size = f"{points_text(row['top1_effect_mean'])} points, {interval}{ends_text(row, 'top1_effect')}"
+    return f"{size}, n = {row['top1_effect_n']:.0f}"
+
+
+def _losses(trained: Iterable[ShownComparison]) -> list[str]:
+    """Returns each resolved loss of a toggle and where it is, but for those that are the largest effect there."""
+    return [
+        f"{name} loses in base {each.group.conditions['base']} ({_where(each)}: {_size(row, '')})"
+        for each in trained
+        for name, row in _of_toggles(each, "top1_effect_mean").items()
+        if row["top1_effect_resolved"]
+        and row["top1_effect_mean"] < 0
+        and name not in _leading(_of_toggles(each, "top1_effect_mean"))[:1]
+    ]

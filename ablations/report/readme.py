@@ -29,7 +29,7 @@ def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
         if match[2] == "summary":
             return f"{match[1]}**{say_what_matters(every)}**\n{match[4]}"
         if match[2] == "overview":
-            overviews = "\n\n".join(map(_rows, list_overviews(every)))
+            overviews = "\n\n".join(f"{_rows(section)}\n\n{section.caption}" for section in list_overviews(every))
             return f"{match[1]}{overviews}\n{match[4]}"
         if what not in RENDERERS or kind not in shown:
             allowed = "summary, overview, " + ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)

@@ -160,7 +160,8 @@ def _of_counters(tables: Tables) -> Iterator[Statement]:
         exact, wrong = [str(tool) for tool in off.index[off == 0]], off[off != 0]
         counted = f"{', '.join(exact) or 'no tool'} counts all {metric_text('macs', at['macs_fused'].iloc[0])} GMACs"
         others = ", ".join(
-            f"{tool} is {error:{'+.0f' if abs(error) >= 1 else '+.1g'}} % off" for tool, error in wrong.items()
+            f"{tool} {abs(error):{'.0f' if abs(error) >= 1 else '.1g'}} % too {'few' if error < 0 else 'many'}"
+            for tool, error in wrong.items()
         )
         text = f"At {at['resolution'].iloc[0]} px with fused attention {counted}{f'; {others}' if others else ''}."
         yield Statement("How FLOPs are counted", title, text)

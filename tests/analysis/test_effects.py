@@ -17,6 +17,7 @@ from ablations.analysis.effects import (
     effects_at_work,
     estimate_effects,
     find_factorials,
+    lead_values,
     order_values,
     shapley_values,
     step_values,
@@ -284,6 +285,38 @@ def test_effects_of_accuracies_by_hand(tmp_path, write_factorial):
     # Half a point is beyond its own interval, and nothing after the correction.
     alone = values["top1_effect_p"] < 0.05
     assert set(values["effect"][alone & ~values["top1_effect_resolved"]]) == set(p) - set(times)
+
+
+def test_how_far_main_effects_are_behind_the_largest_by_hand(tmp_path, write_top1):
+    # alpha is the noise of v1+cffn in a seed: cffn's effect is -8 + alpha / 4, the others' are off by -alpha / 4.
+    alphas = (-4, -2, 0, 0, 2, 4)
+    for arm in ARMS:
+        for seed, alpha in enumerate(alphas):
+            points = 3 * ("ope" in arm) - 8 * ("cffn" in arm) + 1 * ("lsra" in arm) + alpha * (arm == "v1+cffn")
+            write_top1(arm, seed, 0.5 + points / 100)
+    values = lead_values(load_records(tmp_path)).set_index("effect")
+    assert set(values["largest"]) == {"cffn"}
+    # In size cffn is 8 - alpha / 4, ope 3 - alpha / 4 and lsra 1 - alpha / 4: behind by 5 and 7 in every seed.
+    assert 100 * values["top1_behind_mean"].to_dict()["ope"] == pytest.approx(5)
+    assert 100 * values["top1_behind_mean"].to_dict()["lsra"] == pytest.approx(7)
+    for end in ("low", "high"):
+        assert list(100 * values[f"top1_behind_{end}"]) == pytest.approx([5, 7])
+
+
+def test_what_is_behind_the_largest_effect_has_an_interval_over_seeds_and_holms_p(tmp_path, write_top1):
+    # alpha is the noise of v1+ope: cffn's size is 8 - (-alpha / 4) and ope's 3 + alpha / 4, apart 5 - alpha / 2.
+    alphas = (-4, -2, 0, 0, 2, 4)
+    for arm in ARMS:
+        for seed, alpha in enumerate(alphas):
+            points = 3 * ("ope" in arm) + 8 * ("cffn" in arm) + 1 * ("lsra" in arm) + alpha * (arm == "v1+ope")
+            write_top1(arm, seed, 0.5 + points / 100)
+    ope = lead_values(load_records(tmp_path)).set_index("effect").loc["ope"]
+    error = math.sqrt(40 / 5 / 4 / 6)  # of alpha / 2, over six seeds
+    assert 100 * ope["top1_behind_mean"] == pytest.approx(5)
+    ends = (100 * ope["top1_behind_low"], 100 * ope["top1_behind_high"])
+    assert ends == pytest.approx((5 - T_5 * error, 5 + T_5 * error))
+    assert ope["top1_behind_p"] == pytest.approx(p_of(5 / error))
+    assert bool(ope["top1_behind_resolved"])
 
 
 def test_steps_by_hand(tmp_path, write_factorial, means):

@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 
 from ablations.analysis.comparison import MEMORY_STEPS, comparison_values
+from ablations.analysis.grouping import Group
 from ablations.cells import arm_cell
 from ablations.cli import main
 from ablations.commands.run import print_answer
@@ -40,7 +41,8 @@ def write_model(tmp_path: Path, write_cell: Callable[..., Path]) -> Callable[[in
                 step = Memory(resolution=64, mode=mode, method="measured")
                 write_cell(tmp_path, arm_cell("pico", arm, "v2", step, attention=attention, num_classes=10))
             for seed in range(seeds):
-                top1 = 0.5 + 0.01 * ("ope" in arm) - 0.03 * ("cffn" in arm) + 0.001 * (-1) ** (place + seed)
+                noise = 0.001 * (-1) ** (place + seed) + 0.00001 * ((place * seed + seed) % 3 - 1)
+                top1 = 0.5 + 0.01 * ("ope" in arm) - 0.03 * ("cffn" in arm) + noise
                 result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
                 write_cell(
                     tmp_path, replace(arm_cell("pico", arm, "v2", Accuracy()), conditions=Accuracy(seed=seed)), result
@@ -162,7 +164,7 @@ def test_the_first_sentence_says_which_toggle_matters_most(write_model, write_ce
             cell = arm_cell("pico", arm, "v2", Accuracy(seed=seed, epochs=1))
             write_cell(results, cell, {"top1": 0.5, "n_eval_images": 100, "n_train_images": 200, "history": []})
     assert what().count("base v2") == 1, "a training of other epochs is not beside it"
-    assert what().endswith(". For cost at high resolution, it is lsra (25 % fewer MACs in b2 at 1024 px, exact).")
+    assert what().endswith(". For cost at high resolution, it is lsra in MACs (25 % fewer in b2 at 1024 px, exact).")
 
 
 def test_the_first_sentence_names_what_is_not_told_apart_and_what_is_not_resolved(write_model):
@@ -170,9 +172,11 @@ def test_the_first_sentence_names_what_is_not_told_apart_and_what_is_not_resolve
     assert say_what_matters(few) == "For accuracy, what matters most is unresolved in base v2 (pico on digits)."
     (shown,) = show_comparisons(comparison_values(load_records(write_model(6))))
     rows = shown.group.rows.copy()
-    rows.loc[rows["arm"] == "v1+ope", "top1_effect_high"] = 0.5
+    assert rows.set_index("arm").loc["v1+ope", "top1_behind_mean"] == pytest.approx(0.02, rel=1e-3)
+    rows["top1_behind_resolved"] = rows["top1_behind_resolved"].where(rows["arm"] != "v1+ope", other=False)
     near = replace(shown, group=replace(shown.group, rows=rows))
-    assert say_what_matters([near]).endswith(", n = 6; near in size: ope's +1.00, +0.89 to +50.00).")
+    assert "n = 6; ope's +1.00 is not resolved to be smaller)" in say_what_matters([near])
+    assert list_overviews([near])[0].columns[3].is_best == [False]
     assert say_what_matters([]) == ""
 
 
@@ -195,13 +199,42 @@ def test_an_overview_has_what_each_toggle_does_wherever_it_was_trained_and_what_
     assert gains.lines()[0][:2] == ["Model and data", "Base"]
     assert [line[:2] for line in gains.lines()[1:]] == [["pico on digits", "v2"], ["nano on digits", "v1"]]
     assert [any(column.is_best[1] for column in gains.columns)] == [False], "nothing is resolved"
-    assert costs.title == "What each toggle costs: b2, base v2, stem stride 4, P = 7"
+    assert costs.title == "What each toggle alone costs, beside v1: b2, base v2, stem stride 4, P = 7"
     rows = {line[0]: dict(zip(costs.lines()[0], line, strict=True)) for line in costs.lines()[1:]}
     assert {name: row["MACs, 1024 px"] for name, row in rows.items()} == {
         "ope": "+5.0 %",
         "cffn": "+0.0 %",
         "lsra": "-25.0 %",
     }
+
+
+def test_the_first_sentence_names_losses_and_an_overview_what_an_interaction_means(tmp_path, write_cell):
+    # ope adds 4 points without cffn and 1 with it, cffn 10 without ope and 7 with it, and lsra takes 2.
+    for place, arm in enumerate(ARMS):
+        for seed in range(6):
+            points = 4 * ("ope" in arm) + 10 * ("cffn" in arm) - 3 * ("ope+cffn" in arm) - 2 * ("lsra" in arm)
+            noise = 0.0005 * ((3 * place + seed * seed) % 5 - 2)
+            result = {"top1": 0.5 + points / 100 + noise, "n_eval_images": 50, "n_train_images": 200, "history": []}
+            write_cell(tmp_path, arm_cell("pico", arm, "v2", Accuracy(seed=seed)), result)
+    shown = show_comparisons(comparison_values(load_records(tmp_path)))
+    answer = say_what_matters(shown)
+    assert re.search(r"what matters most is cffn in base v2 \(pico on digits: \+8\.[45]\d points", answer)
+    assert re.search(r"; lsra loses in base v2 \(pico on digits: -[12]\.\d\d points, -\d\.\d\d to -\d", answer)
+    (gains,) = list_overviews(shown)
+    words = re.search(
+        r"ope adds \+([\d.]+) without cffn and \+([\d.]+) with it \(interaction -([\d.]+), ", gains.caption
+    )
+    assert words
+    assert [float(each) for each in words.groups()] == [pytest.approx(each, abs=0.1) for each in (4, 1, 1.5)]
+
+
+def test_an_overview_leaves_out_what_has_not_all_its_declared_seeds(write_model):
+    shown = show_comparisons(comparison_values(load_records(write_model(6))))
+    rows = shown[0].group.rows.assign(declared_seeds=10.0)
+    early = replace(shown[0], group=Group(shown[0].group.conditions | {"variant": "nano"}, rows))
+    both = list_overviews([*shown, early])[0]
+    assert both.columns[0].cells == ["pico on digits"]
+    assert list_overviews([early])[0].columns[0].cells == ["nano on digits"]
 
 
 def test_an_overview_tells_settings_of_p_apart(write_model, write_cell):
