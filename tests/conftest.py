@@ -1,29 +1,34 @@
-"""Fixtures for every test: folders, and records of the study `quick` with made-up numbers and the committed ones.
+"""Fixtures for every test: folders, the command line, records with made-up numbers and the committed ones.
 
-What takes long to import (pandas, matplotlib, torch) is imported where it is used, so that one file's tests begin at
-once.
+Those of detection and segmentation are made-up images with coloured rectangles, in the layouts of COCO, Pascal VOC and
+ADE20K. What takes long to import (numpy, pandas, matplotlib, torch) is imported where it is used, so that one file's
+tests begin at once.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ablations.cells import Cell
+from ablations.cells import Cell, arm_cell, build_cell
+from ablations.cli import main
 from ablations.config import TOGGLES
 from ablations.cost import count_macs, count_params, module_costs
-from ablations.measure import Accuracy, Cost, Memory, Speed
+from ablations.measure import Accuracy, Cost, Detection, Memory, Segmentation, Speed
 from ablations.studies import find_study
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -63,6 +68,21 @@ def shared_data() -> Path:
     folder = Path(name)
     assert folder.is_dir(), f"ABLATIONS_DATA_DIR={name!r} is not a folder"
     return folder
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., tuple[Any, str, str]]:
+    """`call(capsys, *arguments)` runs a command: (exit code, what was printed, what was complained)."""
+
+    def call_main(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str, str]:
+        try:
+            code: Any = main(list(arguments))
+        except SystemExit as leaving:
+            code = leaving.code
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call_main
 
 
 ENVIRONMENT = {"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 2, "commit": "0123abc"}
@@ -252,3 +272,229 @@ def write_beside_libraries(tmp_path: Path) -> Callable[..., Path]:
         return write(tmp_path, cell, {name: value for name, value in result.items() if value is not None})
 
     return write_timed
+
+
+# Data sets, trainings and records of detection and segmentation -----------------------------------------------------
+
+
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 60, 220)}
+"""The classes, in order of label."""
+
+
+def draw_scene(seed: int, height: int, width: int) -> tuple[np.ndarray, list[tuple[int, tuple[int, int, int, int]]]]:
+    """Returns an image (height, width, 3) of bytes and its rectangles: class from 0 and left, top, right, bottom.
+
+    Each class has one, in columns of their own, so that none covers another.
+    """
+    import numpy as np
+
+    chance = np.random.default_rng(seed)
+    image = chance.integers(90, 130, (height, width, 3)).astype(np.uint8)
+    rectangles = []
+    column = width // len(COLOURS)
+    for label, colour in enumerate(COLOURS.values()):
+        wide, high = chance.integers(column // 2, column - 1), chance.integers(height // 3, height * 2 // 3)
+        left, top = label * column + chance.integers(0, column - wide), chance.integers(0, height - high)
+        image[top : top + high, left : left + wide] = colour
+        rectangles.append((label, (int(left), int(top), int(left + wide), int(top + high))))
+    return image, rectangles
+
+
+def size_of(number: int) -> tuple[int, int]:
+    """Returns the height and the width of an image; not all have one size."""
+    return (64, 96) if number % 3 else (72, 84)
+
+
+@pytest.fixture
+def make_coco(tmp_path: Path) -> Callable[..., Path]:
+    """Returns `make_coco(train=4, val=2, name="made-up")`, which writes a data set and returns its folder."""
+
+    from PIL import Image
+
+    def make(train: int = 4, val: int = 2, name: str = "made-up") -> Path:
+        root = tmp_path / name
+        (root / "annotations").mkdir(parents=True)
+        for split, first, count in (("train2017", 0, train), ("val2017", 100, val)):
+            (root / split).mkdir()
+            images, annotations = [], []
+            for number in range(first, first + count):
+                height, width = size_of(number)
+                image, rectangles = draw_scene(number, height, width)
+                file = f"{number:06}.png"
+                Image.fromarray(image).save(root / split / file)
+                images.append({"id": number, "file_name": file, "height": height, "width": width})
+                for label, (left, top, right, bottom) in rectangles:
+                    annotations.append(
+                        {
+                            "id": len(annotations) + 1,
+                            "image_id": number,
+                            "category_id": 10 * label + 3,  # numbers with gaps, as COCO has them
+                            "bbox": [left, top, right - left, bottom - top],
+                            "area": (right - left) * (bottom - top),
+                            "iscrowd": 0,
+                            "segmentation": [[left, top, right, top, right, bottom, left, bottom]],
+                        }
+                    )
+            categories = [{"id": 10 * label + 3, "name": name} for label, name in enumerate(COLOURS)]
+            content = {"images": images, "annotations": annotations, "categories": categories}
+            (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+        return root
+
+    return make
+
+
+@pytest.fixture
+def change_coco() -> Callable[..., None]:
+    """Returns `change_coco(root, change, split="train2017")`, which has `change` alter the content of the JSON file."""
+
+    def change_file(root: Path, change: Callable[[dict[str, Any]], object], split: str = "train2017") -> None:
+        path = root / "annotations" / f"instances_{split}.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return change_file
+
+
+@pytest.fixture
+def make_ade20k(tmp_path: Path) -> Callable[..., Path]:
+    """Returns `make_ade20k(train=4, val=2, name="scenes", palette=False)`, which writes a data set.
+
+    Masks have 0 where there is no rectangle, which says nothing, and the classes from 1.
+    """
+
+    import numpy as np
+    from PIL import Image
+
+    def make(train: int = 4, val: int = 2, name: str = "scenes", *, palette: bool = False) -> Path:
+        root = tmp_path / name
+        for split, first, count in (("training", 0, train), ("validation", 100, val)):
+            for kind in ("images", "annotations"):
+                (root / kind / split).mkdir(parents=True)
+            for number in range(first, first + count):
+                image, rectangles = draw_scene(number, *size_of(number))
+                mask = np.zeros(image.shape[:2], dtype=np.uint8)
+                for label, (left, top, right, bottom) in rectangles:
+                    mask[top:bottom, left:right] = label + 1
+                Image.fromarray(image).save(root / "images" / split / f"{number:06}.png")
+                written = Image.fromarray(mask)
+                if palette:
+                    written.putpalette(  # which makes it one of mode P
+                        [7, 7, 7, *(level for colour in COLOURS.values() for level in colour)]
+                    )
+                written.save(root / "annotations" / split / f"{number:06}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_voc(tmp_path: Path) -> Callable[..., Path]:
+    """Returns `make_voc(train=3, val=2, name="voc")`, which writes a data set."""
+
+    from PIL import Image
+
+    def make(train: int = 3, val: int = 2, name: str = "voc") -> Path:
+        root = tmp_path / name
+        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+            (root / folder).mkdir(parents=True)
+        for split, first, count in (("train", 0, train), ("val", 100, val)):
+            names = []
+            for number in range(first, first + count):
+                height, width = size_of(number)
+                image, rectangles = draw_scene(number, height, width)
+                names.append(f"{number:06}")
+                Image.fromarray(image).save(root / "JPEGImages" / f"{names[-1]}.jpg", quality=95)
+                colours = list(COLOURS)
+                objects = "".join(
+                    f"<object><name>{colours[label]}</name><difficult>{int(label == 2 and number == 0)}</difficult>"
+                    "<bndbox>"
+                    f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{right}</xmax><ymax>{bottom}</ymax>"
+                    "</bndbox></object>"
+                    for label, (left, top, right, bottom) in rectangles
+                )
+                size = f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>"
+                text = f"<annotation><filename>{names[-1]}.jpg</filename>{size}{objects}</annotation>"
+                (root / "Annotations" / f"{names[-1]}.xml").write_text(text)
+            (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        return root
+
+    return make
+
+
+TINY: dict[str, Any] = {"pyramid_width": 32, "batch_size": 2, "warmup_steps": 2, "epochs": 2, "tuning_images": 0}
+OF_MEASUREMENT: dict[str, Any] = {
+    "detection": Detection(data="made-up", resolution=64, smallest_anchor=8, **TINY),
+    "segmentation": Segmentation(
+        data="scenes", resolution=64, short_side=64, num_classes=3, first_label=1, void_label=0, **TINY
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def dense_conditions() -> dict[str, Any]:
+    """The conditions of a small training of `detection` and of `segmentation`, on the data of `dense_data`."""
+    return OF_MEASUREMENT
+
+
+@pytest.fixture(scope="session")
+def dense_cell() -> Callable[..., Cell]:
+    """`dense_cell(measurement, arm="v1+ope", base="v2", **changes)` returns a cell of `dense_conditions`, of pico."""
+
+    def cell_of(measurement: str, arm: str = "v1+ope", base: str = "v2", **changes: Any) -> Cell:
+        return arm_cell("pico", arm, base, replace(OF_MEASUREMENT[measurement], **changes))
+
+    return cell_of
+
+
+@pytest.fixture
+def dense_data(make_coco: Callable[..., Path], make_ade20k: Callable[..., Path]) -> Path:
+    """A data directory with a data set of each kind."""
+    make_ade20k()
+    return make_coco().parent
+
+
+def made_up_scores(cell: Cell, score: float) -> dict[str, Any]:
+    shared = {"n_images": 87, "n_train_images": 205, "left_out": {}, "history": [], "init_file": {}}
+    if isinstance(cell.conditions, Detection):
+        names = ("ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+        return shared | {"ap": score, **dict.fromkeys(names, score + 0.1), "constant_ap50": 0.02, "n_objects": 900}
+    return shared | {"miou": score, "pixel_accuracy": score + 0.2, "constant_miou": 0.03}
+
+
+def write_scores(results: Path, cell: Cell, score: float) -> None:
+    from ablations.records import write_record
+
+    write_record(
+        results,
+        cell,
+        study="mine",
+        result=made_up_scores(cell, score),
+        failure=None,
+        environment=ENVIRONMENT | {"threads": 1},
+        started="2026-01-01T00:00:00+00:00",
+        duration_s=9.0,
+        declared_seeds=6,
+    )
+
+
+@pytest.fixture(scope="session")
+def write_dense() -> Callable[..., None]:
+    """`write_dense(results, cell, score)` writes a record of detection or segmentation; the score is AP or mIoU."""
+    return write_scores
+
+
+@pytest.fixture
+def dense_records(tmp_path: Path) -> pd.DataFrame:
+    """Six seeds of two arms and a baseline on BCCD and CamVid; a trial that no table is to show."""
+    from ablations.records import load_records
+
+    for conditions in (Detection(), Segmentation()):
+        for seed in range(6):
+            for arm, gain in (("v1", 0.0), ("v1+ope+cffn", 0.05)):
+                cell = arm_cell("nano", arm, "v2", replace(conditions, seed=seed), pool_size=4)
+                write_scores(tmp_path, cell, 0.30 + gain + 0.01 * seed + (0.001 * seed if gain else 0))
+            other = build_cell("timm:resnet18", replace(conditions, seed=seed))
+            write_scores(tmp_path, other, 0.28 + 0.01 * seed)
+        write_scores(tmp_path, arm_cell("nano", "v1", "v2", replace(conditions, tuning_images=20), pool_size=4), 0.9)
+    return load_records(tmp_path)

@@ -10,7 +10,7 @@ from ablations.baselines.registry import EQUAL_MODELS, MODELS
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.config import ARMS, BASES, CUMULATIVE, PVTConfig
 from ablations.errors import InputError
-from ablations.measure import MEASUREMENTS, Accuracy, Cost, Memory, Speed
+from ablations.measure import MEASUREMENTS, Accuracy, Cost, Detection, Memory, Segmentation, Speed
 from ablations.studies import find_study, list_studies, on_devices, parse_study, select, vary
 
 CELL = arm_cell(variant="pico", arm="v1", base="v2", conditions=Accuracy())
@@ -290,3 +290,28 @@ def test_what_is_timed_beside_libraries_they_have(name):
     for cell in cells:
         for library in cell.conditions.reference.split("+"):
             check_has_baseline(cell.config, library, cell.conditions.resolution)
+
+
+@pytest.mark.parametrize(("name", "kind", "arms"), [("camvid", Segmentation, 8), ("bccd", Detection, 3)])
+def test_the_studies_are_what_their_heads_say(name, kind, arms):
+    study = find_study(name)
+    cells = study.cells()
+    assert {type(cell.conditions) for cell in cells} == {kind}
+    assert len({cell.arm for cell in cells}) == arms
+    assert study.seeds() == (6 if name == "camvid" else 3)
+    if name == "camvid":
+        first = study.grids[0]
+        assert {cell.arm for cell in first} == set(CUMULATIVE)
+        assert {cell.conditions.init for cell in study.grids[1]} == {"imagenette"}
+        # At 26 s an epoch and two cells at a time, the first part ends within six hours.
+        assert len(first) * first[0].conditions.epochs * 26 / 2 <= 6 * 3600
+
+
+def test_a_study_s_grid_takes_the_recipes_of_its_measurement():
+    text = '[[grid]]\nmeasurement = "detection"\nrecipe = "{}"\narms = ["v1"]\n'
+    (cell,) = parse_study(text.format("coco-1x"), "mine", "mine.toml").cells()
+    assert cell.conditions.decay == "steps"
+    with pytest.raises(
+        InputError, match=r"mine\.toml, grid 1: recipe='paper' is not possible; allowed: small, coco-1x"
+    ):
+        parse_study(text.format("paper"), "mine", "mine.toml")

@@ -1,4 +1,4 @@
-"""Amounts of memory: what their units are worth, and what is no amount."""
+"""Amounts of memory and of time: what their units are worth, and what is no amount."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablations.errors import InputError
-from ablations.units import format_bytes, parse_bytes
+from ablations.units import format_bytes, parse_bytes, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,8 @@ def test_amounts_are_shown_in_the_larger_unit_that_they_fill() -> None:
 def test_no_torch_is_needed() -> None:
     code = "import sys, ablations.units; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=True)
+
+
+@pytest.mark.parametrize("text", ["90s", "1.5min", "0.025h"])
+def test_durations(text: str) -> None:
+    assert parse_duration(text) == 90

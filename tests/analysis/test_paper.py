@@ -28,7 +28,8 @@ from ablations.baselines.registry import FAMILIES, PAPER_TABLES
 from ablations.cells import arm_cell, build_cell
 from ablations.config import ARMS, BASES, CUMULATIVE, PAPER_TOGGLES, arm_name, build_config
 from ablations.cost import count_macs, count_params, module_costs
-from ablations.measure import Accuracy, Cost
+from ablations.dense_recipes import CocoOneTimes
+from ablations.measure import Accuracy, Cost, Detection
 from ablations.measure.measurement import Setting
 from ablations.paper import load_paper_table
 from ablations.records import load_records
@@ -502,3 +503,23 @@ def test_models_are_those_that_are_no_arms(paper_records):
     names = dict(zip(values["model"], values["name"], strict=True))
     assert (names["transformers:cvt-13"], names["baselines:cpvt_s"]) == ("CvT-13", "CPVT-S")
     assert names["timm:resnet50?stem_type=deep,stem_width=32"] == "timm:resnet50?stem_type=deep,stem_width=32"
+
+
+def test_the_paper_s_ap_stands_in_table_6_and_ours_only_where_it_was_measured_on_coco(
+    write_dense, paper_records, tmp_path
+):
+    values = table6_values(paper_records)
+    published = values[values["base"] == "published"].set_index("arm")
+    assert published["reported_ap_percent"].dropna().to_dict() == {
+        "v1": 40.4,
+        "v1+ope": 42.2,
+        "v1+ope+cffn": 44.6,
+        "v1+ope+cffn+lsra": 43.6,
+    }
+    assert "ap_on_coco" not in values
+    on_coco = Detection(**vars(CocoOneTimes()))
+    write_dense(tmp_path, arm_cell("b2", "v1+ope+cffn", "published", on_coco), 0.441)
+    write_dense(tmp_path, arm_cell("b2", "v1", "published", Detection()), 0.9)  # of BCCD
+    values = table6_values(pd.concat([paper_records, load_records(tmp_path)], ignore_index=True))
+    ours = values[values["base"] == "published"].set_index("arm")["ap_on_coco"].dropna()
+    assert ours.to_dict() == {"v1+ope+cffn": 0.441}

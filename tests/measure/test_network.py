@@ -11,13 +11,16 @@ from ablations.baselines.build import build_baseline
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.cost import count_macs, count_params
 from ablations.errors import InputError
+from ablations.files import file_digest
 from ablations.heads.detection import build_fcos, build_mask_rcnn, build_retinanet
 from ablations.heads.segmentation import SemanticFPN
 from ablations.measure import Accuracy, Cost, Memory
 from ablations.measure.cost import Head
 from ablations.measure.macs import trace_macs
-from ablations.measure.network import HEADS, StageMaps, build_network, check_builds, traceable_part
-from ablations.model import PVT
+from ablations.measure.measurement import Setting
+from ablations.measure.network import HEADS, StageMaps, build_network, check_builds, load_initial, traceable_part
+from ablations.model import PVT, build_model
+from ablations.model.checkpoint import save_weights
 
 PICO = "pvt:pico/v1+ope+cffn/v2"
 RESNET = "timm:resnet18"
@@ -231,3 +234,15 @@ def test_a_size_is_refused_only_where_the_model_takes_another(tmp_path: Path) ->
     broken = from_file(tmp_path, POOLED.format(3), "raise ValueError('a bug')")
     with pytest.raises(ValueError, match="a bug"):
         count(broken)
+
+
+def test_a_backbone_begins_from_no_other_file_than_the_record_names(dense_cell, tmp_path):
+    file = tmp_path / "c.safetensors"
+    save_weights(build_model(arm_cell("pico", "v1+cffn", "v2", Accuracy()).arm_config, seed=1), file)
+    digest = file_digest(file)
+    cell = dense_cell("detection", arm="v1+cffn", init=digest)
+    model = build_model(cell.arm_config)
+    assert load_initial(model, cell, Setting(weights=file))["sha256"] == digest
+    save_weights(build_model(arm_cell("pico", "v1+cffn", "v2", Accuracy()).arm_config, seed=2), file)
+    with pytest.raises(InputError, match=r"c.safetensors' was replaced by another while it was loaded"):
+        load_initial(model, cell, Setting(weights=file))

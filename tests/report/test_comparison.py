@@ -18,7 +18,7 @@ from ablations.cli import main
 from ablations.commands.run import print_answer
 from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES
 from ablations.measure import Accuracy, Cost, Memory, Speed
-from ablations.records import load_records
+from ablations.records import load_records, write_record
 from ablations.report.comparison import COMPARISON
 from ablations.report.overview import list_overviews, say_what_matters
 from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
@@ -310,3 +310,30 @@ def test_compare_refuses_what_it_has_no_records_of(tmp_path, capsys, write_model
     assert "results" in capsys.readouterr().err
     assert main(["compare", "imagenette", "--results", str(write_model(1))]) == 2
     assert "imagenette" in capsys.readouterr().err
+
+
+def test_ap_and_miou_stand_in_the_comparison_of_their_model(dense_records, tmp_path):
+    accuracy = {"top1": 0.8, "eval_loss": 0.5, "n_eval_images": 100, "n_train_images": 1000, "history": []}
+    for seed in range(2):
+        for arm in ("v1", "v1+ope+cffn"):
+            cell = arm_cell("nano", arm, "v2", Accuracy(seed=seed), pool_size=4)
+            write_record(
+                tmp_path,
+                cell,
+                study="mine",
+                result=accuracy | {"top1": 0.8 + 0.01 * seed},
+                failure=None,
+                environment={"device_name": "Imaginary CPU", "torch": "2.8.0", "threads": 1, "commit": "0123abc"},
+                started="2026-01-01T00:00:00+00:00",
+                duration_s=9.0,
+            )
+    values = comparison_values(load_records(tmp_path)).set_index("arm")
+    assert values.loc["v1", "ap_mean"] == pytest.approx(0.325)
+    assert values.loc["v1+ope+cffn", "miou_mean"] == pytest.approx(0.3775)
+    assert values["ap_of"].iloc[0].startswith("detection, ")
+    text = render_markdown(COMPARISON, values.reset_index())
+    assert "mIoU, %" in text
+    assert "AP, %" in text
+    score = re.search(r"\| (32\.50 \(.*?, n = (\d)\)) \|", text)
+    assert score is not None
+    assert int(score[2]) == values.loc["v1", "ap_n"] > 1

@@ -1,0 +1,37 @@
+"""Flags that several commands have."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from ablations import cli
+from ablations.commands import COMMANDS
+
+
+@pytest.mark.parametrize(
+    ("flag", "commands"),
+    [
+        ("force", {"run", "memory"}),
+        ("data_dir", {"run", "accuracy", "detect", "segment", "evaluate", "benchmark-epoch"}),
+        ("model", {"cost", "memory", "accuracy", "detect", "segment"}),
+        ("label", {"cost", "memory", "accuracy", "detect", "segment"}),
+        ("jobs", {"run", "accuracy", "detect", "segment"}),
+        ("seed", set()),
+    ],
+)
+def test_a_flag_is_only_where_it_means_something(flag, commands):
+    having = {name for name, command in COMMANDS.items() if flag in {each.name for each in fields(command)}}
+    assert having == commands
+
+
+def test_a_folder_of_images_may_be_given_by_its_path(tmp_path, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / "train" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / "pets", "./pets", "pets/"):
+        command = cli.parse(["accuracy", "--data", str(path), "--arms", "v1"])
+        assert (command.data, command.data_dir) == ("pets", tmp_path)
+        (cell,) = command.cells()
+        assert (cell.conditions.data, cell.conditions.num_classes) == ("pets", 2)
+        assert str(tmp_path) not in json.dumps(cell.describe())
