@@ -63,11 +63,11 @@ def render_index(
         sections += [f"More figures: {', '.join(linked)}."] if linked else []
         links = "{0.title} [Markdown](tables/{0.name}.md), [CSV](tables/{0.name}.csv), [LaTeX](tables/{0.name}.tex)"
         sections += ["\n".join(f"- {links.format(table)}" for table in own)] if own else []
-    others = [
+    on_request = [
         f"- {escape_markdown(table.title)}: `{table.name}`" for table in TABLES if table.name not in HEADLINE_TABLES
     ]
     told = "`run_ablation.py report --all` writes these tables too, as far as records go:"
-    sections += ["## More", told, "\n".join(others)]
+    sections += ["## More", told, "\n".join(on_request)]
     sections += [
         "## Where the numbers come from",
         "Written by `run_ablation.py report` from the files under [records](records); nothing here is edited by hand. "
