@@ -83,6 +83,9 @@ QUESTIONS = (
 """The headlines: what a results folder shows without being asked for more."""
 
 HEADLINE_TABLES = (comparison.COMPARISON.name, *(name for question in QUESTIONS for name in question.tables))
+OF_EVERY_BASE = ("effects_accuracy",)
+"""Kinds of figures of which every base has a headline: what a toggle does depends on it."""
+
 HEADLINE_FIGURES = tuple(dict.fromkeys(kind for question in QUESTIONS for kind in question.figures))
 
 
@@ -129,7 +132,10 @@ def list_figures(
 
 def headline_figures(figures: list[FigureSpec]) -> list[FigureSpec]:
     """Returns the figure of each kind that QUESTIONS name that says most: of the most images, the largest model, the
-    base v2; and that of each set of toggles with one that is not the paper's."""
+    base v2; and that of each set of toggles with one that is not the paper's.
+
+    Of the kinds in OF_EVERY_BASE, further ones stand behind it until every base is shown.
+    """
 
     def weight(spec: FigureSpec) -> tuple[float, ...]:
         named = [panel.conditions for panel in spec.panels]
@@ -144,5 +150,11 @@ def headline_figures(figures: list[FigureSpec]) -> list[FigureSpec]:
         for spec in own:
             toggles = str(spec.panels[0].conditions.get("toggles") or "")
             by_toggles.setdefault("" if {*toggles.split(", ")} <= {"", *PAPER_TOGGLES} else toggles, []).append(spec)
-        chosen += [max(specs, key=weight) for specs in by_toggles.values() if specs]
+        for specs in filter(None, by_toggles.values()):
+            shown: set[object] = set()
+            for spec in sorted(specs, key=weight, reverse=True):
+                bases = {panel.conditions.get("base") for panel in spec.panels}
+                if not shown or (kind in OF_EVERY_BASE and bases - shown):
+                    chosen.append(spec)
+                    shown |= bases
     return chosen
