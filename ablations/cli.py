@@ -21,7 +21,8 @@ SILENCE_S = 30.0
 
 
 def main(arguments: list[str] | None = None, worker: Worker | None = None) -> int:
-    """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input.
+    """Runs one command and returns its exit code: 0, 1 for failed cells or stale files, 2 for bad input or a package
+    that is not installed.
 
     A `worker` of a launch measures, and leaves tables and figures to others.
     """
@@ -59,8 +60,8 @@ def main(arguments: list[str] | None = None, worker: Worker | None = None) -> in
             return 1
         if "--debug" in arguments:
             traceback.print_exc()
-        elif isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("ablations"):
-            print(f"error: package {error.name!r} is not installed here: `make install` makes .venv", file=sys.stderr)
+        elif isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("ablations"):
+            print(f"error: {error.name!r} is not installed here: `make install` makes .venv", file=sys.stderr)
             return 2
         elif hasattr(error, "is_told"):
             print(f"error: {error}", file=sys.stderr)

@@ -22,7 +22,7 @@ import pytest
 
 from ablations.cells import Cell, arm_cell, build_cell
 from ablations.cli import main
-from ablations.config import TOGGLES
+from ablations.config import TOGGLES, Toggle, arms_of
 from ablations.cost import count_macs, count_params, module_costs
 from ablations.measure import Accuracy, Cost, Detection, Memory, Segmentation, Speed
 from ablations.studies import find_study
@@ -498,3 +498,11 @@ def dense_records(tmp_path: Path) -> pd.DataFrame:
             write_scores(tmp_path, other, 0.28 + 0.01 * seed)
         write_scores(tmp_path, arm_cell("nano", "v1", "v2", replace(conditions, tuning_images=20), pool_size=4), 0.9)
     return load_records(tmp_path)
+
+
+@pytest.fixture
+def fourth_toggle(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A toggle `new` at the end of the registry."""
+    monkeypatch.setitem(TOGGLES, "new", Toggle(title="New", slot="norm", builder="nowhere:build"))
+    assert "v1+new" in arms_of(TOGGLES)
+    return "new"

@@ -157,7 +157,7 @@ def test_a_package_that_is_not_installed_is_named(call, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "ablations.analysis.comparison", raising=False)
     code, _, err = call(capsys, "compare", "--results", "results")
     assert code == 2
-    assert "error: package 'pandas' is not installed here: `make install`" in err
+    assert "error: 'pandas' is not installed here: `make install`" in err
 
 
 def test_the_script_runs_from_a_shell():

@@ -333,10 +333,11 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
 
     A row is an arm: `top1_by_rate`, its mean top-1 by learning rate; `best_rate` and `top1_best`; `shared_rate`, the
     rate with the highest mean over the arms that were tried at all rates, and `top1_shared`; `top1_lost`, what the arm
-    loses by the shared rate. Differences are of means, without interval.
+    loses by the shared rate; `study_rate`, at which such models were trained otherwise (of several the shared one), and
+    `top1_lost_in_study`. Differences are of means, without interval.
     """
-    chosen = records[(records["measurement"] == "accuracy") & records["arm"].notna()]
-    chosen = chosen[chosen["tuning_images"] > 0] if len(chosen) else chosen
+    trained = records[(records["measurement"] == "accuracy") & records["arm"].notna()]
+    chosen = trained[trained["tuning_images"] > 0] if len(trained) else trained
     tables = []
     for group in group_by(name_changes(chosen), TRIAL_CONDITIONS):
         rates = group.rows.pivot_table(index="arm", columns="base_lr", values="top1", sort=False).sort_index(axis=1)
@@ -349,6 +350,10 @@ def trial_values(records: pd.DataFrame) -> pd.DataFrame:
         table["best_rate"], table["top1_best"] = rates.idxmax(axis="columns"), rates.max(axis="columns")
         table["shared_rate"], table["top1_shared"] = shared, rates[shared] if len(means) else np.nan
         table["top1_lost"] = table["top1_best"] - table["top1_shared"]
+        studied = trained[(trained["tuning_images"] == 0) & _are_alike(trained, group.conditions)]["base_lr"].unique()
+        used = shared if shared in studied else float(studied[0]) if len(studied) == 1 else np.nan
+        table["study_rate"] = used
+        table["top1_lost_in_study"] = table["top1_best"] - rates[used] if used in rates else np.nan
         tables.append((group, table.reset_index()))
     return join_groups(tables)
 
@@ -362,8 +367,13 @@ def has_chosen_rate(records: pd.DataFrame, conditions: dict[str, Any]) -> bool:
     trials = trial_values(records)
     if trials.empty:
         return False
-    alike = (trials[[*TRIED_ALIKE]] == pd.Series({name: conditions[name] for name in TRIED_ALIKE})).all(axis="columns")
-    return bool((trials.loc[alike, "shared_rate"] == conditions["base_lr"]).any())
+    return bool((trials.loc[_are_alike(trials, conditions), "shared_rate"] == conditions["base_lr"]).any())
+
+
+def _are_alike(rows: pd.DataFrame, conditions: dict[str, Any]) -> pd.Series:
+    """Returns which rows are of such trainings as the conditions, but for the learning rate."""
+    wanted = pd.Series({name: conditions[name] for name in TRIED_ALIKE})
+    return (rows[[*TRIED_ALIKE]] == wanted).all(axis="columns")
 
 
 CHECKPOINT_DIGITS = 8

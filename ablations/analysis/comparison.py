@@ -20,7 +20,7 @@ from ablations.analysis.accuracy import (
 )
 from ablations.analysis.cost import USUAL_POOLS
 from ablations.analysis.dense import dense_columns
-from ablations.analysis.effects import effect_values, lead_values
+from ablations.analysis.effects import effect_values, lead_values, overlap_values
 from ablations.analysis.grouping import (
     REFERENCE,
     Group,
@@ -73,8 +73,10 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
     `params` and `macs` are of the model that was trained, with its number of classes, at the training's resolution;
     without a training, of the smallest size that was counted. `macs_large` is of the largest up to LARGE_SIDE.
     `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval, and
-    accuracies as `accuracy_values` has them. The row of an arm with one toggle or two has their main effect or
-    interaction too, as `top1_effect_mean` and so on, and `top1_behind_mean` and so on of `lead_values`.
+    accuracies as `accuracy_values` has them. The row of an arm with one toggle has its main effect too, as
+    `top1_effect_mean` and so on, whether it is the largest resolved one, `top1_leads`, and how far it is behind that,
+    `top1_behind_mean` and so on; that of an arm with two what their interaction means, where it is the strongest
+    resolved one: what `overlap_of` adds without and with `overlap_with`, `top1_without_mean` and `top1_with_mean`.
     `has_chosen_rate` says whether trials on images set aside chose the learning rate. `_change_percent` is against v1.
     `counted_at`, `memory_at` and `speed_at` say under which conditions. All is of one number of classes, but `ap_mean`
     and `miou_mean`: of a detector and of a segmentation network on these backbones, trained under `ap_of` and
@@ -146,7 +148,7 @@ def _compare(
             has_chosen_rate=has_chosen_rate(records, study.conditions),
             n_eval_images=study.conditions["n_eval_images"],
         )
-        parts = [accuracy, _main_effects(study)]
+        parts = [accuracy, _effects(study)]
     else:
         conditions["num_classes"] = int(counts["num_classes"].iloc[0])
         arms_at = counts.groupby(["pixels", "resolution"])["arm"].nunique()
@@ -175,7 +177,7 @@ def _compare(
     conditions |= words
     for part in (memory, speed, *parts, dense):
         table = table.join(part)
-    marks = [str(name) for name in table if str(name).endswith(("_is_best", "_noisy"))]
+    marks = [str(name) for name in table if str(name).endswith(("_is_best", "_noisy", "_leads"))]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
     table = table.join(_reported(conditions, list(table.index))).rename_axis("arm").reset_index()
     yield from ({**conditions, **row} for row in table.astype(object).to_dict("records"))
@@ -200,19 +202,39 @@ def _best_accuracies(study: Study) -> pd.Series:
     return pd.Series({arm: enough and arm not in worse for arm in study.top1})
 
 
-def _main_effects(study: Study) -> pd.DataFrame:
-    """Returns each toggle's main effect on the accuracy, in the row of the arm that has just this toggle; that of two
-    beyond their parts in the row of the arm with these two; and how far a main effect is behind the largest one."""
+def _effects(study: Study) -> pd.DataFrame:
+    """Returns what toggles do to the accuracy in the widest factorial of a study, and of those that are in no such one.
+
+    In the row of the arm with one toggle, its main effect; which has the largest resolved one, as `top1_leads`; and how
+    far others are behind that. In the row of the arm with two, what their interaction means, if it is the strongest.
+    """
     effects = effect_values(study.rows, "accuracy")
     if effects.empty:
         return effects
-    own = effects[effects["order"] <= 2].drop_duplicates("effect").set_index("effect")
+    widest = max(effects["toggles"].unique(), key=lambda toggles: len(toggles.split(", ")))
+    in_widest = effects["toggles"] == widest
+    main = pd.concat([effects[in_widest], effects[~in_widest]]).query("order == 1")
+    main = main.drop_duplicates("effect").set_index("effect")
+    resolved = main[main["top1_effect_resolved"].astype(bool) & (main["toggles"] == widest)]
+    leader = resolved["top1_effect_mean"].abs().idxmax() if len(resolved) else None
+    table = main[_named(main, "top1_effect_")].assign(top1_leads=main.index == leader)
     leads = lead_values(study.rows)
     if len(leads):
-        behind = leads.drop_duplicates("effect").set_index("effect")
-        own = own.join(behind[[name for name in behind if str(name).startswith("top1_behind_")]])
-    own.index = own.index.map(lambda effect: arm_name(effect.split(":")))
-    return own[[name for name in own if str(name).startswith(("top1_effect_", "top1_behind_"))]]
+        behind = leads[(leads["toggles"] == widest) & (leads["larger"] == leader)].set_index("effect")
+        table = table.join(behind[_named(behind, "top1_behind_")])
+    table.index = table.index.map(lambda toggle: arm_name([toggle]))
+    overlaps = overlap_values(study.rows)
+    if len(overlaps):
+        own = overlaps[overlaps["toggles"] == widest]
+        arms = [arm_name([row["toggle"], row["other"]]) for _, row in own.iterrows()]
+        own = own.rename(columns={"toggle": "overlap_of", "other": "overlap_with"}).set_axis(arms)
+        kept = ["overlap_of", "overlap_with", *_named(own, "top1_with")]
+        table = table.join(own[kept], how="outer")
+    return table
+
+
+def _named(table: pd.DataFrame, start: str) -> list[str]:
+    return [name for name in map(str, table) if name.startswith(start)]
 
 
 def _change(values: pd.Series) -> pd.Series:

@@ -13,8 +13,9 @@ values.
 Accuracies have noise. Each seed's contrast is one value, and a t interval over the seeds follows, which holds whatever
 arms' variances are and whatever a seed does to a toggle; the pooled linear model, which takes variances to be equal and
 a toggle to do the same in every seed, stands beside it as `pooled`. The primary family is the effects of one
-factorial, main effects and interactions, corrected by Holm; steps and Shapley values have families of their own. Costs
-are exact, in the records' unit, and `NAME_percent` is in percent of the reference's value: additive, as costs are.
+factorial, main effects and interactions, corrected by Holm; steps, Shapley values, which effect is the larger one, and
+what an interaction means have families of their own. Costs are exact, in the records' unit, and `NAME_percent` is in
+percent of the reference's value: additive, as costs are.
 """
 
 import math
@@ -424,23 +425,44 @@ def effect_values(records: pd.DataFrame, measurement: str) -> Iterator[dict[str,
 
 @tabulated
 def lead_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Returns by how much the size of each toggle's main effect on accuracy is behind the largest one's of its study.
+    """Returns by how much the size of a main effect on accuracy is behind that of a larger one, for each two of them.
 
-    A row each `effect` but the largest, with `largest` and, seed by seed, `top1_behind_mean` and so on. One family of
-    Holm's is a study's.
+    A row is a pair of toggles, `effect` and `larger`; seed by seed, `top1_behind_mean` and so on. All pairs of a
+    factorial are one family of Holm's, for which one is the largest is seen in the data.
     """
     for study in list_factorial_studies(records, "accuracy"):
         contrasts = study.factorial.contrasts(study.complete["top1"])[list(study.factorial.toggles)]
-        if contrasts.empty:
-            continue
-        sizes = contrasts * np.sign(contrasts.mean())
-        largest = str(sizes.mean().idxmax())
+        sizes = contrasts * np.where(contrasts.mean() < 0, -1, 1)
+        order = sorted(study.factorial.toggles, key=lambda toggle: -sizes[toggle].mean())
         family = [
-            ({**study.names, "effect": other, "largest": largest}, estimate_mean(sizes[largest] - sizes[other]))
-            for other in study.factorial.toggles
-            if other != largest
+            ({**study.names, "effect": less, "larger": more}, estimate_mean(sizes[more] - sizes[less]))
+            for more, less in combinations(order, 2)
         ]
         yield from difference_rows("top1_behind", family, study.declared)
+
+
+@tabulated
+def overlap_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Returns what the strongest resolved interaction of two toggles means, of each factorial that has one.
+
+    `toggle`, of the two that with the smaller main effect, adds `top1_without_mean` and so on where the `other` is off
+    and `top1_with_mean` where it is on, over all settings of the rest. The two are one family of Holm's.
+    """
+    for study in list_factorial_studies(records, "accuracy"):
+        effects = estimate_effects(study.factorial, study.tables["top1"], study.declared).set_index("effect")
+        pairs = effects[(effects["order"] == 2) & effects["resolved"].astype(bool)]
+        if pairs.empty:
+            continue
+        pair = str(pairs["mean"].abs().idxmax())
+        toggle, other = sorted(study.factorial.effects[pair], key=lambda name: abs(effects["mean"][name]))
+        contrasts = study.factorial.contrasts(study.complete["top1"])
+        row = {**study.names, "toggle": toggle, "other": other}
+        family: list[tuple[dict[str, Any], Estimate]] = [
+            ({}, estimate_mean(contrasts[toggle] + sign * contrasts[pair])) for sign in (-1, 1)
+        ]
+        for where, own in zip(("without", "with"), difference_rows("", family, study.declared), strict=True):
+            row |= {f"top1_{where}_{name}": value for name, value in own.items() if name != "declared_seeds"}
+        yield row
 
 
 def effects_at_work(records: pd.DataFrame, measurement: str) -> pd.DataFrame:

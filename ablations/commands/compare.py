@@ -38,7 +38,7 @@ class Compare(Command):
         from ablations.analysis.comparison import comparison_values
         from ablations.records import load_records
         from ablations.report.article import parse_names, rename_comparison, renaming
-        from ablations.report.overview import list_overviews, say_what_matters
+        from ablations.report.overview import LARGEST, list_overviews, say_what_matters
         from ablations.report.page import comparison_html
         from ablations.report.summary import (
             ShownComparison,
@@ -71,11 +71,13 @@ class Compare(Command):
         if len(chosen) > 1 and (answer := say_what_matters(every)):
             print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
             for section in list_overviews(every):
-                print(f"\n{textwrap.fill(section.title, width)}\n\n{render_terminal(section, width)}\n")
-                print(textwrap.fill(renaming(names)(section.caption), width))
+                title = textwrap.fill(renaming(names)(section.title), width)
+                print(f"\n{title}\n\n{render_terminal(section, width)}\n")
+                caption = section.caption.replace(LARGEST, "")  # a terminal shows nothing in bold
+                print(textwrap.fill(renaming(names)(caption), width))
         for shown in chosen:
             print_comparison(shown, width)
-            plain = shown.section.caption.removesuffix(BOLD).rstrip()  # a terminal shows nothing in bold
+            plain = shown.section.caption.removesuffix(BOLD).rstrip()
             print(textwrap.fill(plain, width) + "\n")
         return 0
 

@@ -1,5 +1,6 @@
 """The commands that count and measure without training: `cost`, `counters`, `closed-form`, `memory` and `speed`."""
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -61,7 +62,7 @@ class MeasureCost(Models):
         if self.breakdown:
             from ablations.report.cost import render_breakdown
 
-            print(render_breakdown(records))
+            print(render_breakdown(records, shutil.get_terminal_size().columns))
 
 
 @with_flags_of(Counters, plural={"resolution": ("resolutions", ()), "tool": ("tools", TOOLS)})
@@ -174,7 +175,7 @@ class MeasureMemory(Force, Models):
         # Without a terminal a mistake is to be the only line.
         asked = answer_budgets(cells, budget_bytes, sizes, available_cores())
         answers = list(tqdm(asked, total=len(cells), unit="cell", disable=None))
-        print(f"\n{render_budget(budget_values(answers))}")
+        print(f"\n{render_budget(budget_values(answers), shutil.get_terminal_size().columns)}")
         fits = True
         for cell, answer in zip(cells, answers, strict=True) if self.verify else ():
             for check in verify_answer(answer, cell):

@@ -1,6 +1,7 @@
 """The base class of the commands that measure: they fill cells with records, and print the tables of these."""
 
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class MeasuringCommand(Command):
     def print_tables(self, cells: list[Cell], records: Any) -> None:
         """Prints the tables of these cells' records that answer the command, and names the others."""
         from ablations.report.build import TABLES
-        from ablations.report.tables import render_markdown
+        from ablations.report.tables import terminal_table
 
         whole_paper = {cell.key for cell in find_study("paper").cells()} <= {cell.key for cell in cells}
         main = self.answering_tables()
@@ -140,7 +141,7 @@ class MeasuringCommand(Command):
             if values.empty:
                 continue
             if table.name in main:
-                print(f"\n{render_markdown(table, values)}")
+                print(f"\n{terminal_table(table, values, shutil.get_terminal_size().columns)}\n")
             else:
                 others.append(f"{table.name}.md")
         self.print_details(records)

@@ -1,5 +1,6 @@
 """The command `power`: how many seeds a study needs."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,5 +34,5 @@ class Power(Command):
         values = power_values(load_records(self.results, "accuracy"), self.difference / 100, self.power)
         if values.empty:
             raise refuse("results", str(self.results), "records of accuracy with three seeds or more of each arm")
-        print(render_power(values, self.difference, self.power))
+        print(render_power(values, self.difference, self.power, shutil.get_terminal_size().columns))
         return 0

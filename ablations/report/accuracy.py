@@ -135,6 +135,10 @@ def _rates_text(row: pd.Series) -> str:
     return ", ".join(f"{rate}: {top1 / POINTS:.2f}" for rate, top1 in row["top1_by_rate"].items())
 
 
+def _lost_in_study(row: pd.Series) -> str:
+    return NOTHING if pd.isna(row["top1_lost_in_study"]) else points_text(-row["top1_lost_in_study"])
+
+
 AccuracyTable = partial(Table, measurement="accuracy")
 """A table of trainings."""
 
@@ -215,11 +219,14 @@ TABLES: tuple[Table, ...] = (
             TableColumn("Best rate", "best_rate", "g"),
             TableColumn("Shared rate", "shared_rate", "g"),
             TableColumn("Lost by sharing, points", lambda row: points_text(-row["top1_lost"])),
+            TableColumn("Rate of the study", "study_rate", "g"),
+            TableColumn("Lost in the study, points", _lost_in_study),
         ),
         about=(
             "Trials that choose a recipe: trained without, and scored on, images that are set aside from the training "
-            "images, by seeds that no study uses. The shared rate is the best in the mean of all arms. Exploratory: "
-            "few trials a rate, and the best of several is the best by chance too. No other table holds these."
+            "images, by seeds that no study uses. The shared rate is the best in the mean of all arms; the rate of the "
+            "study is that of the trainings in other tables, of several the shared one. Exploratory: few trials a "
+            "rate, and the best of several is the best by chance too. No other table holds these."
         ),
     ),
     Table(

@@ -78,8 +78,10 @@ def build_report(
                 continue
             if any(not path.exists() or image_digest(path) != figure_digest(figure) for path in paths):
                 files |= dict(zip(paths, save_figure(figure), strict=True))
-    shown = [spec for spec in contents.headlines if _images(results, spec, files)]
-    files[results / INDEX] = contents.render_index(shown).encode(errors="backslashreplace")
+    shown, linked = (
+        [spec for spec in specs if _images(results, spec, files)] for specs in (contents.headlines, contents.others)
+    )
+    files[results / INDEX] = contents.render_index(shown, linked).encode(errors="backslashreplace")
     if with_page:
         images = {spec.name: _images(results, spec, files) for spec in contents.headlines}
         examples = find_examples(results, contents.records)
@@ -112,7 +114,7 @@ def check_report(results: Path) -> list[str]:
     """
     contents = _make(results)
     current = {results / name: _text_digest(text.encode()) for name, text in contents.texts.items()}
-    current[results / INDEX] = _text_digest(contents.render_index(contents.headlines).encode())
+    current[results / INDEX] = _text_digest(contents.render_index(contents.headlines, contents.others).encode())
     with drawing():
         for spec in contents.figures:
             current |= dict.fromkeys(_image_paths(results, spec), figure_digest(spec.draw()))
@@ -137,9 +139,13 @@ class _Contents:
     damaged: dict[str, str]
     failures: dict[str, str]
 
-    def render_index(self, figures: list[FigureSpec]) -> str:
-        """Returns the page that the folder opens with, which shows those `figures` that there are files of."""
-        others = [spec for spec in self.figures if spec not in self.headlines]
+    @property
+    def others(self) -> list[FigureSpec]:
+        """The figures that are no headlines."""
+        return [spec for spec in self.figures if spec not in self.headlines]
+
+    def render_index(self, figures: list[FigureSpec], others: list[FigureSpec]) -> str:
+        """Returns the page that the folder opens with: it shows `figures` and links `others`, if there are files."""
         return render_index(self.records, self.damaged, self.tables, figures, others)
 
 

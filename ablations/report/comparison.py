@@ -173,7 +173,7 @@ def _accuracy_clauses(row: pd.Series) -> Iterator[str]:
         yield f"exploratory, {points_text(mean)} points of top-1 ({sure})"
 
 
-def _percent(change: float, less: str = "fewer") -> str:
+def percent_text(change: float, less: str = "fewer") -> str:
     """Returns a change in words: `2.3 % more`, `12 % fewer`, `as many`."""
     text = f"{abs(change):.1f}" if abs(change) < 10 else f"{abs(change):.0f}"
     if float(text) == 0:
@@ -183,16 +183,16 @@ def _percent(change: float, less: str = "fewer") -> str:
 
 def _cost_clauses(row: pd.Series) -> Iterator[str]:
     if pd.notna(row.get("params_change_percent")):
-        yield f"{_percent(row['params_change_percent'])} parameters"
+        yield f"{percent_text(row['params_change_percent'])} parameters"
     macs = [
-        f"{_percent(row[f'{metric}_change_percent'])} at {row[at]}"
+        f"{percent_text(row[f'{metric}_change_percent'])} at {row[at]}"
         for metric, at in (("macs", "counted_at"), ("macs_large", "large_at"))
         if pd.notna(row.get(f"{metric}_change_percent"))
     ]
     if macs:
         yield f"MACs: {', '.join(macs)}"
     memory = {
-        attention: _percent(row[name], "less")
+        attention: percent_text(row[name], "less")
         for mode, attention in MEMORY_STEPS
         if mode == "training" and pd.notna(row.get(name := f"memory_{mode}_{attention}_change_percent"))
     }

@@ -83,10 +83,10 @@ QUESTIONS = (
 """The headlines: what a results folder shows without being asked for more."""
 
 HEADLINE_TABLES = (comparison.COMPARISON.name, *(name for question in QUESTIONS for name in question.tables))
+HEADLINE_FIGURES = tuple(dict.fromkeys(kind for question in QUESTIONS for kind in question.figures))
+
 OF_EVERY_BASE = ("effects_accuracy",)
 """Kinds of figures of which every base has a headline: what a toggle does depends on it."""
-
-HEADLINE_FIGURES = tuple(dict.fromkeys(kind for question in QUESTIONS for kind in question.figures))
 
 
 def list_values(

@@ -35,9 +35,9 @@ from ablations.report.tables import (
     TableColumn,
     change_of,
     count_column,
-    markdown_rows,
     metric_column,
     metric_text,
+    terminal_rows,
 )
 
 NAME = TableColumn("Model", "name")
@@ -253,11 +253,11 @@ TABLES = (
 """The tables of parameters and MACs, in the report's order."""
 
 
-def render_breakdown(records: pd.DataFrame) -> str:
-    """Returns what each module of each counted cell adds by itself, the most MACs first, as Markdown."""
+def render_breakdown(records: pd.DataFrame, width: int) -> str:
+    """Returns what each module of each counted cell adds by itself, the most MACs first, for a terminal."""
     sections = []
     for _, record in records[records["measurement"] == "cost"].iterrows():
-        title = f"## {record['model']}, {record['head']}, {record['resolution']} px"
+        title = f"{record['model']}, {record['head']}, {record['resolution']} px"
         title += f", P = {record['pool_size']}" if pd.notna(record.get("pool_size")) else ""
         if not isinstance(record.get("breakdown"), dict):
             sections.append(f"{title}\n\nNo breakdown: {record.get('refused') or 'an older record'}")
@@ -268,7 +268,7 @@ def render_breakdown(records: pd.DataFrame) -> str:
                 [name or "(the model itself)", *(metric_text(metric, counts[metric]) for metric in ("params", "macs"))]
                 for name, counts in rows
             ]
-            sections.append(f"{title}\n\n{markdown_rows(lines)}")
+            sections.append(f"{title}\n\n{terminal_rows(lines, width)}")
     return "\n\n".join(sections)
 
 

@@ -1,5 +1,6 @@
 """What toggles and confounders do, and what accuracy costs: tables and figures."""
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -40,11 +41,11 @@ from ablations.report.tables import (
     Show,
     Table,
     TableColumn,
-    markdown_rows,
     metric_text,
     mode_note,
     points_text,
     signed_column,
+    terminal_rows,
 )
 
 FACTORIAL_CONDITIONS = (*STUDY_CONDITIONS, "toggles")
@@ -546,8 +547,8 @@ def plot_tradeoff(ax: Axes, values: pd.DataFrame) -> Axes:
     return ax
 
 
-def render_power(values: pd.DataFrame, points: float, power: float) -> str:
-    """Returns `power_values` as Markdown: how many seeds resolve a difference of so many points."""
+def render_power(values: pd.DataFrame, points: float, power: float, width: int) -> str:
+    """Returns `power_values` for a terminal: how many seeds resolve a difference of so many points."""
     lines = [["Study", "Comparison", "SD over seeds, points", "Pilot seeds", "Seeds needed"]]
     for _, row in values.iterrows():
         study, sd = ", ".join(str(row[name]) for name in OF_DESIGN), f"{100 * row['sd']:.2f}"
@@ -555,7 +556,7 @@ def render_power(values: pd.DataFrame, points: float, power: float) -> str:
         needed = needed if row["sd"] > 0 else NOTHING
         lines.append([study, f"{row['family']}: {row['comparison']}", sd, str(int(row["n_seeds"])), needed])
     head = f"Seeds to resolve a true difference of {points:g} points with probability {power:g}, Holm-corrected"
-    return f"{head}\n\n{markdown_rows(lines)}"
+    return f"{textwrap.fill(head, width)}\n\n{terminal_rows(lines, width)}"
 
 
 _NOT_CLAIMED = (

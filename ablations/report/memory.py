@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from textwrap import wrap
+from textwrap import fill, wrap
 from typing import Any
 
 import pandas as pd
@@ -36,10 +36,10 @@ from ablations.report.tables import (
     Table,
     TableColumn,
     change_of,
-    markdown_rows,
     metric_column,
     metric_text,
     mode_note,
+    terminal_rows,
 )
 from ablations.units import format_bytes
 
@@ -343,24 +343,27 @@ def _is_growing(group: Group) -> bool:
 BUDGET_CONDITIONS = ("variant", "base", "attention", "mode", "precision", "device", "channels_last", "checkpointing")
 
 
-def render_budget(rows: list[dict[str, Any]]) -> str:
-    """Returns Markdown: for each group of equal conditions the largest image and the largest batches of each model.
+def render_budget(rows: list[dict[str, Any]], width: int) -> str:
+    """Returns for a terminal, by group of equal conditions, the largest image and the largest batches of each model.
 
     `rows` are those of `ablations.measure.budget.budget_values`; the predicted peak stands in brackets.
     """
     values = pd.DataFrame(rows)
     budget = format_bytes(int(values["budget_bytes"].iloc[0]))
     sections = [
-        f"# What fits into {budget}",
-        "The largest square image in multiples of 32 px at batch 1, and the largest batch at each size, with the "
-        "predicted peak of the second of two steps: the next size would be over the budget. On a GPU leave room for "
-        "its context and for workspaces, which predictions leave out.",
+        f"What fits into {budget}",
+        fill(
+            "The largest square image in multiples of 32 px at batch 1, and the largest batch at each size, with the "
+            "predicted peak of the second of two steps: the next size would be over the budget. On a GPU leave room "
+            "for its context and for workspaces, which predictions leave out.",
+            width,
+        ),
     ]
     for group in group_by(values, BUDGET_CONDITIONS):
         models = [list(own.iterrows()) for _, own in group.rows.groupby("model", sort=False)]
         lines = [["Model", *(_question(answer) for _, answer in models[0])]]
         lines += [[ARM.show(answers[0][1]), *(_answer(answer) for _, answer in answers)] for answers in models]
-        sections += [f"## {describe(group.conditions)}", markdown_rows(lines)]
+        sections += [describe(group.conditions), terminal_rows(lines, width)]
     refusals = dict.fromkeys((row["model"], row["refused"]) for row in rows if row["refused"])
     sections += [f"{model} refuses a size on the way: {reason}" for model, reason in refusals]
     return "\n\n".join(sections) + "\n"

@@ -1,55 +1,58 @@
 """The answer in a few lines: which toggle matters most, what each does to accuracy wherever it was trained, and what
 each costs."""
 
-from collections.abc import Iterable
-from itertools import combinations
+import math
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from ablations.analysis.comparison import MEMORY_STEPS
-from ablations.analysis.grouping import REFERENCE, describe
+from ablations.analysis.grouping import REFERENCE, describe, varying
+from ablations.analysis.speed import holds_one
+from ablations.analysis.statistics import FEWEST_TO_CLAIM
 from ablations.config import TOGGLES, arm_name
-from ablations.report.accuracy import difference_text, ends_text
-from ablations.report.comparison import has_all_seeds
+from ablations.report.accuracy import claim_text, difference_text, ends_text
+from ablations.report.comparison import has_all_seeds, percent_text, size_of, speed_range
 from ablations.report.summary import ShownComparison
 from ablations.report.tables import NOTHING, Section, ShownColumn, change_of, points_text
 
+LARGEST = " Bold: the largest in size, all others resolved to be smaller."
+"""What bold cells of the first overview say."""
+
 _MODEL = ("variant", "base", "stem_stride", "pool_size")
-_PLACE = ("variant", "base", "pool_size", "data")
-_TRAINED_ALIKE = ("variant", "data", "epochs", "n_train_images")
+_TRAINED = ("variant", "base", "data", "pool_size", "epochs", "n_train_images")
+_MACS = "macs_large_change_percent"
+_MEMORY = "memory_training_fused_change_percent"
+_SPEED = "relative_speed_training"
 
 
 def say_what_matters(comparisons: list[ShownComparison]) -> str:
-    """Returns in one sentence which toggle matters most for accuracy, which for cost at high resolution, and how sure
-    that is; nothing without records that say either.
+    """Returns in two sentences which toggle matters most for accuracy and which for cost, and how sure that is.
 
-    Accuracy is that of the comparison that says most and of the other bases of its variant and training, or else of
-    another base wherever it was trained; losses are named wherever they are resolved. Cost is the MACs and the memory
-    of the first comparison without accuracy. Toggles that are not resolved to be behind the largest one are named too.
+    Of accuracy it says, for each base, which toggle has the largest effect in how many of the trainings, those that are
+    not resolved to be smaller, and which lose; of cost the MACs and the memory of the first comparison without a
+    training, and the speed of the first that was trained. What the records do not have is left out.
     """
-    clauses = []
     trained = _trained(comparisons)
+    labels = _label(trained, ("variant", "data"))
+    sentences = []
     if trained:
-        first = trained[0].group.conditions
-        alike = [each for each in trained if all(each.group.conditions[name] == first[name] for name in _TRAINED_ALIKE)]
-        bases = {each.group.conditions["base"] for each in alike}
-        elsewhere = [each for each in trained if each.group.conditions["base"] not in bases]
-        most = [
-            _most_for_accuracy(each, "" if place else "95 % interval ")
-            for place, each in enumerate([*alike, *elsewhere[:1]])
-        ]
-        clauses.append(f"for accuracy, what matters most is {'; '.join([*most, *_losses(trained)])}")
-    counted = [each for each in comparisons if _has_costs(each)]
-    if counted:
-        variant, at = counted[0].group.conditions["variant"], counted[0].group.rows["large_at"].iloc[0]
-        toggle, change = _most(counted[0], _MACS, "fewer")
-        costs = f"{toggle} in MACs ({change} in {variant} at {at}, exact)"
-        if _of_toggles(counted[0], _MEMORY):
-            toggle, change = _most(counted[0], _MEMORY, "less")
-            costs += f" and {toggle} in training memory with fused attention ({change})"
-        clauses.append(f"for cost at high resolution, it is {costs}")
-    text = ". ".join(f"{clause[0].upper()}{clause[1:]}" for clause in clauses)
-    return f"{text}." if text else ""
+        clauses = []
+        for base in dict.fromkeys(each.group.conditions["base"] for each in trained):
+            own = {
+                label: _of_toggles(each, "top1_effect_mean")
+                for label, each in zip(labels, trained, strict=True)
+                if each.group.conditions["base"] == base
+            }
+            clauses += [_say_largest(base, own), *_say_losses(base, own)]
+        sentences.append(
+            "For accuracy, averaged over the other toggles (95 % intervals over seeds), what matters most is "
+            f"{'; '.join(clauses)}."
+        )
+    costs = [*_say_greatest_costs(comparisons), *_say_greatest_change_of_speed(trained)]
+    if costs:
+        sentences.append(f"For cost it is {', '.join(costs)}.")
+    return " ".join(sentences)
 
 
 def list_overviews(comparisons: list[ShownComparison]) -> list[Section]:
@@ -57,100 +60,91 @@ def list_overviews(comparisons: list[ShownComparison]) -> list[Section]:
     return [*_gains(_trained(comparisons)), *_costs(comparisons)]
 
 
-def _gains(trained: list[ShownComparison]) -> list[Section]:
-    """Returns each toggle's main effect on top-1 in every model, base and data set that it was trained in."""
+def _gains(trained: list[ShownComparison]) -> Iterator[Section]:
+    """Yields each toggle's main effect on top-1 in every training."""
     if not trained:
-        return []
+        return
     effects = [_of_toggles(each, "top1_effect_mean") for each in trained]
-    conditions = [each.group.conditions for each in trained]
-    several_pools = [
-        len({each["pool_size"] for each in conditions if each["variant"] == names["variant"]}) > 1
-        for names in conditions
-    ]
-    models = [
-        "{variant} on {data}{p}".format(**names, p=f", P = {names['pool_size']}" if several else "")
-        for names, several in zip(conditions, several_pools, strict=True)
-    ]
-    columns = [_column("Model and data", models), _column("Base", [str(names["base"]) for names in conditions])]
+    columns = [_column("Trained", _label(trained))]
     for toggle in TOGGLES:
         cells = [difference_text(own[toggle], "top1_effect") if toggle in own else NOTHING for own in effects]
-        columns.append(ShownColumn(toggle, cells, [_leading(own) == [toggle] for own in effects]))
-    seeds = [str(max(int(row["top1_effect_n"]) for row in own.values())) for own in effects]
-    images = [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]
-    columns += [_column("n", seeds), _column("Validation images", images)]
+        columns.append(ShownColumn(toggle, cells, [_leading(own) == [toggle] and len(own) > 1 for own in effects]))
+    columns.append(_column("n", [_seeds_text(own.values()) for own in effects]))
+    columns.append(_column("Images", [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]))
     shown = [column for column in columns if set(column.cells) != {NOTHING}]
-    caption = (
-        "95 % intervals over n seeds. Bold: the largest in size, all others resolved to be smaller. "
-        f"{_overlap(trained[0])}"
-    )
-    title = "Points of top-1 that each toggle adds, averaged over the others' settings"
-    return [Section(title, shown, caption.strip())]
+    bold = LARGEST if any(any(column.is_best) for column in shown) else ""
+    caption = f"95 % intervals over n seeds, images fixed.{bold} {_say_overlap(trained[0], _label(trained)[0])}"
+    yield Section("Points of top-1 that each toggle adds, averaged over the others' settings", shown, caption.strip())
 
 
-def _overlap(shown: ShownComparison) -> str:
-    """Says what the strongest resolved interaction of two toggles means for the one with the smaller effect."""
-    main = _of_toggles(shown, "top1_effect_mean")
-    rows = {str(row["arm"]): row for _, row in shown.group.rows.iterrows()}
-    pairs = {pair: rows[arm_name(pair)] for pair in combinations(main, 2) if arm_name(pair) in rows}
-    resolved = {pair: row for pair, row in pairs.items() if row.get("top1_effect_resolved") is True}
-    if not resolved:
+def _seeds_text(rows: Iterable[pd.Series]) -> str:
+    seeds = {int(row["top1_effect_n"]) for row in rows}
+    return " to ".join(map(str, sorted({min(seeds), max(seeds)})))
+
+
+def _say_overlap(shown: ShownComparison, label: str) -> str:
+    """Says what the strongest resolved interaction of two toggles means; nothing where none is resolved."""
+    rows = shown.group.rows
+    found = rows[rows["overlap_of"].notna()] if "overlap_of" in rows else rows[:0]
+    if found.empty:
         return ""
-    pair = max(resolved, key=lambda each: abs(resolved[each]["top1_effect_mean"]))
-    beyond = resolved[pair]["top1_effect_mean"]
-    less, more = sorted(pair, key=lambda name: abs(main[name]["top1_effect_mean"]))
-    mean = main[less]["top1_effect_mean"]
-    return (
-        f"In base {shown.group.conditions['base']}, {_where(shown)}, {less} adds {points_text(mean - beyond)} without "
-        f"{more} and {points_text(mean + beyond)} with it (interaction {points_text(beyond)}, "
-        f"{ends_text(resolved[pair], 'top1_effect')})."
-    )
+    row = found.iloc[0]
+    without, beside = (difference_text(row, f"top1_{where}") for where in ("without", "with"))
+    return f"In {label}, {row['overlap_of']} adds {without} without {row['overlap_with']}, {beside} with it."
 
 
-def _costs(comparisons: Iterable[ShownComparison]) -> list[Section]:
-    """Returns what each toggle alone changes in the costs of the first model without a training."""
+def _costs(comparisons: Iterable[ShownComparison]) -> Iterator[Section]:
+    """Yields what each toggle alone changes in the costs of the first model without a training."""
     shown = next((each for each in comparisons if _has_costs(each)), None)
     if shown is None:
-        return []
-    rows = _of_toggles(shown, _MACS)
-    first = shown.group.rows.iloc[0]
+        return
+    rows, first = _of_toggles(shown, _MACS), shown.group.rows.iloc[0]
     headings = {
         "params": "Parameters",
         "macs": f"MACs, {first['counted_at']}",
         "macs_large": f"MACs, {first['large_at']}",
+        **{f"memory_{mode}_{kernel}": f"Memory, {kernel}" for mode, kernel in MEMORY_STEPS if mode == "training"},
     }
-    for mode, attention in MEMORY_STEPS:
-        if mode == "training":
-            headings[f"memory_{mode}_{attention}"] = f"Memory, {attention}"
     columns = [_column("Toggle", list(rows))]
     for metric, heading in headings.items():
-        cells = [change_of(metric)(row) or NOTHING for row in rows.values()]
-        columns.append(_column(heading, cells))
+        columns.append(_column(heading, [change_of(metric)(row) or NOTHING for row in rows.values()]))
     columns = [column for column in columns if set(column.cells) != {NOTHING}]
     title = f"What each toggle alone costs, beside {REFERENCE}: {describe(shown.group.conditions, _MODEL)}"
     memory = shown.group.conditions["memory_at"]
     caption = "" if pd.isna(memory) else f"Memory of training: {memory}. "
-    return [Section(title, columns, f"{caption}Counts are exact.")]
+    yield Section(title, columns, f"{caption}Counts are exact.")
 
 
 def _column(heading: str, cells: list[str]) -> ShownColumn:
     return ShownColumn(heading, cells, [False] * len(cells))
 
 
-_MACS = "macs_large_change_percent"
-_MEMORY = "memory_training_fused_change_percent"
-
-
 def _trained(comparisons: list[ShownComparison]) -> list[ShownComparison]:
-    """Returns the first comparison with effects on accuracy of every variant, base, P and data set.
+    """Returns the comparisons with effects on accuracy, of several learning rates the first.
 
-    Those whose study has not all its declared seeds are left out where others have.
+    Those with too few seeds to claim anything are left out where others have enough.
     """
+    with_effects = [each for each in comparisons if _has_data(each) and _of_toggles(each, "top1_effect_mean")]
+    enough = [
+        each
+        for each in with_effects
+        if has_all_seeds(each.group.rows) and each.group.rows["n_seeds"].min() >= FEWEST_TO_CLAIM
+    ]
     first: dict[object, ShownComparison] = {}
-    trained = [each for each in comparisons if _has_data(each) and _of_toggles(each, "top1_effect_mean")]
-    whole = [each for each in trained if has_all_seeds(each.group.rows)]
-    for each in whole or trained:
-        first.setdefault(tuple(each.group.conditions[name] for name in _PLACE), each)
+    for each in enough or with_effects:
+        first.setdefault(tuple(each.group.conditions[name] for name in _TRAINED), each)
     return list(first.values())
+
+
+def _label(trained: list[ShownComparison], always: tuple[str, ...] = ("variant", "base", "data")) -> list[str]:
+    """Returns what each was trained as and on, with what else tells those of one variant and data set apart."""
+    conditions = [each.group.conditions for each in trained]
+    labels = []
+    for names in conditions:
+        alike = [each for each in conditions if (each["variant"], each["data"]) == (names["variant"], names["data"])]
+        apart = [name for name in varying(alike) if name in _TRAINED and name != "base"]
+        labels.append(describe(names, dict.fromkeys((*always, *apart))))
+    return labels
 
 
 def _has_data(shown: ShownComparison) -> bool:
@@ -168,50 +162,86 @@ def _of_toggles(shown: ShownComparison, column: str) -> dict[str, pd.Series]:
     return {name: row for name, row in own.items() if pd.notna(row.get(column))}
 
 
-def _where(shown: ShownComparison) -> str:
-    return "{variant} on {data}".format(**shown.group.conditions)
-
-
-def _most(shown: ShownComparison, column: str, less: str) -> tuple[str, str]:
-    """Returns the toggle that changes a cost most, and by how much in words."""
-    changes = {name: float(row[column]) for name, row in _of_toggles(shown, column).items()}
-    toggle = max(changes, key=lambda name: abs(changes[name]))
-    return toggle, f"{abs(changes[toggle]):.0f} % {'more' if changes[toggle] > 0 else less}"
-
-
 def _leading(effects: dict[str, pd.Series]) -> list[str]:
-    """Returns the toggle with the largest resolved effect, and behind it those not resolved to be smaller."""
-    resolved = [name for name, row in effects.items() if row["top1_effect_resolved"]]
-    if not resolved:
-        return []
-    most = max(resolved, key=lambda name: abs(effects[name]["top1_effect_mean"]))
-    behind = [name for name, row in effects.items() if name != most and row.get("top1_behind_resolved") is not True]
-    return [most, *behind]
+    """Returns the toggle with the largest resolved effect, and behind it those that are not resolved to be smaller."""
+    leaders = [name for name, row in effects.items() if row["top1_leads"]]
+    near = [name for name in effects if name not in leaders and effects[name].get("top1_behind_resolved") is not True]
+    return [*leaders, *near] if leaders else []
 
 
-def _most_for_accuracy(shown: ShownComparison, interval: str) -> str:
-    effects, base = _of_toggles(shown, "top1_effect_mean"), shown.group.conditions["base"]
-    leading = _leading(effects)
-    if not leading:
-        return f"unresolved in base {base} ({_where(shown)})"
-    most, *near = leading
-    others = " and ".join(f"{name}'s {points_text(effects[name]['top1_effect_mean'])}" for name in near)
-    near_words = f"; {others} {'is' if len(near) == 1 else 'are'} not resolved to be smaller" if near else ""
-    return f"{most} in base {base} ({_where(shown)}: {_size(effects[most], interval)}{near_words})"
+def _say_largest(base: str, effects: dict[str, dict[str, pd.Series]]) -> str:
+    """Returns the toggle that leads in most of the trainings in a base, which are named by their labels."""
+    leading = {label: _leading(own) for label, own in effects.items()}
+    firsts = [own[0] for own in leading.values() if own]
+    if not firsts:
+        label, own = next(iter(effects.items()))
+        claims = {claim_text(row, "top1_effect") for row in own.values()}
+        return f"{'exploratory' if 'exploratory' in claims else 'unresolved'} in base {base} ({label})"
+    most = max(firsts, key=firsts.count)
+    label = next(label for label, own in leading.items() if own[:1] == [most])
+    near = [f"{name}'s {points_text(effects[label][name]['top1_effect_mean'])}" for name in leading[label][1:]]
+    words = f"; not resolved to be smaller: {', '.join(near)}" if near else ""
+    size = _say_size(label, effects[label][most])
+    return f"{most} in base {base} ({_say_share(firsts.count(most), len(effects))}{size}{words})"
 
 
-def _size(row: pd.Series, interval: str) -> str:
-    size = f"{points_text(row['top1_effect_mean'])} points, {interval}{ends_text(row, 'top1_effect')}"
-    return f"{size}, n = {row['top1_effect_n']:.0f}"
+def _say_losses(base: str, effects: dict[str, dict[str, pd.Series]]) -> Iterator[str]:
+    """Yields each toggle with a resolved loss in a base that is not the largest effect there."""
+    for toggle in TOGGLES:
+        losing = {
+            label: own[toggle]
+            for label, own in effects.items()
+            if toggle in own
+            and own[toggle]["top1_effect_mean"] < 0
+            and claim_text(own[toggle], "top1_effect") == "resolved"
+            and not own[toggle]["top1_leads"]
+        }
+        for label, row in list(losing.items())[:1]:
+            share = _say_share(len(losing), len(effects))
+            yield f"{toggle} loses in base {base} ({share}{_say_size(label, row)})"
 
 
-def _losses(trained: Iterable[ShownComparison]) -> list[str]:
-    """Returns each resolved loss of a toggle and where it is, but for those that are the largest effect there."""
-    return [
-        f"{name} loses in base {each.group.conditions['base']} ({_where(each)}: {_size(row, '')})"
-        for each in trained
-        for name, row in _of_toggles(each, "top1_effect_mean").items()
-        if row["top1_effect_resolved"]
-        and row["top1_effect_mean"] < 0
-        and name not in _leading(_of_toggles(each, "top1_effect_mean"))[:1]
-    ]
+def _say_share(count: int, of: int) -> str:
+    return f"{count} of {of} cases; " if of > 1 else ""
+
+
+def _say_size(label: str, row: pd.Series) -> str:
+    return f"{label}: {points_text(row['top1_effect_mean'])} points, {ends_text(row, 'top1_effect')}"
+
+
+def _say_greatest_costs(comparisons: list[ShownComparison]) -> Iterator[str]:
+    """Yields which toggle changes the MACs most, and which the memory of training with fused attention."""
+    shown = next((each for each in comparisons if _has_costs(each)), None)
+    if shown is None:
+        return
+    first, names = shown.group.rows.iloc[0], shown.group.conditions
+    toggle, change = _greatest_change(shown, _MACS)
+    if toggle:
+        yield f"{toggle} in MACs ({percent_text(change)} in {names['variant']} at {first['large_at']}, exact)"
+    toggle, change = _greatest_change(shown, _MEMORY)
+    if toggle:
+        how = str(names["memory_at"]).rpartition(", ")[2]
+        words = f"{percent_text(change, 'less')} at {size_of(first, 'memory_at')}, {how}"
+        yield f"{toggle} in training memory with fused attention ({words})"
+
+
+def _greatest_change(shown: ShownComparison, column: str) -> tuple[str, float]:
+    """Returns the toggle that changes a cost most and by how many percent; no toggle where none does."""
+    changes = {name: float(row[column]) for name, row in _of_toggles(shown, column).items()}
+    toggle = max(changes, key=lambda name: abs(changes[name]), default="")
+    return (toggle, changes[toggle]) if toggle and abs(changes[toggle]) >= 0.05 else ("", 0.0)
+
+
+def _say_greatest_change_of_speed(trained: list[ShownComparison]) -> Iterator[str]:
+    """Yields which toggle changes the speed of training most, of the first training that was timed."""
+    for shown in trained:
+        speeds = _of_toggles(shown, _SPEED)
+        ends = {name: (row[f"{_SPEED}_low"], row[f"{_SPEED}_high"]) for name, row in speeds.items()}
+        resolved = [name for name in speeds if not holds_one(*ends[name])]
+        if resolved:
+            toggle = max(resolved, key=lambda name: abs(math.log(speeds[name][_SPEED])))
+            row = speeds[toggle]
+            size = f"{row[_SPEED]:.2f} of v1's, {speed_range(row, 'training')}"
+            at = f"{shown.group.conditions['variant']} at {size_of(row, 'speed_at')}"
+            yield f"{toggle} in speed of training ({size}, {at})"
+            return

@@ -10,7 +10,7 @@ from ablations.errors import InputError
 from ablations.report.comparison import shorten
 from ablations.report.overview import list_overviews, say_what_matters
 from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
-from ablations.report.tables import Section
+from ablations.report.tables import Section, escape_markdown
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -22,15 +22,13 @@ def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
     for models without a training. Raises InputError for any other name, or where the records have no such comparison.
     """
     every = show_comparisons(comparison_values(records))
+    whole_texts = {"summary": _summary, "overview": _overview}
     shown = {_kind(each): each for each in largest_of_each_kind(every)}
 
     def write(match: re.Match[str]) -> str:
         what, _, kind = match[2].partition("-")
-        if match[2] == "summary":
-            return f"{match[1]}**{say_what_matters(every)}**\n{match[4]}"
-        if match[2] == "overview":
-            overviews = "\n\n".join(f"{_rows(section)}\n\n{section.caption}" for section in list_overviews(every))
-            return f"{match[1]}{overviews}\n{match[4]}"
+        if match[2] in whole_texts and (text := whole_texts[match[2]](every)):
+            return f"{match[1]}{text}\n{match[4]}"
         if what not in RENDERERS or kind not in shown:
             allowed = "summary, overview, " + ", ".join(f"{name}-{kind}" for name in RENDERERS for kind in shown)
             raise InputError(f"numbers {match[2]!r} in the text are none that the records give; allowed: {allowed}")
@@ -40,6 +38,15 @@ def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
     if len(whole) != text.count("<!-- numbers:"):
         raise InputError("a block of numbers in the text lacks its <!-- end -->, or its name is none")
     return _MARKED.sub(write, text)
+
+
+def _summary(every: list[ShownComparison]) -> str:
+    text = say_what_matters(every)
+    return f"**{escape_markdown(text)}**" if text else ""
+
+
+def _overview(every: list[ShownComparison]) -> str:
+    return "\n\n".join(f"{_rows(section)}\n\n{escape_markdown(section.caption)}" for section in list_overviews(every))
 
 
 def _kind(shown: ShownComparison) -> str:
@@ -53,10 +60,10 @@ def _table(shown: ShownComparison) -> str:
 
 def _rows(section: Section) -> str:
     """Returns a section as Markdown without padding, the title above."""
-    head, *rows = section.lines(bold="**{}**")
+    head, *rows = section.lines(escape_markdown, bold="**{}**")
     rule = ["---", *["--:"] * (len(head) - 1)]
     lines = "\n".join(f"|{'|'.join(line)}|" for line in (head, rule, *rows))
-    return f"**{section.title}**\n\n{lines}"
+    return f"**{escape_markdown(section.title)}**\n\n{lines}"
 
 
 def _sentences(shown: ShownComparison) -> str:

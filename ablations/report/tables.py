@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -167,7 +168,11 @@ def render_csv(values: pd.DataFrame) -> str:
     Processors differ in a statistic's last figures, and the file is to be the same on all. A text that a spreadsheet
     would take for a formula begins with an apostrophe.
     """
-    return values.map(_no_formula).to_csv(index=False, float_format=_nine_figures, lineterminator="\n")
+    return values.map(_plain).to_csv(index=False, float_format=_nine_figures, lineterminator="\n")
+
+
+def _plain_number(value: Any) -> Any:
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def _nine_figures(value: object) -> str:
@@ -175,7 +180,12 @@ def _nine_figures(value: object) -> str:
     return f"{number:.0f}" if number.is_integer() and abs(number) < LARGEST_EXACT else f"{number:.9g}"
 
 
-def _no_formula(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Returns a cell as a file of CSV has it; the numbers of one that holds several have nine figures too."""
+    if isinstance(value, dict):
+        return {name: _plain_number(each) for name, each in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_plain_number, value))
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
 
 
@@ -307,6 +317,15 @@ def markdown_section(section: Section) -> str:
     return f"## {escape_markdown(section.title)}\n\n{rows}\n\n{escape_markdown(section.caption)}"
 
 
+def terminal_table(table: Table, values: pd.DataFrame, width: int) -> str:
+    """Returns the table for a terminal: its title, what it says of itself, and each group's rows and caption."""
+    parts = [table.title, textwrap.fill(table.about, width)]
+    for section in list_sections(table, values):
+        caption = section.caption.removesuffix(BOLD).rstrip()  # a terminal shows nothing in bold
+        parts += [section.title, render_terminal(section, width), textwrap.fill(caption, width)]
+    return "\n\n".join(parts)
+
+
 def _show_columns(table: Table, values: pd.DataFrame) -> list[ShownColumn]:
     """Returns the columns, with a cell for each value of `rows_by`; one in which no row has a value is left out."""
     rows: dict[Any, pd.Series] = {}
@@ -348,11 +367,17 @@ def markdown_rows(lines: list[list[str]]) -> str:
 
 
 def render_terminal(section: Section, width: int) -> str:
-    """Returns a section as plain rows for a terminal; columns that do not fit stand below, behind the first again.
+    """Returns a section as plain rows for a terminal, as `terminal_rows`."""
+    return terminal_rows(section.lines(), width)
+
+
+def terminal_rows(lines: list[list[str]], width: int) -> str:
+    """Returns lines of cells, the heading's first, as plain rows: columns that do not fit stand below them, behind the
+    first again.
 
     Where not all fit, a heading that is longer than its cells takes several lines.
     """
-    columns = [list(column) for column in zip(*section.lines(), strict=True)]
+    columns = [list(column) for column in zip(*lines, strict=True)]
     if sum(max(map(len, column)) + 2 for column in columns) > width + 2:
         columns = [[*_fold(heading, max(map(len, cells))), *cells] for heading, *cells in columns]
     first, widths = columns[0], [max(map(len, column)) for column in columns]

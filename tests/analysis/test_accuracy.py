@@ -102,6 +102,16 @@ def test_trials_say_what_the_shared_rate_costs(tmp_path, write_top1):
     assert set(values["shared_rate"]) == {0.002}  # 0.65 in the mean, against 0.5 and 0.6
     assert list(values["top1_lost"]) == pytest.approx([0, 0.1])
     assert accuracy_values(load_records(tmp_path)).empty
+    assert values[["study_rate", "top1_lost_in_study"]].isna().all(axis=None), "nothing else was trained"
+    write_top1("v1", 0, 0.6, base_lr=0.004)
+    values = trial_values(load_records(tmp_path)).set_index("arm")
+    assert set(values["study_rate"]) == {0.004}
+    assert list(values["top1_lost_in_study"]) == pytest.approx([0.2, 0])
+    write_top1("v1", 0, 0.6, base_lr=0.002)
+    values = trial_values(load_records(tmp_path)).set_index("arm")
+    assert set(values["study_rate"]) == {0.002}, "of several the shared one"
+    write_top1("v1", 0, 0.6, base="v1", base_lr=0.001)
+    assert set(trial_values(load_records(tmp_path))["study_rate"]) == {0.002}, "another base is another study"
 
 
 def test_the_gain_in_each_base_and_their_difference(tmp_path, write_top1):
@@ -169,7 +179,7 @@ def test_more_seeds_than_a_study_can_have_are_no_number(tmp_path, write_top1):
     power = power_values(load_records(tmp_path), 1e-4)
     assert (power["sd"] > 0.1).all()
     assert power["seeds_needed"].isna().all()
-    text = render_power(power, 0.01, 0.8)
+    text = render_power(power, 0.01, 0.8, width=120)
     assert text.count("> 10,000") == len(power) == 2
 
 

@@ -19,12 +19,13 @@ from ablations.analysis.effects import (
     find_factorials,
     lead_values,
     order_values,
+    overlap_values,
     shapley_values,
     step_values,
 )
 from ablations.analysis.statistics import estimate_mean
 from ablations.cells import arm_cell
-from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, Toggle, build_config
+from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, build_config
 from ablations.errors import InputError
 from ablations.measure import Cost, Memory
 from ablations.records import load_records
@@ -57,14 +58,6 @@ def p_of(t: float) -> float:
     theta = math.atan(abs(t) / math.sqrt(5))
     cosine = math.cos(theta)
     return 1 - 2 / math.pi * (theta + math.sin(theta) * (cosine + 2 / 3 * cosine**3))
-
-
-@pytest.fixture
-def fourth_toggle(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A toggle `new` at the end of the registry."""
-    monkeypatch.setitem(TOGGLES, "new", Toggle(title="New", slot="norm", builder="nowhere:build"))
-    assert "v1+new" in config.arms_of(TOGGLES)
-    return "new"
 
 
 def made_up(factorial: Factorial, effects: dict[str, float], n_seeds: int = 6, noise: float = 0.0) -> pd.DataFrame:
@@ -287,36 +280,68 @@ def test_effects_of_accuracies_by_hand(tmp_path, write_factorial):
     assert set(values["effect"][alone & ~values["top1_effect_resolved"]]) == set(p) - set(times)
 
 
-def test_how_far_main_effects_are_behind_the_largest_by_hand(tmp_path, write_top1):
-    # alpha is the noise of v1+cffn in a seed: cffn's effect is -8 + alpha / 4, the others' are off by -alpha / 4.
-    alphas = (-4, -2, 0, 0, 2, 4)
-    for arm in ARMS:
-        for seed, alpha in enumerate(alphas):
-            points = 3 * ("ope" in arm) - 8 * ("cffn" in arm) + 1 * ("lsra" in arm) + alpha * (arm == "v1+cffn")
-            write_top1(arm, seed, 0.5 + points / 100)
-    values = lead_values(load_records(tmp_path)).set_index("effect")
-    assert set(values["largest"]) == {"cffn"}
-    # In size cffn is 8 - alpha / 4, ope 3 - alpha / 4 and lsra 1 - alpha / 4: behind by 5 and 7 in every seed.
-    assert 100 * values["top1_behind_mean"].to_dict()["ope"] == pytest.approx(5)
-    assert 100 * values["top1_behind_mean"].to_dict()["lsra"] == pytest.approx(7)
-    for end in ("low", "high"):
-        assert list(100 * values[f"top1_behind_{end}"]) == pytest.approx([5, 7])
+NOISE = (-4, -2, 0, 0, 2, 4)
+"""Points in six seeds: their mean is 0, their squares add up to 40."""
 
 
-def test_what_is_behind_the_largest_effect_has_an_interval_over_seeds_and_holms_p(tmp_path, write_top1):
-    # alpha is the noise of v1+ope: cffn's size is 8 - (-alpha / 4) and ope's 3 + alpha / 4, apart 5 - alpha / 2.
-    alphas = (-4, -2, 0, 0, 2, 4)
+def write_noisy(write_top1, points_of, noisy_arm):
     for arm in ARMS:
-        for seed, alpha in enumerate(alphas):
-            points = 3 * ("ope" in arm) + 8 * ("cffn" in arm) + 1 * ("lsra" in arm) + alpha * (arm == "v1+ope")
-            write_top1(arm, seed, 0.5 + points / 100)
-    ope = lead_values(load_records(tmp_path)).set_index("effect").loc["ope"]
-    error = math.sqrt(40 / 5 / 4 / 6)  # of alpha / 2, over six seeds
-    assert 100 * ope["top1_behind_mean"] == pytest.approx(5)
-    ends = (100 * ope["top1_behind_low"], 100 * ope["top1_behind_high"])
-    assert ends == pytest.approx((5 - T_5 * error, 5 + T_5 * error))
-    assert ope["top1_behind_p"] == pytest.approx(p_of(5 / error))
-    assert bool(ope["top1_behind_resolved"])
+        for seed, noise in enumerate(NOISE):
+            write_top1(arm, seed, 0.5 + (points_of(arm) + noise * (arm == noisy_arm)) / 100)
+
+
+def test_how_far_main_effects_are_behind_larger_ones_by_hand(tmp_path, write_top1):
+    # The noise of v1+ope adds a quarter of itself to ope's effect and takes as much from the two others'.
+    write_noisy(write_top1, lambda arm: 3 * ("ope" in arm) - 8 * ("cffn" in arm) + 1 * ("lsra" in arm), "v1+ope")
+    values = lead_values(load_records(tmp_path))
+    assert list(zip(values["larger"], values["effect"], strict=True)) == [
+        ("cffn", "ope"),
+        ("cffn", "lsra"),
+        ("ope", "lsra"),
+    ]
+    # In size cffn is 8 + noise / 4, ope 3 + noise / 4 and lsra 1 - noise / 4.
+    assert list(100 * values["top1_behind_mean"]) == pytest.approx([5, 7, 2])
+    first, *others = (row for _, row in values.iterrows())
+    assert (100 * first["top1_behind_low"], 100 * first["top1_behind_high"]) == pytest.approx((5, 5))
+    error = math.sqrt(40 / 5 / 4 / 6)  # of noise / 2, over six seeds
+    for row, mean, times in zip(others, (7, 2), (3, 2), strict=True):
+        ends = (100 * row["top1_behind_low"], 100 * row["top1_behind_high"])
+        assert ends == pytest.approx((mean - T_5 * error, mean + T_5 * error))
+        assert row["top1_behind_p"] == pytest.approx(p_of(mean / error))
+        # The pair that is the same in all seeds has no p, and counts among the three.
+        assert row["top1_behind_p_holm"] == pytest.approx(times * p_of(mean / error))
+
+
+def test_an_effect_of_exactly_nothing_keeps_its_noise(tmp_path, write_top1):
+    for arm in ARMS:  # in 128ths, which add up exactly
+        for seed, noise in enumerate(NOISE):
+            write_top1(arm, seed, 0.5 + (8 * ("cffn" in arm) + noise * (arm == "v1+lsra")) / 128)
+    row = lead_values(load_records(tmp_path)).set_index(["larger", "effect"]).loc[("cffn", "lsra")]
+    # cffn's size is 8 - noise / 4 and lsra's effect noise / 4: apart they are 8 - noise / 2.
+    error = math.sqrt(40 / 5 / 4 / 6)
+    assert 128 * row["top1_behind_high"] == pytest.approx(8 + T_5 * error)
+
+
+def test_what_an_interaction_means_by_hand(tmp_path, write_top1):
+    # ope adds 4 points without cffn and 1 with it; half of v1+ope's noise is in what it adds without.
+    def points(arm):
+        return 4 * ("ope" in arm) + 10 * ("cffn" in arm) - 3 * ("ope+cffn" in arm)
+
+    write_noisy(write_top1, points, "v1+ope")
+    (row,) = (row for _, row in overlap_values(load_records(tmp_path)).iterrows())
+    assert (row["toggle"], row["other"]) == ("ope", "cffn")
+    assert 100 * row["top1_without_mean"] == pytest.approx(4)
+    assert 100 * row["top1_with_mean"] == pytest.approx(1)
+    error = math.sqrt(40 / 5 / 4 / 6)
+    assert (100 * row["top1_without_low"], 100 * row["top1_without_high"]) == pytest.approx(
+        (4 - T_5 * error, 4 + T_5 * error)
+    )
+    assert (100 * row["top1_with_low"], 100 * row["top1_with_high"]) == pytest.approx((1, 1))
+
+
+def test_without_a_resolved_interaction_nothing_overlaps(tmp_path, write_top1):
+    write_noisy(write_top1, lambda arm: 3 * ("ope" in arm), "v1+ope")
+    assert overlap_values(load_records(tmp_path)).empty
 
 
 def test_steps_by_hand(tmp_path, write_factorial, means):

@@ -467,7 +467,7 @@ def test_a_folder_that_lacks_records_gives_the_tables_that_it_can(tmp_path, writ
     build_report(tmp_path, everything=True)
     assert {path.stem for path in (tmp_path / "tables").glob("*.md")} == UNFILLED[write]
     records = load_records(tmp_path)
-    assert render_breakdown(records).count("## ") == (records["measurement"] == "cost").sum()
+    assert render_breakdown(records, width=80).count(" px") == (records["measurement"] == "cost").sum()
 
 
 def test_what_has_no_macs_is_in_no_figure(tmp_path, write_cell):

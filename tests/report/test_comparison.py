@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,11 +16,11 @@ from ablations.analysis.grouping import Group
 from ablations.cells import arm_cell
 from ablations.cli import main
 from ablations.commands.run import print_answer
-from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES
+from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, arms_of
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records, write_record
 from ablations.report.comparison import COMPARISON
-from ablations.report.overview import list_overviews, say_what_matters
+from ablations.report.overview import LARGEST, list_overviews, say_what_matters
 from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
 from ablations.report.tables import list_sections, render_latex, render_markdown, render_terminal
 from ablations.studies import find_study
@@ -129,7 +129,8 @@ def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model,
         assert "b0" not in out, form
         assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
         if form == "terminal":
-            assert out.startswith(" For accuracy, what matters most is cffn in base v2 (pico on digits: -3.00 points, ")
+            assert out.startswith(" For accuracy, averaged over the other toggles (95 intervals")
+            assert "what matters most is cffn in base v2 (pico, digits: -3.00 points, " in out
 
 
 def test_arms_have_the_names_that_are_asked_for_in_every_form(write_model, capsys):
@@ -144,61 +145,115 @@ def test_arms_have_the_names_that_are_asked_for_in_every_form(write_model, capsy
     assert "did you mean 'v1+ope'" in capsys.readouterr().err
 
 
-def test_the_first_sentence_says_which_toggle_matters_most(write_model, write_cell):
-    results = write_model(6)
-    what = lambda: say_what_matters(show_comparisons(comparison_values(load_records(results))))  # noqa: E731
-    size = "-3.00 points, 95 % interval -3.11 to -2.89, n = 6"
-    assert what() == f"For accuracy, what matters most is cffn in base v2 (pico on digits: {size})."
-    for place, arm in enumerate(ARMS):
-        for seed in range(6):
-            top1 = 0.5 + 0.02 * ("ope" in arm) + 0.001 * (-1) ** (place + seed)
-            result = {"top1": top1, "n_eval_images": 100, "n_train_images": 200, "history": []}
-            write_cell(results, arm_cell("nano", arm, "v1", Accuracy(seed=seed)), result)
-    # Another base is spoken of wherever it was trained.
-    assert f"base v2 (pico on digits: {size}); ope in base v1 (nano on digits: +2.00 points, +1.89 to +2.11" in what()
+@pytest.fixture
+def write_gains(tmp_path: Path, write_cell: Callable[..., Path]) -> Callable[..., Path]:
+    """`write_gains(seeds, variant, base, points, noise=0.05, arms=ARMS, n_train_images=200, pool_size=None, **recipe)`
+    writes trainings in which an arm has 50 and `points(arm)` points, give or take `noise`."""
+
+    def write(
+        seeds: int,
+        variant: str,
+        base: str,
+        points: Callable[[str], float],
+        noise: float = 0.05,
+        arms: Iterable[str] = ARMS,
+        n_train_images: int = 200,
+        pool_size: int | None = None,
+        **recipe: Any,
+    ) -> Path:
+        own = {} if pool_size is None else {"pool_size": pool_size}
+        for place, arm in enumerate(arms):
+            for seed in range(seeds):
+                off = noise / 3 * ((7 * place + 11 * seed * seed + 5 * place * seed) % 13 - 6)
+                result = {"top1": 0.5 + (points(arm) + off) / 100, "n_eval_images": 100, "history": []}
+                cell = arm_cell(variant, arm, base, Accuracy(seed=seed, **recipe), **own)
+                write_cell(tmp_path, cell, result | {"n_train_images": n_train_images})
+        return tmp_path
+
+    return write
+
+
+def shown_in(results: Path) -> list[ShownComparison]:
+    return show_comparisons(comparison_values(load_records(results)))
+
+
+def of_ope(arm: str) -> float:
+    return 2 * ("ope" in arm)
+
+
+def of_cffn(arm: str) -> float:
+    return 3 * ("cffn" in arm) + ("ope" in arm)
+
+
+START = "For accuracy, averaged over the other toggles (95 % intervals over seeds), what matters most is "
+
+
+def test_the_answer_says_of_each_base_which_toggle_matters_most_and_in_how_many_cases(write_gains, write_cell):
+    results = write_gains(6, "pico", "v2", of_cffn)
+    assert re.fullmatch(
+        re.escape(START) + r"cffn in base v2 \(pico, digits: \+[23]\.\d\d points, \+\d\.\d\d to \+\d\.\d\d\)\.",
+        say_what_matters(shown_in(results)),
+    )
+    write_gains(6, "nano", "v1", of_ope)
+    write_gains(6, "nano", "v2", of_ope)
+    answer = say_what_matters(shown_in(results))
+    assert re.search(r"is \w+ in base v2 \(1 of 2 cases; (nano|pico), digits: ", answer)
+    assert re.search(r"; ope in base v1 \(nano, digits: \+[12]\.\d\d points, \+\d\.\d\d to \+\d\.\d\d\)\.$", answer)
     for arm in ARMS:
         for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
             write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
-    for arm in ARMS:
-        for seed in range(6):
-            cell = arm_cell("pico", arm, "v2", Accuracy(seed=seed, epochs=1))
-            write_cell(results, cell, {"top1": 0.5, "n_eval_images": 100, "n_train_images": 200, "history": []})
-    assert what().count("base v2") == 1, "a training of other epochs is not beside it"
-    assert what().endswith(". For cost at high resolution, it is lsra in MACs (25 % fewer in b2 at 1024 px, exact).")
-
-
-def test_the_first_sentence_names_what_is_not_told_apart_and_what_is_not_resolved(write_model):
-    few = show_comparisons(comparison_values(load_records(write_model(3))))
-    assert say_what_matters(few) == "For accuracy, what matters most is unresolved in base v2 (pico on digits)."
-    (shown,) = show_comparisons(comparison_values(load_records(write_model(6))))
-    rows = shown.group.rows.copy()
-    assert rows.set_index("arm").loc["v1+ope", "top1_behind_mean"] == pytest.approx(0.02, rel=1e-3)
-    rows["top1_behind_resolved"] = rows["top1_behind_resolved"].where(rows["arm"] != "v1+ope", other=False)
-    near = replace(shown, group=replace(shown.group, rows=rows))
-    assert "n = 6; ope's +1.00 is not resolved to be smaller)" in say_what_matters([near])
-    assert list_overviews([near])[0].columns[3].is_best == [False]
+    costs = ". For cost it is lsra in MACs (25 % fewer in b2 at 1024 px, exact)."
+    assert say_what_matters(shown_in(results)).endswith(costs)
     assert say_what_matters([]) == ""
 
 
-def test_an_overview_has_what_each_toggle_does_wherever_it_was_trained_and_what_it_costs(write_model, write_cell):
-    results = write_model(6)
-    overviews = lambda: list_overviews(show_comparisons(comparison_values(load_records(results))))  # noqa: E731
-    (gains,) = overviews()
+def test_the_answer_says_what_is_not_told_apart_and_what_claims_nothing(write_gains):
+    few = say_what_matters(shown_in(write_gains(3, "pico", "v2", of_cffn)))
+    assert few == f"{START}exploratory in base v2 (pico, digits)."
+    noisy = shown_in(write_gains(6, "pico", "v2", lambda arm: 0.01 * of_cffn(arm), noise=3))
+    assert say_what_matters(noisy) == f"{START}unresolved in base v2 (pico, digits)."
+    assert LARGEST not in list_overviews(noisy)[0].caption
+    near = shown_in(write_gains(6, "pico", "v2", lambda arm: of_ope(arm) + 2.01 * ("cffn" in arm), noise=0.2))
+    said = r"is (ope|cffn) in base v2 \(.*; not resolved to be smaller: (ope|cffn)'s \+[12]\.\d\d\)"
+    assert re.search(said, say_what_matters(near))
+    assert not any(any(column.is_best) for column in list_overviews(near)[0].columns)
+
+
+def test_the_answer_names_losses_and_an_overview_what_an_interaction_means(write_gains):
+    # ope adds 4 points without cffn and 1 with it, cffn 10 without ope and 7 with it, and lsra takes 2.
+    def points(arm: str) -> float:
+        return 4 * ("ope" in arm) + 10 * ("cffn" in arm) - 3 * ("ope+cffn" in arm) - 2 * ("lsra" in arm)
+
+    shown = shown_in(write_gains(6, "pico", "v2", points))
+    answer = say_what_matters(shown)
+    assert re.search(r"cffn in base v2 \(pico, digits: \+8\.[45]\d points", answer)
+    assert re.search(r"; lsra loses in base v2 \(pico, digits: -[12]\.\d\d points, -\d\.\d\d to -\d", answer)
+    assert "cffn loses" not in answer
+    (gains,) = list_overviews(shown)
+    said = r"In pico, base v2, digits, ope adds \+([\d.]+) \(.*\) without cffn, \+([\d.]+) \(.*\) with it\."
+    words = re.search(said, gains.caption)
+    assert words
+    assert [float(each) for each in words.groups()] == [pytest.approx(each, abs=0.1) for each in (4, 1)]
+    # The largest effect may be a loss, which is then said once.
+    loss = say_what_matters(shown_in(write_gains(6, "pico", "v2", lambda arm: -points(arm))))
+    assert "most is cffn in base v2 (pico, digits: -8." in loss
+    assert "cffn loses" not in loss
+
+
+def test_overviews_have_what_each_toggle_does_wherever_it_was_trained_and_what_it_costs(write_gains, write_cell):
+    results = write_gains(6, "pico", "v2", of_cffn)
+    (gains,) = list_overviews(shown_in(results))
     cells = {column.heading: (column.cells[0], column.is_best[0]) for column in gains.columns}
-    assert cells["Model and data"][0] == "pico on digits"
-    assert cells["cffn"] == ("-3.00 (-3.11 to -2.89)", True)
-    assert cells["ope"] == ("+1.00 (+0.89 to +1.11)", False)
-    assert cells["n"][0] == "6"
+    assert list(cells) == ["Trained", *PAPER_TOGGLES, "n", "Images"]
+    assert cells["Trained"][0] == "pico, base v2, digits"
+    assert [cells[toggle][1] for toggle in PAPER_TOGGLES] == [False, True, False]
+    assert cells["cffn"][0].startswith(("+2.9", "+3.0"))
+    assert (cells["n"][0], cells["Images"][0]) == ("6", "100")
+    assert LARGEST in gains.caption
     for arm in ARMS:
-        for seed in range(6):
-            result = {"top1": 0.5 + 0.001 * (seed % 2), "n_eval_images": 100, "n_train_images": 200, "history": []}
-            write_cell(results, arm_cell("nano", arm, "v1", Accuracy(seed=seed)), result)
         for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
             write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
-    gains, costs = overviews()
-    assert gains.lines()[0][:2] == ["Model and data", "Base"]
-    assert [line[:2] for line in gains.lines()[1:]] == [["pico on digits", "v2"], ["nano on digits", "v1"]]
-    assert [any(column.is_best[1] for column in gains.columns)] == [False], "nothing is resolved"
+    _, costs = list_overviews(shown_in(results))
     assert costs.title == "What each toggle alone costs, beside v1: b2, base v2, stem stride 4, P = 7"
     rows = {line[0]: dict(zip(costs.lines()[0], line, strict=True)) for line in costs.lines()[1:]}
     assert {name: row["MACs, 1024 px"] for name, row in rows.items()} == {
@@ -208,43 +263,56 @@ def test_an_overview_has_what_each_toggle_does_wherever_it_was_trained_and_what_
     }
 
 
-def test_the_first_sentence_names_losses_and_an_overview_what_an_interaction_means(tmp_path, write_cell):
-    # ope adds 4 points without cffn and 1 with it, cffn 10 without ope and 7 with it, and lsra takes 2.
-    for place, arm in enumerate(ARMS):
-        for seed in range(6):
-            points = 4 * ("ope" in arm) + 10 * ("cffn" in arm) - 3 * ("ope+cffn" in arm) - 2 * ("lsra" in arm)
-            noise = 0.0005 * ((3 * place + seed * seed) % 5 - 2)
-            result = {"top1": 0.5 + points / 100 + noise, "n_eval_images": 50, "n_train_images": 200, "history": []}
-            write_cell(tmp_path, arm_cell("pico", arm, "v2", Accuracy(seed=seed)), result)
-    shown = show_comparisons(comparison_values(load_records(tmp_path)))
-    answer = say_what_matters(shown)
-    assert re.search(r"what matters most is cffn in base v2 \(pico on digits: \+8\.[45]\d points", answer)
-    assert re.search(r"; lsra loses in base v2 \(pico on digits: -[12]\.\d\d points, -\d\.\d\d to -\d", answer)
+def test_overviews_leave_out_what_has_too_few_seeds_where_others_have_enough(write_gains):
+    results = write_gains(6, "pico", "v2", of_cffn)
+    write_gains(2, "nano", "v2", of_cffn)
+    shown = shown_in(results)
+    assert list_overviews(shown)[0].columns[0].cells == ["pico, base v2, digits"]
+    early = [
+        replace(each, group=Group(each.group.conditions, each.group.rows.assign(declared_seeds=10.0))) for each in shown
+    ]
+    assert len(list_overviews(early)[0].columns[0].cells) == 2
+
+
+def test_overviews_tell_apart_what_was_trained_otherwise(write_gains):
+    results = write_gains(6, "pico", "v2", of_cffn)
+    write_gains(6, "pico", "v2", of_ope, pool_size=4)
+    (gains,) = list_overviews(shown_in(results))
+    assert sorted(gains.columns[0].cells) == ["pico, base v2, digits, P = 2", "pico, base v2, digits, P = 4"]
+    write_gains(6, "pico", "v1", of_ope, epochs=1)
+    (gains,) = list_overviews(shown_in(results))
+    assert len({*gains.columns[0].cells}) == 3
+    assert any(cell.startswith("pico, base v1, digits, P = 2, 1 epoch") for cell in gains.columns[0].cells)
+
+
+def test_a_fourth_toggle_has_its_effects_and_interactions_from_the_sixteen_arms(write_gains, fourth_toggle):
+    def points(arm: str) -> float:
+        on = {*arm.split("+")[1:]}
+        return 4 * ("ope" in on) + 6 * (fourth_toggle in on) - 3 * ({"ope", fourth_toggle} <= on)
+
+    shown = shown_in(write_gains(6, "pico", "v2", points, arms=arms_of((*PAPER_TOGGLES, fourth_toggle))))
     (gains,) = list_overviews(shown)
-    words = re.search(
-        r"ope adds \+([\d.]+) without cffn and \+([\d.]+) with it \(interaction -([\d.]+), ", gains.caption
-    )
+    said = rf"ope adds \+([\d.]+) \(.*\) without {fourth_toggle}, \+([\d.]+) \(.*\) with it"
+    words = re.search(said, gains.caption)
     assert words
-    assert [float(each) for each in words.groups()] == [pytest.approx(each, abs=0.1) for each in (4, 1, 1.5)]
+    assert [float(each) for each in words.groups()] == [pytest.approx(each, abs=0.1) for each in (4, 1)]
+    effects = {column.heading: float(column.cells[0].partition(" ")[0]) for column in gains.columns[1:-2]}
+    assert effects["ope"] == pytest.approx(2.5, abs=0.1)
+    assert effects[fourth_toggle] == pytest.approx(4.5, abs=0.1)
+    assert f"{fourth_toggle} in base v2" in say_what_matters(shown)
+    assert "not resolved" not in say_what_matters(shown)
 
 
-def test_an_overview_leaves_out_what_has_not_all_its_declared_seeds(write_model):
-    shown = show_comparisons(comparison_values(load_records(write_model(6))))
-    rows = shown[0].group.rows.assign(declared_seeds=10.0)
-    early = replace(shown[0], group=Group(shown[0].group.conditions | {"variant": "nano"}, rows))
-    both = list_overviews([*shown, early])[0]
-    assert both.columns[0].cells == ["pico on digits"]
-    assert list_overviews([early])[0].columns[0].cells == ["nano on digits"]
-
-
-def test_an_overview_tells_settings_of_p_apart(write_model, write_cell):
-    results = write_model(6)
+def test_names_for_arms_stand_in_the_overviews_too(write_gains, write_cell, capsys):
+    results = write_gains(6, "pico", "v2", of_cffn)
     for arm in ARMS:
-        for seed in range(6):
-            result = {"top1": 0.5 + 0.01 * ("ope" in arm), "n_eval_images": 100, "n_train_images": 200, "history": []}
-            write_cell(results, arm_cell("pico", arm, "v2", Accuracy(seed=seed), pool_size=4), result)
-    (gains,) = list_overviews(show_comparisons(comparison_values(load_records(results))))
-    assert sorted(gains.columns[0].cells) == ["pico on digits, P = 2", "pico on digits, P = 4"]
+        for side in (224, 1024):
+            macs = side - 50 * ("lsra" in arm)
+            write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
+    assert main(["compare", "--results", str(results), "--rename", "v1=PVTv1"]) == 0
+    out = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert "What each toggle alone costs, beside PVTv1: b2" in out
+    assert "Bold" not in out.partition("pico, base v2, stem")[0], "a terminal shows nothing in bold"
 
 
 def test_the_terminal_folds_columns_that_do_not_fit(write_model):

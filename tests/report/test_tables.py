@@ -1,5 +1,6 @@
 """Tables as people and programs read them."""
 
+import csv
 import io
 import re
 from dataclasses import replace
@@ -214,6 +215,12 @@ def test_csv_has_counts_exactly_and_nine_figures_of_all_else(name, quick_records
             # Counts to the last digit; what was not counted has none.
             assert list(read[column].isna()) == list(values[column].isna())
             assert list(read[column].dropna()) == list(values[column].dropna())
+
+
+def test_csv_has_nine_figures_of_what_stands_in_one_cell_too():
+    values = pd.DataFrame({"by_rate": [{"0.003": 1 / 3}], "raw": [(2 / 3, 1.0)], "count": [2.0**40], "share": [1 / 7]})
+    (row,) = csv.reader(io.StringIO(render_csv(values).partition("\n")[2]))
+    assert row == ["{'0.003': 0.333333333}", "(0.666666667, 1.0)", "1099511627776", "0.142857143"]
 
 
 def test_csv_columns_carry_units(quick_records):

@@ -26,7 +26,7 @@ from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.records.bits import pack_bits
 from ablations.training import accuracy, classification, tasks
-from ablations.training.accuracy import Files, measure_accuracy
+from ablations.training.accuracy import Files, _at_side, measure_accuracy
 from ablations.training.batches import Batch
 from ablations.training.classification import evaluate
 from ablations.training.distributed import Ranks
@@ -292,6 +292,13 @@ def test_with_tuning_images_the_validation_images_are_not_scored(monkeypatch):
     assert len(scored) == 3, "after an epoch, at the end, and at another resolution"
     assert all(torch.equal(labels, tuning) for labels in scored)
     assert (result["n_eval_images"], result["n_train_images"]) == (100, 50)
+
+
+def test_a_larger_side_takes_a_smaller_batch_and_never_none():
+    trained = replace(ONE_STEP, resolution=64, batch_size=32)
+    sizes = {side: _at_side(trained, side).batch_size for side in (48, 64, 128, 160, 1024)}
+    assert sizes == {48: 32, 64: 32, 128: 8, 160: 5, 1024: 1}
+    assert _at_side(trained, 160).resolution == 160
 
 
 def test_arms_with_equal_seeds_begin_with_the_weights_that_they_share():
