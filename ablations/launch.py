@@ -24,7 +24,7 @@ from ablations.cells import Cell
 from ablations.errors import InputError, as_text, pick, refuse
 from ablations.files import write_text
 from ablations.flags import flag_of, refuse_given
-from ablations.units import format_bytes, parse_duration
+from ablations.units import count_cells, format_bytes, parse_duration
 
 if TYPE_CHECKING:
     from ablations.commands.run import Run
@@ -374,7 +374,9 @@ def describe_status(cells: Sequence[Cell], results: Path) -> list[str]:
     running = [cell for cell in cells if cell.key in notes and cell not in done]
     failed = {cell: records[cell]["failure"] for cell in records if cell not in done and cell not in running}
     queued = len(cells) - len(done) - len(running) - len(failed)
-    lines = [f"{len(cells)} cells: {len(done)} done, {len(running)} running, {queued} queued, {len(failed)} failed"]
+    lines = [
+        f"{count_cells(len(cells))}: {len(done)} done, {len(running)} running, {queued} queued, {len(failed)} failed"
+    ]
     for cell in running:
         note = notes[cell.key]
         job = f", job {note['job']}" if note["job"] else ""

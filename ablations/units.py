@@ -1,4 +1,4 @@
-"""Amounts of memory and of time as people write them."""
+"""Amounts of memory, time and work as people write them."""
 
 import re
 from fractions import Fraction
@@ -29,6 +29,11 @@ def parse_bytes(text: str) -> int:
         if 1 <= count <= LARGEST_BYTES:
             return count
     raise refuse("budget", text, f"a number and a unit ({', '.join(UNITS)}) such as 24GiB, from 1 B to 1024 TiB")
+
+
+def count_cells(number: int) -> str:
+    """Returns a number of cells in words: `1 cell`, `2 cells`."""
+    return f"{number} cell{'s' * (number != 1)}"
 
 
 def format_bytes(count: int) -> str:

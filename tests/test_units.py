@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ablations.errors import InputError
-from ablations.units import format_bytes, parse_bytes, parse_duration
+from ablations.units import count_cells, format_bytes, parse_bytes, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,7 @@ def test_no_torch_is_needed() -> None:
 @pytest.mark.parametrize("text", ["90s", "1.5min", "0.025h"])
 def test_durations(text: str) -> None:
     assert parse_duration(text) == 90
+
+
+def test_one_cell_is_no_cells() -> None:
+    assert [count_cells(number) for number in (0, 1, 2)] == ["0 cells", "1 cell", "2 cells"]

@@ -12,6 +12,7 @@ from ablations.data.registry import list_data_sets
 from ablations.dense_recipes import DETECTION_RECIPES, SEGMENTATION_RECIPES
 from ablations.recipes import RECIPES
 from ablations.studies import find_study, list_studies
+from ablations.units import count_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,8 @@ class List(Command):
                 for title, recipes in RECIPES_OF.items()
             },
             "studies": {
-                name: f"{study.question} {len(study.cells())} cells, {study.time}" for name, study in studies.items()
+                name: f"{study.question} {count_cells(len(study.cells()))}, {study.time}"
+                for name, study in studies.items()
             },
         }
         for title, entries in sections.items():

@@ -13,7 +13,7 @@ from ablations.commands.report import say_not_rebuilt
 from ablations.commands.shared_flags import Command, TrainingRuns
 from ablations.launch import Worker, is_first_process
 from ablations.studies import find_study
-from ablations.units import parse_duration
+from ablations.units import count_cells, parse_duration
 
 NOT_PRINTED_OF_PAPER = ("models", "operators", "parts", "cost", "cumulative")
 """Long tables that the count of the whole paper leaves in their files."""
@@ -105,7 +105,7 @@ class MeasuringCommand(Command):
         for label, reason in summary.failed:
             print(f"failed: {label}: {reason}", file=sys.stderr)
         if training.save_weights and summary.kept:
-            print(f"{summary.kept} cells have records already: no weights of these were written", file=sys.stderr)
+            print(f"{count_cells(summary.kept)} recorded already: no weights of these were written", file=sys.stderr)
         if summary.left:
             again = f"run_ablation.py {shlex.join(words)}".strip()
             print(f"the time budget is spent; resume with: {again}", file=sys.stderr)
@@ -117,9 +117,8 @@ class MeasuringCommand(Command):
         report = build_report(self.results, with_page=True)
         say_not_rebuilt(report.not_rebuilt)
         self.print_tables(cells, report.table)
-        number = "1 cell" if summary.measured == 1 else f"{summary.measured} cells"
         print(
-            f"{number} measured in {summary.seconds:.1f} s, {summary.kept} were there, "
+            f"{count_cells(summary.measured)} measured in {summary.seconds:.1f} s, {summary.kept} were there, "
             f"{summary.left} left for a next run"
         )
         print(f"All tables and figures: {self.results / 'report.html'}, {self.results / 'README.md'}")
@@ -155,5 +154,5 @@ class MeasuringCommand(Command):
         states = [record["status"] if record else "missing" for record in records]
         for cell, state in zip(cells, states, strict=True):
             print(f"{state:8} {cell.label}")
-        print(f"{len(cells)} cells, {states.count('done')} done")
+        print(f"{count_cells(len(cells))}, {states.count('done')} done")
         return 0

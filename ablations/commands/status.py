@@ -10,7 +10,7 @@ from ablations.commands.shared_flags import Command, check_has_records
 from ablations.flags import POSITIONAL
 from ablations.launch import cancel_workers, describe_status
 from ablations.measure.measurement import Device
-from ablations.units import format_bytes
+from ablations.units import count_cells, format_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Plan(StudyCells):
         from ablations.runner.plan import estimate
 
         found = estimate(cells, self.results, self.device)
-        print(f"{found.cells} cells, {found.done} done; {found.trainings} trainings to do. Estimates for these:")
+        print(f"{count_cells(found.cells)}, {found.done} done; {found.trainings} trainings to do. Estimates for these:")
         print(f"{found.hours:,.1f} hours of one device, by {found.source}")
         if found.memory_bytes is None:
             print("no prediction of GPU memory, which there is for classifiers alone")

@@ -166,7 +166,7 @@ def test_a_worker_whose_time_is_over_leaves_a_checkpoint_and_comes_again(slurm, 
     wait_for(lambda: begun_trainings(results))
     assert main(["status", str(path), "--results", str(results)]) == 0
     told = capsys.readouterr().out
-    assert "1 cells: 0 done, 1 running, 0 queued, 0 failed" in told
+    assert "1 cell: 0 done, 1 running, 0 queued, 0 failed" in told
     assert re.search(rf"running  accuracy pico v1 .*: on \S+, job {job}, since 20\S+\n +{{.*epoch", told)
     assert f"job {job}: running on " in told
     subprocess.run(["scancel", "--signal=USR1", job], check=True)  # as Slurm does before the time is over
