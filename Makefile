@@ -51,7 +51,7 @@ programs: ## install Chromium, LaTeX and Slurm, which slow tests need, where thi
 
 .PHONY: gpu-results
 gpu-results: $(ready) ## fill the GPU cells that results/ lacks, accuracy first, BUDGET a study; DATA_DIR holds the images
-	for study in imagenette confounders fashion-mnist gpu; do \
+	for study in imagenette confounders fashion-mnist further gpu; do \
 	  $(PY) run_ablation.py run $$study --devices cuda --results results --time-budget $(BUDGET) $(data) $(SELECT) || exit; done
 
 .PHONY: results

@@ -3,6 +3,7 @@ each costs."""
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import get_args
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from ablations.analysis.comparison import MEMORY_STEPS
 from ablations.analysis.grouping import REFERENCE, describe, varying
 from ablations.analysis.speed import holds_one
 from ablations.analysis.statistics import FEWEST_TO_CLAIM
-from ablations.config import TOGGLES, arm_name
+from ablations.config import TOGGLES, AttentionKernel, arm_name
 from ablations.report.accuracy import claim_text, difference_text, ends_text
 from ablations.report.comparison import has_all_seeds, percent_text, size_of, speed_range
 from ablations.report.summary import ShownComparison
@@ -22,7 +23,6 @@ LARGEST = " Bold: the largest in size, all others resolved to be smaller."
 _MODEL = ("variant", "base", "stem_stride", "pool_size")
 _TRAINED = ("variant", "base", "data", "pool_size", "epochs", "n_train_images")
 _MACS = "macs_large_change_percent"
-_MEMORY = "memory_training_fused_change_percent"
 _SPEED = "relative_speed_training"
 
 
@@ -45,10 +45,8 @@ def say_what_matters(comparisons: list[ShownComparison]) -> str:
                 if each.group.conditions["base"] == base
             }
             clauses += [_say_largest(base, own), *_say_losses(base, own)]
-        sentences.append(
-            "For accuracy, averaged over the other toggles (95 % intervals over seeds), what matters most is "
-            f"{'; '.join(clauses)}."
-        )
+        most = "; ".join(clauses)
+        sentences.append(f"For accuracy, averaged over the other toggles, what matters most is {most}.")
     costs = [*_say_greatest_costs(comparisons), *_say_greatest_change_of_speed(trained)]
     if costs:
         sentences.append(f"For cost it is {', '.join(costs)}.")
@@ -70,10 +68,13 @@ def _gains(trained: list[ShownComparison]) -> Iterator[Section]:
         cells = [difference_text(own[toggle], "top1_effect") if toggle in own else NOTHING for own in effects]
         columns.append(ShownColumn(toggle, cells, [_leading(own) == [toggle] and len(own) > 1 for own in effects]))
     columns.append(_column("n", [_seeds_text(own.values()) for own in effects]))
-    columns.append(_column("Images", [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]))
+    columns.append(_column("Validated on", [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]))
     shown = [column for column in columns if set(column.cells) != {NOTHING}]
     bold = LARGEST if any(any(column.is_best) for column in shown) else ""
-    caption = f"95 % intervals over n seeds, images fixed.{bold} {_say_overlap(trained[0], _label(trained)[0])}"
+    chosen = sum(bool(each.group.rows["has_chosen_rate"].all()) for each in trained)
+    rates = f" Trials chose the learning rate in {chosen} of {len(trained)} trainings." if chosen < len(trained) else ""
+    overlap = _say_overlap(trained[0], _label(trained)[0])
+    caption = f"95 % intervals over n seeds, on the same validation images.{rates}{bold} {overlap}"
     yield Section("Points of top-1 that each toggle adds, averaged over the others' settings", shown, caption.strip())
 
 
@@ -178,11 +179,10 @@ def _say_largest(base: str, effects: dict[str, dict[str, pd.Series]]) -> str:
         claims = {claim_text(row, "top1_effect") for row in own.values()}
         return f"{'exploratory' if 'exploratory' in claims else 'unresolved'} in base {base} ({label})"
     most = max(firsts, key=firsts.count)
-    label = next(label for label, own in leading.items() if own[:1] == [most])
-    near = [f"{name}'s {points_text(effects[label][name]['top1_effect_mean'])}" for name in leading[label][1:]]
+    led = {label: effects[label][most] for label, own in leading.items() if own[:1] == [most]}
+    near = dict.fromkeys(name for label in led for name in leading[label][1:])
     words = f"; not resolved to be smaller: {', '.join(near)}" if near else ""
-    size = _say_size(label, effects[label][most])
-    return f"{most} in base {base} ({_say_share(firsts.count(most), len(effects))}{size}{words})"
+    return f"{most} in base {base} ({_say_sizes(led, len(effects))}{words})"
 
 
 def _say_losses(base: str, effects: dict[str, dict[str, pd.Series]]) -> Iterator[str]:
@@ -196,21 +196,23 @@ def _say_losses(base: str, effects: dict[str, dict[str, pd.Series]]) -> Iterator
             and claim_text(own[toggle], "top1_effect") == "resolved"
             and not own[toggle]["top1_leads"]
         }
-        for label, row in list(losing.items())[:1]:
-            share = _say_share(len(losing), len(effects))
-            yield f"{toggle} loses in base {base} ({share}{_say_size(label, row)})"
+        if losing:
+            yield f"{toggle} loses in base {base} ({_say_sizes(losing, len(effects))})"
 
 
-def _say_share(count: int, of: int) -> str:
-    return f"{count} of {of} cases; " if of > 1 else ""
-
-
-def _say_size(label: str, row: pd.Series) -> str:
-    return f"{label}: {points_text(row['top1_effect_mean'])} points, {ends_text(row, 'top1_effect')}"
+def _say_sizes(rows: dict[str, pd.Series], of: int) -> str:
+    """Returns an effect in one training with its interval, or the range of those in several of `of` trainings."""
+    share = f"{len(rows)} of {of} trainings, " if of > 1 else ""
+    if len(rows) == 1:
+        ((label, row),) = rows.items()
+        size = f"{points_text(row['top1_effect_mean'])} points, 95 % interval {ends_text(row, 'top1_effect')}"
+        return f"{share}{label}: {size}"
+    means = sorted((row["top1_effect_mean"] for row in rows.values()), key=abs)
+    return f"{share}{points_text(means[0])} to {points_text(means[-1])} points"
 
 
 def _say_greatest_costs(comparisons: list[ShownComparison]) -> Iterator[str]:
-    """Yields which toggle changes the MACs most, and which the memory of training with fused attention."""
+    """Yields which toggle changes the MACs most, and which the memory of training, with either attention."""
     shown = next((each for each in comparisons if _has_costs(each)), None)
     if shown is None:
         return
@@ -218,11 +220,13 @@ def _say_greatest_costs(comparisons: list[ShownComparison]) -> Iterator[str]:
     toggle, change = _greatest_change(shown, _MACS)
     if toggle:
         yield f"{toggle} in MACs ({percent_text(change)} in {names['variant']} at {first['large_at']}, exact)"
-    toggle, change = _greatest_change(shown, _MEMORY)
-    if toggle:
-        how = str(names["memory_at"]).rpartition(", ")[2]
-        words = f"{percent_text(change, 'less')} at {size_of(first, 'memory_at')}, {how}"
-        yield f"{toggle} in training memory with fused attention ({words})"
+    memory: list[str] = []
+    for kernel in get_args(AttentionKernel):
+        toggle, change = _greatest_change(shown, f"memory_training_{kernel}_change_percent")
+        if toggle:
+            where = "" if memory else "in training memory "
+            memory.append(f"{toggle} {where}with {kernel} attention ({percent_text(change, 'less')})")
+    yield from memory
 
 
 def _greatest_change(shown: ShownComparison, column: str) -> tuple[str, float]:
