@@ -328,6 +328,7 @@ def difference_by_epoch_values(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
+@remembered
 def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the trials that choose a learning rate, scored on images set aside from the training images.
 

@@ -449,13 +449,15 @@ def overlap_values(records: pd.DataFrame) -> Iterator[dict[str, Any]]:
     and `top1_with_mean` where it is on, over all settings of the rest. The two are one family of Holm's.
     """
     for study in list_factorial_studies(records, "accuracy"):
-        effects = estimate_effects(study.factorial, study.tables["top1"], study.declared).set_index("effect")
-        pairs = effects[(effects["order"] == 2) & effects["resolved"].astype(bool)]
-        if pairs.empty:
-            continue
-        pair = str(pairs["mean"].abs().idxmax())
-        toggle, other = sorted(study.factorial.effects[pair], key=lambda name: abs(effects["mean"][name]))
         contrasts = study.factorial.contrasts(study.complete["top1"])
+        every: list[tuple[dict[str, Any], Estimate]] = [({}, estimate_mean(contrasts[effect])) for effect in contrasts]
+        rows = dict(zip(study.factorial.effects.values(), difference_rows("", every, study.declared), strict=True))
+        pairs = [own for own, estimated in rows.items() if len(own) == 2 and estimated["resolved"]]
+        if not pairs:
+            continue
+        strongest = max(pairs, key=lambda own: abs(rows[own]["mean"]))
+        toggle, other = sorted(strongest, key=lambda name: abs(rows[(name,)]["mean"]))
+        pair = ":".join(strongest)
         row = {**study.names, "toggle": toggle, "other": other}
         family: list[tuple[dict[str, Any], Estimate]] = [
             ({}, estimate_mean(contrasts[toggle] + sign * contrasts[pair])) for sign in (-1, 1)

@@ -95,7 +95,7 @@ def test_weights_that_were_trained_here_need_no_other_word(call, capsys, tmp_pat
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert message in err
     agreeing = ["--arm", "v1+lsra", "--variant", "pico", "--base", "v1", "--dry-run"]
-    assert call(capsys, *evaluate, *agreeing)[1].endswith("1 cells, 1 done\n")
+    assert call(capsys, *evaluate, *agreeing)[1].endswith("1 cell, 1 done\n")
 
 
 def test_weights_of_a_model_that_is_no_arm_are_not_evaluated(call, capsys, tmp_path):
