@@ -19,7 +19,7 @@ def plan(call):
         code, out, _ = call(capsys, "cost", *arguments, "--dry-run")
         assert code == 0
         *lines, total = out.splitlines()
-        assert total == f"{len(lines)} cells, 0 done"
+        assert total == f"{len(lines)} cell{'s' if len(lines) > 1 else ''}, 0 done"
         return [line.removeprefix("missing  cost ") for line in lines]
 
     return plan_cost
