@@ -62,6 +62,7 @@ results: $(ready) ## fill the CPU cells that results/ lacks, study by study, tra
 	$(PY) run_ablation.py run speed --results results
 	$(PY) run_ablation.py run quick --devices cpu --results results
 	$(PY) run_ablation.py run comparison --devices cpu --results results
+	$(PY) run_ablation.py run speed-b2 --devices cpu --results results
 	for study in tuning-digits digits tuning-fashion-mnist fashion-mnist tuning-imagenette imagenette confounders camvid bccd; do \
 	  $(PY) run_ablation.py run $$study --devices cpu --results results $(data) || exit; done
 

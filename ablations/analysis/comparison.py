@@ -47,7 +47,7 @@ TRAINED_ON = ("data", "epochs", "n_train_images", "base_lr")
 
 COMPARISON_CONDITIONS = (
     *("variant", "base", "stem_stride", "pool_size", "num_classes", *TRAINED_ON, "recipe"),
-    *("counted_at", "large_at", "memory_at", "speed_at", "ap_of", "miou_of", "missing"),
+    *("counted_at", "large_at", "memory_at", "speed_at", "large_speed_at", "ap_of", "miou_of", "missing"),
 )
 """The columns that are equal within one comparison."""
 
@@ -72,15 +72,15 @@ def comparison_values(records: pd.DataFrame, keys: Collection[str] | None = None
 
     `params` and `macs` are of the model that was trained, with its number of classes, at the training's resolution;
     without a training, of the smallest size that was counted. `macs_large` is of the largest up to LARGE_SIDE.
-    `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval, and
-    accuracies as `accuracy_values` has them. The row of an arm with one toggle has its main effect too, as
-    `top1_effect_mean` and so on, whether it is the largest resolved one, `top1_leads`, and how far it is behind that,
-    `top1_behind_mean` and so on; that of an arm with two what their interaction means, where it is the strongest
-    resolved one: what `overlap_of` adds without and with `overlap_with`, `top1_without_mean` and `top1_with_mean`.
-    `has_chosen_rate` says whether trials on images set aside chose the learning rate. `_change_percent` is against v1.
-    `counted_at`, `memory_at` and `speed_at` say under which conditions. All is of one number of classes, but `ap_mean`
-    and `miou_mean`: of a detector and of a segmentation network on these backbones, trained under `ap_of` and
-    `miou_of`.
+    `memory_MODE_ATTENTION_bytes` are peaks, `relative_speed_MODE` v1's time over the arm's with its interval,
+    `relative_speed_large_MODE` the same at the size of `macs_large`, and accuracies as `accuracy_values` has them. The
+    row of an arm with one toggle has its main effect too, as `top1_effect_mean` and so on, whether it is the largest
+    resolved one, `top1_leads`, and how far it is behind that, `top1_behind_mean` and so on; that of an arm with two
+    what their interaction means, where it is the strongest resolved one: what `overlap_of` adds without and with
+    `overlap_with`, `top1_without_mean` and `top1_with_mean`. `has_chosen_rate` says whether trials on images set aside
+    chose the learning rate. `_change_percent` is against v1. `counted_at`, `memory_at`, `speed_at` and `large_speed_at`
+    say under which conditions. All is of one number of classes, but `ap_mean` and `miou_mean`: of a detector and of a
+    segmentation network on these backbones, trained under `ap_of` and `miou_of`.
     """
     if records.empty:
         return
@@ -170,12 +170,18 @@ def _compare(
     conditions["counted_at"] = f"{side} px"
     memory, conditions["memory_at"] = _memory_columns(_of_model(measured["memory"], model | USUAL))
     usual_speed = model | USUAL | {"reference": REFERENCE, "attention": "fused"}
-    speed, conditions["speed_at"] = _speed_columns(_of_model(measured["speed"], usual_speed), side if study else "")
+    timed = _of_model(measured["speed"], usual_speed)
+    speed, conditions["speed_at"] = _speed_columns(timed, side)
+    at_large = timed[timed["resolution"].astype(str) + " px" == conditions.get("large_at")] if len(timed) else timed
+    large_speed, conditions["large_speed_at"] = _speed_columns(at_large, side)
+    if conditions["large_speed_at"] == conditions["speed_at"]:
+        large_speed, conditions["large_speed_at"] = pd.DataFrame(), None
+    large_speed = large_speed.rename(columns=lambda name: name.replace("speed_", "speed_large_", 1))
     missing = {"memory": memory.empty, "speed": speed.empty, "accuracy": study is None}
     conditions["missing"] = ", ".join(name for name, is_missing in missing.items() if is_missing) or None
     dense, words = dense_columns(records, {name: conditions[name] for name in PLACE})
     conditions |= words
-    for part in (memory, speed, *parts, dense):
+    for part in (memory, speed, large_speed, *parts, dense):
         table = table.join(part)
     marks = [str(name) for name in table if str(name).endswith(("_is_best", "_noisy", "_leads"))]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
@@ -268,7 +274,7 @@ def _memory_columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
 def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | None]:
     """Returns each arm's speed beside v1's in both modes, all of one size, batch and machine, and these in words.
 
-    It is the size `side` before others, then the largest.
+    It is the size `side` before others, then that of most arms, then the largest.
     """
     if rows.empty:
         return pd.DataFrame(), None

@@ -128,6 +128,7 @@ _PHRASES = {
     "large_at": "and at {}",
     "memory_at": "memory at {}",
     "speed_at": "speed at {}",
+    "large_speed_at": "and at {}",
     "ap_of": "AP: {}",
     "miou_of": "mIoU: {}",
     "init": "weights from {:.16}",

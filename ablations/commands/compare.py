@@ -38,7 +38,7 @@ class Compare(Command):
         from ablations.analysis.comparison import comparison_values
         from ablations.records import load_records
         from ablations.report.article import parse_names, rename_comparison, renaming
-        from ablations.report.overview import LARGEST, list_overviews, say_what_matters
+        from ablations.report.overview import LARGEST, QUESTION, list_answers, list_overviews
         from ablations.report.page import comparison_html
         from ablations.report.summary import (
             ShownComparison,
@@ -68,8 +68,11 @@ class Compare(Command):
             print(renaming(in_latex)(text) if self.format == "latex" else text, end="")
             return 0
         width = shutil.get_terminal_size().columns
-        if len(chosen) > 1 and (answer := say_what_matters(every)):
-            print(f"\n{textwrap.fill(renaming(names)(answer), width)}")
+        if len(chosen) > 1 and (answers := list_answers(every)):
+            print(f"\n{QUESTION}")
+            for answer in answers:
+                text = renaming(names)(f"- {answer.topic}: {answer.text}")
+                print(textwrap.fill(text, width, subsequent_indent="  "))
             for section in list_overviews(every):
                 title = textwrap.fill(renaming(names)(section.title), width)
                 print(f"\n{title}\n\n{render_terminal(section, width)}\n")

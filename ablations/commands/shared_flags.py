@@ -117,4 +117,6 @@ def with_data_by_name(command: Any) -> Any:
 
 def check_has_records(results: Path) -> None:
     if not (results / "records").is_dir():
-        raise refuse("results", str(results), "a folder that holds records")
+        there = sorted({str(file.parent.parent) for file in Path().glob("*/records/*.json*")})
+        hint = f"; here: {', '.join(there)}" if there else ""
+        raise refuse("results", str(results), f"a folder that holds records{hint}")

@@ -1,18 +1,24 @@
-"""The comparison as a table, and what it says of each toggle in a sentence."""
+"""The comparison as a table, what it says of each toggle in a sentence, and what a toggle alone costs as a figure."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 
 from ablations.analysis.comparison import COMPARISON_CONDITIONS, MEMORY_STEPS, comparison_values
+from ablations.analysis.effects import CLEAN_BASES
 from ablations.analysis.grouping import REFERENCE, Group, group_by
 from ablations.analysis.speed import holds_one
 from ablations.config import TOGGLES, arm_name
 from ablations.measure.measurement import MODES
 from ablations.report.accuracy import CLAIMS, claim_text, difference_text, ends_text, seeds_text
+from ablations.report.figures import FigureKind, arm_colour, legend_below, list_rows, panels_of
 from ablations.report.tables import (
     ARM,
     NOTHING,
@@ -27,7 +33,7 @@ from ablations.report.tables import (
     points_text,
 )
 
-BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, fused", "Speed of training", "Top-1", "Against v1")
+BRIEF = ("Arm", "Parameters", "MACs", "Memory, training, fused", "Training speed", "Top-1", "Against v1")
 """How the headings of the columns begin that there is room for everywhere; `compare` prints the others."""
 
 
@@ -49,23 +55,28 @@ def size_of(row: pd.Series, at: str) -> str:
     return str(row.get(at)).partition(",")[0]
 
 
-def _speed_column(mode: str) -> TableColumn:
-    name = f"relative_speed_{mode}"
+SPEEDS = {"relative_speed": "speed_at", "relative_speed_large": "large_speed_at"}
+"""The two speeds of a comparison and the columns that say how each was timed."""
+
+
+def _speed_column(speed: str, mode: str) -> TableColumn:
+    name = f"{speed}_{mode}"
 
     def show(row: pd.Series) -> str:
         if pd.isna(row.get(name)):
             return NOTHING
-        noisy = "; noisy" if row[f"{name}_noisy"] else ""
-        return "1" if row["arm"] == REFERENCE else f"{row[name]:.2f} ({speed_range(row, mode)}{noisy})"
+        return "1" if row["arm"] == REFERENCE else speed_text(row, name)
 
     return TableColumn(
-        lambda row: f"Speed of {mode}, {size_of(row, 'speed_at')}, v1 = 1", show, is_best=f"{name}_is_best"
+        lambda row: f"{mode.capitalize()} speed, {size_of(row, SPEEDS[speed])}, v1 = 1", show, is_best=f"{name}_is_best"
     )
 
 
-def speed_range(row: pd.Series, mode: str) -> str:
-    """Returns the 95 % interval of a relative speed in words."""
-    return f"{row[f'relative_speed_{mode}_low']:.2f} to {row[f'relative_speed_{mode}_high']:.2f}"
+def speed_text(row: pd.Series, name: str) -> str:
+    """Returns a relative speed with its 95 % interval in brackets, and whether it is unresolved or noisy."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    marks = {"unresolved": holds_one(low, high), "noisy": row[f"{name}_noisy"]}
+    return f"{row[name]:.2f} ({', '.join([f'{low:.2f} to {high:.2f}', *(mark for mark in marks if marks[mark])])})"
 
 
 def _top1_text(row: pd.Series) -> str:
@@ -101,7 +112,7 @@ COMPARISON = Table(
         _macs_column("macs", "counted_at"),
         _macs_column("macs_large", "large_at"),
         *(_memory_column(mode, attention) for mode, attention in MEMORY_STEPS),
-        *map(_speed_column, MODES),
+        *(_speed_column(speed, mode) for mode, speed in product(MODES, SPEEDS)),
         TableColumn("n", lambda row: NOTHING if pd.isna(row.get("n_seeds")) else seeds_text(row)),
         TableColumn("Top-1, %", _top1_text, is_best="top1_is_best"),
         TableColumn("Against v1, points", partial(difference_text, name="top1_difference")),
@@ -113,32 +124,102 @@ COMPARISON = Table(
     ),
     about=(
         "All columns of one table are of one model. In brackets the change against v1, or the 95 % interval: of speeds "
-        "over repeats, noisy where their interquartile range is over 10 % of the median; of accuracies over n seeds, "
-        "of which equal seeds are paired. Memory is the peak of one step, with fused or explicit attention. MACs are "
-        f"those of convolutions and matrix products. {CLAIMS} Reported numbers are the paper's, of b2 on ImageNet."
+        "over repeats, unresolved where it holds 1, and noisy where the interquartile range of times is over 10 % of "
+        "their median; of accuracies over n seeds, of which equal seeds are paired. Memory is the peak of one step, "
+        "with fused or explicit attention. MACs are those of convolutions and matrix products. "
+        f"{CLAIMS} Reported numbers are the paper's, of b2 on ImageNet."
     ),
     note=_note,
 )
 """The product: one definition, rendered everywhere."""
 
 
+COSTS = {
+    "params": ("Parameters", ""),
+    "macs": ("MACs, {}", "counted_at"),
+    "macs_large": ("MACs, {}", "large_at"),
+    "memory_training_fused": ("Training memory, {},\nfused attention", "memory_at"),
+    "memory_training_explicit": ("Training memory, {},\nexplicit attention", "memory_at"),
+}
+"""What is drawn of a toggle alone: the start of each column of changes, its words, and the column with the size."""
+
+
+FEWEST_TOGGLES = 3
+"""Toggles whose costs are worth a figure; fewer are as well read in the table."""
+
+
+def _toggle_costs(rows: pd.DataFrame) -> Iterator[tuple[str, str, tuple[float, float, float]]]:
+    """Yields a cost in words, a toggle, and by how many percent it alone changes that, with the interval's ends.
+
+    Of time it is that of a training step at the largest size timed.
+    """
+    arms = {str(row["arm"]): row for _, row in rows.iterrows()}
+    toggles = {name: arms[arm_name([name])] for name in TOGGLES if arm_name([name]) in arms}
+    for cost, (words, at) in COSTS.items():
+        for name, row in toggles.items():
+            if pd.notna(change := row.get(f"{cost}_change_percent")):
+                yield words.format(size_of(row, at)), name, (change, change, change)
+    for speed, at in reversed(SPEEDS.items()):
+        column = f"{speed}_training"
+        timed = {name: row for name, row in toggles.items() if pd.notna(row.get(column))}
+        for name, row in timed.items():
+            middle, low, high = (100 / row[f"{column}{end}"] - 100 for end in ("", "_high", "_low"))
+            yield f"Training time, {size_of(row, at)}", name, (middle, low, high)
+        if timed:
+            return
+
+
+def plot_toggle_costs(ax: Axes, values: pd.DataFrame) -> Axes:
+    """Draws by how many percent each toggle alone changes each cost of v1, a bar a toggle.
+
+    `values` are rows of one comparison.
+    """
+    costs = list(_toggle_costs(values))
+    places = {label: place for place, label in enumerate(dict.fromkeys(label for label, *_ in costs))}
+    toggles = list(dict.fromkeys(name for _, name, _ in costs))
+    height = 0.8 / len(toggles)
+    for label, name, (change, low, high) in costs:
+        place = places[label] + (toggles.index(name) - (len(toggles) - 1) / 2) * height
+        ax.barh(place, change, height=0.9 * height, color=arm_colour(arm_name([name])))
+        ax.plot([low, high], [place] * 2, color="black", linewidth=0.8)
+        end, shift, side = (min(low, 0), -3, "right") if change < 0 else (max(high, 0), 3, "left")
+        beside: dict[str, Any] = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 6}
+        ax.annotate(f"{change:+z.1f} %", (end, place), (shift, 0), **beside)
+    ax.axvline(0, color="black", linewidth=0.8)
+    least, most = (pick(each for _, _, ends in costs for each in (0, *ends)) for pick in (min, max))
+    room = 0.4 * (most - least)  # for the numbers
+    ax.set_xlim(least - room, most + room)
+    ax.set_xlabel("Change against v1, %")
+    looks = {name: arm_colour(arm_name([name])) for name in toggles}
+    legend_below(ax, [Patch(color=look, label=f"{name}: {TOGGLES[name].title}") for name, look in looks.items()])
+    return list_rows(ax, places)
+
+
+_RANGE = re.compile(r"[\d.]+ to [\d.]+(, )?")
 _IN_BRACKETS = re.compile(r" \([^()]*\)")
-_LEFT_OUT = re.compile(r"; speed of inference [^;]*\)")
+_LEFT_OUT = re.compile(r"; inference speed: [^;]* px|(?<=: )[^;]* px, ")
 
 
 def shorten(section: Section, texts: list[str]) -> tuple[Section, list[str]]:
-    """Returns the columns of a comparison that a screen has room for, and its sentences without the speed of inference.
+    """Returns the columns of a comparison that a screen has room for, and its sentences about the largest images alone.
 
-    Of parameters and MACs it has no change, which the sentences say, and of top-1 no interval but that of the
-    difference to v1.
+    Of parameters and MACs the columns have no change, which the sentences say; of top-1 no interval but that of the
+    difference to v1; and of speeds that of training, with whether it is resolved instead of its interval.
     """
+    brief = section.only(BRIEF).columns
+    speeds = [column.heading for column in brief if column.heading.startswith("Training speed")]
     columns = [
-        replace(column, cells=[_IN_BRACKETS.sub("", cell, count=1) for cell in column.cells])
-        if column.heading.startswith(("Parameters", "MACs", "Top-1"))
-        else column
-        for column in section.only(BRIEF).columns
+        replace(column, cells=[_shorten_cell(column.heading, cell) for cell in column.cells])
+        for column in brief
+        if column.heading not in speeds[:-1]
     ]
     return replace(section, columns=columns), [_LEFT_OUT.sub("", text) for text in texts]
+
+
+def _shorten_cell(heading: str, cell: str) -> str:
+    if "speed" in heading:
+        return _RANGE.sub("", cell).removesuffix(" ()")
+    return _IN_BRACKETS.sub("", cell, count=1) if heading.startswith(("Parameters", "MACs", "Top-1")) else cell
 
 
 def list_toggle_sentences(values: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -205,12 +286,13 @@ def _cost_clauses(row: pd.Series) -> Iterator[str]:
 
 def _speed_clauses(row: pd.Series) -> Iterator[str]:
     for mode in MODES:
-        speed = row.get(f"relative_speed_{mode}")
-        if pd.notna(speed):
-            low, high = row[f"relative_speed_{mode}_low"], row[f"relative_speed_{mode}_high"]
-            unresolved = ", unresolved" if holds_one(low, high) else ""
-            noisy = ", noisy" if row[f"relative_speed_{mode}_noisy"] else ""
-            yield f"speed of {mode} {speed:.2f} ({speed_range(row, mode)}{unresolved}{noisy})"
+        speeds = [
+            f"{speed_text(row, f'{speed}_{mode}')} at {size_of(row, at)}"
+            for speed, at in SPEEDS.items()
+            if pd.notna(row.get(f"{speed}_{mode}"))
+        ]
+        if speeds:
+            yield f"{mode} speed: {', '.join(speeds)}"
 
 
 def list_comparisons(values: pd.DataFrame) -> list[tuple[Group, Section]]:
@@ -243,3 +325,31 @@ def _weight(group: Group) -> tuple[float, ...]:
         float(rows["params"].iloc[0]),
         float("has_chosen_rate" in rows and rows["has_chosen_rate"].eq(True).all()),
     )
+
+
+TABLES = (COMPARISON,)
+
+FIGURES = (
+    FigureKind(
+        name="toggle_costs",
+        title="What does each change alone cost?",
+        named_by=("variant", "base", "pool_size"),
+        titled_by=("variant", "base"),
+        panels=panels_of(
+            comparison_values,
+            COMPARISON_CONDITIONS,
+            plot_toggle_costs,
+            lambda group: (
+                pd.isna(group.conditions.get("data"))
+                and group.conditions["base"] in CLEAN_BASES
+                and len({toggle for _, toggle, _ in _toggle_costs(group.rows)}) >= FEWEST_TOGGLES
+            ),
+        ),
+        height=3.9,
+        caption=(
+            "v1 with one toggle beside v1. Parameters and MACs are exact, memory is the peak of one training step, and "
+            "time is that of one beside v1's, timed interleaved, with its 95 % interval as a line, on one machine."
+        ),
+    ),
+)
+"""The kinds of figures of comparisons."""

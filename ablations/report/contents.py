@@ -11,10 +11,10 @@ from ablations.report import accuracy, comparison, cost, counters, dense, effect
 from ablations.report.figures import FigureSpec
 from ablations.report.tables import Table
 
-SUBJECTS = (accuracy, effects, dense, cost, counters, paper, memory, speed)
+SUBJECTS = (comparison, accuracy, effects, dense, cost, counters, paper, memory, speed)
 """What the report is about; each has TABLES and FIGURES."""
 
-TABLES: tuple[Table, ...] = (comparison.COMPARISON, *(table for subject in SUBJECTS for table in subject.TABLES))
+TABLES: tuple[Table, ...] = tuple(table for subject in SUBJECTS for table in subject.TABLES)
 
 FIGURES: dict[str, Callable[[pd.DataFrame], list[FigureSpec]]] = {
     kind.name: kind.list_figures for subject in SUBJECTS for kind in subject.FIGURES
@@ -60,7 +60,7 @@ QUESTIONS = (
         name="cost",
         title="What does each change cost, by resolution?",
         tables=("table6_ablation",),
-        figures=("macs_by_resolution",),
+        figures=("toggle_costs", "macs_by_resolution"),
     ),
     Question(
         name="counters",

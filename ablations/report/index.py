@@ -10,11 +10,12 @@ from ablations.errors import as_text
 from ablations.report.comparison import COMPARISON
 from ablations.report.contents import HEADLINE_TABLES, QUESTIONS, TABLES
 from ablations.report.figures import FigureSpec
-from ablations.report.overview import list_overviews, say_what_matters
+from ablations.report.overview import QUESTION, list_answers, list_overviews
 from ablations.report.summary import (
     comparison_markdown,
     largest_of_each_kind,
     list_statements,
+    markdown_list,
     show_comparisons,
 )
 from ablations.report.tables import NOTHING, Table, escape_markdown, markdown_rows, markdown_section
@@ -36,17 +37,16 @@ def render_index(
     sections = ["# Results"]
     if COMPARISON.name in by_name:
         every = show_comparisons(tables[COMPARISON])
-        answer = say_what_matters(every)
+        answers = list_answers(every)
         sections += [
-            *([f"**{escape_markdown(answer)}**"] if answer else []),
+            *([f"## {QUESTION}", markdown_list(answers)] if answers else []),
             *map(markdown_section, list_overviews(every)),
             COMPARISON.about,
             comparison_markdown(largest_of_each_kind(every)).rstrip(),
             "All comparisons: [Markdown](tables/comparison.md), [CSV](tables/comparison.csv).",
         ]
     if statements := list_statements(tables):
-        lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]
-        sections += ["## What else the records say", "\n".join(map(escape_markdown, lines))]
+        sections += ["## What else the records say", markdown_list(statements)]
     for question in QUESTIONS:
         own = [by_name[name] for name in question.tables if name in by_name]
         drawn = [spec for spec in figures if spec.kind in question.figures]

@@ -13,44 +13,41 @@ from ablations.analysis.speed import holds_one
 from ablations.analysis.statistics import FEWEST_TO_CLAIM
 from ablations.config import TOGGLES, AttentionKernel, arm_name
 from ablations.report.accuracy import claim_text, difference_text, ends_text
-from ablations.report.comparison import has_all_seeds, percent_text, size_of, speed_range
-from ablations.report.summary import ShownComparison
+from ablations.report.comparison import SPEEDS, has_all_seeds, percent_text, size_of, speed_text
+from ablations.report.summary import ShownComparison, Statement
 from ablations.report.tables import NOTHING, Section, ShownColumn, change_of, points_text
 
-LARGEST = " Bold: the largest in size, all others resolved to be smaller."
+LARGEST = " Bold: resolved as the largest in magnitude."
 """What bold cells of the first overview say."""
 
 _MODEL = ("variant", "base", "stem_stride", "pool_size")
 _TRAINED = ("variant", "base", "data", "pool_size", "epochs", "n_train_images")
 _MACS = "macs_large_change_percent"
-_SPEED = "relative_speed_training"
+
+QUESTION = "Which toggle matters most?"
+"""What `list_answers` answers."""
 
 
-def say_what_matters(comparisons: list[ShownComparison]) -> str:
-    """Returns in two sentences which toggle matters most for accuracy and which for cost, and how sure that is.
+def list_answers(comparisons: list[ShownComparison]) -> list[Statement]:
+    """Returns which toggle matters most for accuracy in each base, for MACs, and for memory and training speed.
 
-    Of accuracy it says, for each base, which toggle has the largest effect in how many of the trainings, those that are
-    not resolved to be smaller, and which lose; of cost the MACs and the memory of the first comparison without a
-    training, and the speed of the first that was trained. What the records do not have is left out.
+    Of accuracy it says which toggle has the largest effect, in how many of the trainings in that base, those that are
+    not resolved to be smaller, which lose, and what the strongest interaction of the first training means. Costs are
+    those of the first comparison that has them, of one without a training before others.
     """
     trained = _trained(comparisons)
     labels = _label(trained, ("variant", "data"))
-    sentences = []
-    if trained:
-        clauses = []
-        for base in dict.fromkeys(each.group.conditions["base"] for each in trained):
-            own = {
-                label: _of_toggles(each, "top1_effect_mean")
-                for label, each in zip(labels, trained, strict=True)
-                if each.group.conditions["base"] == base
-            }
-            clauses += [_say_largest(base, own), *_say_losses(base, own)]
-        most = "; ".join(clauses)
-        sentences.append(f"For accuracy, averaged over the other toggles, what matters most is {most}.")
-    costs = [*_say_greatest_costs(comparisons), *_say_greatest_change_of_speed(trained)]
-    if costs:
-        sentences.append(f"For cost it is {', '.join(costs)}.")
-    return " ".join(sentences)
+    answers = []
+    for base in dict.fromkeys(each.group.conditions["base"] for each in trained):
+        own = {
+            label: each for label, each in zip(labels, trained, strict=True) if each.group.conditions["base"] == base
+        }
+        effects = {label: _of_toggles(each, "top1_effect_mean") for label, each in own.items()}
+        text = "; ".join([_say_largest(effects), *_say_losses(effects)])
+        answers.append(Statement(f"Accuracy in base {base}", "", f"{text}.{_say_overlap(*next(iter(own.items())))}"))
+    costs = {"MACs": _say_macs, "Training memory": _say_memory, "Training speed": _say_speed}
+    said = {topic: say(comparisons) for topic, say in costs.items()}
+    return [*answers, *(Statement(topic, "", f"{text}.") for topic, text in said.items() if text)]
 
 
 def list_overviews(comparisons: list[ShownComparison]) -> list[Section]:
@@ -71,11 +68,17 @@ def _gains(trained: list[ShownComparison]) -> Iterator[Section]:
     columns.append(_column("Validated on", [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]))
     shown = [column for column in columns if set(column.cells) != {NOTHING}]
     bold = LARGEST if any(any(column.is_best) for column in shown) else ""
-    chosen = sum(bool(each.group.rows["has_chosen_rate"].all()) for each in trained)
-    rates = f" Trials chose the learning rate in {chosen} of {len(trained)} trainings." if chosen < len(trained) else ""
-    overlap = _say_overlap(trained[0], _label(trained)[0])
-    caption = f"95 % intervals over n seeds, on the same validation images.{rates}{bold} {overlap}"
-    yield Section("Points of top-1 that each toggle adds, averaged over the others' settings", shown, caption.strip())
+    caption = f"95 % intervals over n seeds, on the same validation images.{_say_rates(trained)}{bold}"
+    yield Section("Points of top-1 that each toggle adds, averaged over the others' settings", shown, caption)
+
+
+def _say_rates(trained: list[ShownComparison]) -> str:
+    """Says of which trainings trials chose the learning rate, unless it is all of them."""
+    chosen = [str(row) for row, each in enumerate(trained, start=1) if each.group.rows["has_chosen_rate"].all()]
+    if len(chosen) == len(trained):
+        return ""
+    where = f"in row{'s' * (len(chosen) > 1)} {' and '.join(chosen)} only" if chosen else "nowhere"
+    return f" Trials on images set aside chose the learning rate {where}."
 
 
 def _seeds_text(rows: Iterable[pd.Series]) -> str:
@@ -83,7 +86,7 @@ def _seeds_text(rows: Iterable[pd.Series]) -> str:
     return " to ".join(map(str, sorted({min(seeds), max(seeds)})))
 
 
-def _say_overlap(shown: ShownComparison, label: str) -> str:
+def _say_overlap(label: str, shown: ShownComparison) -> str:
     """Says what the strongest resolved interaction of two toggles means; nothing where none is resolved."""
     rows = shown.group.rows
     found = rows[rows["overlap_of"].notna()] if "overlap_of" in rows else rows[:0]
@@ -91,13 +94,13 @@ def _say_overlap(shown: ShownComparison, label: str) -> str:
         return ""
     row = found.iloc[0]
     without, beside = (difference_text(row, f"top1_{where}") for where in ("without", "with"))
-    return f"In {label}, {row['overlap_of']} adds {without} without {row['overlap_with']}, {beside} with it."
+    return f" In {label}, {row['overlap_of']} adds {without} without {row['overlap_with']}, {beside} with it."
 
 
 def _costs(comparisons: Iterable[ShownComparison]) -> Iterator[Section]:
     """Yields what each toggle alone changes in the costs of the first model without a training."""
-    shown = next((each for each in comparisons if _has_costs(each)), None)
-    if shown is None:
+    shown = _first_with(comparisons, _MACS)
+    if shown is None or _has_data(shown):
         return
     rows, first = _of_toggles(shown, _MACS), shown.group.rows.iloc[0]
     headings = {
@@ -109,10 +112,13 @@ def _costs(comparisons: Iterable[ShownComparison]) -> Iterator[Section]:
     columns = [_column("Toggle", list(rows))]
     for metric, heading in headings.items():
         columns.append(_column(heading, [change_of(metric)(row) or NOTHING for row in rows.values()]))
+    if speed := _speed_of(shown):
+        cells = [speed_text(row, speed) if pd.notna(row[speed]) else NOTHING for row in rows.values()]
+        columns.append(_column(f"Speed, {size_of(first, SPEEDS[speed.removesuffix('_training')])}, v1 = 1", cells))
     columns = [column for column in columns if set(column.cells) != {NOTHING}]
     title = f"What each toggle alone costs, beside {REFERENCE}: {describe(shown.group.conditions, _MODEL)}"
     memory = shown.group.conditions["memory_at"]
-    caption = "" if pd.isna(memory) else f"Memory of training: {memory}. "
+    caption = "" if pd.isna(memory) else f"Memory and speed of training; memory: {memory}. "
     yield Section(title, columns, f"{caption}Counts are exact.")
 
 
@@ -152,8 +158,9 @@ def _has_data(shown: ShownComparison) -> bool:
     return not pd.isna(shown.group.conditions.get("data"))
 
 
-def _has_costs(shown: ShownComparison) -> bool:
-    return not _has_data(shown) and bool(_of_toggles(shown, _MACS))
+def _first_with(comparisons: Iterable[ShownComparison], column: str) -> ShownComparison | None:
+    """Returns the first comparison whose toggles have a value in a column, one without a training before others."""
+    return min((each for each in comparisons if _of_toggles(each, column)), key=_has_data, default=None)
 
 
 def _of_toggles(shown: ShownComparison, column: str) -> dict[str, pd.Series]:
@@ -170,22 +177,22 @@ def _leading(effects: dict[str, pd.Series]) -> list[str]:
     return [*leaders, *near] if leaders else []
 
 
-def _say_largest(base: str, effects: dict[str, dict[str, pd.Series]]) -> str:
+def _say_largest(effects: dict[str, dict[str, pd.Series]]) -> str:
     """Returns the toggle that leads in most of the trainings in a base, which are named by their labels."""
     leading = {label: _leading(own) for label, own in effects.items()}
     firsts = [own[0] for own in leading.values() if own]
     if not firsts:
         label, own = next(iter(effects.items()))
         claims = {claim_text(row, "top1_effect") for row in own.values()}
-        return f"{'exploratory' if 'exploratory' in claims else 'unresolved'} in base {base} ({label})"
+        return f"{'exploratory' if 'exploratory' in claims else 'unresolved'} ({label})"
     most = max(firsts, key=firsts.count)
     led = {label: effects[label][most] for label, own in leading.items() if own[:1] == [most]}
     near = dict.fromkeys(name for label in led for name in leading[label][1:])
     words = f"; not resolved to be smaller: {', '.join(near)}" if near else ""
-    return f"{most} in base {base} ({_say_sizes(led, len(effects))}{words})"
+    return f"{most} matters most, {_say_sizes(led, len(effects))}{words}"
 
 
-def _say_losses(base: str, effects: dict[str, dict[str, pd.Series]]) -> Iterator[str]:
+def _say_losses(effects: dict[str, dict[str, pd.Series]]) -> Iterator[str]:
     """Yields each toggle with a resolved loss in a base that is not the largest effect there."""
     for toggle in TOGGLES:
         losing = {
@@ -197,55 +204,71 @@ def _say_losses(base: str, effects: dict[str, dict[str, pd.Series]]) -> Iterator
             and not own[toggle]["top1_leads"]
         }
         if losing:
-            yield f"{toggle} loses in base {base} ({_say_sizes(losing, len(effects))})"
+            yield f"{toggle} loses, {_say_sizes(losing, len(effects))}"
 
 
 def _say_sizes(rows: dict[str, pd.Series], of: int) -> str:
-    """Returns an effect in one training with its interval, or the range of those in several of `of` trainings."""
-    share = f"{len(rows)} of {of} trainings, " if of > 1 else ""
+    """Returns an effect in one training with its interval, or the means of several of `of` trainings."""
+    share = f" in {len(rows)} of {of} trainings" if of > 1 else ""
     if len(rows) == 1:
         ((label, row),) = rows.items()
-        size = f"{points_text(row['top1_effect_mean'])} points, 95 % interval {ends_text(row, 'top1_effect')}"
-        return f"{share}{label}: {size}"
+        interval = f"95 % interval {ends_text(row, 'top1_effect')}"
+        return f"{points_text(row['top1_effect_mean'])} points{share} ({interval}; {label})"
     means = sorted((row["top1_effect_mean"] for row in rows.values()), key=abs)
-    return f"{share}{points_text(means[0])} to {points_text(means[-1])} points"
+    return f"means of {points_text(means[0])} to {points_text(means[-1])} points{share}"
 
 
-def _say_greatest_costs(comparisons: list[ShownComparison]) -> Iterator[str]:
-    """Yields which toggle changes the MACs most, and which the memory of training, with either attention."""
-    shown = next((each for each in comparisons if _has_costs(each)), None)
-    if shown is None:
-        return
-    first, names = shown.group.rows.iloc[0], shown.group.conditions
-    toggle, change = _greatest_change(shown, _MACS)
-    if toggle:
-        yield f"{toggle} in MACs ({percent_text(change)} in {names['variant']} at {first['large_at']}, exact)"
-    memory: list[str] = []
+def _say_macs(comparisons: list[ShownComparison]) -> str:
+    shown = _first_with(comparisons, _MACS)
+    toggle, change = _greatest_change(shown, _MACS) if shown else ("", 0.0)
+    if not shown or not toggle:
+        return ""
+    where = f"{shown.group.conditions['variant']} at {shown.group.conditions['large_at']}"
+    return f"{toggle} matters most, {percent_text(change)} ({where}, exact)"
+
+
+def _say_memory(comparisons: list[ShownComparison]) -> str:
+    clauses: list[str] = []
+    where = ""
     for kernel in get_args(AttentionKernel):
-        toggle, change = _greatest_change(shown, f"memory_training_{kernel}_change_percent")
-        if toggle:
-            where = "" if memory else "in training memory "
-            memory.append(f"{toggle} {where}with {kernel} attention ({percent_text(change, 'less')})")
-    yield from memory
+        column = f"memory_training_{kernel}_change_percent"
+        shown = _first_with(comparisons, column)
+        toggle, change = _greatest_change(shown, column) if shown else ("", 0.0)
+        if shown and toggle:
+            most = "" if clauses else " matters most"
+            clauses.append(f"{toggle}{most} with {kernel} attention, {percent_text(change, 'less')}")
+            where = f" ({shown.group.conditions['variant']} at {size_of(shown.group.rows.iloc[0], 'memory_at')})"
+    return "; ".join(clauses) + where
 
 
 def _greatest_change(shown: ShownComparison, column: str) -> tuple[str, float]:
     """Returns the toggle that changes a cost most and by how many percent; no toggle where none does."""
     changes = {name: float(row[column]) for name, row in _of_toggles(shown, column).items()}
-    toggle = max(changes, key=lambda name: abs(changes[name]), default="")
-    return (toggle, changes[toggle]) if toggle and abs(changes[toggle]) >= 0.05 else ("", 0.0)
+    toggle = max(changes, key=lambda name: abs(changes[name]))
+    return (toggle, changes[toggle]) if abs(changes[toggle]) >= 0.05 else ("", 0.0)
 
 
-def _say_greatest_change_of_speed(trained: list[ShownComparison]) -> Iterator[str]:
-    """Yields which toggle changes the speed of training most, of the first training that was timed."""
-    for shown in trained:
-        speeds = _of_toggles(shown, _SPEED)
-        ends = {name: (row[f"{_SPEED}_low"], row[f"{_SPEED}_high"]) for name, row in speeds.items()}
-        resolved = [name for name in speeds if not holds_one(*ends[name])]
-        if resolved:
-            toggle = max(resolved, key=lambda name: abs(math.log(speeds[name][_SPEED])))
-            row = speeds[toggle]
-            size = f"{row[_SPEED]:.2f} of v1's, {speed_range(row, 'training')}"
-            at = f"{shown.group.conditions['variant']} at {size_of(row, 'speed_at')}"
-            yield f"{toggle} in speed of training ({size}, {at})"
-            return
+def _speed_of(shown: ShownComparison) -> str:
+    """Returns the column of the training speed, at the largest size, of a comparison whose toggles were timed."""
+    columns = [f"{speed}_training" for speed in SPEEDS]
+    return next((column for column in reversed(columns) if _of_toggles(shown, column)), "")
+
+
+def _say_speed(comparisons: list[ShownComparison]) -> str:
+    """Returns the speed of each toggle alone, the largest resolved change first."""
+    timed = [each for each in comparisons if _speed_of(each)]
+    if not timed:
+        return ""
+    shown = min(timed, key=_has_data)
+    column = _speed_of(shown)
+    rows = _of_toggles(shown, column)
+
+    def rank(name: str) -> tuple[bool, float]:
+        row = rows[name]
+        return holds_one(row[f"{column}_low"], row[f"{column}_high"]), -abs(math.log(row[column]))
+
+    first, *others = sorted(rows, key=rank)
+    most = "" if rank(first)[0] else " matters most,"
+    speeds = ", ".join(f"{name} {speed_text(rows[name], column)}" for name in others)
+    where = f"{shown.group.conditions['variant']} at {size_of(rows[first], SPEEDS[column.removesuffix('_training')])}"
+    return f"{first}{most} {speed_text(rows[first], column)} of v1's; {speeds} ({where})"

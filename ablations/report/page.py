@@ -35,7 +35,7 @@ from ablations.report.contents import QUESTIONS
 from ablations.report.examples import render_examples
 from ablations.report.figures import DPI, FigureSpec
 from ablations.report.index import by_measurement, count_records, list_different, list_failed, provenance_lines
-from ablations.report.overview import list_overviews, say_what_matters
+from ablations.report.overview import QUESTION, list_answers, list_overviews
 from ablations.report.summary import (
     ShownComparison,
     Statement,
@@ -176,7 +176,8 @@ def _summary(tables: Tables, damaged: dict[str, str]) -> str:
             _paragraph("No two arms of one model have been counted yet, so there is nothing to compare.") + statements
         )
     every = show_comparisons(values)
-    comparisons = _paragraph(say_what_matters(every), "answer")
+    answers = list_answers(every)
+    comparisons = f"<h3>{QUESTION}</h3>\n{_list(answers)}" if answers else ""
     for section in list_overviews(every):
         comparisons += f"<h3>{escape(section.title)}</h3>\n{_section_table(section, section.title)}"
         comparisons += _paragraph(section.caption, "quiet")

@@ -8,8 +8,8 @@ import pandas as pd
 from ablations.analysis.comparison import comparison_values
 from ablations.errors import InputError
 from ablations.report.comparison import shorten
-from ablations.report.overview import list_overviews, say_what_matters
-from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
+from ablations.report.overview import list_answers, list_overviews
+from ablations.report.summary import ShownComparison, largest_of_each_kind, markdown_list, show_comparisons
 from ablations.report.tables import Section, escape_markdown
 
 _MARKED = re.compile(r"(<!-- numbers: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -41,8 +41,7 @@ def rewrite_numbers(text: str, records: pd.DataFrame) -> str:
 
 
 def _summary(every: list[ShownComparison]) -> str:
-    text = say_what_matters(every)
-    return f"**{escape_markdown(text)}**" if text else ""
+    return markdown_list(list_answers(every))
 
 
 def _overview(every: list[ShownComparison]) -> str:
@@ -67,7 +66,7 @@ def _rows(section: Section) -> str:
 
 
 def _sentences(shown: ShownComparison) -> str:
-    """Returns a line a toggle; where it has an accuracy, with that and the speed of training alone, for costs stand in
+    """Returns a line a toggle; where it has an accuracy, with that and the training speed alone, for costs stand in
     the table."""
     texts = [each.text if _kind(shown) == "costs" else _leave_out_costs(each.text) for each in shown.statements]
     return "\n".join(f"- **{each.topic}**: {text}" for each, text in zip(shown.statements, texts, strict=True))
@@ -75,7 +74,7 @@ def _sentences(shown: ShownComparison) -> str:
 
 def _leave_out_costs(text: str) -> str:
     gain, *others = text.removesuffix(".").split("; ")
-    return "; ".join([gain, *(clause for clause in others if clause.startswith("speed of training"))]) + "."
+    return "; ".join([gain, *(clause for clause in others if clause.startswith("training speed"))]) + "."
 
 
 RENDERERS: dict[str, Callable[[ShownComparison], str]] = {"table": _table, "sentences": _sentences}

@@ -64,13 +64,18 @@ def largest_of_each_kind(comparisons: list[ShownComparison]) -> list[ShownCompar
     return list(first.values())
 
 
+def markdown_list(statements: Iterable[Statement]) -> str:
+    """Returns statements as a Markdown list, a line each."""
+    wheres = ((each, f" ({escape_markdown(each.where)})" if each.where else "") for each in statements)
+    return "\n".join(f"- **{each.topic}**{where}: {escape_markdown(each.text)}" for each, where in wheres)
+
+
 def comparison_markdown(comparisons: Iterable[ShownComparison]) -> str:
     """Returns comparisons as Markdown: each one's table, caption and sentences."""
     sections = []
     for each in comparisons:
         sections.append(markdown_section(each.section))
-        lines = [f"- **{one.topic}**: {escape_markdown(one.text)}" for one in each.statements]
-        sections += ["\n".join(lines)] if lines else []
+        sections += [markdown_list(each.statements)] if each.statements else []
     return "\n\n".join(sections) + "\n"
 
 

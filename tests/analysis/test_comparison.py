@@ -113,13 +113,20 @@ def test_memory_is_of_one_size_that_most_arms_have_and_measured_before_predicted
     assert set(values_of(tmp_path)["memory_at"]) == {"128 px, one image, float32, cpu, measured"}
 
 
-def test_speed_is_of_the_trainings_size_before_a_larger_one(tmp_path, write_cell):
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_speed_is_of_the_size_that_is_counted_first_and_of_the_largest(tmp_path, write_cell, is_trained):
     write_costs(tmp_path, write_cell)
-    write_speed(tmp_path, write_cell, 32)
+    if is_trained:
+        write_accuracy(tmp_path, write_cell)
     write_speed(tmp_path, write_cell, 64)
-    assert values_of(tmp_path)["speed_at"].iloc[0].startswith("64 px, batch 8")
-    write_accuracy(tmp_path, write_cell)
-    assert values_of(tmp_path)["speed_at"].iloc[0].startswith("32 px, batch 8")
+    values = values_of(tmp_path)
+    assert values["speed_at"].iloc[0].startswith("64 px, batch 8")
+    assert "large_speed_at" not in values or values["large_speed_at"].isna().all(), "the same twice"
+    write_speed(tmp_path, write_cell, 32)
+    values = values_of(tmp_path)
+    assert values["speed_at"].iloc[0].startswith("32 px, batch 8")
+    assert values["large_speed_at"].iloc[0].startswith("64 px, batch 8")
+    assert values["relative_speed_large_inference"].notna().all()
 
 
 def test_the_best_accuracies_are_those_not_resolved_to_be_worse(tmp_path, write_cell):

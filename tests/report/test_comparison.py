@@ -19,8 +19,9 @@ from ablations.commands.run import print_answer
 from ablations.config import ARMS, PAPER_TOGGLES, TOGGLES, arms_of
 from ablations.measure import Accuracy, Cost, Memory, Speed
 from ablations.records import load_records, write_record
-from ablations.report.comparison import COMPARISON
-from ablations.report.overview import LARGEST, list_overviews, say_what_matters
+from ablations.report.comparison import COMPARISON, shorten
+from ablations.report.contents import FIGURES
+from ablations.report.overview import LARGEST, list_answers, list_overviews
 from ablations.report.summary import ShownComparison, largest_of_each_kind, show_comparisons
 from ablations.report.tables import list_sections, render_latex, render_markdown, render_terminal
 from ablations.studies import find_study
@@ -76,7 +77,7 @@ def test_costs_in_a_sentence_are_those_of_the_table(write_model):
     assert f"{row['params_change_percent']:.1f} % more parameters" in text or "more parameters" in text
     assert re.search(r"MACs: [\d.]+ % more at 32 px", text)
     speed, low, high = (row[f"relative_speed_inference{end}"] for end in ("", "_low", "_high"))
-    assert f"speed of inference {speed:.2f} ({low:.2f} to {high:.2f}" in text
+    assert f"inference speed: {speed:.2f} ({low:.2f} to {high:.2f}" in text
     assert ("unresolved" in text.partition("speed of")[2]) == (low <= 1 <= high)
 
 
@@ -129,8 +130,8 @@ def test_every_form_prints_the_comparisons_that_the_terminal_prints(write_model,
         assert "b0" not in out, form
         assert form == "csv" or (sentence in out and out.count("Conditions: ") == 2), form
         if form == "terminal":
-            assert out.startswith(" For accuracy, averaged over the other toggles, ")
-            assert "what matters most is cffn in base v2 (pico, digits: -3.00 points, " in out
+            assert out.startswith(" Which toggle matters most? - Accuracy in base v2: ")
+            assert "cffn matters most, -3.00 points (95 interval -3.11 to -2.89; pico, digits)" in out
 
 
 def test_arms_have_the_names_that_are_asked_for_in_every_form(write_model, capsys):
@@ -185,64 +186,137 @@ def of_cffn(arm: str) -> float:
     return 3 * ("cffn" in arm) + ("ope" in arm)
 
 
-START = "For accuracy, averaged over the other toggles, what matters most is "
+def answers_in(results: Path) -> dict[str, str]:
+    return {each.topic: each.text for each in list_answers(shown_in(results))}
 
 
 def test_the_answer_says_of_each_base_which_toggle_matters_most_and_in_how_many_cases(write_gains, write_cell):
     results = write_gains(6, "pico", "v2", of_cffn)
-    assert re.fullmatch(
-        re.escape(START)
-        + r"cffn in base v2 \(pico, digits: \+[23]\.\d\d points, 95 % interval \+\d\.\d\d to \+\d\.\d\d\)\.",
-        say_what_matters(shown_in(results)),
-    )
+    interval = r"95 % interval \+\d\.\d\d to \+\d\.\d\d"
+    alone = rf"cffn matters most, \+[23]\.\d\d points \({interval}; pico, digits\)\."
+    (accuracy,) = answers_in(results).items()
+    assert accuracy[0] == "Accuracy in base v2"
+    assert re.fullmatch(alone, accuracy[1])
     write_gains(6, "nano", "v1", of_ope)
     write_gains(6, "nano", "v2", of_ope)
-    answer = say_what_matters(shown_in(results))
-    assert re.search(r"is \w+ in base v2 \(1 of 2 trainings, (nano|pico), digits: ", answer)
-    assert re.search(
-        r"; ope in base v1 \(nano, digits: \+[12]\.\d\d points, 95 % interval \+\d\.\d\d to \+\d\.\d\d\)\.$", answer
-    )
+    answers = answers_in(results)
+    one_of_two = rf"\w+ matters most, \+\d\.\d\d points in 1 of 2 trainings \({interval}; (nano|pico), digits\)"
+    assert re.match(one_of_two, answers["Accuracy in base v2"])
+    other = rf"ope matters most, \+[12]\.\d\d points \({interval}; nano, digits\)\."
+    assert re.fullmatch(other, answers["Accuracy in base v1"])
+    write_gains(6, "pico", "v1", lambda arm: 2 * of_ope(arm))
+    both = r"ope matters most, means of \+[12]\.\d\d to \+[34]\.\d\d points in 2 of 2 trainings\."
+    assert re.fullmatch(both, answers_in(results)["Accuracy in base v1"])
+    assert list_answers([]) == []
+
+
+def write_costs(write_cell: Callable[..., str], results: Path, variant: str = "b2", **model: Any) -> None:
     for arm in ARMS:
         for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
-            write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
-    costs = ". For cost it is lsra in MACs (25 % fewer in b2 at 1024 px, exact)."
-    assert say_what_matters(shown_in(results)).endswith(costs)
-    assert say_what_matters([]) == ""
+            write_cell(
+                results, arm_cell(variant, arm, "v2", Cost(resolution=side), **model), {"params": 9, "macs": macs}
+            )
+
+
+def write_speeds(
+    write_cell: Callable[..., str], results: Path, side: int, speeds: dict[str, tuple[float, float, float]]
+) -> None:
+    """Writes of each arm with one toggle, and of v1, a speed relative to v1 and its interval, of training."""
+    for arm, (ratio, low, high) in {"v1": (1.0, 1.0, 1.0), **speeds}.items():
+        result = {
+            **{"latency_s": 1.0, "throughput_img_per_s": 8.0, "iqr_over_median": 0.0, "noisy": False},
+            **{"samples": [1.0] * 6, "reference_samples": [1.0] * 6},
+            **{"relative_speed": ratio, "relative_speed_low": low, "relative_speed_high": high},
+        }
+        cell = arm_cell("b2", arm, "v2", Speed(resolution=side, mode="training", repeats=6))
+        write_cell(results, cell, result)
+
+
+def test_the_answer_says_which_toggle_matters_most_for_each_cost(write_cell, tmp_path):
+    write_costs(write_cell, tmp_path)
+    assert answers_in(tmp_path) == {"MACs": "lsra matters most, 25 % fewer (b2 at 1024 px, exact)."}
+    speeds = {"v1+ope": (0.98, 0.9, 1.1), "v1+cffn": (0.8, 0.7, 0.9), "v1+lsra": (1.1, 1.05, 1.2)}
+    write_speeds(write_cell, tmp_path, 224, speeds)
+    said = (
+        "cffn matters most, 0.80 (0.70 to 0.90) of v1's; lsra 1.10 (1.05 to 1.20), "
+        "ope 0.98 (0.90 to 1.10, unresolved) (b2 at {} px)."
+    )
+    assert answers_in(tmp_path)["Training speed"] == said.format(224)
+    write_speeds(write_cell, tmp_path, 1024, speeds | {"v1+lsra": (1.5, 1.4, 1.6)})
+    assert answers_in(tmp_path)["Training speed"].startswith("lsra matters most, 1.50 (1.40 to 1.60) of v1's; cffn")
+    (shown,) = shown_in(tmp_path)
+    headings = [column.heading for column in shown.section.columns]
+    assert [heading for heading in headings if "speed" in heading] == [
+        "Training speed, 224 px, v1 = 1",
+        "Training speed, 1024 px, v1 = 1",
+    ]
+    assert "training speed: 1.10 (1.05 to 1.20) at 224 px, 1.50 (1.40 to 1.60) at 1024 px" in shown.statements[2].text
+    brief, _ = shorten(shown.section, [])
+    (speed,) = (column for column in brief.columns if "speed" in column.heading)
+    assert speed.heading == "Training speed, 1024 px, v1 = 1"
+    assert speed.cells[:4] == ["1", "0.98 (unresolved)", "0.80", "1.50"]
+    (costs,) = list_overviews([shown])
+    assert costs.columns[-1].heading == "Speed, 1024 px, v1 = 1"
+    assert costs.columns[-1].cells[2] == "1.50 (1.40 to 1.60)"
+
+
+def test_costs_are_those_of_what_was_trained_where_nothing_else_was_counted(write_gains, write_cell):
+    results = write_gains(6, "pico", "v2", of_cffn, pool_size=2)
+    write_costs(write_cell, results, "pico", num_classes=10)
+    assert answers_in(results)["MACs"] == "lsra matters most, 25 % fewer (pico at 1024 px, exact)."
+    assert len(list_overviews(shown_in(results))) == 1, "its own table has its costs"
 
 
 def test_the_answer_says_what_is_not_told_apart_and_what_claims_nothing(write_gains):
-    few = say_what_matters(shown_in(write_gains(3, "pico", "v2", of_cffn)))
-    assert few == f"{START}exploratory in base v2 (pico, digits)."
-    noisy = shown_in(write_gains(6, "pico", "v2", lambda arm: 0.01 * of_cffn(arm), noise=3))
-    assert say_what_matters(noisy) == f"{START}unresolved in base v2 (pico, digits)."
-    assert LARGEST not in list_overviews(noisy)[0].caption
-    near = shown_in(write_gains(6, "pico", "v2", lambda arm: of_ope(arm) + 2.01 * ("cffn" in arm), noise=0.2))
-    said = r"is (ope|cffn) in base v2 \(.*; not resolved to be smaller: (ope|cffn)\)"
-    assert re.search(said, say_what_matters(near))
-    assert not any(any(column.is_best) for column in list_overviews(near)[0].columns)
+    few = answers_in(write_gains(3, "pico", "v2", of_cffn))
+    assert few == {"Accuracy in base v2": "exploratory (pico, digits)."}
+    noisy = write_gains(6, "pico", "v2", lambda arm: 0.01 * of_cffn(arm), noise=3)
+    assert answers_in(noisy) == {"Accuracy in base v2": "unresolved (pico, digits)."}
+    assert LARGEST not in list_overviews(shown_in(noisy))[0].caption
+    near = write_gains(6, "pico", "v2", lambda arm: of_ope(arm) + 2.01 * ("cffn" in arm), noise=0.2)
+    said = r"(ope|cffn) matters most, .*; not resolved to be smaller: (ope|cffn)\."
+    assert re.fullmatch(said, answers_in(near)["Accuracy in base v2"])
+    assert not any(any(column.is_best) for column in list_overviews(shown_in(near))[0].columns)
 
 
-def test_the_answer_names_losses_and_an_overview_what_an_interaction_means(write_gains):
+def test_the_answer_names_losses_and_what_an_interaction_means(write_gains):
     # ope adds 4 points without cffn and 1 with it, cffn 10 without ope and 7 with it, and lsra takes 2.
     def points(arm: str) -> float:
         return 4 * ("ope" in arm) + 10 * ("cffn" in arm) - 3 * ("ope+cffn" in arm) - 2 * ("lsra" in arm)
 
-    shown = shown_in(write_gains(6, "pico", "v2", points))
-    answer = say_what_matters(shown)
-    assert re.search(r"cffn in base v2 \(pico, digits: \+8\.[45]\d points", answer)
-    assert re.search(
-        r"; lsra loses in base v2 \(pico, digits: -[12]\.\d\d points, 95 % interval -\d\.\d\d to -\d", answer
-    )
+    answer = answers_in(write_gains(6, "pico", "v2", points))["Accuracy in base v2"]
+    assert re.match(r"cffn matters most, \+8\.[45]\d points \(.*; pico, digits\)", answer)
+    assert re.search(r"; lsra loses, -[12]\.\d\d points \(95 % interval -\d\.\d\d to -\d", answer)
     assert "cffn loses" not in answer
-    (gains,) = list_overviews(shown)
-    said = r"In pico, base v2, digits, ope adds \+([\d.]+) \(.*\) without cffn, \+([\d.]+) \(.*\) with it\."
-    words = re.search(said, gains.caption)
+    words = re.search(r"In pico, digits, ope adds \+([\d.]+) \(.*\) without cffn, \+([\d.]+) \(.*\) with it\.", answer)
     assert words
     assert [float(each) for each in words.groups()] == [pytest.approx(each, abs=0.1) for each in (4, 1)]
     # The largest effect may be a loss, which is then said once.
-    loss = say_what_matters(shown_in(write_gains(6, "pico", "v2", lambda arm: -points(arm))))
-    assert "most is cffn in base v2 (pico, digits: -8." in loss
+    loss = answers_in(write_gains(6, "pico", "v2", lambda arm: -points(arm)))["Accuracy in base v2"]
+    assert loss.startswith("cffn matters most, -8.")
     assert "cffn loses" not in loss
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"pico": True, "nano": True}, None),
+        ({"pico": False, "nano": False}, "chose the learning rate nowhere."),
+        ({"pico": False, "nano": True}, "chose the learning rate in row {nano} only."),
+    ],
+)
+def test_an_overview_says_where_trials_chose_the_learning_rate(write_gains, rates, said):
+    write_gains(6, "pico", "v2", of_cffn)
+    every = shown_in(write_gains(6, "nano", "v2", of_cffn))
+    chosen = [
+        replace(each, group=replace(each.group, rows=each.group.rows.assign(has_chosen_rate=rates[variant])))
+        for each in every
+        for variant in [each.group.conditions["variant"]]
+    ]
+    (gains,) = list_overviews(chosen)
+    rows = {label.split(",")[0]: row for row, label in enumerate(gains.columns[0].cells, start=1)}
+    assert ("learning rate" in gains.caption) == (said is not None)
+    assert said is None or said.format(**rows) in gains.caption
 
 
 def test_overviews_have_what_each_toggle_does_wherever_it_was_trained_and_what_it_costs(write_gains, write_cell):
@@ -255,9 +329,7 @@ def test_overviews_have_what_each_toggle_does_wherever_it_was_trained_and_what_i
     assert cells["cffn"][0].startswith(("+2.9", "+3.0"))
     assert (cells["n"][0], cells["Validated on"][0]) == ("6", "100")
     assert LARGEST in gains.caption
-    for arm in ARMS:
-        for side, macs in ((224, 10), (1024, 200 - 50 * ("lsra" in arm) + 10 * ("ope" in arm))):
-            write_cell(results, arm_cell("b2", arm, "v2", Cost(resolution=side)), {"params": 9, "macs": macs})
+    write_costs(write_cell, results)
     _, costs = list_overviews(shown_in(results))
     assert costs.title == "What each toggle alone costs, beside v1: b2, base v2, stem stride 4, P = 7"
     rows = {line[0]: dict(zip(costs.lines()[0], line, strict=True)) for line in costs.lines()[1:]}
@@ -295,17 +367,18 @@ def test_a_fourth_toggle_has_its_effects_and_interactions_from_the_sixteen_arms(
         on = {*arm.split("+")[1:]}
         return 4 * ("ope" in on) + 6 * (fourth_toggle in on) - 3 * ({"ope", fourth_toggle} <= on)
 
-    shown = shown_in(write_gains(6, "pico", "v2", points, arms=arms_of((*PAPER_TOGGLES, fourth_toggle))))
-    (gains,) = list_overviews(shown)
+    results = write_gains(6, "pico", "v2", points, arms=arms_of((*PAPER_TOGGLES, fourth_toggle)))
+    answer = answers_in(results)["Accuracy in base v2"]
+    (gains,) = list_overviews(shown_in(results))
     said = rf"ope adds \+([\d.]+) \(.*\) without {fourth_toggle}, \+([\d.]+) \(.*\) with it"
-    words = re.search(said, gains.caption)
+    words = re.search(said, answer)
     assert words
     assert [float(each) for each in words.groups()] == [pytest.approx(each, abs=0.1) for each in (4, 1)]
     effects = {column.heading: float(column.cells[0].partition(" ")[0]) for column in gains.columns[1:-2]}
     assert effects["ope"] == pytest.approx(2.5, abs=0.1)
     assert effects[fourth_toggle] == pytest.approx(4.5, abs=0.1)
-    assert f"{fourth_toggle} in base v2" in say_what_matters(shown)
-    assert "not resolved" not in say_what_matters(shown)
+    assert answer.startswith(f"{fourth_toggle} matters most")
+    assert "not resolved" not in answer
 
 
 def test_names_for_arms_stand_in_the_overviews_too(write_gains, write_cell, capsys):
@@ -410,3 +483,30 @@ def test_ap_and_miou_stand_in_the_comparison_of_their_model(dense_records, tmp_p
     score = re.search(r"\| (32\.50 \(.*?, n = (\d)\)) \|", text)
     assert score is not None
     assert int(score[2]) == values.loc["v1", "ap_n"] > 1
+
+
+def test_the_figure_of_costs_has_a_bar_for_each_toggle_and_cost_and_times_with_their_intervals(write_cell, tmp_path):
+    write_costs(write_cell, tmp_path)
+    write_speeds(write_cell, tmp_path, 1024, {"v1+cffn": (0.8, 0.5, 1.0), "v1+lsra": (1.25, 1.0, 2.0)})
+    (spec,) = FIGURES["toggle_costs"](load_records(tmp_path))
+    assert spec.title == "What does each change alone cost? b2, base v2"
+    (ax,) = spec.draw().axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "Parameters",
+        "MACs, 224 px",
+        "MACs, 1024 px",
+        "Training time, 1024 px",
+    ]
+    texts = [text.get_text() for text in ax.texts]
+    nothing = ["+0.0 %"] * 3
+    assert texts == [*nothing, *nothing, "+5.0 %", "+0.0 %", "-25.0 %", "+25.0 %", "-20.0 %"]
+    ends = [[float(end) for end in line.get_xdata()] for line in ax.lines[9:11]]
+    assert ends == [[0, 100], [-50, 0]]
+    legend = ax.get_legend()
+    assert legend.get_texts()[0].get_text() == "ope: Overlapping patch embedding"
+
+
+def test_the_figure_of_costs_leaves_out_a_base_in_which_arms_differ_in_more_than_toggles(write_cell, tmp_path):
+    for arm in ARMS:
+        write_cell(tmp_path, arm_cell("b2", arm, "published", Cost()))
+    assert FIGURES["toggle_costs"](load_records(tmp_path)) == []

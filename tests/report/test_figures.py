@@ -158,7 +158,7 @@ def test_every_figure_has_a_name_of_its_own(quick_records):
 
 
 def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
-    for count, names in ((3, []), (4, ["macs_by_resolution_pico_v2_classifier"])):
+    for count, names in ((3, []), (4, ["toggle_costs_pico_v2_2", "macs_by_resolution_pico_v2_classifier"])):
         for arm, side in product(ARMS[:count], (32, 64)):
             write_cell(tmp_path, arm_cell(variant="pico", arm=arm, base="v2", conditions=Cost(resolution=side)))
         assert [sheet.name for sheet in list_figures(load_records(tmp_path))] == names
@@ -167,7 +167,7 @@ def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
 def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
     sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_figures(quick_records)}
     assert set(sheets) == {
-        *("cumulative", "macs", "memory", "speed", "accuracy", "effects", "interactions", "tradeoff")
+        *("cumulative", "macs", "memory", "speed", "accuracy", "effects", "interactions", "toggle", "tradeoff")
     }
     for name, sheet in sheets.items():
         assert find_illegible(sheet) == [], name
