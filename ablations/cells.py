@@ -292,16 +292,11 @@ def address(description: dict[str, Any]) -> str:
     Values that are their field's default do not count, unless the field says so; a field that is added later, with a
     default that leaves everything as it was, changes no address.
     """
-    return hashlib.sha256(address_text(description).encode()).hexdigest()[:16]
-
-
-def address_text(description: dict[str, Any]) -> str:
-    """Returns what of a cell's description counts for its address, as JSON."""
     kinds: dict[str, type] = {"config": PVTConfig, "conditions": MEASUREMENTS[description["measurement"]]}
     counted = description | {
         name: without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
     }
-    return _COMPACT.encode(counted)
+    return hashlib.sha256(_COMPACT.encode(counted).encode()).hexdigest()[:16]
 
 
 _COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
-from ablations.cells import Arm, address, address_text
+from ablations.cells import Arm, address
 from ablations.config import LARGEST_INPUT, SLOTS, VARIANTS, PVTConfig, as_pair, base_confounders, build_config
 from ablations.errors import InputError, pick, refuse
 from ablations.measure import MEASUREMENTS
@@ -79,7 +79,7 @@ def check_record(record: Any, *, is_as_written: bool = False) -> None:
         isinstance(record.get(name, {}), dict) for name in ("config", "conditions", "environment")
     ):
         raise ValueError("its measurement is unknown, or its config, conditions or environment is no object")
-    if record["key"] != _address({name: record[name] for name in (*description, *OF_FILES) if name in record}):
+    if record["key"] != address({name: record[name] for name in (*description, *OF_FILES) if name in record}):
         raise ValueError("its description was changed after it was measured")
     if not is_as_written and record["digest"] != record_digest(record):
         raise ValueError("it was changed after it was measured")
@@ -92,30 +92,6 @@ def check_record(record: Any, *, is_as_written: bool = False) -> None:
     if record["status"] == "done":
         check_result(record["measurement"], record["result"])
         check_has_main_metric(record["measurement"], record["result"], record["conditions"])
-
-
-def _address(description: dict[str, Any]) -> str:
-    """Returns the address of a description; what all seeds of a training share is written out once."""
-    conditions = description["conditions"]
-    seed = conditions.get("seed")
-    if type(seed) is not int or seed == 0:
-        return address(description)
-    shared = description | {"conditions": conditions | {"seed": SEED_ITSELF}}
-    try:
-        before, after = _around_seed(marshal.dumps(shared, 2))
-    except ValueError:  # too deep, or with the words that stand for the seed
-        return address(description)
-    return hashlib.sha256(f"{before}{seed}{after}".encode()).hexdigest()[:16]
-
-
-SEED_ITSELF = "the seed itself"
-
-
-@lru_cache(maxsize=MANY)
-def _around_seed(description: bytes) -> tuple[str, str]:
-    """Returns what stands before and after the seed in the text that an address is made of."""
-    before, after = address_text(marshal.loads(description)).split(json.dumps(SEED_ITSELF))
-    return before, after
 
 
 def record_digest(record: dict[str, Any]) -> str:
