@@ -1,7 +1,5 @@
 """What is measured: a cell is a model under one measurement's conditions, and makes one record. Needs no torch."""
 
-import hashlib
-import json
 import re
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
@@ -26,6 +24,7 @@ from ablations.config import (
     variant_name,
 )
 from ablations.errors import as_text, did_you_mean, pick, refuse
+from ablations.files import file_digest, value_digest
 from ablations.measure import MEASUREMENTS, Measurement
 
 
@@ -118,7 +117,7 @@ class NamedModel:
     def file_digest(self) -> str:
         """The SHA-256 of the file that the model is built by; empty where it comes from a library."""
         source = split_file_model(self.source)
-        return hashlib.sha256(source[0].read_bytes()).hexdigest() if source else ""
+        return file_digest(source[0]) if source else ""
 
     def config(self, conditions: Measurement) -> None:
         return None
@@ -296,11 +295,7 @@ def address(description: dict[str, Any]) -> str:
     counted = description | {
         name: without_defaults(description[name], kind) for name, kind in kinds.items() if name in description
     }
-    return hashlib.sha256(_COMPACT.encode(counted).encode()).hexdigest()[:16]
-
-
-_COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-"""As a constant, because many records are checked."""
+    return value_digest(counted)[:16]
 
 
 def without_defaults(values: dict[str, Any], kind: type) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Files that are written whole: a kill at any moment leaves the old one or the new one."""
+"""Files that are written whole: a kill at any moment leaves the old one or the new one. Digests of files and values."""
 
 import errno
 import hashlib
+import json
 import os
 import secrets
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def write_text(path: Path, text: str) -> None:
@@ -27,6 +28,15 @@ def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_digest(value: Any) -> str:
+    """Returns the SHA-256 of a plain value as JSON, in hex, in whichever order its objects have their names."""
+    return hashlib.sha256(_COMPACT.encode(value).encode()).hexdigest()
+
+
+_COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+"""As a constant, because many records are checked."""
 
 
 def write_new(path: Path, text: str) -> bool:

@@ -4,8 +4,6 @@ A record is of a model and conditions that this version would measure, and its v
 finite and in range. Text is printable and of a bounded length, a number one of 64 bits; what nobody declares is plain.
 """
 
-import hashlib
-import json
 import marshal
 import re
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any
 from ablations.cells import Arm, address
 from ablations.config import LARGEST_INPUT, SLOTS, VARIANTS, PVTConfig, as_pair, base_confounders, build_config
 from ablations.errors import InputError, pick, refuse
+from ablations.files import value_digest
 from ablations.measure import MEASUREMENTS
 from ablations.measure.measurement import LARGEST, NAME, Column, integer, number
 from ablations.toggle_files import is_toggle_name, register_recorded
@@ -97,11 +96,6 @@ def check_record(record: Any, *, is_as_written: bool = False) -> None:
 def record_digest(record: dict[str, Any]) -> str:
     """Returns the SHA-256 of all that a record says, its own digest aside: it shows accidents, not intent."""
     return value_digest({name: value for name, value in record.items() if name != "digest"})
-
-
-def value_digest(value: Any) -> str:
-    """Returns the SHA-256 of a plain value, in whichever order its objects have their names."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_result(measurement: str, result: dict[str, Any]) -> None:

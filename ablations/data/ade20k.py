@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ablations.data.annotations import Faults, Segments, check_split
-from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
+from ablations.data.cache import Question, describe_files, library_versions, load_answer, store_answer
+from ablations.files import value_digest
 
 SPLITS = ("training", "validation")
 
@@ -67,7 +68,7 @@ def _look_at(root: Path, split: str, pairs: Sequence[Segments]) -> list[tuple[st
     """Returns for each pair what is wrong with it in words, nothing where it is sound, and the values of its mask."""
     question: Question = {"what": "masks", "folder": str(root), "split": split}
     paths = [path for pair in pairs for path in (pair.path, pair.mask_path)]
-    state = {"files": digest(describe_files(root, paths)), **library_versions()}
+    state = {"files": value_digest(describe_files(root, paths)), **library_versions()}
     known = load_answer(question, state)
     if isinstance(known, list) and len(known) == len(pairs):
         return [(str(fault), [int(value) for value in values]) for fault, values in known]

@@ -21,7 +21,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from ablations.files import opened_regular, write_bytes, write_text
+from ablations.files import opened_regular, value_digest, write_bytes, write_text
 
 Question = dict[str, Any]
 """What is asked, as plain values: one entry is kept for it."""
@@ -56,11 +56,6 @@ def library_versions() -> State:
         "torchvision": torchvision.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),  # resizing bytes has kernels for each, which round differently
     }
-
-
-def digest(value: Any) -> str:
-    """Returns the SHA-256 of a plain value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load_answer(question: Question, state: State) -> Any:
@@ -140,4 +135,4 @@ def _opened(question: Question, suffix: str, most_bytes: int) -> Iterator[Buffer
 
 def _entry_path(question: Question, suffix: str) -> Path:
     cache_directory().mkdir(mode=0o700, parents=True, exist_ok=True)
-    return cache_directory() / f"{digest(question)[:16]}{suffix}"
+    return cache_directory() / f"{value_digest(question)[:16]}{suffix}"

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ablations.data.cache import Question, describe_files, digest, library_versions, load_answer, store_answer
+from ablations.data.cache import Question, describe_files, library_versions, load_answer, store_answer
 from ablations.data.images import RULES, read_all
 from ablations.data.listing import SUFFIXES, Listing, list_images, listed, named_as_splits
 from ablations.data.registry import SPLITS
 from ablations.errors import InputError, as_text
+from ablations.files import value_digest
 
 WAY_OUT = "mend or remove such images, or leave them out by --skip-unreadable, which accuracy and evaluate have"
 """What can be done about images that cannot be read, whichever command met them."""
@@ -87,7 +88,7 @@ def find_unreadable(split: Listing) -> dict[str, str]:
     """
     # A digest, because ImageNet's million files would make a note of a hundred megabytes.
     question: Question = {"what": "unreadable images", "rules": RULES, "folder": str(split.folder)}
-    state = {"files": digest(describe_files(split.folder, split.paths)), **library_versions()}
+    state = {"files": value_digest(describe_files(split.folder, split.paths)), **library_versions()}
     known = load_answer(question, state)
     if isinstance(known, dict) and known.keys() <= set(split.paths):
         return {path: str(reason) for path, reason in known.items()}

@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ablations.files import opened_regular
+from ablations.files import opened_regular, value_digest
 from ablations.measure import MEASUREMENTS
 from ablations.records.record_file import LARGEST_RECORD, RECORDS, parse_json
-from ablations.schema import SCHEMA, check_record, value_digest
+from ablations.schema import SCHEMA, check_record
 
 LARGEST_PACK = 2**32
 """Bytes of a file."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from ablations.cells import defaults_of
 from ablations.config import TOGGLES, PVTConfig, arm_name, as_pair, is_int, size_text
+from ablations.files import value_digest
 from ablations.measure import MEASUREMENTS
 from ablations.records.columns import CONFIG_COLUMNS
-from ablations.schema import value_digest
 from ablations.studies import find_study, list_studies
 from ablations.toggle_files import register_recorded
 
