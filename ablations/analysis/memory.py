@@ -25,9 +25,7 @@ from ablations.analysis.grouping import (
 from ablations.baselines.registry import EQUAL_MODELS
 from ablations.config import NUM_STAGES, PVT_V1, PVT_V2, PVT_V2_LI, TOGGLES, AttentionKernel, arm_name, arms_of
 from ablations.measure import Memory
-
-FIXED_KINDS = ("parameters", "gradients", "optimizer", "input")
-"""The kinds of bytes that do not grow with the resolution, or are given with it; the rest of the peak grows."""
+from ablations.measure.kinds import FIXED_KINDS
 
 GROWTH_CONDITIONS = (*CONDITIONS["memory"], "sizes")
 PARTS_CONDITIONS = (*CONDITIONS["memory"], "resolution")

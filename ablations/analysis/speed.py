@@ -22,6 +22,7 @@ from ablations.analysis.grouping import (
     tabulated,
     without,
 )
+from ablations.measure.kinds import OPERATOR_KINDS
 
 DRIFT = 0.1
 """The share by which v1's own latency may differ between the rows of a table before the table says so."""
@@ -43,11 +44,6 @@ DEFAULT_LAYOUT = ("timm", "transformers")
 FASTER_IN_DEFAULT, FASTEST = "the faster library in the default layout", "the fastest library in either layout"
 
 OURS = "ours"
-
-OPERATOR_KINDS = (
-    *("matrix products", "convolutions", "depth-wise convolutions", "attention", "normalisation", "activations"),
-    *("additions and sums", "copies", "optimizer", "other"),
-)
 
 BETWEEN = "between operators"
 """The part of a step that no operator takes: Python, autograd, dispatch, launches and the profiler."""

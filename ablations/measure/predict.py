@@ -32,6 +32,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ablations.errors import pick, refuse
+from ablations.measure.kinds import BYTE_KINDS
 from ablations.measure.macs import input_dtype
 from ablations.measure.shapes import run_on_meta, tensors_in
 from ablations.measure.step import step_loss
@@ -40,9 +41,6 @@ aten = torch.ops.aten
 
 ROUNDING = {"cpu": 1, "cuda": 512}
 """The bytes to whose multiples each device's allocator rounds."""
-
-KINDS = ("parameters", "gradients", "optimizer", "input", "activations", "temporaries")
-"""What bytes are for. Buffers are among the parameters; activations are what the forward pass keeps for backward."""
 
 LOWER = frozenset(
     """
@@ -99,7 +97,7 @@ def predict_peak_memory(
     weights as they are and a batch of images in row order.
 
     Beside `peak_memory_bytes`, `parameter_bytes`, `input_bytes` and `memory_method` the result has `peak_operator` and
-    `peak_phase` (`forward` or `backward`): what reached the peak; `bytes_at_peak`, by KINDS, which sum to
+    `peak_phase` (`forward` or `backward`): what reached the peak; `bytes_at_peak`, by BYTE_KINDS, which sum to
     it; and `activations_by_stage`, the part of it that backward waits for by the part of the model that made it: the
     first name of a module's path and the number after it, as in `stages.0`. What activation checkpointing computes
     anew counts as temporary.
@@ -134,7 +132,7 @@ def predict_peak_memory(
         "memory_method": "predicted_storages",
         "peak_operator": memory.peak_operator,
         "peak_phase": memory.peak_phase,
-        "bytes_at_peak": {kind: sum(count for (each, _), count in held if each == kind) for kind in KINDS},
+        "bytes_at_peak": {kind: sum(count for (each, _), count in held if each == kind) for kind in BYTE_KINDS},
         "activations_by_stage": {stage: count for (kind, stage), count in held if kind == "activations" and count},
         "parameter_bytes": sum(parameter.nbytes for parameter in model.parameters()),
         "input_bytes": images.nbytes,

@@ -12,6 +12,7 @@ from ablations.analysis import memory as analysis
 from ablations.analysis.grouping import CONDITIONS, Group, describe, group_by, refuse_mixed, squares, without
 from ablations.analysis.speed import LIBRARIES, column_of
 from ablations.config import NUM_STAGES, PVT_V1
+from ablations.measure.kinds import BYTE_KINDS
 from ablations.report.figures import (
     ALIKE,
     FEWEST_ARMS,
@@ -168,7 +169,7 @@ TABLES = (
         columns=(
             ARM,
             metric_column("peak_memory_bytes", best="min"),
-            *(_bytes_column(f"{kind}, MiB", kind) for kind in (*analysis.FIXED_KINDS, "activations", "temporaries")),
+            *(_bytes_column(f"{kind}, MiB", kind) for kind in BYTE_KINDS),
             *(_bytes_column(f"of stage {stage}", f"stage_{stage}") for stage in range(1, NUM_STAGES + 1)),
             TableColumn("Reached by", lambda row: f"{row['peak_operator'].removeprefix('aten.')}, {row['peak_phase']}"),
         ),

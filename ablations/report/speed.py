@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from ablations.analysis import speed as analysis
 from ablations.analysis.grouping import CONDITIONS, REFERENCE, group_by, refuse_mixed, squares
 from ablations.analysis.speed import LIBRARIES, LIBRARY_CONDITIONS, OURS, column_of, holds_one
+from ablations.measure.kinds import OPERATOR_KINDS
 from ablations.measure.metrics import METRICS
 from ablations.report import figures
 from ablations.report.figures import GREY, FigureKind, Panel, panels_of, side
@@ -227,7 +228,7 @@ APART = 1.04
 
 KIND_COLOURS = dict(
     zip(
-        analysis.OPERATOR_KINDS,
+        OPERATOR_KINDS,
         ("#0072B2", "#009E73", "#9ADBC0", "#D55E00", "#E69F00", "#F0E442", "#CC79A7", "#882255", "#56B4E9", "0.55"),
         strict=True,
     )

@@ -13,7 +13,6 @@ from ablations.analysis.speed import (
     BETWEEN,
     FASTER_IN_DEFAULT,
     FASTEST,
-    OPERATOR_KINDS,
     OURS,
     column_of,
     geometric_mean,
@@ -26,7 +25,7 @@ from ablations.analysis.speed import (
 )
 from ablations.cells import Cell, arm_cell
 from ablations.measure import Speed
-from ablations.measure.operators import KINDS
+from ablations.measure.kinds import OPERATOR_KINDS
 from ablations.records import load_records
 
 Write = Callable[..., Path]
@@ -234,10 +233,6 @@ def test_a_size_counts_once_with_its_largest_batch_and_most_libraries(
     values = throughput_values(load_records(tmp_path))
     assert list(values["mode"]) == ["inference", "training"]
     assert list(values["latency_s"]) == [0.2, 0.4]
-
-
-def test_the_report_knows_every_kind() -> None:
-    assert OPERATOR_KINDS == KINDS
 
 
 def test_a_row_for_us_and_for_each_library_in_the_default_layout(tmp_path: Path, write_beside_libraries: Write) -> None:

@@ -12,7 +12,8 @@ from torch import Tensor, library, nn
 from ablations.config import build_config
 from ablations.errors import InputError
 from ablations.measure import operators
-from ablations.measure.operators import count_roofline, kind_of, measure_operators
+from ablations.measure.kinds import kind_of
+from ablations.measure.operators import count_roofline, measure_operators
 from ablations.measure.step import build_step
 from ablations.model import build_model
 

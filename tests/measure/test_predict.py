@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from ablations.config import ARMS, build_config
 from ablations.errors import InputError
 from ablations.measure import predict, shapes
+from ablations.measure.kinds import BYTE_KINDS
 from ablations.measure.macs import trace_macs
 from ablations.measure.peak_memory import measure_peak_memory
-from ablations.measure.predict import KINDS, predict_peak_memory
+from ablations.measure.predict import predict_peak_memory
 from ablations.model import build_model
 
 KIB = 1024
@@ -170,7 +171,7 @@ def test_functions_that_torch_wrote_in_python_are_looked_into() -> None:
 def test_inference_of_a_perceptron() -> None:
     found = predicted(lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 8)), (32, 64))
     parameters, images, hidden = 4 * (64 * 256 + 256 + 256 * 8 + 8), 4 * 32 * 64, 4 * 32 * 256
-    kinds = dict.fromkeys(KINDS, 0) | {"parameters": parameters, "input": images, "temporaries": 2 * hidden}
+    kinds = dict.fromkeys(BYTE_KINDS, 0) | {"parameters": parameters, "input": images, "temporaries": 2 * hidden}
     assert found == {
         "peak_memory_bytes": parameters + images + 2 * hidden,  # the hidden layer before and after the ReLU
         "memory_method": "predicted_storages",
@@ -239,7 +240,7 @@ def test_activations_are_told_apart_by_the_stage_that_made_them() -> None:
 def test_cuda_rounds_every_tensor_up() -> None:
     found = predicted(lambda: nn.Linear(10, 130), (1, 10), device="cuda")
     # Weights of 5,200 bytes, bias and output of 520, input of 40.
-    assert found["bytes_at_peak"] == dict.fromkeys(KINDS, 0) | {
+    assert found["bytes_at_peak"] == dict.fromkeys(BYTE_KINDS, 0) | {
         "parameters": 5632 + 1024,
         "input": 512,
         "temporaries": 1024,

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from ablations.analysis.speed import (
     BETWEEN,
-    OPERATOR_KINDS,
     library_values,
     operator_time_values,
     speed_values,
@@ -23,6 +22,7 @@ from ablations.cells import Cell, arm_cell
 from ablations.config import ARMS
 from ablations.errors import InputError
 from ablations.measure import Speed
+from ablations.measure.kinds import OPERATOR_KINDS
 from ablations.records import load_records
 from ablations.report.contents import list_figures
 from ablations.report.figures import FigureSpec, arm_colour
