@@ -206,24 +206,22 @@ def image_interval(right: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def seeds_needed(
-    difference: float, sd: float, *, paired: bool, comparisons: int = 1, power: float = 0.8, level: float = LEVEL
-) -> int | None:
+def seeds_needed(difference: float, sd: float, *, paired: bool, comparisons: int = 1, power: float = 0.8) -> int | None:
     """Returns how many seeds an arm needs so that a difference is resolved with the given probability.
 
     `sd` is the standard deviation over seeds: of the paired differences (or of an effect's contrasts) where `paired`,
     else of each side's own values, in the unit of `difference`. The power is that of the two-sided t test (noncentral
-    t) at level / comparisons, the first and hardest step of Holm's rule. Never fewer than FEWEST_TO_CLAIM; None where
+    t) at LEVEL / comparisons, the first and hardest step of Holm's rule. Never fewer than FEWEST_TO_CLAIM; None where
     more than MOST_SEEDS are needed.
 
     An sd from n pilot seeds is itself uncertain: at n = 6 its 95 % interval goes from 0.62 to 2.45 times it, and the
     number of seeds with the square of that. Raises ValueError for a difference or sd that is not above 0.
     """
-    if not (difference > 0 and sd > 0 and comparisons >= 1 and 0 < power < 1 and 0 < level < 1):
-        raise ValueError("a difference and an sd above 0, one comparison or more, power and level between 0 and 1")
+    if not (difference > 0 and sd > 0 and comparisons >= 1 and 0 < power < 1):
+        raise ValueError("a difference and an sd above 0, one comparison or more, a power between 0 and 1")
     test = TTestPower() if paired else TTestIndPower()
     # An effect of more than five deviations needs no more than one of five, whose power can be computed.
-    size, alpha = min(difference / sd, 5.0), level / comparisons
+    size, alpha = min(difference / sd, 5.0), LEVEL / comparisons
 
     def suffices(n: int) -> bool:
         # One side at half the level: the other adds nothing here, and its noncentral t is nan for large effects.

@@ -128,7 +128,7 @@ class Evaluation(Measurement):
             return evaluate_built_in(model, self._training(description), self.resolution, setting.data_dir)
         names = ("protocol", "resolution", "batch_size", "device", "precision", "skip_unreadable")
         how: dict[str, Any] = {name: getattr(self, name) for name in names}
-        scores = evaluate_checkpoint(
+        return evaluate_checkpoint(
             model,
             data_directory(setting.data_dir) / self.data,
             **how,
@@ -138,7 +138,6 @@ class Evaluation(Measurement):
                 done / total, f"{cell.name} {self.resolution} px, {done}/{total} images"
             ),
         )
-        return {name: value for name, value in scores.items() if name not in names}
 
     def _training(self, description: dict[str, Any]) -> Accuracy:
         """Returns what decides how the images of a built-in set are shown: as in the training, where it is known."""

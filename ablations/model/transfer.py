@@ -23,16 +23,6 @@ class TransferReport:
     resized: tuple[str, ...]
     """Position embeddings that were brought to another grid."""
 
-    @property
-    def summary(self) -> str:
-        """One line for people."""
-        words = [f"weights in {self.format} format"]
-        if self.unused:
-            words.append(f"left out: {', '.join(self.unused)}")
-        if self.resized:
-            words.append(f"resized: {', '.join(self.resized)}")
-        return "; ".join(words)
-
 
 def transfer_weights(model: PVT, source: Source) -> TransferReport:
     """Loads a classifier's weights, in any format that `load_weights` knows, as far as the model has a place for them.

@@ -98,9 +98,9 @@ def evaluate_checkpoint(
 
     Keys: `top1`, `top5` (fractions), `loss` (cross-entropy, the mean), `ece` (see `expected_calibration_error`),
     `n_images` that count, `skipped` (the images that could not be read, by path in the folder of classes),
-    `n_classes` of the folder, `classes` (in words, with the logits that they compete with), `protocol`, `resolution`
-    and `expected_top1` (of the released checkpoint of such a model, where the folder has all of ImageNet's classes and
-    one is known, else None). `class_names` are those of the logits, where they are known.
+    `n_classes` of the folder, `classes` (in words, with the logits that they compete with) and `expected_top1` (of the
+    released checkpoint of such a model, where the folder has all of ImageNet's classes and one is known, else None).
+    `class_names` are those of the logits, where they are known.
 
     `workers` threads read ahead. Precision `float32` is what torch is set to on CUDA, `bf16` is autocast. The model is
     moved to the device, put into evaluation mode and left so. Raises InputError for a folder as `open_images` does;
@@ -125,8 +125,6 @@ def evaluate_checkpoint(
         "skipped": skipped,
         "n_classes": images.num_classes,
         "classes": images.classes,
-        "protocol": protocol,
-        "resolution": resolution,
         "expected_top1": expected,
     }
 
@@ -169,8 +167,7 @@ def evaluate_built_in(model: nn.Module, conditions: Accuracy, resolution: int, d
     """Returns the scores of a classifier on the validation images of a data set that has a reader, at a resolution.
 
     The conditions are those of its training, so that images are normalised as there, with the batch size, device and
-    precision of the evaluation. Keys are those of `evaluate_checkpoint`, but for `protocol` and `resolution`. Raises
-    InputError as `load_data` does.
+    precision of the evaluation. Keys are those of `evaluate_checkpoint`. Raises InputError as `load_data` does.
     """
     place = check_device(conditions.device)
     data = at_resolution(load_data(conditions, data_dir), conditions, resolution, data_dir).to(place)

@@ -101,8 +101,6 @@ def test_scores_of_known_answers_and_every_image_once(tmp_path, batch_size):
         "skipped": [],
         "n_classes": 4,
         "classes": "the folder's 4 classes, in order of name",
-        "protocol": "timm",
-        "resolution": 32,
         "expected_top1": None,
     }
 
