@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ablations.conditions import condition
@@ -153,6 +152,7 @@ class Speed(StepMeasurement):
         """
         from ablations.measure.interleaved import time_interleaved
         from ablations.measure.network import meta_network
+        from ablations.measure.peaks import measure_matmul_peak
         from ablations.measure.samples import paired_ratio, summarise_times
         from ablations.measure.step import fused_kernels
 
@@ -173,7 +173,7 @@ class Speed(StepMeasurement):
                 "samples": samples[name],
             }
         work = macs * (3 if self.mode == "training" else 1)
-        peak = _matmul_peak(self.device, self.precision)
+        peak = measure_matmul_peak(self.device, self.precision)
         result = {
             "latency_s": summary["median"],
             "throughput_img_per_s": self.batch_size / summary["median"],
@@ -223,13 +223,14 @@ class Speed(StepMeasurement):
     ) -> dict[str, Any]:
         """Returns where the time of our step goes, and adds to `references` where that of libraries' goes."""
         from ablations.measure.operators import count_roofline, measure_operators
+        from ablations.measure.peaks import measure_bandwidth
 
         default_layout = {library: compared[library] for library in self.libraries}
         operators = measure_operators({OWN: own} | default_layout, self.device)
         ours = operators.pop(OWN)
         for name, each in operators.items():
             references[name] |= each
-        bandwidth = _bandwidth(self.device)
+        bandwidth = measure_bandwidth(self.device)
         return {
             **ours,
             **count_roofline(own, macs_per_s=macs_per_s, bytes_per_s=bandwidth["rates"]),
@@ -246,17 +247,3 @@ def _count_macs(cell: Cell) -> int:
     from ablations.measure.network import input_shape, meta_network
 
     return trace_macs(meta_network(cell), input_shape(cell)).total
-
-
-@cache
-def _matmul_peak(device: str, precision: str) -> dict[str, Any]:
-    from ablations.measure.matmul_peak import measure_matmul_peak
-
-    return measure_matmul_peak(device, precision)
-
-
-@cache
-def _bandwidth(device: str) -> dict[str, Any]:
-    from ablations.measure.bandwidth import measure_bandwidth
-
-    return measure_bandwidth(device)

@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 
 from ablations.cells import arm_cell
-from ablations.measure import Speed, operators, speed
+from ablations.measure import Speed, operators, peaks
 from ablations.measure.measurement import Setting
 from ablations.measure.operators import measure_operators
 from ablations.schema import check_result
 
 
 @pytest.fixture
-def peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def known_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peaks of the machine that nobody has to measure, 1000 MACs and 1 byte a second; one profiled step."""
     monkeypatch.setattr(operators, "measure_operators", partial(measure_operators, repeats=1))
-    monkeypatch.setattr(speed, "_matmul_peak", lambda *_: {"macs_per_s": 1e3, "samples": {"8": [1.0]}})
+    monkeypatch.setattr(peaks, "measure_matmul_peak", lambda *_: {"macs_per_s": 1e3, "samples": {"8": [1.0]}})
     bandwidth = {"bytes_per_s": 1.0, "rates": {8: 1.0}, "samples": {"8": [8.0]}}
-    monkeypatch.setattr(speed, "_bandwidth", lambda *_: bandwidth)
+    monkeypatch.setattr(peaks, "measure_bandwidth", lambda *_: bandwidth)
 
 
 def measure(**conditions: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def measure(**conditions: Any) -> dict[str, Any]:
     return timed.run(arm_cell("pico", "v1+ope+cffn", "published", timed), Setting())
 
 
-@pytest.mark.usefixtures("peaks")
+@pytest.mark.usefixtures("known_peaks")
 @pytest.mark.parametrize("mode", ["inference", "training"])
 @pytest.mark.slow
 def test_operators_of_ours_and_of_the_libraries_in_their_default_layout(mode: str) -> None:
@@ -51,12 +51,12 @@ def test_operators_of_ours_and_of_the_libraries_in_their_default_layout(mode: st
     assert (result["peak_bytes_per_s"], result["bandwidth_samples"]) == (1.0, {"8": [8.0]})
 
 
-@pytest.mark.usefixtures("peaks")
+@pytest.mark.usefixtures("known_peaks")
 def test_an_arm_beside_v1_has_no_operators() -> None:
     assert not {"operators", "roofline", "peak_bytes_per_s", "references"} & set(measure(reference="v1"))
 
 
-@pytest.mark.usefixtures("peaks")
+@pytest.mark.usefixtures("known_peaks")
 def test_a_compiled_model_has_no_operators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.nn.Module.compile", lambda self, **_: None)
     result = measure(reference="timm", compiled=True)
