@@ -8,7 +8,11 @@ import torch
 
 # Of glibc's mallopt(3).
 _TRIM_THRESHOLD = -1
+_MMAP_THRESHOLD = -3
 _MMAP_MAX = -4
+
+_SMALLEST_MAPPED = 2**14
+"""Bytes: 4 pages, so that all but a model's smallest tensors are above it."""
 
 
 @cache
@@ -19,10 +23,20 @@ def keep_freed_memory() -> bool:
     first use. What a process holds resident then says less of what it needs, so nothing that measures resident memory
     should call this.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+    library = _glibc()
+    return library is not None and bool(library.mallopt(_MMAP_MAX, 0) and library.mallopt(_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def return_freed_memory() -> None:
+    """Gives freed memory back to the system, now and from now on, where the C library can."""
+    if library := _glibc():
+        library.mallopt(_MMAP_THRESHOLD, _SMALLEST_MAPPED)
+        library.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """Returns the C library; None where it is another than glibc."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,9 +3,7 @@
 CUDA's is never compared with the CPU's.
 """
 
-import ctypes
 import gc
-import platform
 import re
 import sys
 import weakref
@@ -22,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ablations.errors import pick
-from ablations.measure.allocator import is_out_of_memory
+from ablations.measure.allocator import is_out_of_memory, return_freed_memory
 from ablations.measure.environment import check_device, use_full_float32
 from ablations.measure.macs import input_dtype
 from ablations.measure.process import available_memory, read_status, run_in_fresh_process
@@ -32,10 +30,6 @@ MIB = 2**20
 
 METHODS = {"cpu": "tracked_storages", "cuda": "max_memory_allocated"}
 """How the peak is measured on each device."""
-
-# Of glibc's mallopt(3). The threshold is in bytes: 4 pages, so that all but a model's smallest tensors are above it.
-_MMAP_THRESHOLD = -3
-_SMALLEST_MAPPED = 2**14
 
 _PEAK_RESET = Path("/proc/self/clear_refs")
 
@@ -156,12 +150,12 @@ def measure_resident_memory(
     as `build_step` does, and for a device other than the CPU.
     """
     pick("device", str(options["device"]), ("cpu",))
-    _return_freed_memory()
+    return_freed_memory()
     resettable = _reset_peak()
     if resettable:
         build_step(build(), input_shape, **options)()
         gc.collect()
-        _return_freed_memory()
+        return_freed_memory()
     before = read_status()["VmRSS"] if resettable else _peak_of_life()
     step = build_step(build(), input_shape, **options)
     step()
@@ -172,14 +166,6 @@ def measure_resident_memory(
     if before is None or after is None:
         return {"resident_peak_bytes": None, "resident_method": None}
     return {"resident_peak_bytes": after - before, "resident_method": "vm_hwm" if resettable else "ru_maxrss"}
-
-
-def _return_freed_memory() -> None:
-    """Gives freed memory back to the system, now and from now on, where the C library can."""
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _SMALLEST_MAPPED)
-        library.malloc_trim(0)
 
 
 def _reset_peak() -> bool:
@@ -207,7 +193,7 @@ def _measure_built(
     if options["device"] == "cuda":
         use_full_float32()
     else:
-        _return_freed_memory()  # else gaps between what lives would count towards the limit
+        return_freed_memory()  # else gaps between what lives would count towards the limit
     return measure_peak_memory(build(), input_shape, **options)
 
 

@@ -221,7 +221,7 @@ def test_resident_memory_is_close_to_tracked_storages_where_kernels_need_little(
 
 def test_resident_memory_without_a_peak_that_can_be_reset(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(peak_memory, "_PEAK_RESET", tmp_path / "none" / "clear_refs")
-    monkeypatch.setattr(peak_memory, "_return_freed_memory", lambda: None)
+    monkeypatch.setattr(peak_memory, "return_freed_memory", lambda: None)
     peaks = iter([100 * MIB, 130 * MIB])
     monkeypatch.setattr(peak_memory, "_peak_of_life", lambda: next(peaks))
     measured = measure_resident_memory(build_pico, (1, 3, 32, 32), mode="inference", precision="float32", device="cpu")
