@@ -84,7 +84,7 @@ class Arm:
         return build_config(self.variant, self.arm, self.base, **(dict(self.overrides) | conditions.config_fields))
 
     def describe(self, config: PVTConfig | None) -> dict[str, Any]:
-        """A toggle from a file is another when the file changes."""
+        """Returns what tells it from other models, as plain values; a toggle from a file changes with the file."""
         told = {name: TOGGLES[name].description | {"sha256": dict(digests)} for name, digests in self.toggle_files}
         return self.names | {"config": as_plain(config)} | ({"toggle_files": told} if told else {})
 
@@ -123,7 +123,7 @@ class NamedModel:
         return None
 
     def describe(self, config: PVTConfig | None) -> dict[str, Any]:
-        """A model from a file is another when the file changes."""
+        """Returns what tells it from other models, as plain values; a model from a file changes with the file."""
         return self.names | ({"file_sha256": self.file_digest} if self.file_digest else {})
 
     @property

@@ -125,7 +125,7 @@ def _insert(name: str, toggle: Toggle) -> None:
 def register_recorded(told: Mapping[str, Any]) -> None:
     """Has the toggles of a record known that are not: their arms are shown, though nothing can be built of them.
 
-    `told` is what `Toggle.describe` gave, by short name. The title says what became of the file.
+    `told` is what `Toggle.description` gave, by short name. The title says what became of the file.
     """
     for name, entry in told.items():
         if name not in TOGGLES:
