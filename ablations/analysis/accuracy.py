@@ -23,12 +23,12 @@ from ablations.analysis.grouping import (
     CONDITIONS,
     REFERENCE,
     Group,
+    cached_for_records,
     group_by,
     is_plain,
     join_groups,
     join_rows,
     name_changes,
-    remembered,
     split_by_conditions,
     split_with_models,
     without,
@@ -92,7 +92,7 @@ class Study(Group):
 NO_SEEDS = pd.Series(dtype=float)
 
 
-@remembered
+@cached_for_records
 def split_studies(records: pd.DataFrame, *, with_models: bool = False) -> list[Study]:
     """Returns the finished trainings of arms in groups of equal STUDY_CONDITIONS; trials are left out.
 
@@ -142,7 +142,7 @@ def difference_rows(
     return rows
 
 
-@remembered
+@cached_for_records
 def accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns each arm's mean top-1 with two 95 % intervals, over seeds and over images, and its difference to v1.
 
@@ -223,7 +223,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {"stem_stride": int, "ffn_relu": "Tr
 """What reads a value of `changed` that is no text."""
 
 
-@remembered
+@cached_for_records
 def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the accuracy and counts of the paper's path through the arms, and each step from the arm before it.
 
@@ -251,7 +251,7 @@ def cumulative_accuracy_values(records: pd.DataFrame) -> pd.DataFrame:
 TRANSFER_CONDITIONS = (*without(STUDY_CONDITIONS, "resolution"), "trained_at")
 
 
-@remembered
+@cached_for_records
 def resolution_transfer_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the accuracy of trained arms at each test `resolution`, and what the published v2 models are ahead of v1.
 
@@ -328,7 +328,7 @@ def difference_by_epoch_values(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-@remembered
+@cached_for_records
 def trial_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the trials that choose a learning rate, scored on images set aside from the training images.
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablations.analysis.grouping import compare_with_reference, name_changes, remembered, squares
+from ablations.analysis.grouping import cached_for_records, compare_with_reference, name_changes, squares
 from ablations.baselines.registry import FAMILIES, MODELS, OWN_RESOLUTIONS
 from ablations.config import ARMS, PVT_V2, PVT_V2_LI, VARIANTS, base_confounders, build_config
 from ablations.cost import find_crossover, linear_sra_formula, sra_formula
@@ -25,7 +25,7 @@ USUAL_POOLS = {variant: build_config(variant).pool_size for variant in VARIANTS}
 """The P of each variant, where nothing is said of it."""
 
 
-@remembered
+@cached_for_records
 def standard_costs(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the cost records of models as their names say: with their own P, attention kernel and confounders."""
     costs = records[records["measurement"] == "cost"]
@@ -82,7 +82,7 @@ def backbone_values(records: pd.DataFrame) -> pd.DataFrame:
     return with_whole_counts(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
-@remembered
+@cached_for_records
 def scaling_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the MACs of b2's arms and of other classifiers at squares, where there are three sizes or more.
 
@@ -127,7 +127,7 @@ def _is_scaled(costs: pd.DataFrame) -> pd.Series:
     return is_own & costs["arm"].isin(ARMS)
 
 
-@remembered
+@cached_for_records
 def crossover_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns from which side on PVT v2-Li takes fewer MACs than PVT v2, for each P.
 
@@ -152,7 +152,7 @@ def _has_both_attentions(records: pd.DataFrame) -> bool:
     return {PVT_V2, PVT_V2_LI} <= set(costs.loc[costs["head"] == "classifier", "arm"])
 
 
-@remembered
+@cached_for_records
 def complexity_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns one attention layer of each stage of PVTv2-B2 and B2-Li: the paper's terms beside the traced layer's.
 

@@ -16,29 +16,29 @@ from ablations.measure import MEASUREMENTS, Cost, Measurement
 P = ParamSpec("P")
 R = TypeVar("R", bound=pd.DataFrame | list)
 
-_remembered: dict[int, dict[Any, Any]] = {}
-"""What the functions that are `remembered` have returned, by the records that are not changed meanwhile."""
+_cached: dict[int, dict[Any, Any]] = {}
+"""What the functions that are `cached_for_records` have returned, by the records that are not changed meanwhile."""
 
 
 @contextmanager
-def unchanged(records: pd.DataFrame) -> Iterator[None]:
-    """Has every function that is `remembered` compute once for these records, which nothing changes meanwhile.
+def caching(records: pd.DataFrame) -> Iterator[None]:
+    """Has every function that is `cached_for_records` compute once for these records, which nothing changes meanwhile.
 
     A table and a figure of one thing then share their values.
     """
-    _remembered[id(records)] = {}
+    _cached[id(records)] = {}
     try:
         yield
     finally:
-        del _remembered[id(records)]
+        del _cached[id(records)]
 
 
-def remembered(compute: Callable[P, R]) -> Callable[P, R]:
-    """Makes a function of all records return what it did before, while these are `unchanged`."""
+def cached_for_records(compute: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function of all records return what it did before, during `caching` of these."""
 
     @wraps(compute)
     def once(*args: P.args, **kwargs: P.kwargs) -> R:
-        kept = _remembered.get(id(args[0])) if args else None
+        kept = _cached.get(id(args[0])) if args else None
         if kept is None:
             return compute(*args, **kwargs)
         call = (compute, args[1:], tuple(sorted(kwargs.items())))
@@ -209,7 +209,7 @@ def _changes(variant: str | None, base: str | None, arm: str | None, head: Any, 
     return ", ".join(f"{name}={given[name]}" for name in changed) or None
 
 
-@remembered
+@cached_for_records
 def arm_rows(records: pd.DataFrame, measurement: str) -> pd.DataFrame:
     """Returns the records of arms, with the column `changed` where a model is not what its names say.
 
@@ -376,7 +376,7 @@ def join_rows(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def tabulated(yield_rows: Callable[P, Iterator[dict[str, Any]]]) -> Callable[P, pd.DataFrame]:
     """Makes a function that yields rows return them as a table, as `join_rows` does."""
 
-    @remembered
+    @cached_for_records
     @wraps(yield_rows)
     def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
         return join_rows(list(yield_rows(*args, **kwargs)))

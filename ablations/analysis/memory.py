@@ -14,10 +14,10 @@ from ablations.analysis.cost import NAMES, USUAL_POOLS, at_both_ends, last_expon
 from ablations.analysis.grouping import (
     CONDITIONS,
     MODEL_CONDITIONS,
+    cached_for_records,
     compare_with_reference,
     describe,
     name_changes,
-    remembered,
     split_by_conditions,
     squares,
     without,
@@ -65,7 +65,7 @@ KINDS = {"": "peak_memory_bytes", "resident_": "resident_peak_bytes"}
 """What stands before `bytes` in a library's columns, and the column of a record that they hold."""
 
 
-@remembered
+@cached_for_records
 def memory_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the peak memory of each arm and resolution, its change against v1 in percent, and what goes with it.
 
@@ -86,7 +86,7 @@ def attention_savings(values: pd.DataFrame) -> pd.DataFrame:
     return (100 * (own[arms].rdiv(own[PVT_V1], axis="index") - 1)).dropna(axis="columns", how="all")
 
 
-@remembered
+@cached_for_records
 def growth_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns how predicted memory grows in pixels between the two largest squares of each arm, and what of it grows.
 
@@ -152,7 +152,7 @@ def peak_parts(records: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@remembered
+@cached_for_records
 def model_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the peak memory of each model that is no arm by conditions and resolution, with published arms beside.
 
@@ -221,7 +221,7 @@ def library_memory_values(records: pd.DataFrame) -> pd.DataFrame:
     return values.sort_values(order, kind="stable", ignore_index=True)
 
 
-@remembered
+@cached_for_records
 def validation_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns every prediction that was measured too: what was measured in each way, and how far it lies off.
 

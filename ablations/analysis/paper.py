@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablations.analysis.cost import by_place, standard_costs, with_whole_counts
-from ablations.analysis.grouping import join_groups, remembered, split_by_conditions
+from ablations.analysis.grouping import cached_for_records, join_groups, split_by_conditions
 from ablations.baselines.registry import PAPER_TABLES
 from ablations.config import ARMS, CUMULATIVE, PVT_V1, PVT_V2, PVT_V2_LI, size_text
 from ablations.measure.metrics import METRICS
@@ -68,7 +68,7 @@ def paper_cumulative() -> pd.DataFrame:
     return pd.DataFrame(columns).set_index(pd.Index(CUMULATIVE, name="arm"))
 
 
-@remembered
+@cached_for_records
 def cumulative_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the paper's path through b2 at 224 px: our counts and the paper's numbers (its Tables 2 and 6)."""
     if "resolution" not in records:
@@ -248,7 +248,7 @@ def _ap_on_coco(records: pd.DataFrame) -> pd.Series:
     return chosen.groupby("arm")["ap"].mean().astype(float) if "ap" in chosen else pd.Series(dtype=float)
 
 
-@remembered
+@cached_for_records
 def imagenet_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns `paper_values` of Table 2, each row with its `family`, and its `arm` if it is one."""
     values = paper_values(records, "table2_imagenet")

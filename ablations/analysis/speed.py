@@ -14,10 +14,10 @@ import pandas as pd
 from ablations.analysis.grouping import (
     CONDITIONS,
     Group,
+    cached_for_records,
     group_by,
     join_groups,
     name_changes,
-    remembered,
     split_by_conditions,
     tabulated,
     without,
@@ -77,7 +77,7 @@ def geometric_mean(ratios: Sequence[Sequence[float]]) -> tuple[float, float, flo
     return float(np.exp(np.mean([np.median(row) for row in logs]))), float(low), float(high)
 
 
-@remembered
+@cached_for_records
 def speed_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the latency and the speed of each arm beside v1.
 
@@ -108,7 +108,7 @@ def speed_values(records: pd.DataFrame) -> pd.DataFrame:
     return join_groups(tables)
 
 
-@remembered
+@cached_for_records
 def library_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns our latency, the machine's peak and our share of it, and our speed relative to each library's model.
 
@@ -176,7 +176,7 @@ def _reference(references: dict[str, dict[str, Any]], beside: str) -> dict[str, 
     return min((references[name] for name in names if name in references), key=lambda each: each["relative_speed"])
 
 
-@remembered
+@cached_for_records
 def throughput_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the rows of `library_values` with `pixels_per_s`, what our model takes in its median time.
 
@@ -192,7 +192,7 @@ def throughput_values(records: pd.DataFrame) -> pd.DataFrame:
     return values.sort_values(order, kind="stable", ignore_index=True)
 
 
-@remembered
+@cached_for_records
 def operator_time_values(records: pd.DataFrame) -> pd.DataFrame:
     """Returns the time of a profiled step by kind of operator: a row for each case and model, ours and libraries'.
 

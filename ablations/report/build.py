@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablations.analysis.grouping import unchanged
+from ablations.analysis.grouping import caching
 from ablations.errors import first_line, refuse
 from ablations.files import write_bytes
 from ablations.records.folder import read_records
@@ -161,7 +161,7 @@ def _make(results: Path, *, everything: bool = False) -> _Contents:
         raise refuse("results", str(results), allowed)
     wanted = None if everything else {*HEADLINE_TABLES, *there}
     kinds = [kind for kind in FIGURES if kind in HEADLINE_FIGURES or any(name.startswith(kind) for name in there)]
-    with unchanged(table):
+    with caching(table):
         tables = list_values(table, failures, None if wanted is None else {*wanted, *USED_BY_SENTENCES})
         every_figure = list_figures(table, failures, None if everything else kinds)
     texts: dict[str, str] = {}

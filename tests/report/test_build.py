@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ablations.analysis import effects
-from ablations.analysis.grouping import unchanged
+from ablations.analysis.grouping import caching
 from ablations.cells import arm_cell, build_cell
 from ablations.cli import main
 from ablations.measure import Accuracy, Cost
@@ -170,7 +170,7 @@ def test_a_table_and_a_figure_of_one_thing_share_their_values(results, monkeypat
     estimate = effects.estimate_effects
     monkeypatch.setattr(effects, "estimate_effects", lambda *given: calls.append(1) or estimate(*given))
     records = load_records(results)
-    with unchanged(records):
+    with caching(records):
         first, second = (effects.effect_values(records, "accuracy") for _ in range(2))
         first["mine"] = 1  # leaves what is remembered as it is
         assert "mine" not in effects.effect_values(records, "accuracy")
