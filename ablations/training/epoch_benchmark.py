@@ -7,11 +7,11 @@ train.py makes of its parts. Letters: B images of a batch, S the resolution in p
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, islice
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -268,7 +268,7 @@ class TimmSide:
         # timm's loader has a batch on its way to the device beside those that its processes make.
         self._ahead = 1 + workers * (self.loader.loader.prefetch_factor or 0)
         self._shown = 0
-        self._batches = _epochs_of(self.loader)
+        self._batches = chain.from_iterable(repeat(self.loader))
         self.loss = LabelSmoothingCrossEntropy(conditions.label_smoothing)
         self.optimizer = create_optimizer_v2(
             model, opt="adamw", lr=conditions.peak_lr, weight_decay=conditions.weight_decay
@@ -328,12 +328,6 @@ class TimmSide:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"timm's loader made {self.collated.value} of {asked} batches and no more")
             time.sleep(1e-4)
-
-
-def _epochs_of(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """Yields the batches of one epoch after the other."""
-    while True:
-        yield from loader
 
 
 def _collate(done: Any, samples: list[Any]) -> Any:
