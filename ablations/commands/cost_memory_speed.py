@@ -38,10 +38,7 @@ class MeasureCost(Models):
     breakdown: bool = False
     """Print what each module adds by itself, too."""
 
-    FIRST = (
-        *("toggles", "arms", "variants", "bases", "model", "resolutions"),
-        *("heads", "breakdown", "results", "dry_run"),
-    )
+    FIRST = ("toggles", "arms", "variants", "bases", "model", "resolutions", "heads", "breakdown", "results", "dry_run")
     TABLES = ("cost",)
 
     def _cells(self: Any) -> list[Cell]:
@@ -128,10 +125,7 @@ class MeasureMemory(Force, Models):
     attention: tuple[AttentionKernel, ...] = ()
     """Both by default, with --budget the fused kernel."""
 
-    FIRST = (
-        *("toggles", "arms", "variants", "model", "resolutions", "modes", "attention", "predict"),
-        *("budget", "results"),
-    )
+    FIRST = tuple("toggles arms variants model resolutions modes attention predict budget results".split())
     TABLES = ("memory", "memory_models")
 
     def _cells(self: Any) -> list[Cell]:
@@ -204,10 +198,7 @@ class MeasureSpeed(Arms):
     attention: tuple[AttentionKernel, ...] = ("fused",)
     """Of our models; timm's attend with the fused kernel, transformers' explicitly."""
 
-    FIRST = (
-        *("toggles", "arms", "variants", "versus", "resolutions", "modes", "batch_size"),
-        *("repeats", "device", "results"),
-    )
+    FIRST = tuple("toggles arms variants versus resolutions modes batch_size repeats device results".split())
     TABLES = ("speed", "speed_libraries")
 
     def _cells(self: Any) -> list[Cell]:

@@ -46,10 +46,7 @@ class Evaluate(DataFolder, MeasuringCommand):
     num_classes: int | None = like(Evaluation, "num_classes", None)
     img_size: int | None = like(Evaluation, "img_size", None)
 
-    FIRST = (
-        *("checkpoint", "arm", "variant", "base", "data", "data_dir", "resolutions"),
-        *("batch_size", "device", "results"),
-    )
+    FIRST = tuple("checkpoint arm variant base data data_dir resolutions batch_size device results".split())
     TABLES = ("evaluation",)
 
     def cells(self: Any) -> list[Cell]:

@@ -14,28 +14,33 @@ PROG = "run_ablation.py"
 ABOUT = "Honest ablations of the Pyramid Vision Transformer, v1 to v2."
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "models": (
-        *("study", "measurements", "checkpoint", "toggles", "arms", "arm", "variants", "variant", "bases", "base"),
-        *("model", "label", "set", "pool_size", "attention", "heads", "tools", "versus", "init"),
-        *("img_size", "num_classes", "raw_weights"),
+    "models": tuple(
+        """
+        study measurements checkpoint toggles arms arm variants variant bases base
+        model label set pool_size attention heads tools versus init
+        img_size num_classes raw_weights
+        """.split()
     ),
-    "data": (
-        *("data", "data_dir", "loading", "train_images", "tuning_images", "skip_unreadable", "skip_faulty"),
-        *("first_label", "void_label"),
-        *("resolution", "resolutions", "eval_resolutions", "protocol"),
+    "data": tuple(
+        """
+        data data_dir loading train_images tuning_images skip_unreadable skip_faulty
+        first_label void_label
+        resolution resolutions eval_resolutions protocol
+        """.split()
     ),
     "conditions": (),
     "recipe": (
         "recipe",
         *dict.fromkeys(each.name for kind in (Recipe, DetectionRecipe, SegmentationRecipe) for each in fields(kind)),
     ),
-    "run": (
-        *("results", "seeds", "devices", "device", "precision", "compiled", "dry_run", "time_budget", "jobs"),
-        *("workers", "force", "save_weights", "tensorboard", "breakdown", "verbose", "debug"),
+    "run": tuple(
+        """
+        results seeds devices device precision compiled dry_run time_budget jobs
+        workers force save_weights tensorboard breakdown verbose debug
+        """.split()
     ),
-    "workers": (
-        *("launcher", "gpus_per_worker", "cpus_per_worker", "per_gpu", "time", "partition", "account"),
-        *("constraint", "profile"),
+    "workers": tuple(
+        "launcher gpus_per_worker cpus_per_worker per_gpu time partition account constraint profile".split()
     ),
 }
 """The headings of the commands' help, and their flags; the first that has a flag shows it."""

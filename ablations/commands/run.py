@@ -46,10 +46,7 @@ class Run(Launched, TrainingRuns, Force, DataFolder, MeasuringCommand):
     verbose: bool = False
     """Print all tables at the end, not the comparison alone."""
 
-    FIRST = (
-        *("study", "measurements", "toggles", "arms", "variants", "data_dir"),
-        *("results", "dry_run", "time_budget", "jobs", "devices"),
-    )
+    FIRST = tuple("study measurements toggles arms variants data_dir results dry_run time_budget jobs devices".split())
 
     def named_study(self) -> Study:
         """Returns the study, with the toggles that are given."""

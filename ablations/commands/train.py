@@ -100,10 +100,7 @@ class TrainingCommand(TrainingRuns, DataFolder, Models):
 class MeasureAccuracy(TrainingCommand):
     """Train each arm, or any model, by a recipe and evaluate it; a training that was stopped resumes."""
 
-    FIRST = (
-        *("toggles", "arms", "variants", "data", "data_dir", "recipe"),
-        *("epochs", "seeds", "jobs", "results"),
-    )
+    FIRST = ("toggles", "arms", "variants", "data", "data_dir", "recipe", "epochs", "seeds", "jobs", "results")
     TABLES = ("accuracy",)
 
     @property

@@ -24,10 +24,10 @@ SUFFIXES = frozenset(
 """Of images, in small letters: the still images that Pillow reads without another program."""
 
 SYSTEM_NAMES = frozenset(
-    (
-        *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information"),
-        *("thumbs.db", "ehthumbs.db", "desktop.ini"),
-    )
+    [
+        *"__macosx __pycache__ @eadir #recycle $recycle.bin lost+found thumbs.db ehthumbs.db desktop.ini".split(),
+        "system volume information",
+    ]
 )
 """What operating systems, storage servers and Python leave in folders, in small letters."""
 

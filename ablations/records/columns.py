@@ -69,10 +69,12 @@ def _kind_of(annotation: Any) -> Kind:
 
 # The order of rows ---------------------------------------------------------------------------------------------------
 
-_FIRST = (
-    *("measurement", "data", "head", "variant", "base", "attention", "pool_size", "device", "device_name", "torch"),
-    *("mode", "precision", "batch_size", "reference", "channels_last", "checkpointing", "compiled"),
-    *("train_images", "epochs"),
+_FIRST = tuple(
+    """
+    measurement data head variant base attention pool_size device device_name torch
+    mode precision batch_size reference channels_last checkpointing compiled
+    train_images epochs
+    """.split()
 )
 _LAST = ("pixels", "resolution", "arm", "model", "seed", "key")
 _CONDITIONS = dict.fromkeys(field.name for kind in MEASUREMENTS.values() for field in fields(kind))

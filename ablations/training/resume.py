@@ -237,10 +237,12 @@ def _warn(fact: str) -> None:
 
 PACKAGE = Path(__file__).parents[1]
 
-TRAINS = (
-    *("config.py", "recipes.py", "dense_recipes.py", "model", "heads", "data", "training"),
-    *("measure/accuracy.py", "measure/network.py", "measure/measurement.py"),
-    *("measure/dense.py", "measure/detection.py", "measure/segmentation.py"),
+TRAINS = tuple(
+    """
+    config.py recipes.py dense_recipes.py model heads data training
+    measure/accuracy.py measure/network.py measure/measurement.py
+    measure/dense.py measure/detection.py measure/segmentation.py
+    """.split()
 )
 """The files and folders of the package that decide the numbers of a training."""
 
