@@ -16,7 +16,7 @@ from ablations.cost import count_macs
 from ablations.errors import InputError
 from ablations.measure import Accuracy, Cost, Segmentation
 from ablations.records.folder import find_record, read_records
-from ablations.runner.plan import Pace, _nearest, estimate, predict_training_memory
+from ablations.runner.plan import RecordedPace, _nearest, estimate, predict_training_memory
 
 STUDY = """
 question = "Do workers give what one process gives?"
@@ -198,9 +198,9 @@ def test_paces_are_those_of_the_nearest_model_and_of_the_task(tmp_path, write_ce
 
 
 def test_paces_are_of_the_same_precision_and_batch_and_of_trainings_where_there_are_any():
-    def pace(images_per_s: float, **others: Any) -> Pace:
+    def pace(images_per_s: float, **others: Any) -> RecordedPace:
         usual = {"macs": 100, "device": "a", "model": "pico", "sides": "32", "precision": "float32", "threads": 1}
-        return Pace(images_per_s=images_per_s, **({"batch_size": 32, "is_training": True} | usual | others))
+        return RecordedPace(images_per_s=images_per_s, **({"batch_size": 32, "is_training": True} | usual | others))
 
     paces = [
         pace(1.0),

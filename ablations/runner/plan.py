@@ -24,7 +24,7 @@ WEIGHT_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Pace:
+class RecordedPace:
     """How fast a record says that a device trains."""
 
     images_per_s: float
@@ -114,7 +114,7 @@ def _task(cell: Cell) -> tuple[str, str | None]:
     return cell.measurement, getattr(cell.conditions, "head", None)
 
 
-def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
+def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[RecordedPace]:
     """Yields how fast the finished records say that arms train for a task, by trainings and steps of trainings."""
     measurement, head = task
     for record in read_records(results).records:
@@ -132,7 +132,7 @@ def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
         config = PVTConfig(**record["config"])
         if images_per_s and has_closed_form(config):
             environment = record["environment"]
-            yield Pace(
+            yield RecordedPace(
                 images_per_s,
                 count_macs(config, conditions["resolution"]),
                 device=environment.get("device_name") or "",
@@ -146,15 +146,15 @@ def _paces(results: Path, task: tuple[str, str | None]) -> Iterator[Pace]:
 
 
 def _nearest(
-    paces: Sequence[Pace], results: Path, device: str, variant: str, macs: int, precision: str, batch_size: int
-) -> tuple[Pace, ...]:
+    paces: Sequence[RecordedPace], results: Path, device: str, variant: str, macs: int, precision: str, batch_size: int
+) -> tuple[RecordedPace, ...]:
     """Returns the paces of a device that are most like a training's: of equal sizes of images, batches and models."""
     chosen = [pace for pace in paces if _letters(device) in _letters(pace.device)]
     if not chosen:
         there = ", ".join(sorted({pace.device for pace in paces})) or "none"
         allowed = f"one that {results} has records of such trainings of: {there}"
         raise refuse("device", device, allowed)
-    likes: tuple[Callable[[Pace], bool], ...] = (
+    likes: tuple[Callable[[RecordedPace], bool], ...] = (
         lambda pace: pace.precision == precision,
         lambda pace: pace.model == variant,
         lambda pace: pace.is_training,
@@ -162,7 +162,7 @@ def _nearest(
     for is_like in likes:
         chosen = [pace for pace in chosen if is_like(pace)] or chosen
 
-    def distance(pace: Pace) -> tuple[float, float]:
+    def distance(pace: RecordedPace) -> tuple[float, float]:
         return abs(math.log(pace.macs / macs)), abs(math.log(pace.batch_size / batch_size))
 
     nearest = min(chosen, key=distance)
@@ -170,7 +170,7 @@ def _nearest(
     return tuple(pace for pace in of_model if (pace.batch_size, pace.threads) == (nearest.batch_size, nearest.threads))
 
 
-def _words(paces: Sequence[Pace], results: Path) -> str:
+def _words(paces: Sequence[RecordedPace], results: Path) -> str:
     names, first = ", ".join(sorted({pace.device for pace in paces})), paces[0]
     threads = f", {first.threads} thread{'s' * (first.threads > 1)}" if first.threads else ""
     how = f"batches of {first.batch_size} in {first.precision}{threads}"
