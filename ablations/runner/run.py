@@ -384,8 +384,7 @@ def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[floa
     result, failure, is_final = None, None, True
     files = _training_files(cell, job)
     own_environment = cell.conditions.environment(job.setting)  # before the cell: its data are what it begins with
-    # Processes that train together would wait for one that leaves amid the training.
-    told = partial(_tell, claim, tell) if ranks.count == 1 else tell
+    told = _checking(claim, tell, ranks)
     try:
         setting = replace(job.setting, weights=_initial_weights(cell, job, told), files=files, tell=told)
         with state_kept() if cell.is_from_file else nullcontext():
@@ -436,11 +435,19 @@ def _run_claimed(cell: Cell, job: Job, claim: Claim | None, tell: Callable[[floa
     return Outcome("failed", seconds, failure) if failure else Outcome("measured", seconds)
 
 
-def _tell(claim: Claim | None, tell: Callable[[float, str], None], share: float, words: str = "") -> None:
-    """Tells how far a cell is; raises Lost where another process works on it by now."""
-    tell(share, words)
-    if claim:
+def _checking(claim: Claim | None, tell: Callable[[float, str], None], ranks: Ranks) -> Callable[[float, str], None]:
+    """Returns what tells how far a cell is, and raises Lost where another process works on it by now.
+
+    But processes that train together would wait for one that leaves amid the training.
+    """
+    if claim is None or ranks.count > 1:
+        return tell
+
+    def told(share: float, words: str) -> None:
+        tell(share, words)
         claim.check()
+
+    return told
 
 
 def _skip(cell: Cell, job: Job, expected_s: float) -> Outcome | None:
@@ -490,7 +497,7 @@ def _initial_weights(cell: Cell, job: Job, tell: Callable[[float, str], None]) -
     while not ranks.tell_all(files.weights.is_file()):
         with claimed(job.results, classifier) if ranks.is_first else nullcontext() as claim:
             if ranks.tell_all(claim is not None):
-                told = partial(_tell, claim, tell) if ranks.count == 1 else tell
+                told = _checking(claim, tell, ranks)
                 if not ranks.tell_all(files.weights.is_file()):
                     classifier.conditions.run(classifier, replace(job.setting, weights=None, files=files, tell=told))
                 files.checkpoint.unlink(missing_ok=True)
