@@ -137,8 +137,8 @@ class Accuracy(Recipe, TrainingMeasurement):
         from ablations.baselines.build import check_baseline
         from ablations.data.loading import check_data, check_loading, load_data
         from ablations.measure.network import build_network, load_initial
-        from ablations.training.accuracy import check_shareable
         from ablations.training.distributed import count_ranks
+        from ablations.training.train import check_shareable
 
         baselines = [cell for cell in cells if cell.config is None]
         for cell in baselines:
@@ -173,5 +173,5 @@ class Accuracy(Recipe, TrainingMeasurement):
             return network
 
         options = self.training_options(cell, setting, list_classes(self.data, setting.data_dir))
-        result = measure_accuracy(build, self, setting.data_dir, **options)
+        result = measure_accuracy(build, self, **options)
         return result | ({"init_file": loaded} if loaded else {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -20,8 +20,8 @@ from ablations.errors import refuse
 
 if TYPE_CHECKING:
     from ablations.cells import Cell
-    from ablations.training.accuracy import Files
     from ablations.training.distributed import Ranks
+    from ablations.training.train import Files
 
 Mode = Literal["inference", "training"]
 StepHead = Literal["classifier", "retinanet", "fcos", "semantic_fpn"]
@@ -232,11 +232,7 @@ class TrainingMeasurement(Measurement):
         """Returns what a training is told beside its conditions and data, by the names of `ablations.training`."""
         said = cell.describe()
         return {
-            "ranks": setting.ranks,
-            "workers": setting.workers,
-            "files": setting.files,
-            "deadline": setting.deadline,
-            "progress": lambda share, words: setting.tell(share, f"{cell.name} {words}"),
+            "setting": replace(setting, tell=lambda share, words: setting.tell(share, f"{cell.name} {words}")),
             # What weights that are trained so say of themselves, as `ablations.model.checkpoint` reads it.
             "description": {
                 "model": cell.model.names if cell.model.is_arm else cell.name,

@@ -47,10 +47,10 @@ from ablations.runner.needs import (
 )
 from ablations.runner.progress import REFRESH_S, Progress, State
 from ablations.schema import check_has_main_metric, check_result
-from ablations.training.accuracy import Files
 from ablations.training.distributed import Ranks, count_local_ranks, joined
 from ablations.training.loop import Diverged
 from ablations.training.resume import OutOfTime, Stopped, training_code_digest
+from ablations.training.train import Files
 
 LOOK_AGAIN_S = 1.0
 """How often cells that other processes have claimed are looked at, where nothing else is left."""

@@ -1,17 +1,22 @@
 """The whole measurement of a dense task: train a network, or resume its training, and score it once."""
 
-from collections.abc import Callable
-from typing import Any, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from ablations.data.annotations import DenseData
-from ablations.training.accuracy import Run, train_model
+from ablations.measure.measurement import Setting
 from ablations.training.dense_images import save_examples
+from ablations.training.train import train_model
 
 
 def measure_dense(
-    build: Callable[[], nn.Module], data: DenseData, conditions: Any, **run: Unpack[Run]
+    build: Callable[[], nn.Module],
+    data: DenseData,
+    conditions: Any,
+    setting: Setting,
+    description: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Builds a network, trains it and scores it; returns the record's result, as plain values.
 
@@ -19,8 +24,8 @@ def measure_dense(
     what was found beside the truth are written, if `files` ask for them. Raises what `train_model` does.
     """
     conditions.check()
-    files = run.get("files")
-    with train_model(build, data.to(conditions.device), conditions, **run) as training:
+    files = setting.files
+    with train_model(build, data.to(conditions.device), conditions, setting, description) as training:
         scores = training.evaluate()
         if files and files.examples and training.ranks.is_first:
             save_examples(training.trained, training.task, files.examples)

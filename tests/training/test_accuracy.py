@@ -21,16 +21,18 @@ from ablations.data.splits import Data, StreamingData
 from ablations.data.stream import stream_eval
 from ablations.errors import InputError
 from ablations.measure import Accuracy
+from ablations.measure.measurement import Setting
 from ablations.measure.network import build_network
 from ablations.model import build_model
 from ablations.model.checkpoint import load_weights
 from ablations.records.bits import pack_bits
-from ablations.training import accuracy, classification, tasks
-from ablations.training.accuracy import Files, _at_side, measure_accuracy
+from ablations.training import classification, tasks, train
+from ablations.training.accuracy import _at_side, measure_accuracy
 from ablations.training.batches import Batch
 from ablations.training.classification import evaluate
 from ablations.training.distributed import Ranks
 from ablations.training.loop import Diverged, Training
+from ablations.training.train import Files
 
 BRIEF = Accuracy(epochs=2, batch_size=50, train_images=200, warmup_epochs=0.5)
 TIMES = ("seconds", "wait_s", "train_s", "train_img_per_s", "wait_fraction")
@@ -51,10 +53,10 @@ class Linear(nn.Sequential):
 
 
 def test_a_pvt_learns_digits_in_two_epochs(monkeypatch):
-    monkeypatch.setattr(accuracy, "TELL_EVERY_S", 0.0)
+    monkeypatch.setattr(train, "TELL_EVERY_S", 0.0)
     conditions = Accuracy(epochs=2, batch_size=32, base_lr=3e-3, warmup_epochs=0.5, eval_every=1)
     told: list[tuple[float, str]] = []
-    result = measure_accuracy(build_pico, conditions, None, progress=lambda *how_far: told.append(how_far))
+    result = measure_accuracy(build_pico, conditions, Setting(tell=lambda *how_far: told.append(how_far)))
     assert result["top1"] > 0.3  # chance is 0.1
     assert result["eval_loss"] < math.log(10)
     assert (result["n_eval_images"], result["n_train_images"]) == (360, 1437)
@@ -78,7 +80,7 @@ def test_a_pvt_learns_digits_in_two_epochs(monkeypatch):
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not():
     def measure(seed: int) -> dict[str, Any]:
         conditions = replace(BRIEF, seed=seed, mixup=0.8, random_erasing=0.5, epochs=1)
-        return measure_accuracy(lambda: build_pico(drop_path_rate=0.3), conditions, None)
+        return measure_accuracy(lambda: build_pico(drop_path_rate=0.3), conditions, Setting())
 
     torch.manual_seed(1)
     first = without_times(measure(0))
@@ -98,7 +100,7 @@ def test_the_callers_random_state_is_left_as_it_was():
     begin()
     expected = draw()
     begin()
-    measure_accuracy(Linear, replace(BRIEF, mixup=0.8), None)
+    measure_accuracy(Linear, replace(BRIEF, mixup=0.8), Setting())
     assert draw() == expected
 
 
@@ -109,24 +111,24 @@ def test_the_weights_begin_with_the_seed():
         built.append(build_pico())
         return built[-1]
 
-    measure_accuracy(build, replace(BRIEF, epochs=1, seed=5, base_lr=1e-12), None)
+    measure_accuracy(build, replace(BRIEF, epochs=1, seed=5, base_lr=1e-12), Setting())
     torch.manual_seed(5)
     for own, expected in zip(built[0].parameters(), build_pico().parameters(), strict=True):
         torch.testing.assert_close(own, expected)
 
 
 def test_bf16_trains_too():
-    result = measure_accuracy(build_pico, replace(BRIEF, epochs=1, precision="bf16"), None)
-    plain = measure_accuracy(build_pico, replace(BRIEF, epochs=1), None)
+    result = measure_accuracy(build_pico, replace(BRIEF, epochs=1, precision="bf16"), Setting())
+    plain = measure_accuracy(build_pico, replace(BRIEF, epochs=1), Setting())
     assert result["history"][0]["loss"] != plain["history"][0]["loss"]
     assert result["history"][0]["loss"] == pytest.approx(plain["history"][0]["loss"], rel=0.05)
 
 
 def test_a_recipe_that_cannot_be_trained_and_wrong_data_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"warmup_epochs=2\.0"):
-        measure_accuracy(Linear, replace(BRIEF, warmup_epochs=2.0), None)
+        measure_accuracy(Linear, replace(BRIEF, warmup_epochs=2.0), Setting())
     with pytest.raises(InputError, match="data='nowhere'"):
-        measure_accuracy(Linear, replace(BRIEF, data="nowhere"), tmp_path)
+        measure_accuracy(Linear, replace(BRIEF, data="nowhere"), Setting(data_dir=tmp_path))
 
 
 def test_batch_norm_is_refused_where_processes_would_not_share_it():
@@ -134,8 +136,8 @@ def test_batch_norm_is_refused_where_processes_would_not_share_it():
         return nn.Sequential(nn.BatchNorm2d(3), Linear())
 
     with pytest.raises(InputError, match="processes=2 is not possible; allowed: 1 for a model with batch norm on a C"):
-        measure_accuracy(build, BRIEF, None, ranks=Ranks(0, 2))
-    assert measure_accuracy(build, replace(BRIEF, epochs=1), None)["top1"] > 0
+        measure_accuracy(build, BRIEF, Setting(ranks=Ranks(0, 2)))
+    assert measure_accuracy(build, replace(BRIEF, epochs=1), Setting())["top1"] > 0
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.5])
@@ -148,7 +150,7 @@ def test_the_weights_that_were_evaluated_are_kept_and_load(tmp_path, ema_decay: 
         return built[-1]
 
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl", weights=tmp_path / "new" / "w.safetensors")
-    result = measure_accuracy(build, conditions, None, files=files)
+    result = measure_accuracy(build, conditions, Setting(files=files))
     fresh = build_pico("v1+cffn")
     load_weights(fresh, tmp_path / "new" / "w.safetensors")
     scores = evaluate(fresh, load_data(conditions, None), conditions)
@@ -162,13 +164,13 @@ def test_the_weights_that_were_evaluated_are_kept_and_load(tmp_path, ema_decay: 
 
 def test_without_files_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    measure_accuracy(Linear, replace(BRIEF, epochs=1), None)
+    measure_accuracy(Linear, replace(BRIEF, epochs=1), Setting())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_log_has_a_line_an_epoch_as_the_history_has(tmp_path):
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
-    result = measure_accuracy(Linear, replace(BRIEF, epochs=3), None, files=files)
+    result = measure_accuracy(Linear, replace(BRIEF, epochs=3), Setting(files=files))
     assert [json.loads(line) for line in files.log.read_text().splitlines()] == result["history"]
     assert len(result["history"]) == 3
 
@@ -177,7 +179,7 @@ def test_the_real_fashion_mnist_is_learned(shared_data):
     conditions = Accuracy(
         data="fashion-mnist", train_images=2000, epochs=2, batch_size=50, base_lr=1e-3, warmup_epochs=0.5
     )
-    result = measure_accuracy(Linear, conditions, shared_data)
+    result = measure_accuracy(Linear, conditions, Setting(data_dir=shared_data))
     assert result["top1"] > 0.4
     assert result["n_eval_images"] == 10_000
 
@@ -190,12 +192,12 @@ def test_weights_that_the_last_step_broke_are_a_divergence(monkeypatch):
             return super().forward(x) * (1.0 if self.training else math.nan)
 
     with pytest.raises(Diverged, match="the loss is nan at step 8"):
-        measure_accuracy(Breaks, BRIEF, None)
+        measure_accuracy(Breaks, BRIEF, Setting())
 
 
 def test_mixing_pairs_needs_an_even_number_of_images():
     with pytest.raises(InputError, match="batch_size=1437 is not possible; allowed: an even number"):
-        measure_accuracy(Linear, Accuracy(epochs=1, batch_size=2000, mixup=0.8), None)
+        measure_accuracy(Linear, Accuracy(epochs=1, batch_size=2000, mixup=0.8), Setting())
 
 
 def test_a_signal_during_the_evaluation_ends_it_and_the_training_is_kept(tmp_path, monkeypatch):
@@ -208,10 +210,10 @@ def test_a_signal_during_the_evaluation_ends_it_and_the_training_is_kept(tmp_pat
 
     monkeypatch.setattr(Training, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        measure_accuracy(Linear, BRIEF, None, files=files)
+        measure_accuracy(Linear, BRIEF, Setting(files=files))
     monkeypatch.setattr(Training, "evaluate", evaluated)
     monkeypatch.setattr(Training, "_take_step", None)  # no step is left
-    result = measure_accuracy(Linear, BRIEF, None, files=files)
+    result = measure_accuracy(Linear, BRIEF, Setting(files=files))
     assert [entry["epoch"] for entry in result["history"]] == [1, 2]
 
 
@@ -221,9 +223,9 @@ ONE_STEP = Accuracy(epochs=1, batch_size=50, train_images=50, warmup_epochs=0.0,
 def test_a_batch_of_more_than_all_training_images_is_said_once(capsys):
     tasks.say_smaller.cache_clear()
     for seed in (0, 1):
-        measure_accuracy(build_pico, replace(ONE_STEP, batch_size=64, seed=seed), None)
+        measure_accuracy(build_pico, replace(ONE_STEP, batch_size=64, seed=seed), Setting())
     assert capsys.readouterr().err == "note: batch_size=64, but each step has all 50 training images\n"
-    measure_accuracy(build_pico, ONE_STEP, None)
+    measure_accuracy(build_pico, ONE_STEP, Setting())
     assert capsys.readouterr().err == ""
 
 
@@ -258,7 +260,9 @@ def test_correct_bits_and_other_resolutions_are_those_of_the_trained_model_evalu
     classes = conditions.num_classes
     weights = tmp_path / "w.safetensors"
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl", weights=weights)
-    result = measure_accuracy(lambda: build_pico(num_classes=classes), conditions, tmp_path, files=files)
+    result = measure_accuracy(
+        lambda: build_pico(num_classes=classes), conditions, Setting(data_dir=tmp_path, workers=0, files=files)
+    )
     model = build_pico(num_classes=classes)
     load_weights(model, weights)
     data = load_data(conditions, tmp_path)
@@ -287,7 +291,7 @@ def test_with_tuning_images_the_validation_images_are_not_scored(monkeypatch):
 
     monkeypatch.setattr(classification, "eval_batches", spy)
     conditions = replace(ONE_STEP, epochs=2, eval_every=1, tuning_images=100, eval_resolutions=(40,))
-    result = measure_accuracy(build_pico, conditions, None)
+    result = measure_accuracy(build_pico, conditions, Setting())
     tuning = load_data(conditions, None).eval_labels
     assert len(scored) == 3, "after an epoch, at the end, and at another resolution"
     assert all(torch.equal(labels, tuning) for labels in scored)

@@ -18,11 +18,11 @@ from ablations.measure.measurement import Setting
 from ablations.measure.network import build_dense_network
 from ablations.records.folder import read_records
 from ablations.runner.run import run_cells
-from ablations.training.accuracy import Files
 from ablations.training.dense_training import measure_dense
 from ablations.training.distributed import ALONE
 from ablations.training.loop import Training
 from ablations.training.resume import OutOfTime
+from ablations.training.train import Files
 
 MEASUREMENTS = ("detection", "segmentation")
 SQUEEZE_EXCITE = str(Path(__file__).parents[2] / "notebooks" / "squeeze_excite.py") + ":se"
@@ -213,7 +213,10 @@ def test_twenty_images_are_fitted(dense_conditions, make_coco, make_ade20k, meas
     cell = arm_cell("pico", "v1+ope+cffn", "v2", conditions)
     data = conditions.load_data(root.parent)
     result = measure_dense(
-        lambda: build_dense_network(cell, len(data.classes)), replace(data, validation=data.train), conditions
+        lambda: build_dense_network(cell, len(data.classes)),
+        replace(data, validation=data.train),
+        conditions,
+        Setting(),
     )
     score = "ap50" if measurement == "detection" else "miou"
     assert result[score] >= 0.95

@@ -20,11 +20,13 @@ from torch import nn
 from ablations.config import build_config
 from ablations.data.loading import load_data
 from ablations.measure import Accuracy
+from ablations.measure.measurement import Setting
 from ablations.model import build_model
 from ablations.training import resume
-from ablations.training.accuracy import Files, measure_accuracy
+from ablations.training.accuracy import measure_accuracy
 from ablations.training.loop import Diverged, Training
 from ablations.training.resume import OutOfTime, Saver, load_checkpoint
+from ablations.training.train import Files
 
 EVERYTHING = Accuracy(
     epochs=2,
@@ -116,7 +118,7 @@ def test_what_cannot_be_resumed_starts_over_to_the_same_numbers(tmp_path, capsys
     conditions = replace(EVERYTHING, epochs=1, cooldown_epochs=0)
 
     def measure(**options: Any) -> dict[str, Any]:
-        return measure_accuracy(build, conditions, None, files=files, **options)
+        return measure_accuracy(build, conditions, Setting(files=files, **options))
 
     with pytest.raises(OutOfTime):
         measure(deadline=0.0)
@@ -128,7 +130,7 @@ def test_what_cannot_be_resumed_starts_over_to_the_same_numbers(tmp_path, capsys
     complaint = capsys.readouterr().err
     assert complaint.count("\n") == 1
     assert "that training starts over" in complaint
-    plain = measure_accuracy(build, conditions, None)
+    plain = measure_accuracy(build, conditions, Setting())
     assert without_times(result["history"]) == without_times(plain["history"])
     assert (result["top1"], result["eval_loss"]) == (plain["top1"], plain["eval_loss"])
 
@@ -136,9 +138,9 @@ def test_what_cannot_be_resumed_starts_over_to_the_same_numbers(tmp_path, capsys
 def test_a_training_that_was_finished_before_its_record_was_written_is_evaluated_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
-    first = measure_accuracy(build, EVERYTHING, None, files=files)
+    first = measure_accuracy(build, EVERYTHING, Setting(files=files))
     monkeypatch.setattr(Training, "_take_step", None)
-    assert measure_accuracy(build, EVERYTHING, None, files=files) == first
+    assert measure_accuracy(build, EVERYTHING, Setting(files=files)) == first
 
 
 @pytest.mark.parametrize("stops", [5, pytest.param(12, marks=pytest.mark.slow)])  # of 12 steps, 4 an epoch
@@ -146,8 +148,8 @@ def test_the_log_of_a_resumed_training_has_each_epoch_once(tmp_path, stops):
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
     for _ in range(stops):
         with pytest.raises(OutOfTime):
-            measure_accuracy(build, EVERYTHING, None, files=files, deadline=0.0)
-    result = measure_accuracy(build, EVERYTHING, None, files=files)
+            measure_accuracy(build, EVERYTHING, Setting(files=files, deadline=0.0))
+    result = measure_accuracy(build, EVERYTHING, Setting(files=files))
     assert [json.loads(line)["epoch"] for line in files.log.read_text().splitlines()] == [1, 2, 3]
     assert [json.loads(line) for line in files.log.read_text().splitlines()] == result["history"]
 
