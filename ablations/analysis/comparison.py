@@ -268,7 +268,7 @@ def _memory_columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
     ).astype(float)
     for name in list(values):
         values[str(name).replace("_bytes", "_change_percent")] = _change(values[name])
-    return values, "{resolution} px, one image, float32, {device}, {method}".format(**best.conditions)
+    return values, "{resolution} px, {device}, one image, float32, {method}".format(**best.conditions)
 
 
 def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | None]:
@@ -293,7 +293,7 @@ def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | N
         speeds = {f"{name}{end}": own[f"relative_speed{end}"] for end in ("", "_low", "_high")}
         values = values.join(pd.DataFrame(speeds), how="outer")
         marks = marks.join(pd.DataFrame({f"{name}_is_best": is_best, f"{name}_noisy": noisy}), how="outer")
-    words = "{resolution} px, batch {batch_size}, float32, fused attention, {repeats} repeats, {device}, {device_name}"
+    words = "{resolution} px, {device}, batch {batch_size}, float32, fused attention, {repeats} repeats, {device_name}"
     threads = best.conditions["threads"]
     return values.join(marks), f"{words.format(**best.conditions)}, {threads} thread{'s' * (threads != 1)}"
 

@@ -78,7 +78,7 @@ def _say_rates(trained: list[ShownComparison]) -> str:
     if len(chosen) == len(trained):
         return ""
     where = f"in row{'s' * (len(chosen) > 1)} {' and '.join(chosen)} only" if chosen else "nowhere"
-    return f" Trials on images set aside chose the learning rate {where}."
+    return f" Trials chose the learning rate {where}."
 
 
 def _seeds_text(rows: Iterable[pd.Series]) -> str:
@@ -117,9 +117,10 @@ def _costs(comparisons: Iterable[ShownComparison]) -> Iterator[Section]:
         columns.append(_column(f"Speed, {size_of(first, SPEEDS[speed.removesuffix('_training')])}, v1 = 1", cells))
     columns = [column for column in columns if set(column.cells) != {NOTHING}]
     title = f"What each toggle alone costs, beside {REFERENCE}: {describe(shown.group.conditions, _MODEL)}"
-    memory = shown.group.conditions["memory_at"]
-    caption = "" if pd.isna(memory) else f"Memory and speed of training; memory: {memory}. "
-    yield Section(title, columns, f"{caption}Counts are exact.")
+    measured = {"memory": "memory_at", "speed": SPEEDS[speed.removesuffix("_training")] if speed else ""}
+    words = {what: shown.group.conditions.get(at) for what, at in measured.items()}
+    captions = [f" Training {what}: {said}." for what, said in words.items() if pd.notna(said)]
+    yield Section(title, columns, f"Counts are exact.{''.join(captions)}")
 
 
 def _column(heading: str, cells: list[str]) -> ShownColumn:
@@ -237,8 +238,13 @@ def _say_memory(comparisons: list[ShownComparison]) -> str:
         if shown and toggle:
             most = "" if clauses else " matters most"
             clauses.append(f"{toggle}{most} with {kernel} attention, {percent_text(change, 'less')}")
-            where = f" ({shown.group.conditions['variant']} at {size_of(shown.group.rows.iloc[0], 'memory_at')})"
+            where = f" ({shown.group.conditions['variant']} at {_place(shown, 'memory_at')})"
     return "; ".join(clauses) + where
+
+
+def _place(shown: ShownComparison, at: str) -> str:
+    """Returns the size of the images and the device, with which the words of how something was measured begin."""
+    return ", ".join(str(shown.group.conditions[at]).split(", ")[:2])
 
 
 def _greatest_change(shown: ShownComparison, column: str) -> tuple[str, float]:
@@ -270,5 +276,5 @@ def _say_speed(comparisons: list[ShownComparison]) -> str:
     first, *others = sorted(rows, key=rank)
     most = "" if rank(first)[0] else " matters most,"
     speeds = ", ".join(f"{name} {speed_text(rows[name], column)}" for name in others)
-    where = f"{shown.group.conditions['variant']} at {size_of(rows[first], SPEEDS[column.removesuffix('_training')])}"
+    where = f"{shown.group.conditions['variant']} at {_place(shown, SPEEDS[column.removesuffix('_training')])}"
     return f"{first}{most} {speed_text(rows[first], column)} of v1's; {speeds} ({where})"

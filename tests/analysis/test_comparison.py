@@ -108,9 +108,9 @@ def test_memory_is_of_one_size_that_most_arms_have_and_measured_before_predicted
     write_memory(tmp_path, write_cell, 64)
     write_memory(tmp_path, write_cell, 128, arms=ARMS[:3])
     write_memory(tmp_path, write_cell, 256, method="predicted")
-    assert set(values_of(tmp_path)["memory_at"]) == {"64 px, one image, float32, cpu, measured"}
+    assert set(values_of(tmp_path)["memory_at"]) == {"64 px, cpu, one image, float32, measured"}
     write_memory(tmp_path, write_cell, 128, arms=ARMS[3:])
-    assert set(values_of(tmp_path)["memory_at"]) == {"128 px, one image, float32, cpu, measured"}
+    assert set(values_of(tmp_path)["memory_at"]) == {"128 px, cpu, one image, float32, measured"}
 
 
 @pytest.mark.parametrize("is_trained", [False, True])
@@ -120,12 +120,12 @@ def test_speed_is_of_the_size_that_is_counted_first_and_of_the_largest(tmp_path,
         write_accuracy(tmp_path, write_cell)
     write_speed(tmp_path, write_cell, 64)
     values = values_of(tmp_path)
-    assert values["speed_at"].iloc[0].startswith("64 px, batch 8")
+    assert values["speed_at"].iloc[0].startswith("64 px, cpu, batch 8")
     assert "large_speed_at" not in values or values["large_speed_at"].isna().all(), "the same twice"
     write_speed(tmp_path, write_cell, 32)
     values = values_of(tmp_path)
-    assert values["speed_at"].iloc[0].startswith("32 px, batch 8")
-    assert values["large_speed_at"].iloc[0].startswith("64 px, batch 8")
+    assert values["speed_at"].iloc[0].startswith("32 px, cpu, batch 8")
+    assert values["large_speed_at"].iloc[0].startswith("64 px, cpu, batch 8")
     assert values["relative_speed_large_inference"].notna().all()
 
 

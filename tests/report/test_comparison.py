@@ -239,7 +239,7 @@ def test_the_answer_says_which_toggle_matters_most_for_each_cost(write_cell, tmp
     write_speeds(write_cell, tmp_path, 224, speeds)
     said = (
         "cffn matters most, 0.80 (0.70 to 0.90) of v1's; lsra 1.10 (1.05 to 1.20), "
-        "ope 0.98 (0.90 to 1.10, unresolved) (b2 at {} px)."
+        "ope 0.98 (0.90 to 1.10, unresolved) (b2 at {} px, cpu)."
     )
     assert answers_in(tmp_path)["Training speed"] == said.format(224)
     write_speeds(write_cell, tmp_path, 1024, speeds | {"v1+lsra": (1.5, 1.4, 1.6)})
