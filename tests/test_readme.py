@@ -48,9 +48,11 @@ def test_table_6_is_reproduced_as_closely_as_is_said():
 
 def test_the_trained_models_are_as_small_as_is_said():
     values = pd.read_csv(ROOT / "results" / "tables" / "comparison.csv")
-    claim = re.search(r"are of models below (\d+) M parameters", " ".join(README.split()))
+    claim = re.search(r"are of models below (\d+) M parameters after (\d+) epochs", " ".join(README.split()))
     assert claim is not None
-    assert values.loc[values["top1_mean"].notna(), "params"].max() < int(claim[1]) * 1e6
+    trained = values[values["top1_mean"].notna()]
+    assert trained["params"].max() < int(claim[1]) * 1e6
+    assert set(trained["epochs"]) == {int(claim[2])}
 
 
 SHOWN = re.findall(r"^    \$ python run_ablation\.py (.*)\n((?:    [^.].*\n)+)", README, re.MULTILINE)

@@ -305,6 +305,7 @@ def test_the_key_follows_the_file_and_what_it_imports(write: Callable[..., str],
     assert str(tmp_path) not in str(first.describe())
 
 
+@pytest.mark.slow
 def test_records_of_a_file_that_changed_or_is_gone_are_shown_and_named(
     write: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

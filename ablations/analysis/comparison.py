@@ -170,18 +170,14 @@ def _compare(
     conditions["counted_at"] = f"{side} px"
     memory, conditions["memory_at"] = _memory_columns(_of_model(measured["memory"], model | USUAL))
     usual_speed = model | USUAL | {"reference": REFERENCE, "attention": "fused"}
-    timed = _of_model(measured["speed"], usual_speed)
-    speed, conditions["speed_at"] = _speed_columns(timed, side)
-    at_large = timed[timed["resolution"].astype(str) + " px" == conditions.get("large_at")] if len(timed) else timed
-    large_speed, conditions["large_speed_at"] = _speed_columns(at_large, side)
-    if conditions["large_speed_at"] == conditions["speed_at"]:
-        large_speed, conditions["large_speed_at"] = pd.DataFrame(), None
-    large_speed = large_speed.rename(columns=lambda name: name.replace("speed_", "speed_large_", 1))
+    large = str(conditions.get("large_at", "")).removesuffix(" px")
+    speed, words = _speed_columns(_of_model(measured["speed"], usual_speed), side, large)
+    conditions |= words
     missing = {"memory": memory.empty, "speed": speed.empty, "accuracy": study is None}
     conditions["missing"] = ", ".join(name for name, is_missing in missing.items() if is_missing) or None
     dense, words = dense_columns(records, {name: conditions[name] for name in PLACE})
     conditions |= words
-    for part in (memory, speed, large_speed, *parts, dense):
+    for part in (memory, speed, *parts, dense):
         table = table.join(part)
     marks = [str(name) for name in table if str(name).endswith(("_is_best", "_noisy", "_leads"))]
     table[marks] = table[marks].eq(True)  # an arm without a speed is no best one
@@ -271,31 +267,48 @@ def _memory_columns(rows: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
     return values, "{resolution} px, {device}, one image, float32, {method}".format(**best.conditions)
 
 
-def _speed_columns(rows: pd.DataFrame, side: str) -> tuple[pd.DataFrame, str | None]:
-    """Returns each arm's speed beside v1's in both modes, all of one size, batch and machine, and these in words.
+_MACHINE = ("device", "device_name", "threads", "torch")
 
-    It is the size `side` before others, then that of most arms, then the largest.
+
+def _speed_columns(rows: pd.DataFrame, side: str, large: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Returns each arm's speed beside v1's in both modes, and in words how it was timed: `speed_at`, `large_speed_at`.
+
+    It is of one size, batch and machine, that of most arms, among these the size `side`, then the largest; and, as
+    `relative_speed_large_MODE`, of the size `large` on the same machine.
     """
     if rows.empty:
-        return pd.DataFrame(), None
-    place = ("pixels", "resolution", "batch_size", "device", "device_name", "threads", "torch", "repeats")
+        return pd.DataFrame(), {}
+    timed = group_by(rows, ("pixels", "resolution", "batch_size", "repeats", *_MACHINE))
 
-    def rank(group: Group) -> tuple[bool, int, int]:
+    def rank(group: Group) -> tuple[int, bool, int]:
         size = group.rows["arm"].nunique() * group.rows["mode"].nunique()
-        return str(group.conditions["resolution"]) == side, size, group.conditions["pixels"]
+        return size, str(group.conditions["resolution"]) == side, group.conditions["pixels"]
 
-    best = max(group_by(rows, place), key=rank)
-    values, marks = pd.DataFrame(), pd.DataFrame()
-    for mode, own in best.rows.groupby("mode", sort=False):
-        own, name = own.set_index("arm"), f"relative_speed_{mode}"
+    best = max(timed, key=rank)
+    same = [each for each in timed if each is not best and _agree(each.conditions, best.conditions, _MACHINE)]
+    at_large = max((each for each in same if str(each.conditions["resolution"]) == large), key=rank, default=None)
+    table, words = _relative_speeds(best, "relative_speed"), {"speed_at": _timed_words(best)}
+    if at_large:
+        table = table.join(_relative_speeds(at_large, "relative_speed_large"), how="outer")
+        words["large_speed_at"] = _timed_words(at_large)
+    return table, words
+
+
+def _relative_speeds(timed: Group, prefix: str) -> pd.DataFrame:
+    table = pd.DataFrame()
+    for mode, own in timed.rows.groupby("mode", sort=False):
+        own, name = own.set_index("arm"), f"{prefix}_{mode}"
         fastest = own["relative_speed_low"].iloc[int(own["relative_speed"].to_numpy().argmax())]
-        is_best, noisy = own["relative_speed_high"].ge(fastest), own["noisy"].astype(bool)
-        speeds = {f"{name}{end}": own[f"relative_speed{end}"] for end in ("", "_low", "_high")}
-        values = values.join(pd.DataFrame(speeds), how="outer")
-        marks = marks.join(pd.DataFrame({f"{name}_is_best": is_best, f"{name}_noisy": noisy}), how="outer")
+        columns = {f"{name}{end}": own[f"relative_speed{end}"] for end in ("", "_low", "_high")}
+        marks = {f"{name}_is_best": own["relative_speed_high"].ge(fastest), f"{name}_noisy": own["noisy"].astype(bool)}
+        table = table.join(pd.DataFrame(columns | marks), how="outer")
+    return table
+
+
+def _timed_words(timed: Group) -> str:
     words = "{resolution} px, {device}, batch {batch_size}, float32, fused attention, {repeats} repeats, {device_name}"
-    threads = best.conditions["threads"]
-    return values.join(marks), f"{words.format(**best.conditions)}, {threads} thread{'s' * (threads != 1)}"
+    threads = timed.conditions["threads"]
+    return f"{words.format(**timed.conditions)}, {threads} thread{'s' * (threads != 1)}"
 
 
 def _reported(names: dict[str, Any], arms: Iterable[str]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, get_type_hints
 
 from ablations.data.registry import DATA_SETS
-from ablations.errors import refuse
+from ablations.errors import as_text, refuse
 from ablations.flags import like
 from ablations.launch import Worker
 from ablations.measure import Measurement
@@ -117,6 +117,6 @@ def with_data_by_name(command: Any) -> Any:
 
 def check_has_records(results: Path) -> None:
     if not (results / "records").is_dir():
-        there = sorted({str(file.parent.parent) for file in Path().glob("*/records/*.json*")})
+        there = sorted({as_text(file.parts[0]) for file in Path().glob("*/records/**/*.json*")})
         hint = f"; here: {', '.join(there)}" if there else ""
         raise refuse("results", str(results), f"a folder that holds records{hint}")

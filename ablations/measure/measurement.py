@@ -82,7 +82,7 @@ class Setting:
     ranks: Ranks | None = None
     """This process among those that train together; alone where None."""
     workers: int = 1
-    """Processes or threads that read images ahead."""
+    """Processes or threads that read images ahead; 0 reads them in this one."""
     deadline: float = math.inf
     """When a training has to end, in seconds of the monotonic clock."""
     files: Files | None = None

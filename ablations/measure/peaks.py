@@ -1,6 +1,6 @@
 """The two ceilings of a machine: MACs a second of large matrix products, and bytes a second of copies.
 
-Both are measured once in a process.
+Each is measured once in a process for a device and, of products, a precision.
 """
 
 from functools import cache

@@ -59,6 +59,11 @@ SPEEDS = {"relative_speed": "speed_at", "relative_speed_large": "large_speed_at"
 """The two speeds of a comparison and the columns that say how each was timed."""
 
 
+def place_of(row: pd.Series, at: str) -> str:
+    """Returns the size of the images and the device, with which the words of how something was measured begin."""
+    return ", ".join(str(row.get(at)).split(", ")[:2])
+
+
 def _speed_column(speed: str, mode: str) -> TableColumn:
     name = f"{speed}_{mode}"
 
@@ -159,14 +164,24 @@ def _toggle_costs(rows: pd.DataFrame) -> Iterator[tuple[str, str, tuple[float, f
         for name, row in toggles.items():
             if pd.notna(change := row.get(f"{cost}_change_percent")):
                 yield words.format(size_of(row, at)), name, (change, change, change)
-    for speed, at in reversed(SPEEDS.items()):
-        column = f"{speed}_training"
-        timed = {name: row for name, row in toggles.items() if pd.notna(row.get(column))}
-        for name, row in timed.items():
+    column, at = training_speed(rows)
+    for name, row in toggles.items():
+        if pd.notna(row.get(column)):
             middle, low, high = (100 / row[f"{column}{end}"] - 100 for end in ("", "_high", "_low"))
-            yield f"Training time, {size_of(row, at)}", name, (middle, low, high)
-        if timed:
-            return
+            yield f"Training time, {place_of(row, at)}", name, (middle, low, high)
+
+
+def training_speed(rows: pd.DataFrame) -> tuple[str, str]:
+    """Returns the column of the training speed that most toggles alone have, the larger size's of two with as many, and
+    the column that says how it was timed; empty ones where no toggle was timed.
+
+    `rows` are those of one comparison.
+    """
+    alone = rows[rows["arm"].isin([arm_name([name]) for name in TOGGLES])]
+    columns = {f"{speed}_training": at for speed, at in reversed(SPEEDS.items())}
+    timed = {name: int(alone[name].notna().sum()) for name in columns if name in alone}
+    most = max(timed, key=lambda name: timed[name], default="")
+    return (most, columns[most]) if most and timed[most] else ("", "")
 
 
 def plot_toggle_costs(ax: Axes, values: pd.DataFrame) -> Axes:
@@ -180,7 +195,9 @@ def plot_toggle_costs(ax: Axes, values: pd.DataFrame) -> Axes:
     height = 0.8 / len(toggles)
     for label, name, (change, low, high) in costs:
         place = places[label] + (toggles.index(name) - (len(toggles) - 1) / 2) * height
-        ax.barh(place, change, height=0.9 * height, color=arm_colour(arm_name([name])))
+        colour = arm_colour(arm_name([name]))
+        face = "white" if low < 0 < high else colour
+        ax.barh(place, change, height=0.9 * height, facecolor=face, edgecolor=colour, linewidth=0.8)
         ax.plot([low, high], [place] * 2, color="black", linewidth=0.8)
         end, shift, side = (min(low, 0), -3, "right") if change < 0 else (max(high, 0), 3, "left")
         beside: dict[str, Any] = {"textcoords": "offset points", "ha": side, "va": "center", "fontsize": 6}
@@ -191,7 +208,10 @@ def plot_toggle_costs(ax: Axes, values: pd.DataFrame) -> Axes:
     ax.set_xlim(least - room, most + room)
     ax.set_xlabel("Change against v1, %")
     looks = {name: arm_colour(arm_name([name])) for name in toggles}
-    legend_below(ax, [Patch(color=look, label=f"{name}: {TOGGLES[name].title}") for name, look in looks.items()])
+    handles = [Patch(color=look, label=f"{name}: {TOGGLES[name].title}") for name, look in looks.items()]
+    if any(low < 0 < high for _, _, (_, low, high) in costs):
+        handles.append(Patch(facecolor="white", edgecolor="black", label="hollow: unresolved"))
+    legend_below(ax, handles)
     return list_rows(ax, places)
 
 
@@ -201,17 +221,20 @@ _LEFT_OUT = re.compile(r"; inference speed: [^;]* px|(?<=: )[^;]* px, ")
 
 
 def shorten(section: Section, texts: list[str]) -> tuple[Section, list[str]]:
-    """Returns the columns of a comparison that a screen has room for, and its sentences about the largest images alone.
+    """Returns the columns of a comparison that a screen has room for, and its sentences without the speed of inference
+    and, of MACs and speeds at two sizes, without the smaller.
 
     Of parameters and MACs the columns have no change, which the sentences say; of top-1 no interval but that of the
-    difference to v1; and of speeds that of training, with whether it is resolved instead of its interval.
+    difference to v1; and of speeds that of training at the size that most arms have, with whether it is resolved
+    instead of its interval.
     """
     brief = section.only(BRIEF).columns
-    speeds = [column.heading for column in brief if column.heading.startswith("Training speed")]
+    speeds = [column for column in brief if column.heading.startswith("Training speed")]
+    fullest = max(reversed(speeds), key=lambda column: -column.cells.count(NOTHING), default=None)
     columns = [
         replace(column, cells=[_shorten_cell(column.heading, cell) for cell in column.cells])
         for column in brief
-        if column.heading not in speeds[:-1]
+        if column is fullest or column not in speeds
     ]
     return replace(section, columns=columns), [_LEFT_OUT.sub("", text) for text in texts]
 
@@ -347,8 +370,9 @@ FIGURES = (
         ),
         height=3.9,
         caption=(
-            "v1 with one toggle beside v1. Parameters and MACs are exact, memory is the peak of one training step, and "
-            "time is that of one beside v1's, timed interleaved, with its 95 % interval as a line, on one machine."
+            "v1 with one toggle beside v1. Parameters and MACs are exact; memory is the peak of one training step; "
+            "time is that of a step beside v1's, timed interleaved on one machine, with its 95 % interval as a line, "
+            "hollow where that holds 0."
         ),
     ),
 )

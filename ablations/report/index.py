@@ -1,5 +1,6 @@
 """The page that a results folder opens with, in Markdown, and where its numbers come from."""
 
+import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
@@ -47,11 +48,13 @@ def render_index(
         ]
     if statements := list_statements(tables):
         sections += ["## What else the records say", markdown_list(statements)]
+    answered: list[str] = []
     for question in QUESTIONS:
         own = [by_name[name] for name in question.tables if name in by_name]
         drawn = [spec for spec in figures if spec.kind in question.figures]
         if own or drawn:
             sections.append(f"## {question.title}")
+            answered.append(question.title)
         for spec in drawn:
             title, caption = escape_markdown(spec.title), escape_markdown(spec.caption)
             sections += [f"![{title}](figures/{spec.name}.png)", f"{caption} [SVG](figures/{spec.name}.svg)"]
@@ -82,7 +85,14 @@ def render_index(
     if broken:
         lines = [f"- {as_text(name)}: {why}" for name, why in broken]
         sections += ["## Damaged files, left out", "\n".join(map(escape_markdown, lines))]
+    if answered:
+        sections.insert(1, "Below: " + " · ".join(f"[{title}](#{_anchor(title)})" for title in answered))
     return "\n\n".join(sections) + "\n"
+
+
+def _anchor(title: str) -> str:
+    """Returns what GitHub calls the place of a heading."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def list_failed(records: list[dict[str, Any]]) -> list[list[str]]:

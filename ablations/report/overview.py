@@ -2,22 +2,31 @@
 each costs."""
 
 import math
-from collections.abc import Iterable, Iterator
-from typing import get_args
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, get_args
 
 import pandas as pd
 
 from ablations.analysis.comparison import MEMORY_STEPS
+from ablations.analysis.effects import CLEAN_BASES
 from ablations.analysis.grouping import REFERENCE, describe, varying
 from ablations.analysis.speed import holds_one
 from ablations.analysis.statistics import FEWEST_TO_CLAIM
 from ablations.config import TOGGLES, AttentionKernel, arm_name
 from ablations.report.accuracy import claim_text, difference_text, ends_text
-from ablations.report.comparison import SPEEDS, has_all_seeds, percent_text, size_of, speed_text
+from ablations.report.comparison import (
+    SPEEDS,
+    has_all_seeds,
+    percent_text,
+    place_of,
+    size_of,
+    speed_text,
+    training_speed,
+)
 from ablations.report.summary import ShownComparison, Statement
 from ablations.report.tables import NOTHING, Section, ShownColumn, change_of, points_text
 
-LARGEST = " Bold: resolved as the largest in magnitude."
+LARGEST = " Bold: largest effect, resolved."
 """What bold cells of the first overview say."""
 
 _MODEL = ("variant", "base", "stem_stride", "pool_size")
@@ -31,9 +40,10 @@ QUESTION = "Which toggle matters most?"
 def list_answers(comparisons: list[ShownComparison]) -> list[Statement]:
     """Returns which toggle matters most for accuracy in each base, for MACs, and for memory and training speed.
 
-    Of accuracy it says which toggle has the largest effect, in how many of the trainings in that base, those that are
-    not resolved to be smaller, which lose, and what the strongest interaction of the first training means. Costs are
-    those of the first comparison that has them, of one without a training before others.
+    Of accuracy it says which toggle has the largest effect, on average over the settings of the others, in how many of
+    the trainings in that base, those that are not resolved to be smaller, which lose, and what the strongest
+    interaction of the first training means. Costs are those of v1 with one toggle, in the first comparison that has
+    them, of one without a training before others; of base published there are none, where arms differ in more.
     """
     trained = _trained(comparisons)
     labels = _label(trained, ("variant", "data"))
@@ -68,7 +78,7 @@ def _gains(trained: list[ShownComparison]) -> Iterator[Section]:
     columns.append(_column("Validated on", [f"{each.group.rows['n_eval_images'].iloc[0]:,.0f}" for each in trained]))
     shown = [column for column in columns if set(column.cells) != {NOTHING}]
     bold = LARGEST if any(any(column.is_best) for column in shown) else ""
-    caption = f"95 % intervals over n seeds, on the same validation images.{_say_rates(trained)}{bold}"
+    caption = f"95 % intervals over n seeds, not images.{_say_rates(trained)}{bold}"
     yield Section("Points of top-1 that each toggle adds, averaged over the others' settings", shown, caption)
 
 
@@ -77,8 +87,9 @@ def _say_rates(trained: list[ShownComparison]) -> str:
     chosen = [str(row) for row, each in enumerate(trained, start=1) if each.group.rows["has_chosen_rate"].all()]
     if len(chosen) == len(trained):
         return ""
-    where = f"in row{'s' * (len(chosen) > 1)} {' and '.join(chosen)} only" if chosen else "nowhere"
-    return f" Trials chose the learning rate {where}."
+    rows = " and ".join(filter(None, (", ".join(chosen[:-1]), *chosen[-1:])))
+    where = f"in row{'s' * (len(chosen) > 1)} {rows} only" if chosen else "nowhere"
+    return f" Learning rates were tuned {where}."
 
 
 def _seeds_text(rows: Iterable[pd.Series]) -> str:
@@ -99,7 +110,7 @@ def _say_overlap(label: str, shown: ShownComparison) -> str:
 
 def _costs(comparisons: Iterable[ShownComparison]) -> Iterator[Section]:
     """Yields what each toggle alone changes in the costs of the first model without a training."""
-    shown = _first_with(comparisons, _MACS)
+    shown = _first_with(comparisons, _changes_macs)
     if shown is None or _has_data(shown):
         return
     rows, first = _of_toggles(shown, _MACS), shown.group.rows.iloc[0]
@@ -112,13 +123,13 @@ def _costs(comparisons: Iterable[ShownComparison]) -> Iterator[Section]:
     columns = [_column("Toggle", list(rows))]
     for metric, heading in headings.items():
         columns.append(_column(heading, [change_of(metric)(row) or NOTHING for row in rows.values()]))
-    if speed := _speed_of(shown):
+    speed, speed_at = training_speed(shown.group.rows)
+    if speed:
         cells = [speed_text(row, speed) if pd.notna(row[speed]) else NOTHING for row in rows.values()]
-        columns.append(_column(f"Speed, {size_of(first, SPEEDS[speed.removesuffix('_training')])}, v1 = 1", cells))
+        columns.append(_column(f"Speed, {size_of(first, speed_at)}, v1 = 1", cells))
     columns = [column for column in columns if set(column.cells) != {NOTHING}]
     title = f"What each toggle alone costs, beside {REFERENCE}: {describe(shown.group.conditions, _MODEL)}"
-    measured = {"memory": "memory_at", "speed": SPEEDS[speed.removesuffix("_training")] if speed else ""}
-    words = {what: shown.group.conditions.get(at) for what, at in measured.items()}
+    words = {what: shown.group.conditions.get(at) for what, at in (("memory", "memory_at"), ("speed", speed_at))}
     captions = [f" Training {what}: {said}." for what, said in words.items() if pd.notna(said)]
     yield Section(title, columns, f"Counts are exact.{''.join(captions)}")
 
@@ -159,9 +170,17 @@ def _has_data(shown: ShownComparison) -> bool:
     return not pd.isna(shown.group.conditions.get("data"))
 
 
-def _first_with(comparisons: Iterable[ShownComparison], column: str) -> ShownComparison | None:
-    """Returns the first comparison whose toggles have a value in a column, one without a training before others."""
-    return min((each for each in comparisons if _of_toggles(each, column)), key=_has_data, default=None)
+def _first_with(
+    comparisons: Iterable[ShownComparison], has_costs: Callable[[ShownComparison], Any]
+) -> ShownComparison | None:
+    """Returns the first comparison of arms that differ in toggles alone that has costs, one without a training before
+    others."""
+    clean = [each for each in comparisons if each.group.conditions["base"] in CLEAN_BASES]
+    return min((each for each in clean if has_costs(each)), key=_has_data, default=None)
+
+
+def _changes_macs(shown: ShownComparison) -> bool:
+    return bool(_of_toggles(shown, _MACS))
 
 
 def _of_toggles(shown: ShownComparison, column: str) -> dict[str, pd.Series]:
@@ -216,65 +235,69 @@ def _say_sizes(rows: dict[str, pd.Series], of: int) -> str:
         interval = f"95 % interval {ends_text(row, 'top1_effect')}"
         return f"{points_text(row['top1_effect_mean'])} points{share} ({interval}; {label})"
     means = sorted((row["top1_effect_mean"] for row in rows.values()), key=abs)
-    return f"means of {points_text(means[0])} to {points_text(means[-1])} points{share}"
+    return f"mean effects from {points_text(means[0])} to {points_text(means[-1])} points{share}"
 
 
 def _say_macs(comparisons: list[ShownComparison]) -> str:
-    shown = _first_with(comparisons, _MACS)
+    shown = _first_with(comparisons, _changes_macs)
     toggle, change = _greatest_change(shown, _MACS) if shown else ("", 0.0)
     if not shown or not toggle:
         return ""
-    where = f"{shown.group.conditions['variant']} at {shown.group.conditions['large_at']}"
-    return f"{toggle} matters most, {percent_text(change)} ({where}, exact)"
+    names, row = shown.group.conditions, _of_toggles(shown, _MACS)[toggle]
+    smaller = f"; at {names['counted_at']} {percent_text(row['macs_change_percent'])}"
+    return f"{toggle} matters most at {names['large_at']}, {percent_text(change)}{smaller} ({names['variant']}, exact)"
 
 
 def _say_memory(comparisons: list[ShownComparison]) -> str:
+    columns = {kernel: f"memory_training_{kernel}_change_percent" for kernel in get_args(AttentionKernel)}
+    shown = _first_with(comparisons, lambda each: any(_of_toggles(each, column) for column in columns.values()))
+    if not shown:
+        return ""
     clauses: list[str] = []
-    where = ""
-    for kernel in get_args(AttentionKernel):
-        column = f"memory_training_{kernel}_change_percent"
-        shown = _first_with(comparisons, column)
-        toggle, change = _greatest_change(shown, column) if shown else ("", 0.0)
-        if shown and toggle:
+    for kernel, column in columns.items():
+        toggle, change = _greatest_change(shown, column)
+        if toggle:
             most = "" if clauses else " matters most"
             clauses.append(f"{toggle}{most} with {kernel} attention, {percent_text(change, 'less')}")
-            where = f" ({shown.group.conditions['variant']} at {_place(shown, 'memory_at')})"
-    return "; ".join(clauses) + where
-
-
-def _place(shown: ShownComparison, at: str) -> str:
-    """Returns the size of the images and the device, with which the words of how something was measured begin."""
-    return ", ".join(str(shown.group.conditions[at]).split(", ")[:2])
+    row = shown.group.rows.iloc[0]
+    predicted = ", predicted" * str(row["memory_at"]).endswith("predicted")
+    where = f" ({shown.group.conditions['variant']} at {place_of(row, 'memory_at')}{predicted})"
+    return "; ".join(clauses) + where if clauses else ""
 
 
 def _greatest_change(shown: ShownComparison, column: str) -> tuple[str, float]:
     """Returns the toggle that changes a cost most and by how many percent; no toggle where none does."""
     changes = {name: float(row[column]) for name, row in _of_toggles(shown, column).items()}
-    toggle = max(changes, key=lambda name: abs(changes[name]))
-    return (toggle, changes[toggle]) if abs(changes[toggle]) >= 0.05 else ("", 0.0)
-
-
-def _speed_of(shown: ShownComparison) -> str:
-    """Returns the column of the training speed, at the largest size, of a comparison whose toggles were timed."""
-    columns = [f"{speed}_training" for speed in SPEEDS]
-    return next((column for column in reversed(columns) if _of_toggles(shown, column)), "")
+    toggle = max(changes, key=lambda name: abs(changes[name]), default="")
+    return (toggle, changes[toggle]) if toggle and abs(changes[toggle]) >= 0.05 else ("", 0.0)
 
 
 def _say_speed(comparisons: list[ShownComparison]) -> str:
-    """Returns the speed of each toggle alone, the largest resolved change first."""
-    timed = [each for each in comparisons if _speed_of(each)]
-    if not timed:
+    """Returns the speed of each toggle alone, the largest change first, and whether it is resolved to be the largest.
+
+    It is where the least change in its interval is larger than the largest in all other intervals. Of a second size
+    the speed with that toggle is said too.
+    """
+    shown = _first_with(comparisons, lambda each: training_speed(each.group.rows)[0])
+    if not shown:
         return ""
-    shown = min(timed, key=_has_data)
-    column = _speed_of(shown)
+    column, at = training_speed(shown.group.rows)
     rows = _of_toggles(shown, column)
 
-    def rank(name: str) -> tuple[bool, float]:
-        row = rows[name]
-        return holds_one(row[f"{column}_low"], row[f"{column}_high"]), -abs(math.log(row[column]))
+    def changes(name: str) -> list[float]:
+        """The least and the largest change of the time in its interval, as magnitudes of logarithms."""
+        ends = [abs(math.log(rows[name][f"{column}{end}"])) for end in ("_low", "_high")]
+        return [0.0 if holds_one(rows[name][f"{column}_low"], rows[name][f"{column}_high"]) else min(ends), max(ends)]
 
-    first, *others = sorted(rows, key=rank)
-    most = "" if rank(first)[0] else " matters most,"
-    speeds = ", ".join(f"{name} {speed_text(rows[name], column)}" for name in others)
-    where = f"{shown.group.conditions['variant']} at {_place(shown, SPEEDS[column.removesuffix('_training')])}"
-    return f"{first}{most} {speed_text(rows[first], column)} of v1's; {speeds} ({where})"
+    first, *others = sorted(rows, key=lambda name: (-changes(name)[0], -abs(math.log(rows[name][column]))))
+    is_most = others and changes(first)[0] > max(changes(name)[1] for name in others)
+    most = " matters most" if is_most else ""
+    texts = [f"{first}{most} at {size_of(rows[first], at)}, {speed_text(rows[first], column)} times v1's"]
+    texts += [", ".join(f"{name} {speed_text(rows[name], column)}" for name in others)] if others else []
+    for speed, other_at in SPEEDS.items():
+        if other_at != at and pd.notna(rows[first].get(f"{speed}_training")):
+            text = speed_text(rows[first], f"{speed}_training")
+            texts.append(f"at {size_of(rows[first], other_at)} {first} {text}")
+    unclear = "not resolved which matters most: " if others and not is_most else ""
+    device = place_of(rows[first], at).rpartition(", ")[2]
+    return f"{unclear}{'; '.join(texts)} ({shown.group.conditions['variant']}, {device})"

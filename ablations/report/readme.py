@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 
@@ -68,8 +69,9 @@ def _rows(section: Section) -> str:
 def _sentences(shown: ShownComparison) -> str:
     """Returns a line a toggle; where it has an accuracy, with that and the training speed alone, for costs stand in
     the table."""
-    texts = [each.text if _kind(shown) == "costs" else _leave_out_costs(each.text) for each in shown.statements]
-    return "\n".join(f"- **{each.topic}**: {text}" for each, text in zip(shown.statements, texts, strict=True))
+    if _kind(shown) == "costs":
+        return markdown_list(shown.statements)
+    return markdown_list(replace(each, text=_leave_out_costs(each.text)) for each in shown.statements)
 
 
 def _leave_out_costs(text: str) -> str:

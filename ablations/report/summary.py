@@ -66,8 +66,8 @@ def largest_of_each_kind(comparisons: list[ShownComparison]) -> list[ShownCompar
 
 def markdown_list(statements: Iterable[Statement]) -> str:
     """Returns statements as a Markdown list, a line each."""
-    wheres = ((each, f" ({escape_markdown(each.where)})" if each.where else "") for each in statements)
-    return "\n".join(f"- **{each.topic}**{where}: {escape_markdown(each.text)}" for each, where in wheres)
+    lines = [f"- **{each.topic}**{f' ({each.where})' if each.where else ''}: {each.text}" for each in statements]
+    return "\n".join(map(escape_markdown, lines))
 
 
 def comparison_markdown(comparisons: Iterable[ShownComparison]) -> str:

@@ -21,7 +21,7 @@ def measure_dense(
     """Builds a network, trains it and scores it; returns the record's result, as plain values.
 
     Keys: the scores of the task's `evaluate`, `n_train_images`, `left_out`, and those of `Training.summary`. Images of
-    what was found beside the truth are written, if `files` ask for them. Raises what `train_model` does.
+    what was found beside the truth are written, if the setting's files ask for them. Raises what `train_model` does.
     """
     conditions.check()
     files = setting.files

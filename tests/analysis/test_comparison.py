@@ -33,12 +33,11 @@ def write_memory(results: Path, write_cell: Write, side: int, arms: tuple[str, .
             write_cell(results, arm_cell("pico", arm, "v2", conditions, attention=attention, num_classes=10))
 
 
-def write_speed(results: Path, write_cell: Write, side: int) -> None:
-    for arm in ARMS:
+def write_speed(results: Path, write_cell: Write, side: int, arms: tuple[str, ...] = ARMS, device="cpu") -> None:
+    for arm in arms:
         for mode in MODES:
-            write_cell(
-                results, arm_cell("pico", arm, "v2", Speed(resolution=side, mode=mode, batch_size=8), num_classes=10)
-            )
+            conditions = Speed(resolution=side, mode=mode, batch_size=8, device=device)
+            write_cell(results, arm_cell("pico", arm, "v2", conditions, num_classes=10))
 
 
 def write_accuracy(results: Path, write_cell: Write, seeds: int = 6, base: str = "v2", gain: float = 0.03) -> None:
@@ -127,6 +126,26 @@ def test_speed_is_of_the_size_that_is_counted_first_and_of_the_largest(tmp_path,
     assert values["speed_at"].iloc[0].startswith("32 px, cpu, batch 8")
     assert values["large_speed_at"].iloc[0].startswith("64 px, cpu, batch 8")
     assert values["relative_speed_large_inference"].notna().all()
+
+
+def test_both_speeds_are_of_one_machine(tmp_path, write_cell):
+    write_costs(tmp_path, write_cell)
+    write_speed(tmp_path, write_cell, 32)
+    write_speed(tmp_path, write_cell, 64, device="cuda")
+    values = values_of(tmp_path)
+    assert values["speed_at"].iloc[0].startswith("32 px, cpu, batch 8")
+    assert not [name for name in values if name.startswith("relative_speed_large")]
+    write_speed(tmp_path, write_cell, 64)
+    assert values_of(tmp_path)["large_speed_at"].iloc[0].startswith("64 px, cpu, batch 8")
+
+
+def test_a_size_of_more_arms_comes_before_the_one_that_is_counted_first(tmp_path, write_cell):
+    write_costs(tmp_path, write_cell)
+    write_speed(tmp_path, write_cell, 64)
+    write_speed(tmp_path, write_cell, 32, arms=ARMS[:3])
+    values = values_of(tmp_path)
+    assert values["speed_at"].iloc[0].startswith("64 px, cpu, batch 8")
+    assert values["relative_speed_training"].notna().all()
 
 
 def test_the_best_accuracies_are_those_not_resolved_to_be_worse(tmp_path, write_cell):

@@ -129,6 +129,7 @@ def test_predictions_go_further_by_default(call, capsys, tmp_path):
     assert (code, out.count("resolution=4096"), out.count("method=predicted")) == (0, 4, 20)
 
 
+@pytest.mark.slow
 def test_a_budget_is_answered_and_verified(call, capsys):
     asked = ["memory", "--budget", "4MiB", "--variants", "pico", "--arms", "v1", "--modes", "training"]
     code, out, _ = call(capsys, *asked, "--resolutions", "32", "--verify")

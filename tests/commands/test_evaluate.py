@@ -55,6 +55,7 @@ def read_records(results, measurement):
     return [json.loads(path.read_text()) for path in (results / "records" / measurement).glob("*.json")]
 
 
+@pytest.mark.slow
 def test_weights_that_were_trained_here_need_no_other_word(call, capsys, tmp_path):
     asked = "accuracy --recipe smoke --variants pico --arms v1+lsra --bases v1 --set stage_norm=every --save-weights"
     sizes = "--train-images 100 --batch-size 20 --eval-resolutions 48"

@@ -35,3 +35,16 @@ def test_a_folder_of_images_may_be_given_by_its_path(tmp_path, monkeypatch):
         (cell,) = command.cells()
         assert (cell.conditions.data, cell.conditions.num_classes) == ("pets", 2)
         assert str(tmp_path) not in json.dumps(cell.describe())
+
+
+def test_a_folder_without_records_names_those_here_that_have_some(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare"]) == 2
+    assert capsys.readouterr().err.endswith("allowed: a folder that holds records\n")
+    for folder in ("mine", "runs_\x07", "code"):
+        (tmp_path / folder / "records" / "cost").mkdir(parents=True)
+    (tmp_path / "mine" / "records" / "cost.jsonl").touch()
+    (tmp_path / "runs_\x07" / "records" / "cost" / "a.json").touch()
+    (tmp_path / "code" / "records" / "module.py").touch()
+    assert cli.main(["compare"]) == 2
+    assert capsys.readouterr().err.endswith("a folder that holds records; here: mine, runs_\\x07\n")

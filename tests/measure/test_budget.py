@@ -138,6 +138,7 @@ def test_answers_grow_with_the_budget() -> None:
     assert batches == sorted(set(batches))
 
 
+@pytest.mark.slow
 def test_few_predictions_of_one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {"build_network_on": 0, "predict_peak_memory": 0}
 

@@ -28,6 +28,7 @@ def peak(cell: Cell) -> int:
     return cell.conditions.run(cell, Setting())["peak_memory_bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["retinanet", "semantic_fpn"])
 def test_the_predicted_peak_of_a_step_is_the_measured_one(head: str) -> None:
     predicted, measured = (peak(memory(head, method)) for method in ("predicted", "measured"))

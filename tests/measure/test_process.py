@@ -75,6 +75,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @on_linux
 def test_the_process_imports_the_package_of_its_parent(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(ELSEWHERE.format(root=str(Path(__file__).parents[2])))
@@ -203,6 +204,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_the_server_ends_with_its_parent_without_taking_apart_what_it_imported(tmp_path: Path) -> None:
     (tmp_path / "witness.py").write_text(WITNESS)
     (tmp_path / "served.py").write_text(SERVED)

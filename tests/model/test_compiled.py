@@ -126,6 +126,7 @@ def test_a_cell_compiles_the_same_graphs_whatever_was_compiled_before(
         assert compiled_graphs == alone
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
 def test_kernels_of_the_second_size_train() -> None:
     for side in SIDES:

@@ -94,6 +94,7 @@ def test_figures_come_as_pdf_too_without_a_title_or_a_date(article, quick_record
         assert not any(titles[name].startswith(each) for each in words if " " in each)
 
 
+@pytest.mark.slow
 def test_renamed_figures_have_the_new_names_and_nothing_is_cut_off(quick_records, find_illegible):
     class Renamed:
         def __init__(self, spec):

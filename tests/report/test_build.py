@@ -108,6 +108,7 @@ def test_the_headlines_are_written_and_nothing_else(results):
         assert image.width == pytest.approx(3.5 * 200, abs=1)
 
 
+@pytest.mark.slow
 def test_everything_is_all_that_there_are_records_of(results):
     report = build_report(results, everything=True)
     assert {path.relative_to(results).as_posix() for path in report.files} == FILES
@@ -138,6 +139,7 @@ def saved(monkeypatch) -> list[str]:
     return titles
 
 
+@pytest.mark.slow
 def test_only_figures_whose_records_changed_are_drawn_into_files_again(reported, write_cell, saved):
     build_report(reported, everything=True)
     write_cell(reported, CELL.of(arm="v1+lsra"))  # no figure shows it
@@ -249,6 +251,7 @@ def test_check_sees_that_a_record_came(reported, write_cell):
     assert check_report(reported) == sorted([*OF_BOTH, *OF_ACCURACY - OF_ONE_EFFECT])
 
 
+@pytest.mark.slow
 def test_failed_and_damaged_records_are_counted_and_named(results, write_failure):
     write_failure(results, CELL.of(arm="v1+lsra"))
     baseline = build_cell(model="timm:no_such_layer", conditions=Cost())
@@ -354,6 +357,7 @@ def test_records_are_read_once(results, tmp_path, reads, monkeypatch, capsys, co
     assert capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_reading_needs_no_torch(results):
     code = (
         "import sys; from pathlib import Path; from ablations.report.build import build_report; "
@@ -398,6 +402,7 @@ def test_damaged_records_leave_what_they_gave(built, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_the_command_names_a_table_that_raises_and_leaves_its_file(built, tmp_path, monkeypatch, capsys):
     results = shutil.copytree(built, tmp_path / "results")
     before = contents(results)

@@ -164,6 +164,7 @@ def test_three_arms_are_no_figure_and_four_are(tmp_path, write_cell):
         assert [sheet.name for sheet in list_figures(load_records(tmp_path))] == names
 
 
+@pytest.mark.slow
 def test_no_words_overlap_or_leave_the_figure(quick_records, find_illegible):
     sheets = {sheet.name.partition("_")[0]: sheet for sheet in list_figures(quick_records)}
     assert set(sheets) == {

@@ -109,6 +109,7 @@ def test_nothing_is_loaded_from_anywhere(page: Page, text: str) -> None:
     assert len(text) < 2_000_000
 
 
+@pytest.mark.slow
 def test_the_headlines_are_there_by_question(page: Page, text: str, quick_records: pd.DataFrame) -> None:
     specs = headline_figures(list_figures(quick_records))
     assert page.tags["img"] == len(specs) > 3

@@ -223,6 +223,7 @@ def test_csv_has_nine_figures_of_what_stands_in_one_cell_too():
     assert row == ["{'0.003': 0.333333333}", "(0.666666667, 1.0)", "1099511627776", "0.142857143"]
 
 
+@pytest.mark.slow
 def test_csv_columns_carry_units(quick_records):
     columns = {column for table in TABLES for column in table.values(quick_records)}
     assert {"latency_s", "peak_memory_bytes", "throughput_img_per_s", "macs_change_percent"} <= columns

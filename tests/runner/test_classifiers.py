@@ -11,6 +11,7 @@ from ablations.runner.claims import open_lease
 from ablations.runner.run import run_cells
 
 
+@pytest.mark.slow
 def test_a_classifier_of_a_study_is_trained_where_its_weights_are_gone(dense_cell, dense_data, tmp_path, monkeypatch):
     from ablations import studies
     from ablations.runner import classifiers

@@ -663,6 +663,7 @@ def test_an_interrupt_amid_trainings_side_by_side_leaves_their_checkpoints(tmp_p
     assert not read_records(tmp_path).records
 
 
+@pytest.mark.slow
 def test_a_model_of_timm_s_trains_by_the_same_recipe(tmp_path):
     cell = build_cell("timm:resnet18", replace(ACCURACY, train_images=20, batch_size=10))
     assert run([cell], tmp_path).failed == []

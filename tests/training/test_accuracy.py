@@ -117,6 +117,7 @@ def test_the_weights_begin_with_the_seed():
         torch.testing.assert_close(own, expected)
 
 
+@pytest.mark.slow
 def test_bf16_trains_too():
     result = measure_accuracy(build_pico, replace(BRIEF, epochs=1, precision="bf16"), Setting())
     plain = measure_accuracy(build_pico, replace(BRIEF, epochs=1), Setting())
