@@ -82,6 +82,7 @@ def check_line(line: list[str], folder: Any) -> None:
         assert len(said.splitlines()) == 1, (line, said)
 
 
+@pytest.mark.slow
 @SHORT
 @given(line=command_lines())
 def test_a_command_line_is_answered_or_refused_in_one_line(tmp_path, line):

@@ -332,13 +332,18 @@ def write_all(results: Path, records: list[dict[str, Any]]) -> None:
         path.write_text(json.dumps(record))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("left_out", "is_needed"),
     [
-        *(("macs", False), ("n_eval_images", True), ("references", True)),
-        *(pytest.param(name, False, marks=pytest.mark.slow) for name in ("correct", "peak_samples")),
-        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("memory_method", "reference_samples")),
-        pytest.param("throughput_img_per_s", True, marks=pytest.mark.slow),
+        ("macs", False),
+        ("correct", False),
+        ("peak_samples", False),
+        ("n_eval_images", True),
+        ("references", True),
+        ("memory_method", True),
+        ("reference_samples", True),
+        ("throughput_img_per_s", True),
     ],
 )
 def test_what_every_record_lacks_is_named_or_not_needed(

@@ -30,9 +30,8 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
-@pytest.mark.parametrize(
-    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.slow) for name in ("latin-1", "cp1251", "shift_jis"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1251", "shift_jis"])
 @pytest.mark.parametrize("arguments", [("--help",), ("accuracy", "--help-all"), ("list",)])
 def test_it_prints_where_the_terminal_has_not_all_signs(
     tmp_path: Path, encoding: str, arguments: tuple[str, ...]
@@ -77,7 +76,8 @@ def test_a_librarys_warning_is_one_line_without_its_source(tmp_path: Path) -> No
     assert b"mine.py:3" not in done.stderr
 
 
-@pytest.mark.parametrize("times", [pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [2, 4])
 def test_several_interrupts_are_one(tmp_path: Path, times: int) -> None:
     """The process is interrupted before and while it trains; whichever it is, it ends at once and cleanly."""
     process = subprocess.Popen(

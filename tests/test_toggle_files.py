@@ -355,6 +355,7 @@ def test_a_file_beside_the_package_leaves_one_copy_of_it(
     assert (name in sys.modules) == ("." in name)
 
 
+@pytest.mark.slow
 def test_a_study_names_a_file_beside_it(write: Callable[..., str], tmp_path: Path) -> None:
     write(more=", excludes=('lsra',)")
     (tmp_path / "mine.toml").write_text(STUDY)
@@ -455,6 +456,7 @@ def test_aliased_effects_of_a_half_fraction_are_named() -> None:
     }
 
 
+@pytest.mark.slow
 def test_effects_without_one_arm_are_as_made_up_and_the_highest_is_aliased(
     write_cell: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -493,6 +495,7 @@ def test_the_figure_of_a_toggle_of_one_s_own_is_a_headline_beside_the_paper_s(
     assert shown == ["effects_accuracy_digits_ope-cffn-lsra", "effects_accuracy_digits_ope-sine"]
 
 
+@pytest.mark.slow
 def test_captions_say_what_a_toggle_replaces_and_which_count_stands_alone(tmp_path: Path) -> None:
     results = tmp_path / "runs"
     command = ["cost", "--variants", "pico", "--resolutions", "32", "--results", str(results), "--toggles"]
@@ -503,6 +506,7 @@ def test_captions_say_what_a_toggle_replaces_and_which_count_stands_alone(tmp_pa
     assert "the traced count stands alone: v1+window, v1+sine+window." in text
 
 
+@pytest.mark.slow
 def test_captions_of_figures_say_what_a_toggle_replaces(
     pooling: str, write_cell: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -525,6 +529,7 @@ def forget() -> None:
         del TOGGLES[name]
 
 
+@pytest.mark.slow
 def test_report_and_compare_take_the_file_of_a_record(
     write: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -561,6 +566,7 @@ def test_compare_takes_a_study_s_arms_with_its_toggles(
     assert "4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_arguments_of_a_model_of_one_s_own_follow_a_question_mark(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from ablations.config import build_config\nfrom ablations.model import build_model\n"

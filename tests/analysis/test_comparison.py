@@ -54,6 +54,7 @@ def values_of(results: Path) -> pd.DataFrame:
     return comparison_values(load_records(results))
 
 
+@pytest.mark.slow
 def test_every_column_is_what_the_records_of_this_model_say(tmp_path, write_cell):
     write_costs(tmp_path, write_cell)
     write_memory(tmp_path, write_cell, 64)
@@ -112,6 +113,7 @@ def test_memory_is_of_one_size_that_most_arms_have_and_measured_before_predicted
     assert set(values_of(tmp_path)["memory_at"]) == {"128 px, cpu, one image, float32, measured"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_trained", [False, True])
 def test_speed_is_of_the_size_that_is_counted_first_and_of_the_largest(tmp_path, write_cell, is_trained):
     write_costs(tmp_path, write_cell)

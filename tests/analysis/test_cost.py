@@ -198,6 +198,7 @@ def test_the_formula_is_too_large_where_the_ratio_does_not_divide_the_map(tmp_pa
     assert values.loc[1, "linear_sra_products"] == values.loc[1, "reported_linear_sra_products"]
 
 
+@pytest.mark.slow
 def test_parts_sum_to_the_macs(paper_records):
     values = part_values(paper_records)
     assert len(values) == len(ARMS) * len(SCALES)
@@ -206,6 +207,7 @@ def test_parts_sum_to_the_macs(paper_records):
         assert row["macs"] == count_macs(build_config("b2", row["arm"]), int(row["resolution"]))
 
 
+@pytest.mark.slow
 def test_parts_by_hand(paper_records):
     values = part_values(paper_records)
     values = values[values["resolution"] == "224"].set_index("arm")

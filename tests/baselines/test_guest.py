@@ -214,6 +214,7 @@ def test_models_of_other_floats_are_counted_and_not_trained(tmp_path: Path) -> N
         build_network(build_cell(name, Accuracy()))
 
 
+@pytest.mark.slow
 def test_wrappers_of_devices_and_compilers_are_taken_off() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.Linear(2, 2)))
     wrapped = nn.Sequential(nn.DataParallel(plain[0]), nn.Sequential(torch.compile(plain[1][0])))

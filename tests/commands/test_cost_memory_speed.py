@@ -79,6 +79,7 @@ def run_script(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_the_closed_form_of_everything_needs_no_torch():
     done = run_script("closed-form")
     header, *rows = [line.split(",") for line in done.stdout.splitlines()]
@@ -156,6 +157,7 @@ def test_a_budget_is_answered_for_models_that_refuse_sizes(call, capsys, monkeyp
     assert "timm:vit_tiny_patch16_224 refuses a size on the way" in out
 
 
+@pytest.mark.slow
 def test_what_is_not_verified_is_no_success(call, capsys, monkeypatch):
     monkeypatch.setattr("ablations.measure.budget.available_memory", lambda device: 2**20)
     asked = ["memory", "--budget", "4MiB", "--variants", "pico", "--arms", "v1", "--modes", "training"]

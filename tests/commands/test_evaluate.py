@@ -26,6 +26,7 @@ def weights_and_images(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_finished_weights_are_evaluated_at_several_resolutions(call, capsys, weights_and_images, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     folder = weights_and_images

@@ -3,6 +3,8 @@
 import json
 import re
 
+import pytest
+
 from ablations.commands import COMMANDS
 from ablations.commands.cost_memory_speed import NAMED_MODELS_TABLES
 from ablations.commands.measuring_command import NOT_PRINTED_OF_PAPER, MeasuringCommand
@@ -11,6 +13,7 @@ from ablations.measure import cost
 from ablations.report.build import TABLES
 
 
+@pytest.mark.slow
 def test_dry_run_prints_the_plan_and_what_is_done(call, capsys, tmp_path):
     arguments = ["cost", "--variants", "pico", "--resolutions", "32", "64x32", "--results", str(tmp_path / "out")]
     code, out, _ = call(capsys, *arguments, "--dry-run")
@@ -35,6 +38,7 @@ def test_why_a_cell_failed_names_no_folder(call, capsys, tmp_path):
     assert str(tmp_path) not in record["failure"]
 
 
+@pytest.mark.slow
 def test_a_measurement_prints_its_table_and_where_the_files_are(call, capsys, tmp_path):
     code, out, _ = call(capsys, "cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path))
     assert code == 0
@@ -54,6 +58,7 @@ def test_failed_cells_set_the_exit_code(call, capsys, tmp_path, monkeypatch):
     assert "failed: cost pico v1" in err
 
 
+@pytest.mark.slow
 def test_a_spent_time_budget_says_how_to_go_on(call, capsys, tmp_path):
     arguments = ["cost", "--variants", "pico", "--resolutions", "32", "--results", str(tmp_path)]
     assert call(capsys, *arguments, "--arms", "v1")[0] == 0
@@ -64,6 +69,7 @@ def test_a_spent_time_budget_says_how_to_go_on(call, capsys, tmp_path):
     assert f"resume with: run_ablation.py {' '.join(arguments)} --time-budget 0s" in err
 
 
+@pytest.mark.slow
 def test_the_table_that_answers_is_printed_and_the_others_are_named(call, capsys, tmp_path):
     arguments = ["cost", "--variants", "b2", "--arms", "v1", "v1+ope", "--bases", "published"]
     code, out, _ = call(capsys, *arguments, "--results", str(tmp_path))

@@ -1,6 +1,9 @@
 """The command `records`."""
 
+import pytest
 
+
+@pytest.mark.slow
 def test_records_are_packed_unpacked_merged_and_moved_aside(call, capsys, tmp_path):
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     asked = ["cost", "--variants", "pico", "--resolutions", "32"]

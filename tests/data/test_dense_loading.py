@@ -47,6 +47,7 @@ def test_another_data_set_has_another_digest(make_coco, make_ade20k, change_coco
     assert dense_digest("nothing", scenes.parent, ("ade20k",)) is None
 
 
+@pytest.mark.slow
 def test_the_shared_sets_have_no_faults(shared_data):
     bccd = load_objects(Detection(), shared_data)
     assert (len(bccd.train), len(bccd.validation)) == (DENSE_SETS["bccd"].train_images, 87)

@@ -149,7 +149,8 @@ def test_the_orientation_that_exif_gives_is_ignored(tmp_path):
 WARNED = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x02\x00\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00\x00\x00\x1a\x01\x05\x00"
 
 
-@pytest.mark.parametrize("flags", [pytest.param([], marks=pytest.mark.slow), ["-W", "error"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [[], ["-W", "error"]])
 def test_pillow_warns_of_nothing_that_reads_well(tmp_path, flags):
     odd = save(tmp_path / "odd.jpg", Image.new("RGB", (8, 8)), exif=WARNED)
     large = save(tmp_path / "large.png", Image.new("1", (9000, 10000)))

@@ -157,6 +157,7 @@ def test_each_word_means_what_it_does_in_timm(words, layers, probability, magnit
     assert (augment.choice_weights is not None) == words.endswith(("weights", "w"))
 
 
+@pytest.mark.slow
 def test_neither_workers_nor_batches_change_an_image(folder):
     data = load(folder)
     expected = stream(data, 10, workers=0)
@@ -251,6 +252,7 @@ def test_posterize_at_its_strongest_keeps_a_bit(words):
     assert pil_to_tensor(operation(ramp)).unique().tolist() == [0, 128]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("skip_unreadable", [False, True])
 def test_an_image_that_cannot_be_read_is_one_line(folder, workers, skip_unreadable):
@@ -280,6 +282,7 @@ def test_those_that_cannot_be_read_are_left_out_on_request(folder):
     assert len(images) == 6
 
 
+@pytest.mark.slow
 def test_what_was_left_in_the_middle_is_not_seen_later(folder):
     data = load(folder)
     expected = stream(data, 2, workers=0)

@@ -71,13 +71,14 @@ def assert_proven(answer: BudgetAnswer, cell: Cell) -> None:
         assert batch.next_peak_memory_bytes == predicted(cell, resolution, batch.next_size) > answer.budget_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arm", "attention", "mode"),
     [
         ("v1+ope+cffn", "explicit", "inference"),
         ("v1+ope+cffn+lsra", "fused", "training"),
-        pytest.param("v1", "fused", "inference", marks=pytest.mark.slow),
-        pytest.param("v1+cffn", "explicit", "training", marks=pytest.mark.slow),
+        ("v1", "fused", "inference"),
+        ("v1+cffn", "explicit", "training"),
     ],
 )
 def test_what_is_answered_fits_and_one_step_more_does_not(arm: str, attention: str, mode: str) -> None:
@@ -85,6 +86,7 @@ def test_what_is_answered_fits_and_one_step_more_does_not(arm: str, attention: s
     assert_proven(answer_budget(cell, 20 * MIB, ((32, 96),)), cell)
 
 
+@pytest.mark.slow
 def test_a_resolution_at_which_no_image_fits_has_no_batch() -> None:
     answer = answer_budget(pico(), 20 * MIB, (64, 1024))
     assert_proven(answer, pico())
@@ -105,6 +107,7 @@ def test_bisection_finds_what_trying_every_size_finds(attention: str) -> None:
     assert answer.largest_batches[0][1].size == max(size for size in range(1, 12) if predicted(cell, 64, size) <= limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "conditions",
     [
@@ -306,6 +309,7 @@ def test_few_cells_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(list(answer_budgets([pico()] * 2, 2 * MIB, (64,), workers=2))) == 2
 
 
+@pytest.mark.slow
 def test_answers_hold_for_real() -> None:
     cell = pico(mode="training")
     answer = answer_budget(cell, 4 * MIB, (64, 512))

@@ -67,6 +67,7 @@ def test_layers_with_macs_are_those_that_the_trace_counts():
             assert traced == 0, name
 
 
+@pytest.mark.slow
 def test_of_one_layer_each_tool_counts_what_it_counts(counted):
     tool, fused, _ = counted
     layers = fused["counted_of_layers"]

@@ -48,6 +48,7 @@ def two_classes(bias: float) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
+@pytest.mark.slow
 def test_the_average_is_taken_and_said_and_the_raw_weights_on_request(evaluate: Evaluate, tmp_path: Path) -> None:
     content = {"state_dict": two_classes(-1), "state_dict_ema": two_classes(1)}
     code, said = evaluate(content, "--num-classes", "2")

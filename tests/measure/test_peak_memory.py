@@ -191,6 +191,7 @@ def measure_there(build: Callable[[], nn.Module], shape: tuple[int, ...], **othe
     return measure_in_process(build, shape, **({"mode": "inference", "precision": "float32", "device": "cpu"} | others))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["inference", "training"])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_fresh_processes_track_what_this_one_does(mode: str, precision: str) -> None:
@@ -201,12 +202,14 @@ def test_fresh_processes_track_what_this_one_does(mode: str, precision: str) -> 
     assert set(there) - set(here) == {"resident_peak_bytes", "resident_method"}
 
 
+@pytest.mark.slow
 def test_the_layout_is_a_condition() -> None:
     # A convolution of channels-first images in another layout copies them, so the peaks differ.
     peaks = {measure_there(build_pico, (2, 3, 64, 64), channels_last=last)["peak_memory_bytes"] for last in (0, 1)}
     assert len(peaks) == 2
 
 
+@pytest.mark.slow
 @on_linux
 @pytest.mark.parametrize("mode", ["inference", "training"])
 def test_resident_memory_is_close_to_tracked_storages_where_kernels_need_little(mode: str) -> None:

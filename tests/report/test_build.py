@@ -94,6 +94,7 @@ accuracies are one of ope alone.
 """
 
 
+@pytest.mark.slow
 def test_the_headlines_are_written_and_nothing_else(results):
     report = build_report(results)
     assert report.not_rebuilt == {}
@@ -116,6 +117,7 @@ def test_everything_is_all_that_there_are_records_of(results):
     assert check_report(results) == []
 
 
+@pytest.mark.slow
 def test_what_is_there_beside_the_headlines_is_kept_up_to_date(reported, write_cell):
     before = contents(reported)
     write_cell(reported, CELL.of(arm="v1+lsra"))
@@ -182,6 +184,7 @@ def test_a_table_and_a_figure_of_one_thing_share_their_values(results, monkeypat
     assert len(calls) == 2  # records may have changed since
 
 
+@pytest.mark.slow
 def test_figures_can_be_left_out(results):
     build_report(results, with_figures=False)
     assert set(contents(results)) == HEADLINES - OF_ONE_EFFECT
@@ -192,6 +195,7 @@ def test_figures_can_be_left_out(results):
     assert (results / "figures" / "effects_accuracy_digits_ope.png").read_bytes() == b"of the user"
 
 
+@pytest.mark.slow
 def test_the_same_records_give_the_same_bytes(results):
     build_report(results)
     first = contents(results)
@@ -218,6 +222,7 @@ def append(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -245,6 +250,7 @@ def test_check_names_what_is_stale_and_nothing_else(reported, changes):
     assert check_report(reported) == sorted(changes)
 
 
+@pytest.mark.slow
 def test_check_sees_that_a_record_came(reported, write_cell):
     write_cell(reported, replace(CELL, conditions=Accuracy(seed=2)))
     # The effects' tables say that a seed without v1+ope was left out; their figure shows the two that have both arms.
@@ -334,6 +340,7 @@ def reads(results, monkeypatch) -> Counter[str]:
     return opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -366,6 +373,7 @@ def test_reading_needs_no_torch(results):
     subprocess.run([sys.executable, "-c", code, str(results)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["table", "figure"])
 def test_what_raises_is_named_and_hinders_nothing_else(built, tmp_path, monkeypatch, part):
     results = shutil.copytree(built, tmp_path / "results")

@@ -192,6 +192,7 @@ def answers_in(results: Path) -> dict[str, str]:
     return {each.topic: each.text for each in list_answers(shown_in(results))}
 
 
+@pytest.mark.slow
 def test_the_answer_says_of_each_base_which_toggle_matters_most_and_in_how_many_cases(write_gains, write_cell):
     results = write_gains(6, "pico", "v2", of_cffn)
     interval = r"95 % interval \+\d\.\d\d to \+\d\.\d\d"
@@ -328,6 +329,7 @@ def test_costs_are_those_of_what_was_trained_where_nothing_else_was_counted(writ
     assert len(list_overviews(shown_in(results))) == 1, "its own table has its costs"
 
 
+@pytest.mark.slow
 def test_the_answer_says_what_is_not_told_apart_and_what_claims_nothing(write_gains):
     few = answers_in(write_gains(3, "pico", "v2", of_cffn))
     assert few == {"Accuracy in base v2": "exploratory (pico, digits)."}
@@ -340,6 +342,7 @@ def test_the_answer_says_what_is_not_told_apart_and_what_claims_nothing(write_ga
     assert not any(any(column.is_best) for column in list_overviews(shown_in(near))[0].columns)
 
 
+@pytest.mark.slow
 def test_the_answer_names_losses_and_what_an_interaction_means(write_gains):
     # ope adds 4 points without cffn and 1 with it, cffn 10 without ope and 7 with it, and lsra takes 2.
     def points(arm: str) -> float:
@@ -358,6 +361,7 @@ def test_the_answer_names_losses_and_what_an_interaction_means(write_gains):
     assert "cffn loses" not in loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
@@ -412,6 +416,7 @@ def test_overviews_leave_out_what_has_too_few_seeds_where_others_have_enough(wri
     assert len(list_overviews(early)[0].columns[0].cells) == 2
 
 
+@pytest.mark.slow
 def test_overviews_tell_apart_what_was_trained_otherwise(write_gains):
     results = write_gains(6, "pico", "v2", of_cffn)
     write_gains(6, "pico", "v2", of_ope, pool_size=4)
@@ -465,6 +470,7 @@ def test_the_terminal_folds_columns_that_do_not_fit(write_model):
     assert all(re.search(r"^Arm .*\nv1 ", block, re.MULTILINE) for block in blocks)
 
 
+@pytest.mark.slow
 def test_the_end_of_quick_fits_a_screen(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     cells = find_study("quick").cells()

@@ -113,6 +113,7 @@ def test_the_modules_of_an_arm_sum_to_the_arm(modules, paper_records):
         assert (rows["params"].sum(), rows["macs"].sum()) == (total["params"], total["macs"])
 
 
+@pytest.mark.slow
 def test_the_modules_are_the_parts_of_the_table(modules, paper_records):
     parts = part_values(paper_records).query("resolution == '224'").set_index("arm")
     macs = {arm: rows.set_index("module")["macs"] for arm, rows in modules.groupby("arm")}
@@ -185,6 +186,7 @@ def test_the_study_has_its_sheets(sheets):
     assert panels["scaling_classifier"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["scaling_classifier", "complexity_b2", "macs_by_resolution_b2_published_classifier"],

@@ -323,6 +323,7 @@ def shown_in(spec: FigureSpec) -> list[str]:
     return [panel.conditions["shown"] for panel in spec.panels]
 
 
+@pytest.mark.slow
 def test_the_figures_are_legible(records, find_illegible):
     specs = {spec.name.partition("_")[0]: spec for spec in list_figures(records, kinds=KINDS)}
     assert shown_in(specs["interactions"]) == ["ope × cffn", "ope × lsra", "cffn × lsra"]

@@ -142,6 +142,7 @@ def test_legends_that_differ_stay_with_their_panels():
     assert all(ax.get_legend() for ax in figure.axes)
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_name_of_its_own(quick_records):
     names = [spec.name for spec in list_figures(quick_records)]
     assert len(names) == len(set(names)) > 8

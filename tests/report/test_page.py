@@ -128,6 +128,7 @@ def test_the_headlines_are_there_by_question(page: Page, text: str, quick_record
                 assert [[cell.replace("`", "") for cell in line] for line in section.lines()] in page.tables
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_the_comparison_and_a_sentence_a_toggle(page: Page, quick_records: pd.DataFrame) -> None:
     shown = largest_of_each_kind(show_comparisons(comparison_values(quick_records)))
     brief, _ = shorten(shown[0].section, [])
@@ -183,6 +184,7 @@ def tables_of(results: Path) -> Tables:
     return {table: values for table in TABLES if not (values := table.values(records)).empty}
 
 
+@pytest.mark.slow
 def test_the_best_of_a_column_is_bold(tmp_path):
     write_trained(tmp_path)
     build_report(tmp_path, with_page=True)
@@ -210,6 +212,7 @@ def test_a_recipe_that_differs_is_named_where_it_matters(tmp_path, write_cell):
     assert titles == ["mixup 0", "mixup 0.8"]
 
 
+@pytest.mark.slow
 def test_weights_that_a_training_began_from_are_named_in_how_far_it_reaches(tmp_path, write_cell):
     for arm in ARMS:
         for seed in (0, 1):

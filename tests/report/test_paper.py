@@ -119,6 +119,7 @@ def test_our_points_are_named(ax, values):
     )
 
 
+@pytest.mark.slow
 def test_the_sheet_is_legible_and_says_whose_numbers_it_shows(paper_records, find_illegible):
     (sheet,) = (sheet for sheet in list_figures(paper_records) if sheet.name.startswith("table2_imagenet"))
     assert sheet.name == "table2_imagenet_classifier"

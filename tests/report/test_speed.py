@@ -203,6 +203,7 @@ def test_bars_are_as_long_as_the_times_and_divided_by_kind(
     assert places == pytest.approx(list(ax.get_yticks()))
 
 
+@pytest.mark.slow
 def test_the_figure_of_operators_has_both_modes_and_nothing_overlaps(
     tmp_path: Path, write_beside_libraries: Write, find_illegible: Callable
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_plot_refuses_mixed_conditions(ax, records, mixed, draw):
         draw(ax, mixed)
 
 
+@pytest.mark.slow
 def test_the_figures_are_legible(records, find_illegible):
     for spec in list_figures(records, kinds=KINDS):
         assert find_illegible(spec) == [], spec.name

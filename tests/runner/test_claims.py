@@ -135,6 +135,7 @@ def test_a_file_is_written_new_once_and_replaced_where_there_are_no_links(tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_process_has_is_left_after_the_patience(tmp_path):
     held = claims.open_lease(tmp_path / "claims" / f"{CELLS[0].key}.lease")
     with held.acquire():

@@ -194,6 +194,7 @@ def test_a_missing_device_or_data_set_is_refused_before_anything_is_measured(tmp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_real_cell_of_each_measurement(tmp_path):
     conditions = (
         Cost(resolution=32),
@@ -291,6 +292,7 @@ def cost_of(model, resolution=64, **conditions):
     return build_cell(str(model), Cost(resolution=resolution, **conditions))
 
 
+@pytest.mark.slow
 def test_a_size_that_a_model_refuses_is_a_row_with_its_reason(tmp_path):
     cells = [cost_of("timm:swin_tiny_patch4_window7_224", side) for side in (224, 256)]
     summary = run(cells, tmp_path)
@@ -556,6 +558,7 @@ def test_a_training_that_fails_otherwise_keeps_its_checkpoint(tmp_path, monkeypa
     assert files_below(tmp_path / "checkpoints") == []
 
 
+@pytest.mark.slow
 def test_a_spent_budget_leaves_a_training_with_a_checkpoint_and_the_next_run_ends_it(tmp_path, monkeypatch):
     cells = [arm_cell("pico", arm, "v2", each) for each in (replace(ACCURACY, epochs=3),) for arm in ("v1", "v1+ope")]
     run(cells, tmp_path / "whole")
@@ -719,6 +722,7 @@ def test_a_prediction_equals_what_is_tracked_and_needs_no_device(tmp_path):
     assert all(sum(result["bytes_at_peak"].values()) == result["peak_memory_bytes"] for result in results[1:])
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_its_own_resident_too(tmp_path):
     cell = arm_cell(variant="pico", arm="v1", base="v2", conditions=Memory(resolution=64, mode="training"))
     lean = replace(cell, conditions=replace(cell.conditions, checkpointing="1+2"))
@@ -732,6 +736,7 @@ def test_memory_is_measured_in_processes_of_its_own_resident_too(tmp_path):
         assert all(0 < result["resident_peak_bytes"] < 64 * 2**20 for result in results)
 
 
+@pytest.mark.slow
 def test_what_would_not_fit_is_a_row_and_runs_when_it_is_forced_to(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "available_memory", lambda device: 2**20)
     cells = [

@@ -87,6 +87,7 @@ def test_a_flag_beside_a_caption_counts(package: Path) -> None:
     assert digest() != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "entries"), [("registry", "DATA_SETS: "), ("dense_registry", "DENSE_SETS: ")])
 def test_a_data_set_counts_where_it_is_trained_on(
     package: Path, monkeypatch: pytest.MonkeyPatch, file: str, entries: str

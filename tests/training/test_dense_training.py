@@ -51,6 +51,7 @@ HEADS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("measurement", "changes"), HEADS, ids=lambda value: str(value))
 def test_a_training_that_is_stopped_after_every_step_ends_as_one_that_is_not(
     dense_cell, dense_data, tmp_path, measurement, changes
@@ -159,7 +160,8 @@ def test_several_processes_give_the_scores_and_losses_of_one(dense_conditions, d
     assert one["n_images"] == two["n_images"] == 2
 
 
-@pytest.mark.parametrize("measurement", [pytest.param("detect", marks=pytest.mark.slow), "segment"])
+@pytest.mark.slow
+@pytest.mark.parametrize("measurement", ["detect", "segment"])
 def test_a_toggle_of_a_reader_s_file_trains_under_a_head(dense_conditions, dense_data, tmp_path, measurement):
     conditions = {"detect": dense_conditions["detection"], "segment": dense_conditions["segmentation"]}[measurement]
     names = ("data", "resolution", "pyramid_width", "batch_size", "warmup_steps", "epochs")

@@ -52,6 +52,7 @@ def start_timm(squares: Path, workers: int) -> TimmSide:
     return TimmSide(build_pair()[1], folder, CONDITIONS, flip=True, workers=workers, channels_last=False)
 
 
+@pytest.mark.slow
 def test_both_sides_take_the_same_steps_and_all_parts_are_timed(squares):
     model, baseline = build_pair()
     before = [weight.clone() for weight in model.parameters()]

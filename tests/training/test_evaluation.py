@@ -131,6 +131,7 @@ def test_some_of_imagenets_classes_have_imagenets_labels(tmp_path):
     assert (scores["top1"], scores["classes"]) == (1.0, "the folder's 4 classes, in order of name")
 
 
+@pytest.mark.slow
 def test_all_of_imagenets_classes_have_an_expected_accuracy(tmp_path):
     synsets = imagenet_synsets()
     assert list(synsets.values()) == list(range(1000))

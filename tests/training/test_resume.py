@@ -71,6 +71,7 @@ def whole() -> Training:
     return training
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_after_every_step_ends_as_one_that_is_not(tmp_path, whole):
     path = tmp_path / "one.pt"
     for stops in range(1, 100):
@@ -87,6 +88,7 @@ def test_a_training_that_is_stopped_after_every_step_ends_as_one_that_is_not(tmp
     assert_same(training, whole)
 
 
+@pytest.mark.slow
 def test_a_training_resumes_from_its_last_checkpoint_whatever_came_after(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     training = Training(build(), load_data(EVERYTHING, None), EVERYTHING)
@@ -105,6 +107,7 @@ def test_a_training_resumes_from_its_last_checkpoint_whatever_came_after(tmp_pat
     assert_same(again, whole)
 
 
+@pytest.mark.slow
 def test_writing_checkpoints_changes_nothing(tmp_path, monkeypatch, whole):
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     training = Training(build(), load_data(EVERYTHING, None), EVERYTHING)
@@ -135,6 +138,7 @@ def test_what_cannot_be_resumed_starts_over_to_the_same_numbers(tmp_path, capsys
     assert (result["top1"], result["eval_loss"]) == (plain["top1"], plain["eval_loss"])
 
 
+@pytest.mark.slow
 def test_a_training_that_was_finished_before_its_record_was_written_is_evaluated_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(resume, "CHECKPOINT_EVERY_S", 0.0)
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
@@ -143,7 +147,8 @@ def test_a_training_that_was_finished_before_its_record_was_written_is_evaluated
     assert measure_accuracy(build, EVERYTHING, Setting(files=files)) == first
 
 
-@pytest.mark.parametrize("stops", [5, pytest.param(12, marks=pytest.mark.slow)])  # of 12 steps, 4 an epoch
+@pytest.mark.slow
+@pytest.mark.parametrize("stops", [5, 12])  # of 12 steps, 4 an epoch
 def test_the_log_of_a_resumed_training_has_each_epoch_once(tmp_path, stops):
     files = Files(checkpoint=tmp_path / "c.pt", log=tmp_path / "l.jsonl")
     for _ in range(stops):
