@@ -156,7 +156,7 @@ FEWEST_TOGGLES = 3
 def _toggle_costs(rows: pd.DataFrame) -> Iterator[tuple[str, str, tuple[float, float, float]]]:
     """Yields a cost in words, a toggle, and by how many percent it alone changes that, with the interval's ends.
 
-    Of time it is that of a training step at the largest size timed.
+    Of time it is that of a training step at the size that `training_speed` chooses.
     """
     arms = {str(row["arm"]): row for _, row in rows.iterrows()}
     toggles = {name: arms[arm_name([name])] for name in TOGGLES if arm_name([name]) in arms}
